@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+# Needs Python 3.11 or 3.12, make and git; everything else goes into virtual environments inside the checkout.
+
+PYTHON ?= python3
+CONTROL := .venv/control/bin
+CORE := .venv/core/bin
+# ansible-lint and its kin start each other by name. CURDIR may hold spaces, hence the quotes.
+WITH_CONTROL := PATH="$(CURDIR)/$(CONTROL):$$PATH"
+# Where community.docker lies when a role needs it; this collection itself is found through the editable install.
+COLLECTIONS := ANSIBLE_COLLECTIONS_PATH="$(CURDIR)/.cache/collections"
+COLLECTION := ansible_collections.mlops.triton
+PYTEST_ARGS ?=
+# Without fleet, mlflow_native and mlflow_docker, which are run by their names: with them everything takes more than its hour.
+SCENARIOS ?= native_systemd triton_docker native remove
+# A file's tests share servers, so that files are what is spread over processes.
+PARALLEL ?= -n 2 --dist loadfile
+
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help preflight venvs venv-control venv-core quickstart quickstart-down clean \
+	lint sanity unit unit-core integration integration-long test faults compat gpu molecule test-all build
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{ printf "  %-16s %s\n", $$1, $$2 }'
+
+preflight: ## what this machine lacks, if anything
+	@$(PYTHON) tools/preflight.py
+
+quickstart: preflight ## MLflow, Triton and three models on this machine, end to end
+	@$(PYTHON) tools/quickstart.py up
+
+quickstart-down: ## stop what quickstart started
+	@$(PYTHON) tools/quickstart.py down
+
+clean: ## stop quickstart and remove everything that these targets made
+	@$(PYTHON) tools/quickstart.py clean
+
+venvs: preflight ## all virtual environments
+	@$(PYTHON) tools/venvs.py
+
+venv-control: preflight
+	@$(PYTHON) tools/venvs.py control
+
+venv-core: preflight
+	@$(PYTHON) tools/venvs.py core
+
+lint: venv-control ## ruff, mypy, ansible-lint with yamllint, changelog and documentation
+	$(CONTROL)/ruff check .
+	$(CONTROL)/mypy -p $(COLLECTION).plugins.module_utils._delivery
+	@$(CONTROL)/python tools/community_docker.py --if-needed
+	$(WITH_CONTROL) $(COLLECTIONS) ansible-lint --offline
+	$(WITH_CONTROL) antsibull-changelog lint
+	$(WITH_CONTROL) antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck .
+
+sanity: venv-control ## ansible-test sanity, on a copy of the checkout
+	$(CONTROL)/python tools/sanity.py
+
+unit: venv-control ## unit tests
+	$(WITH_CONTROL) pytest tests/unit $(PYTEST_ARGS)
+
+unit-core: venv-core ## the core's tests where there is no Ansible
+	$(CORE)/python -m pytest tests/unit/core $(PYTEST_ARGS)
+
+integration: venvs ## tests on a real MLflow and a real Triton
+	$(WITH_CONTROL) pytest tests/integration -m "not long" $(PARALLEL) $(PYTEST_ARGS)
+
+integration-long: venvs ## the same for S3, fleets, long lists, transfers and access control
+	$(WITH_CONTROL) pytest tests/integration -m long $(PARALLEL) $(PYTEST_ARGS)
+
+test: lint sanity unit unit-core integration ## everything above
+
+faults: venvs ## kills, full disks and silent servers
+	@if test -d tests/faults; then $(WITH_CONTROL) pytest tests/faults $(PARALLEL) $(PYTEST_ARGS); fi
+
+compat: venvs ## the MLflow plugin and publishing with older releases of MLflow
+	$(WITH_CONTROL) python tests/compat/run.py
+	$(WITH_CONTROL) python tests/compat/run_servers.py
+
+gpu: venvs ## what needs an NVIDIA GPU; no other target runs it
+	$(WITH_CONTROL) pytest tests/gpu $(PYTEST_ARGS)
+
+molecule: preflight ## the roles, in Molecule, on a Docker Engine; root starts one where none answers
+	@$(PYTHON) tools/venvs.py control mlflow-server triton-server
+	@$(CONTROL)/python tools/community_docker.py --if-needed
+	$(WITH_CONTROL) $(COLLECTIONS) $(CONTROL)/python tools/docker_bed.py run -- $(CONTROL)/python tools/scenarios.py $(SCENARIOS)
+
+test-all: test integration-long faults compat molecule ## everything
+
+build: venv-control ## Galaxy tarball and wheel in dist/
+	$(CONTROL)/python tools/build.py
