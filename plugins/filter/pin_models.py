@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: pin_models
+short_description: Put exact versions in the place of aliases
+version_added: 0.1.0
+description:
+  - Replaces C(models:/name@alias) and C(models:/name/latest) in a list of models by the versions that they mean, and notes the alias, so
+    that all hosts get the same version and the record still says what was asked for.
+positional: _input, pins
+options:
+  _input:
+    description: Entries of O(mlops.triton.triton_models#module:models).
+    type: list
+    elements: dict
+    required: true
+  pins:
+    description: Model URI to version number. A URI that is not in it stays.
+    type: dict
+    required: true
+  verify:
+    description: The option C(verify) of entries that shall be served and do not have it.
+    type: raw
+seealso:
+  - plugin: mlops.triton.mlflow_model_version
+    plugin_type: lookup
+author:
+  - MLOps Triton contributors (@mlops-triton)
+"""
+
+EXAMPLES = r"""
+- name: Give all hosts the same version
+  ansible.builtin.set_fact:
+    pinned: "{{ [{'name': 'fraud', 'model_uri': 'models:/fraud@champion'}] | mlops.triton.pin_models({'models:/fraud@champion': 3}) }}"
+"""
+
+RETURN = r"""
+_value:
+  description: The entries with exact versions.
+  type: list
+  elements: dict
+  sample: [{name: fraud, model_uri: models:/fraud/3, alias: champion}]
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+_NAMED = re.compile(r"^(?P<model>models:/[^/@]+)(@(?P<alias>[^/@]+)|/latest)$")
+
+
+def pin_models(models: Sequence[Mapping[str, Any]], pins: Mapping[str, int], verify: Any = None) -> list[dict[str, Any]]:
+    """The entries with versions instead of aliases."""
+    return [_pinned(dict(model), pins, verify) for model in models]
+
+
+def _pinned(model: dict[str, Any], pins: Mapping[str, int], verify: Any) -> dict[str, Any]:
+    state = model.get("state", "present")
+    if state not in ("present", "unloaded"):
+        return model
+    if verify is not None and state == "present":
+        model.setdefault("verify", verify)
+    uri = str(model.get("model_uri", ""))
+    named = _NAMED.match(uri)
+    if named and uri in pins:
+        model["model_uri"] = f"{named['model']}/{pins[uri]}"
+        if named["alias"]:
+            model["alias"] = named["alias"]
+    return model
+
+
+class FilterModule:
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"pin_models": pin_models}

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: rollback_models
+short_description: What brings a host back to what it had before
+version_added: 0.1.0
+description:
+  - Compares what a host had before a run with what it has now, and returns the entries of
+    O(mlops.triton.triton_models#module:models) that undo the difference.
+  - A model that was replaced goes back to its retained copy, one that was new is removed, one that was removed is deployed again from
+    the registry. What was taken over from somebody else stays.
+positional: _input, now, wanted
+options:
+  _input:
+    description: RV(mlops.triton.triton_models#module:models) of a run in check mode before.
+    type: list
+    elements: dict
+    required: true
+  now:
+    description: RV(mlops.triton.triton_model_info#module:models) of the same names.
+    type: list
+    elements: dict
+    required: true
+  wanted:
+    description: The list of the run. Models which it lets keep no copy (C(keep=0)) are deployed again instead of rolled back.
+    type: list
+    elements: dict
+    default: []
+seealso:
+  - module: mlops.triton.triton_models
+author:
+  - MLOps Triton contributors (@mlops-triton)
+"""
+
+EXAMPLES = r"""
+- name: Bring the host back
+  mlops.triton.triton_models:
+    models: "{{ plan.models | mlops.triton.rollback_models(info.models) }}"
+"""
+
+RETURN = r"""
+_value:
+  description: Entries for O(mlops.triton.triton_models#module:models).
+  type: list
+  elements: dict
+  sample: [{name: fraud, state: rolled_back, rollback_to: 20260101T120000-0a1b2c3d}]
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+Entry = Mapping[str, Any]
+
+
+def rollback_models(before: Sequence[Entry], now: Sequence[Entry], wanted: Sequence[Entry] = ()) -> list[dict[str, Any]]:
+    """Entries of triton_models that bring back what was there before."""
+    there = {entry["name"]: entry for entry in now}
+    not_kept = {entry["name"] for entry in wanted if int(entry.get("keep", 1)) == 0}
+    back = [_back(entry, there.get(entry["name"], {}), entry["name"] not in not_kept) for entry in before]
+    return [entry for entry in back if entry]
+
+
+def _back(before: Entry, now: Entry, is_kept: bool) -> dict[str, Any] | None:
+    name = before["name"]
+    was = before.get("model") or {}
+    is_deployed = bool(now.get("transaction"))
+    if not was.get("transaction"):
+        taken_over = any(str(action).startswith("take over") for action in before.get("actions") or ())
+        return {"name": name, "state": "absent"} if is_deployed and not taken_over else None
+    replaced = was["transaction"] != now.get("transaction")
+    if not replaced and was.get("state") == now.get("state"):
+        return None
+    if is_deployed and replaced and is_kept and was.get("state") == "present":
+        return {"name": name, "state": "rolled_back", "rollback_to": was["transaction"]}
+    alias = {"alias": was["alias"]} if was.get("alias") else {}
+    return {"name": name, "state": was.get("state", "present"), "model_uri": was["source"], **alias, **(was.get("options") or {})}
+
+
+class FilterModule:
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"rollback_models": rollback_models}

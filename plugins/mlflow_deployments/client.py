@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MLflow's verbs on the delivery engine. Nothing is decided here that the modules decide elsewhere."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NoReturn
+
+import mlflow
+from mlflow.deployments import BaseDeploymentClient
+
+from ..module_utils._delivery.delivery import Delivery, Place, Result
+from ..module_utils._delivery.errors import DeliveryError, InvalidOption, NotFound
+from ..module_utils._delivery.model_uri import parse_model_uri
+from ..module_utils._delivery.names import check_model_name
+from ..module_utils._delivery.progress import shown
+from ..module_utils._delivery.record import Record
+from ..module_utils._delivery.repository import Repository
+from ..module_utils._delivery.s3_location import is_s3
+from ..module_utils._delivery.state import DesiredModel
+from ..module_utils._delivery.state_store import StateStore
+from ..module_utils._delivery.triton_server import TritonServer
+from ..module_utils._delivery.triton_transport import Access
+from .failures import TritonDeploymentError, reported, translated
+from .guide import other_plugins
+from .predict import Predictor
+from .targets import MODEL, PLACE, profiles_path, read_options, read_target
+
+logger = logging.getLogger(__name__)
+_REQUEST = ("config", "instance_kind", "version_folders", "serve_versions", "owner", "group", "mode")
+_said_other_plugins = threading.Event()
+
+
+class TritonDeploymentClient(BaseDeploymentClient):
+    """Deployments of MLflow models on Triton Inference Server. ``mlflow deployments help -t triton`` explains the targets."""
+
+    def __init__(self, target_uri: str) -> None:
+        super().__init__(target_uri)  # type: ignore[no-untyped-call]
+        with reported():
+            self._target = read_target(target_uri)
+        self._predictor = Predictor(self._connect, self._stamp)
+        self._store: StateStore | None = None
+        _say_other_plugins()
+
+    # -- deployments ---------------------------------------------------------------------------------------------------------
+
+    def create_deployment(self, name: str, model_uri: str, flavor: str | None = None, config: Mapping[str, Any] | None = None,
+                          endpoint: str | None = None) -> dict[str, Any]:
+        """Deploy a model under a new name, and return when it is served.
+
+        Args:
+            model_uri: ``models:/name/1``, ``models:/name@alias``, ``models:/name/latest``, ``models:/m-…``, ``runs:/…`` or a folder.
+            flavor: ``triton`` or one of MLflow's own (onnx, xgboost, …); read from the artifact when omitted.
+            config: options of the module ``mlops.triton.triton_model``.
+            endpoint: name of one server of a profile; all of them when omitted.
+
+        Raises:
+            MlflowException: the name exists in any form, or the deployment failed and nothing of it was left.
+        """
+        with reported():
+            options = self._options(config, flavor)
+            desired = DesiredModel.from_options({**_of_model(options), "name": name, "model_uri": _from_anywhere(model_uri)})
+            return self._deliver(replace(desired, must_be_new=True), options, endpoint)
+
+    def update_deployment(self, name: str, model_uri: str | None = None, flavor: str | None = None,
+                          config: Mapping[str, Any] | None = None, endpoint: str | None = None) -> dict[str, Any]:
+        """Bring a deployment to another model, other options, or both, and return when it is served.
+
+        What is not given stays as it was deployed; an option that is null goes back to what the model's author has.
+
+        Raises:
+            MlflowException: no such deployment, or the update failed and the deployment before it is served as it was.
+        """
+        with reported():
+            options = self._options(config, flavor)
+            with self._delivery(options, endpoint) as delivery:
+                record = delivery.record(name)
+            if record is None and not (options.get("adopt") and model_uri):
+                raise self._absent(name, options)
+            kept = _kept(record, with_alias=not model_uri) if record else {}
+            uri = _from_anywhere(model_uri) or (record.model_uri if record else None)
+            if not model_uri and record and options.get("flavor") not in (None, record.flavor):
+                raise InvalidOption(f"it was deployed with the flavor {record.flavor}; another one needs model_uri", model=name,
+                                    step="update", left="nothing was changed")
+            desired = DesiredModel.from_options({**kept, **_of_model(options), "name": name, "model_uri": uri})
+            return self._deliver(replace(desired, keep_source=not model_uri), options, endpoint)
+
+    def delete_deployment(self, name: str, config: Mapping[str, Any] | None = None, endpoint: str | None = None) -> None:
+        """Unload a model from every server and remove its files; one that is not there is no error."""
+        with reported():
+            options = self._options(config, None)
+            target = self._target.with_options(options)
+            if target.urls(endpoint) != target.urls(None):
+                raise InvalidOption(f"the endpoints {', '.join(target.servers)} share one repository, so that a deployment is deleted from "
+                                    "all of them or from none: leave endpoint out", model=name, step="delete", left="nothing was changed")
+            desired = DesiredModel.from_options({**_of_model(options), "name": name, "state": "absent"})
+            self._run(desired, options, None)
+
+    def list_deployments(self, endpoint: str | None = None) -> list[dict[str, Any]]:
+        """What is deployed, whoever deployed it with this collection or with NVIDIA's plugin; sorted by name."""
+        with reported(), self._delivery({}, endpoint) as delivery:
+            return [entry for entry in self._entries(delivery, None) if entry]
+
+    def get_deployment(self, name: str, endpoint: str | None = None) -> dict[str, Any]:
+        """One deployment, with what each server serves of it and where record, disk and servers differ.
+
+        Raises:
+            MlflowException: no such deployment.
+        """
+        with reported(), self._delivery({}, endpoint) as delivery:
+            found = self._entries(delivery, check_model_name(name))
+            if not found:
+                raise self._absent(name, {})
+            return found[0]
+
+    def predict(self, deployment_name: str | None = None, inputs: Any = None, endpoint: str | None = None, df: Any = None) -> Any:
+        """One inference.
+
+        Args:
+            inputs: a dictionary of arrays or lists, a DataFrame, a single array or text for a model with one input, or any of these
+                under the key ``inputs``.
+            endpoint: which server of a profile; the first when omitted.
+            df: the name that ``inputs`` has in NVIDIA's plugin.
+
+        Returns:
+            A DataFrame with one column ``outputs``, indexed by tensor names; without pandas a dictionary of the same form.
+        """
+        try:  # without a context manager: a tenth of what this adds to an inference
+            url = self._target.urls(endpoint)[0]
+            name = deployment_name if deployment_name is not None else self._only_deployment(endpoint)
+            return self._predictor.predict(url, name, df if inputs is None else inputs)
+        except DeliveryError as error:
+            raise translated(error) from None
+
+    # -- endpoints -----------------------------------------------------------------------------------------------------------
+
+    def list_endpoints(self) -> list[dict[str, Any]]:
+        """The servers of the target."""
+        with reported():
+            return [self._endpoint(name) for name in self._target.servers]
+
+    def get_endpoint(self, endpoint: str) -> dict[str, Any]:
+        """One server of the target."""
+        with reported():
+            self._target.urls(endpoint)
+            return self._endpoint(endpoint)
+
+    def create_endpoint(self, name: str, config: Mapping[str, Any] | None = None) -> NoReturn:
+        """Refused."""
+        raise _fixed()
+
+    def update_endpoint(self, endpoint: str, config: Mapping[str, Any] | None = None) -> NoReturn:
+        """Refused."""
+        raise _fixed()
+
+    def delete_endpoint(self, endpoint: str) -> NoReturn:
+        """Refused."""
+        raise _fixed()
+
+    def explain(self, deployment_name: str | None = None, df: Any = None, endpoint: str | None = None) -> NoReturn:
+        """Refused: Triton serves inferences alone."""
+        raise TritonDeploymentError("Triton computes no explanations of predictions.", "NOT_IMPLEMENTED")
+
+    def _endpoint(self, name: str) -> dict[str, Any]:
+        with self._connect(self._target.servers[name]) as server:
+            return {"name": name, "url": server.url, "live": server.is_live()}
+
+    # -- between MLflow and the core -----------------------------------------------------------------------------------------
+
+    def _options(self, config: Mapping[str, Any] | None, flavor: str | None) -> dict[str, Any]:
+        if not isinstance(config or {}, Mapping):
+            raise InvalidOption("config is not a mapping of options to their values", step="read the options", left="nothing was changed")
+        given = {**({"flavor": flavor} if flavor else {}), **(config or {})}
+        return read_options(given, {**PLACE, **MODEL}, "a deployment")
+
+    def _place(self, options: Mapping[str, Any], endpoint: str | None) -> Place:
+        target = self._target.with_options(options)
+        named = dict(target.options)
+        # Asked now and not when the client was made: a notebook may set it at any time.
+        if named.get("tracking_uri") is None and mlflow.is_tracking_uri_set():
+            named["tracking_uri"] = mlflow.get_tracking_uri()
+        return Place.from_options({**named, "triton_url": target.urls(endpoint)})
+
+    def _delivery(self, options: Mapping[str, Any], endpoint: str | None) -> Delivery:
+        return Delivery(self._place(options, endpoint))
+
+    def _run(self, desired: DesiredModel, options: Mapping[str, Any], endpoint: str | None) -> Result:
+        try:
+            with self._delivery(options, endpoint) as delivery, shown(self._target.with_options(options).options.get("progress")):
+                result = delivery.deliver([desired])[0]
+        finally:
+            self._predictor.forget(desired.name)
+        for warning in result.warnings:
+            logger.warning("%s: %s", desired.name, warning)
+        if result.error:
+            raise result.error
+        return result
+
+    def _deliver(self, desired: DesiredModel, options: Mapping[str, Any], endpoint: str | None) -> dict[str, Any]:
+        record = self._run(desired, options, endpoint).record
+        if record is None:
+            raise RuntimeError("a delivery that succeeded has a record")
+        return {**_entry(record, self._place(options, endpoint).repository, max(record.triton_versions, default=None), "READY"),
+                "deploy_id": record.deploy_id}
+
+    def _absent(self, name: str, options: Mapping[str, Any]) -> DeliveryError:
+        with self._delivery(options, None) as delivery:
+            repository, meta = delivery.place.repository, _meta(delivery.repository, name)
+        if meta:
+            return NotFound("NVIDIA's plugin deployed it; update it with model_uri and -C adopt=true to take it over", model=name,
+                            step="find the deployment", left="nothing was changed")
+        return NotFound(f"the repository {repository} has no such deployment", model=name, step="find the deployment")
+
+    def _entries(self, delivery: Delivery, name: str | None) -> list[dict[str, Any]]:
+        repository = delivery.place.repository
+        statuses = delivery.status(None if name is None else [name])
+        known = {status["name"] for status in statuses if not status["foreign"]} - {name}
+        others = [one for one in delivery.repository.names() if one not in known] if name is None else [name]
+        theirs = {one: meta for one in others if (meta := _meta(delivery.repository, one))}
+        unseen = set(theirs) - {status["name"] for status in statuses} if name is None else set()
+        statuses += delivery.status(sorted(unseen)) if unseen else []
+        entries = []
+        for status in sorted(statuses, key=lambda one: str(one["name"])):
+            record = delivery.record(status["name"])
+            meta = theirs.get(status["name"])
+            if record is not None:
+                entries.append(_described(record, repository, status, name is not None))
+            elif meta and any(server["ready_versions"] for server in status["servers"]):
+                entries.append(_peers(meta, repository, status))
+        return entries
+
+    def _only_deployment(self, endpoint: str | None) -> str:
+        if endpoint is None:
+            raise InvalidOption("predict needs the name of a deployment", step="predict")
+        names = [entry["name"] for entry in self.list_deployments(endpoint)]
+        if len(names) != 1:
+            raise InvalidOption(f"the endpoint {endpoint} serves {', '.join(names) or 'no deployment'}: name one", step="predict")
+        return str(names[0])
+
+    def _connect(self, url: str) -> TritonServer:
+        options = self._target.options
+        return TritonServer(url, float(options.get("timeout") or 300.0), Access.from_options(options))
+
+    def _stamp(self, name: str) -> object:
+        """Changes with the record of a deployment; None where the repository is not on this host."""
+        place = str(self._target.options.get("model_repository") or "")
+        if not place or is_s3(place):  # a question for each inference would cost as much as the inference
+            return None
+        try:
+            if self._store is None:
+                self._store = StateStore(place, self._target.options.get("state_dir"))
+            return self._store.stamp(name)
+        except DeliveryError:
+            return None
+
+
+def _fixed() -> TritonDeploymentError:
+    return TritonDeploymentError(f"The endpoints are the servers of a profile, and are changed in {profiles_path(os.environ)}. "
+                                 "Nothing was changed.", "NOT_IMPLEMENTED")
+
+
+def _from_anywhere(model_uri: str | None) -> str | None:
+    """A folder by its whole path: the record is read where another folder is the current one."""
+    if not model_uri or parse_model_uri(model_uri).kind != "folder" or "://" in model_uri or model_uri.startswith("file:"):
+        return model_uri
+    return os.path.abspath(os.path.expanduser(model_uri))
+
+
+def _of_model(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key in MODEL}
+
+
+def _kept(record: Record, with_alias: bool) -> dict[str, Any]:
+    """The options that a deployment has, for an update that does not name them."""
+    kept = {key: value for key, value in record.request.items() if key in _REQUEST}
+    return {**kept, "deployment_set": record.deployment_set, **({"alias": record.alias} if with_alias else {})}
+
+
+def _entry(record: Record, repository: str, version: int | None, state: str) -> dict[str, Any]:
+    """The keys that scripts written for NVIDIA's plugin read, then ours."""
+    return {
+        "name": record.name, "version": "" if version is None else str(version), "state": state,
+        "triton_model_path": os.path.join(repository, record.name), "mlflow_model_uri": record.pinned_uri, "flavor": record.flavor,
+        "model_uri": record.model_uri, "registry_name": record.registry_name, "registry_version": record.registry_version,
+        "alias": record.alias,
+    }
+
+
+def _described(record: Record, repository: str, status: Mapping[str, Any], whole: bool) -> dict[str, Any]:
+    ready = {version for server in status["servers"] for version in server["ready_versions"]}
+    rows = [row for server in status["servers"] for row in server["versions"] if row["state"]]
+    state = "READY" if status["ready"] else next((row["state"] for row in rows if row["state"] != "READY"), "UNAVAILABLE")
+    entry = _entry(record, repository, max(ready or record.triton_versions, default=None), state)
+    more = {key: status[key] for key in ("deploy_id", "deployed_at", "deployed_by", "size", "digest", "servers", "drift")}
+    return {**entry, **(more if whole else {"deploy_id": record.deploy_id})}
+
+
+def _peers(meta: Mapping[str, Any], repository: str, status: Mapping[str, Any]) -> dict[str, Any]:
+    ready = max(version for server in status["servers"] for version in server["ready_versions"])
+    return {"name": status["name"], "version": str(ready), "state": "READY",
+            "triton_model_path": meta.get("triton_model_path") or os.path.join(repository, status["name"]),
+            "mlflow_model_uri": meta.get("mlflow_model_uri"), "flavor": meta.get("flavor")}
+
+
+def _meta(repository: Repository, name: str) -> dict[str, Any] | None:
+    """What NVIDIA's plugin noted beside a model."""
+    try:
+        found = json.loads(repository.meta(name) or "null")
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _say_other_plugins() -> None:
+    if not _said_other_plugins.is_set():
+        _said_other_plugins.set()
+        for sentence in other_plugins():
+            logger.warning(sentence)

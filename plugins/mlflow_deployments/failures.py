@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The core's errors as MLflow's callers expect them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from click import ClickException
+from mlflow.exceptions import MlflowException
+
+from ..module_utils._delivery.errors import (
+    AlreadyDeployed,
+    ArtifactError,
+    ConfigError,
+    DeadlineExceeded,
+    DeliveryError,
+    ForeignModel,
+    InvalidOption,
+    LoadPending,
+    LockTimeout,
+    NotFound,
+    RegistryError,
+    ServerError,
+)
+
+# The first class that fits counts, so children stand before their parents.
+_CODES = (
+    (AlreadyDeployed, "RESOURCE_ALREADY_EXISTS"),
+    (ForeignModel, "RESOURCE_CONFLICT"),
+    (LockTimeout, "RESOURCE_CONFLICT"),
+    (NotFound, "RESOURCE_DOES_NOT_EXIST"),
+    (InvalidOption, "INVALID_PARAMETER_VALUE"),
+    (ArtifactError, "INVALID_PARAMETER_VALUE"),
+    (ConfigError, "INVALID_PARAMETER_VALUE"),
+    (LoadPending, "DEADLINE_EXCEEDED"),
+    (DeadlineExceeded, "DEADLINE_EXCEEDED"),
+)
+_STATUS = {400: "INVALID_PARAMETER_VALUE", 403: "PERMISSION_DENIED", 404: "RESOURCE_DOES_NOT_EXIST"}
+
+
+class TritonDeploymentError(MlflowException, ClickException):  # type: ignore[misc]
+    """One sentence. Being click's exception too, MLflow's command line prints the sentence instead of a traceback."""
+
+    def __init__(self, message: str, error_code: str, facts: dict[str, object] | None = None) -> None:
+        self.facts = facts or {}
+        from mlflow.protos.databricks_pb2 import ErrorCode
+
+        known = error_code if error_code in ErrorCode.keys() else "INTERNAL_ERROR"  # noqa: SIM118 - no mapping
+        super().__init__(message, ErrorCode.Value(known))
+
+
+def code_of(error: DeliveryError) -> str:
+    """The name of MLflow's error code."""
+    for kind, code in _CODES:
+        if isinstance(error, kind):
+            return code
+    if isinstance(error, (ServerError, RegistryError)):
+        if error.extra.get("silent"):
+            return "DEADLINE_EXCEEDED"
+        if error.extra.get("unreachable"):
+            return "TEMPORARILY_UNAVAILABLE"
+        if error.extra.get("mlflow_error_code"):
+            return str(error.extra["mlflow_error_code"])
+        return _STATUS.get(int(error.extra.get("status") or 0), "INTERNAL_ERROR" if isinstance(error, RegistryError) else "INVALID_STATE")
+    return "INVALID_STATE"
+
+
+def translated(error: DeliveryError) -> TritonDeploymentError:
+    return TritonDeploymentError(str(error), code_of(error), error.facts)
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Turn expected errors into MLflow's.
+
+    Raises:
+        TritonDeploymentError: with the sentence of the core; what led to it is in ``__context__``.
+    """
+    try:
+        yield
+    except DeliveryError as error:
+        raise translated(error) from None
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise TritonDeploymentError(f"{error.strerror or error}{where}", "IO_ERROR") from None

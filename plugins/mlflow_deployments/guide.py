@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``mlflow deployments help -t triton`` prints. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+
+from .targets import MODEL, PLACE, PROFILES_VARIABLE, Option, profiles_path
+
+TARGET = "triton"
+OURS = "ansible_collections.mlops.triton.plugins.mlflow_deployments"
+
+_MEANING = {
+    "triton_url": "servers, separated by commas: host:port, http://, https://, grpc:// or grpcs://",
+    "admin_key": "{name: admin-key, secret_env: VARIABLE} where the model-repository API is restricted",
+    "ca_file": "certificates to trust for https and grpcs",
+    "client_cert": "this client's certificate, for a server that asks for one",
+    "client_key": "the private key of client_cert",
+    "model_repository": "Triton's model repository, a folder of this host or s3://bucket/prefix, s3://http://host:port/bucket/prefix",
+    "server_log": "the server's log on this host, which knows causes of failed loads that it does not answer",
+    "tensorrt_target": "what the servers have, for TensorRT plans: {version: '10.5', compute_capability: '9.0'}",
+    "s3": "{profile: NAME, region: NAME, ca_file: FILE} for a repository in S3; keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "state_dir": "records, locks and retained copies; beside the repository when omitted",
+    "tracking_uri": "the MLflow server",
+    "registry_uri": "the model registry, where it is another one",
+    "timeout": "seconds that any one network step may take (300)",
+    "lock_timeout": "seconds to wait for another run that changes the same model (60)",
+    "progress": "lines on standard error on what takes long (where that is a terminal)",
+    "allowed_backends": "Triton's backends that may be used, separated by commas; all when omitted (python runs code of the artifact)",
+    "max_size": "the most that a model's files may have, such as 2GiB",
+    "require_digest": "refuse models without a manifest of their publisher (false)",
+    "registry_status": "the name under which the registry is told what is deployed here; nothing is told when omitted",
+    "alias": "the alias to note where model_uri names the version that it stood for",
+    "flavor": "the same as --flavor; read from the artifact when omitted",
+    "config": "fields of config.pbtxt laid over the author's, such as {max_batch_size: 8}",
+    "instance_kind": "where instances run, whatever the author's configuration says",
+    "version_folders": "whether the registry's version or the artifact's folders give Triton's version number",
+    "serve_versions": "registry versions to keep loaded side by side (1)",
+    "verify": "an inference that proves the deployment: {inputs: {x: [[1]]}, outputs: {y: [[2]]}, tolerance: 0.001}",
+    "keep": "previous deployments to keep for going back (1)",
+    "adopt": "take over a model of this name that this collection did not deploy (false)",
+    "check_files": "compare the bytes of unchanged files too (false)",
+    "depends_on": "models that this one calls, separated by commas, for lists that name it",
+    "owner": "owner of the model's files", "group": "group of the model's files", "mode": "their mode, such as 0644",
+}
+
+_HELP = """\
+Deploy models from an MLflow registry to NVIDIA Triton Inference Server (started with --model-control-mode=explicit).
+
+Targets (-t)
+  triton                             the server of TRITON_URL, else localhost:8000
+  triton://host:8000                 another server; several: triton://a:8000,b:8000
+  triton://host:8001?protocol=grpc   protocol is http (default), https, grpc or grpcs
+  triton:/<profile>                  servers with names, from {profiles}
+  Options of the place may follow: triton://host:8000?model_repository=/models&timeout=60
+
+Environment
+  TRITON_URL, TRITON_MODEL_REPO, MLFLOW_TRACKING_URI; {variable} names another file of profiles.
+  An option with -C goes before the target, the target before its profile, the profile before the environment.
+
+Profiles
+  production:
+    servers:                         # the endpoints; they share the one repository
+      gpu-1: http://gpu-1:8000
+      gpu-2: grpcs://gpu-2:8001
+    model_repository: /srv/triton/models
+    tracking_uri: http://mlflow:5000
+    admin_key: {{name: admin-key, secret_env: TRITON_ADMIN_KEY}}
+    ca_file: /etc/ssl/certs/our-ca.pem
+
+Commands
+  create   a new deployment; refuses a name that exists in any form
+  update   another model (-m), other options (-C), or both; what is not given stays, -C option=null clears it
+  delete   unloads the model and removes its files; no error where there is none
+  list, get, predict (--input-path FILE.json with tensor names as keys)
+  run-local   starts Triton from PyPI (nvidia-pytriton) on this host with this one model, until Ctrl-C;
+           further options: server_python (the Python that has nvidia-pytriton), http_port (8000), grpc_port (8001)
+  --flavor is triton, onnx, xgboost, lightgbm, sklearn or pytorch, and found in the artifact when omitted. --endpoint names one
+  server of a profile.
+  Each command returns when every server serves what was asked for, proven by the deploy id in what it serves. When a
+  deployment fails, the model before it is put back.
+
+Options for the model (-C key=value; the value is YAML)
+{model}
+
+Options for the place (-C key=value, in a target or in a profile)
+{place}
+
+Examples
+  mlflow deployments create -t triton --flavor triton --name fraud -m models:/fraud/1
+  mlflow deployments update -t triton --name fraud -m models:/fraud@champion -C instance_kind=cpu
+  mlflow deployments update -t triton --name fraud -C 'config={{max_batch_size: 16}}'
+  mlflow deployments get -t triton:/production --name fraud
+"""
+
+
+def target_help() -> str:
+    """The text for the command line, and what is wrong with the installation before it."""
+    notes = "".join(f"Note: {sentence}\n\n" for sentence in other_plugins())
+    return notes + _HELP.format(profiles=profiles_path(os.environ), variable=PROFILES_VARIABLE, model=_listed(MODEL), place=_listed(PLACE))
+
+
+def _listed(options: Mapping[str, Option]) -> str:
+    lines = []
+    for name, option in options.items():
+        choices = f" ({', '.join(option.choices)})" if option.choices else ""
+        lines.append(f"  {name:<17}  {_MEANING[name]}{choices}")
+    return "\n".join(lines)
+
+
+def other_plugins() -> list[str]:
+    """A sentence where another package has the same target: MLflow keeps one of them and does not say which."""
+    found = {entry.value: (entry.dist.name if entry.dist else entry.value) for entry in entry_points(group="mlflow.deployments")
+             if entry.name == TARGET}
+    others = [name for value, name in found.items() if value != OURS]
+    if not others:
+        return []
+    sentence = (f"{', '.join(sorted(others))} has the deployment target '{TARGET}' too, and MLflow uses the one that it finds last; "
+                f"remove it with pip uninstall {' '.join(sorted(others))}")
+    return [sentence]

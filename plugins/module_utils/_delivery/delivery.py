@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run: the registry, the repository and the servers, and what is asked of them. Modules and the MLflow plugin call this."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .artifacts import ArtifactRoot
+from .crew import Limits, do_all
+from .errors import ArtifactError, DeliveryError, InvalidOption, MissingLibrary, NeedsOther, ServerError
+from .executor import Executor, as_delivery_error
+from .names import check_model_name
+from .planner import Plan
+from .policy import Policy
+from .reading import QUESTIONS, Reader, needs_of, pins_of, uses_of
+from .record import Record
+from .registry import Registry
+from .report import Result, describe, status_of
+from .repository import Repository, open_repository
+from .run_order import Member, Order, order_of
+from .s3_location import is_s3, parse_s3
+from .state import DesiredModel
+from .status_text import check_target
+from .stores import masked
+from .triton_server import TritonServer, VersionRow
+from .triton_transport import Access, leave_thread
+
+DEFAULT_URL = "localhost:8000"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where models are delivered to, and from which registry."""
+
+    repository: str
+    state_dir: str | None = None
+    servers: tuple[str, ...] = (DEFAULT_URL,)
+    access: Access = field(default_factory=Access)
+    server_log: str | None = None
+    tensorrt_target: Mapping[str, Any] | None = None
+    tracking_uri: str | None = None
+    registry_uri: str | None = None
+    timeout: float = 300.0
+    lock_timeout: float = 60.0
+    policy: Policy = field(default_factory=Policy)
+    parallel_downloads: int = 4
+    parallel_loads: int = 4
+    s3: Mapping[str, Any] | None = field(default=None, repr=False)
+    registry_status: str | None = None
+    """The name under which the registry is told what is deployed here."""
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Place:
+        """Build from a module's parameters or a plugin's options; absent and None keys mean omitted.
+
+        Raises:
+            InvalidOption: no repository, a kind of repository that is not supported, a time-out that is not positive.
+        """
+        repository = options.get("model_repository")
+        if not repository:
+            raise InvalidOption("model_repository (or the environment variable TRITON_MODEL_REPO) is required", step="read the options")
+        repository = parse_s3(str(repository)).url if is_s3(str(repository)) else str(repository)
+        if "://" in repository and not is_s3(repository):
+            raise InvalidOption(f"model_repository {repository} is neither a folder of this host nor in S3", step="read the options")
+        names = ("server_log", "tensorrt_target", "tracking_uri", "registry_uri", "state_dir", "timeout", "lock_timeout",
+                 "parallel_downloads", "parallel_loads", "s3", "registry_status")
+        given = {key: options[key] for key in names if options.get(key) is not None}
+        for key in ("timeout", "lock_timeout"):
+            if key in given and float(given[key]) <= 0:
+                raise InvalidOption(f"{key} must be more than 0 seconds", step="read the options")
+        for key in ("parallel_downloads", "parallel_loads"):
+            if key in given and int(given[key]) < 1:
+                raise InvalidOption(f"{key} must be at least 1", step="read the options")
+        if "registry_status" in given:
+            check_target(str(given["registry_status"]))
+        servers = options.get("triton_url") or [DEFAULT_URL]
+        servers = servers.split(",") if isinstance(servers, str) else servers
+        place = repository if is_s3(repository) else os.path.abspath(repository)
+        return cls(repository=place, servers=tuple(s.strip() for s in servers),
+                   access=Access.from_options(options), policy=Policy.from_options(options), **given)
+
+
+@dataclass
+class _Draft:
+    """What is known of one model of a run so far."""
+
+    desired: DesiredModel
+    plan: Plan | None = None
+    artifacts: ArtifactRoot | None = None
+    warnings: list[str] = field(default_factory=list)
+    error: DeliveryError | None = None
+    pinned: bool = False
+
+    @property
+    def todo(self) -> bool:
+        return bool(self.error is None and self.plan and self.plan.steps)
+
+    def result(self) -> Result:
+        if self.error:
+            return Result(self.desired.name, error=self.error.about(model=self.desired.name, left="nothing was changed"))
+        record = self.plan.observed.record if self.plan else None
+        return Result(self.desired.name, self.plan, record, bool(self.plan and self.plan.changed), warnings=tuple(self.warnings))
+
+
+Drafts = dict[str, _Draft]
+Indexes = Mapping[str, Any]
+
+
+class Delivery:
+    """Deliver models to one place. Use it as a context manager: connections are closed at the end."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.registry = Registry(place.tracking_uri, place.timeout, place.registry_uri, once=True)
+        self.servers = [TritonServer(url, place.timeout, place.access, place.server_log, once=True) for url in place.servers]
+        self._explicit: set[str] = set()
+        self._opened: Repository | None = None
+
+    def __enter__(self) -> Delivery:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._close()
+        if self._opened:
+            self._opened.close()
+
+    def _close(self) -> None:
+        """The connections of this thread."""
+        for server in self.servers:
+            server.transport.close()
+
+    def _leave(self) -> None:
+        """The end of one thread."""
+        self._close()
+        leave_thread()
+
+    @property
+    def _tracking_id(self) -> str | None:
+        return masked(self.place.tracking_uri) if self.place.tracking_uri else None
+
+    # -- all models ----------------------------------------------------------------------------------------------------------
+
+    def deliver(self, wanted: Sequence[DesiredModel], check: bool = False, *, purge: str | None = None,
+                failed: Collection[str] = ()) -> list[Result]:
+        """Bring each model to its desired state; one that fails does not stop the others.
+
+        Args:
+            purge: a deployment set whose models are removed where ``wanted`` does not name them.
+            failed: further names of the list, about which is known already that nothing can be done.
+
+        Returns:
+            A result for each of ``wanted`` in its order, then for each model that was purged, by name.
+        """
+        names = [*(model.name for model in wanted), *failed]
+        if repeated := sorted({name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()):
+            raise InvalidOption(f"the list names {', '.join(repeated)} more than once", step="read the options", left="nothing was changed")
+        repository = self._repository(check)
+        indexes = self._indexes(check)
+        models = [*wanted, *(_to_purge(repository, purge, names) if purge and repository else ())]
+        reader = Reader(self.registry, self.servers, repository, tracking_id=self._tracking_id, policy=self.place.policy,
+                        tensorrt_target=self.place.tensorrt_target)
+        drafts = self._drafts(reader, models, indexes, check)
+        order = _ordered(drafts, failed)
+        results: dict[str, Result] = {}
+        if check or repository is None:
+            for name in (name for name in order.sequence() if name in drafts):
+                results[name] = _refused(drafts[name], order, results, failed) or drafts[name].result()
+        else:
+            self._carry_out(reader, repository, drafts, order, results, failed)
+        if self.place.registry_status:
+            from .deployment_status import StatusReport
+
+            report = StatusReport(self.registry, self.place.registry_status, self._tracking_id, check or repository is None)
+            results = report.add(results)
+        return [results[model.name] for model in models]
+
+    def _drafts(self, reader: Reader, models: Sequence[DesiredModel], indexes: Indexes, check: bool) -> Drafts:
+        """Read and plan all, several at a time."""
+        drafts = {model.name: _Draft(model) for model in models}
+        reader.ask_versions(models)
+
+        def read(name: str, pinned: Collection[str] = ()) -> None:
+            draft = drafts[name]
+            try:
+                observed = reader.observe(draft.desired, indexes)
+                draft.plan, draft.artifacts = reader.plan(observed, draft.desired, check, pinned)
+                draft.warnings = [*draft.plan.warnings, *observed.unreachable]
+            except (DeliveryError, OSError) as error:
+                draft.error = as_delivery_error(error)
+
+        do_all(read, dict.fromkeys(drafts, frozenset()), QUESTIONS, self._leave)
+        # What an ensemble of the list pins keeps its version folders, which its own plan could not know.
+        pinned = frozenset().union(*(pins_of(draft.plan) for draft in drafts.values() if draft.plan)) & drafts.keys()
+        for name in sorted(pinned):
+            if (plan := drafts[name].plan) and plan.layout:
+                drafts[name].pinned = True
+                read(name, pinned)
+        return drafts
+
+    def _carry_out(self, reader: Reader, repository: Repository, drafts: Drafts, order: Order, results: dict[str, Result],
+                   failed: Collection[str]) -> None:
+        limits = Limits(self.place.parallel_downloads, self.place.parallel_loads)
+
+        def change(name: str) -> None:
+            draft = drafts[name]
+            try:
+                results[name] = _refused(draft, order, results, failed) or self._one(reader, repository, draft, limits)
+            except (DeliveryError, OSError) as error:
+                found = as_delivery_error(error)
+                results[name] = Result(name, error=found.about(model=name, left="nothing was changed"))
+
+        busy = {name for name, draft in drafts.items() if draft.todo}
+        for name in drafts.keys() - busy:
+            change(name)
+        do_all(change, {name: _through(order, name, busy) for name in drafts if name in busy}, limits.workers, self._leave)
+
+    def _one(self, reader: Reader, repository: Repository, draft: _Draft, limits: Limits) -> Result:
+        if not draft.todo or draft.plan is None:
+            if draft.error is None:
+                self._tidy(repository, draft.desired.name)
+            return draft.result()
+        self._require_explicit(draft.plan)
+        repository.store.ensure()
+        with repository.store.lock(draft.desired.name, self.place.lock_timeout):
+            return self._locked(reader, repository, draft, draft.plan, limits)
+
+    @staticmethod
+    def _tidy(repository: Repository, name: str) -> None:
+        """Remove what a run left that was killed before it had changed anything. One that is at work is left alone."""
+        store = repository.store
+        if store.has_leftovers(name):
+            with contextlib.suppress(DeliveryError, OSError), store.lock(name, 0):
+                store.clear_staging(name)
+
+    def _locked(self, reader: Reader, repository: Repository, draft: _Draft, plan: Plan, limits: Limits) -> Result:
+        """Plan again now that nobody else changes the model, and do it."""
+        desired, artifacts, warnings = draft.desired, draft.artifacts, list(draft.warnings)
+        if done := repository.settle(desired.name):
+            warnings.append(done)
+        observed = reader.observe(desired, {server.url: server.index() for server in self.servers})
+        if observed != plan.observed:
+            plan, artifacts = reader.plan(observed, desired, check=False, pinned=[desired.name] if draft.pinned else [])
+        if not plan.steps:
+            return Result(desired.name, plan, observed.record, bool(done), warnings=tuple(warnings))
+        if artifacts:
+            reader.before_download(plan.source)
+        try:
+            record, said = Executor(repository, self.servers, self._tracking_id, limits).apply(plan, artifacts)
+        except DeliveryError as error:
+            if isinstance(error, ArtifactError):
+                reader.failed_download(plan.source)
+            return Result(desired.name, plan, observed.record, error=error, warnings=tuple(warnings))
+        return Result(desired.name, plan, record, plan.changed, warnings=(*warnings, *said))
+
+    def _require_explicit(self, plan: Plan) -> None:
+        for server in self.servers:
+            if server.url not in self._explicit and any(server.url in step.servers for step in plan.steps):
+                server.require_explicit()
+                self._explicit.add(server.url)
+
+    # -- reading -------------------------------------------------------------------------------------------------------------
+
+    def _repository(self, check: bool) -> Repository | None:
+        if check and not is_s3(self.place.repository) and not os.path.isdir(self.place.repository):
+            return None  # a bare host: the role has not made it yet
+        try:
+            return self.repository
+        except MissingLibrary:
+            if not check:
+                raise
+            return None
+
+    @property
+    def repository(self) -> Repository:
+        """The repository, which exists."""
+        if self._opened is None:
+            self._opened = open_repository(self.place.repository, self.place.state_dir, self.place.s3, self.place.timeout)
+        return self._opened
+
+    def _indexes(self, check: bool) -> dict[str, Mapping[str, tuple[VersionRow, ...]] | DeliveryError]:
+        """One question for all models to each server. In check mode a server that is not there yet is only noted."""
+        found: dict[str, Mapping[str, tuple[VersionRow, ...]] | DeliveryError] = {}
+        for server in self.servers:
+            try:
+                found[server.url] = server.index()
+            except (ServerError, MissingLibrary) as error:
+                if not check or not (isinstance(error, MissingLibrary) or error.extra.get("unreachable")):
+                    raise error.about(left="nothing was changed") from error
+                found[server.url] = error
+        return found
+
+    # -- information ---------------------------------------------------------------------------------------------------------
+
+    def record(self, name: str) -> Record | None:
+        """What is written down about a deployment. No server is asked."""
+        return self.repository.store.record(check_model_name(name))
+
+    def status(self, names: Iterable[str] | None = None) -> list[dict[str, Any]]:
+        """What is deployed: record, disk and every server compared; one entry for each model, sorted by name."""
+        repository = self.repository
+        reader = Reader(self.registry, self.servers, repository)
+        indexes = {server.url: server.index() for server in self.servers}
+        wanted = sorted(repository.store.records()) if names is None else list(names)
+        entries = []
+        for name in wanted:
+            observed = reader.observe(DesiredModel(name), indexes)
+            entries.append({**describe(name, None, observed.record), **status_of(observed)})
+        return entries
+
+
+def _to_purge(repository: Repository, purge: str, named: Collection[str]) -> list[DesiredModel]:
+    """The models of a deployment set that are not named any more. Raises RepositoryError for a damaged record."""
+    return [DesiredModel(name, state="absent", purged_from=purge) for name, record in sorted(repository.store.records().items())
+            if record.deployment_set == purge and name not in named]
+
+
+def _ordered(drafts: Drafts, failed: Collection[str]) -> Order:
+    if len(drafts) + len(failed) < 2 or not any(draft.todo for draft in drafts.values()):
+        return Order(dict.fromkeys(drafts, frozenset()))
+    members = [Member(name, stays=True) for name in failed]
+    for name, draft in drafts.items():
+        record = draft.plan.observed.record if draft.plan else None
+        needs = frozenset(draft.desired.depends_on or ())
+        with contextlib.suppress(DeliveryError):  # said where the model is planned
+            needs = needs_of(draft.desired, draft.plan, record)
+        members.append(Member(name, draft.desired.state in ("present", "rolled_back"), needs, uses_of(record)))
+    return order_of(members)
+
+
+def _through(order: Order, name: str, busy: Collection[str]) -> frozenset[str]:
+    """What a model comes after among the ``busy`` ones, those that need nothing done being passed through."""
+    found: set[str] = set()
+    waiting, seen = list(order.after.get(name, ())), set()
+    while waiting:
+        other = waiting.pop()
+        if other not in seen:
+            seen.add(other)
+            found |= {other} & set(busy)
+            waiting += order.after.get(other, ()) if other not in busy else ()
+    return frozenset(found)
+
+
+def _refused(draft: _Draft, order: Order, results: Mapping[str, Result], failed: Collection[str]) -> Result | None:
+    """The failure of a model which cannot be changed because of another one."""
+    if not draft.todo:
+        return None
+    name = draft.desired.name
+    if reason := order.why_not(name, {*failed, *(other for other, result in results.items() if result.error)}):
+        draft.error = NeedsOther(reason, step="put the models in order", left="nothing was changed")
+        return draft.result()
+    return None

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The errors that a user can see. Each message is one sentence in the user's words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class DeliveryError(Exception):
+    """Something that was asked for could not be done.
+
+    Args:
+        message: what went wrong, without the model's name and the step.
+        model: name of the model in the Triton repository, or of the registered model.
+        step: what was being done, as a user would say it ("resolve alias", "load").
+        left: what was left in place ("version 3 is still served").
+        facts: further keys for the caller's result (last server state, holder of a lock, …).
+    """
+
+    def __init__(self, message: str, *, model: str | None = None, step: str | None = None,
+                 left: str | None = None, **facts: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.model = model
+        self.step = step
+        self.left = left
+        self.extra = facts
+
+    def about(self, *, model: str | None = None, step: str | None = None, left: str | None = None) -> DeliveryError:
+        """Fill in what the place that raised could not know; what is already said stays."""
+        self.model = self.model or model
+        self.step = self.step or step
+        self.left = self.left or left
+        return self
+
+    def __str__(self) -> str:
+        head = ", ".join(part for part in (f"model '{self.model}'" if self.model else "", self.step or "") if part)
+        text = f"{head}: {self.message}" if head else self.message
+        if not self.left:
+            return text
+        begins_with_word = self.left.split(" ", 1)[0].isalpha()  # and not with a model's URI
+        return f"{text.rstrip('.')}. {self.left[0].upper() if begins_with_word else self.left[0]}{self.left[1:]}."
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Keys for a module's failure result: error, model, step, left_in_place and the extra facts."""
+        return {"error": type(self).__name__, "model_name": self.model, "step": self.step,
+                "left_in_place": self.left, **self.extra}
+
+
+class InvalidOption(DeliveryError):
+    """An option or a combination of options that cannot be meant."""
+
+
+class MissingLibrary(DeliveryError):
+    """A Python library that this step needs is not installed for this interpreter."""
+
+
+class NotFound(DeliveryError):
+    """The registry, the repository or the server does not have what was named."""
+
+
+class RegistryError(DeliveryError):
+    """MLflow refused, failed or did not answer."""
+
+
+class ArtifactError(DeliveryError):
+    """The artifact cannot be used: no model in it, two models, a path that leaves it, a digest that differs."""
+
+
+class ConfigError(DeliveryError):
+    """A config.pbtxt or an overlay that Triton would refuse."""
+
+
+class ServerError(DeliveryError):
+    """Triton refused, failed or did not answer."""
+
+
+class LoadFailed(ServerError):
+    """Triton answered that the model cannot be loaded."""
+
+
+class LoadPending(ServerError):
+    """The deadline passed while Triton was still loading; such a load cannot be cancelled."""
+
+
+class VerificationFailed(ServerError):
+    """The model is loaded and does not answer as it should."""
+
+
+class ForeignModel(DeliveryError):
+    """A model which this collection did not deploy is in the way."""
+
+
+class AlreadyDeployed(DeliveryError):
+    """The name exists and the caller asked for a new one."""
+
+
+class PolicyRefused(DeliveryError):
+    """An option that says what may be deployed refuses it."""
+
+
+class NeedsOther(DeliveryError):
+    """A model of the same list on which this one depends failed, or is still needed."""
+
+
+class RepositoryError(DeliveryError):
+    """The model repository or its state folder cannot be used."""
+
+
+class LockTimeout(DeliveryError):
+    """Another run holds the model's lock."""
+
+
+class DeadlineExceeded(DeliveryError):
+    """A network step did not end in time."""

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The way out of every module: a result, or one sentence."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ._delivery.errors import DeliveryError
+from ._delivery.progress import VARIABLE, written
+
+
+def run(module: AnsibleModule, function: Callable[[AnsibleModule], dict[str, Any]]) -> None:
+    """Exit with what ``function`` returns; its key ``warnings`` becomes warnings, ``diff`` goes only where asked for."""
+    # A module is a process of its own, so MLflow's minutes of retries can be switched off here and nowhere deeper.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    _hide_passwords(module)
+    try:
+        with written(os.environ.get(VARIABLE)):
+            result = function(module)
+    except DeliveryError as error:
+        facts = error.facts
+        trace = facts.pop("import_traceback", None)
+        module.fail_json(msg=str(error), **({"exception": trace} if trace else {}), **facts)
+    for warning in result.pop("warnings", ()):
+        module.warn(warning)
+    if not module._diff:
+        result.pop("diff", None)
+    if result.get("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)
+
+
+def _hide_passwords(module: AnsibleModule) -> None:
+    """An address is no secret, and is shown with -vvv; the password in it is one."""
+    for key in ("tracking_uri", "registry_uri"):
+        try:
+            password = urlsplit(module.params.get(key) or "").password
+        except ValueError:
+            continue
+        if password:
+            module.no_log_values.update((password, unquote(password)))

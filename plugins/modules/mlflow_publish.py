@@ -1,0 +1,385 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: mlflow_publish
+short_description: Publish local models as versions in the MLflow Model Registry
+version_added: 0.1.0
+description:
+  - Uploads a model folder in Triton's layout, or one model file, and registers it as a new version.
+  - The same content is published once. A version is known by its content id, which it carries as tag C(triton.content), so that a
+    second run uploads nothing. The digest of its bytes is the tag C(triton.digest).
+  - The version is registered when all files are uploaded and listed with their sizes. An upload that breaks leaves no version.
+  - Runs where the files are.
+  - The options of server and repository are accepted, and not used, so that C(module_defaults) of the action group
+    C(mlops.triton.triton) can set registry, server and repository once for all modules.
+extends_documentation_fragment:
+  - mlops.triton.attributes
+  - mlops.triton.libraries
+  - mlops.triton.registry
+  - mlops.triton.repository
+  - mlops.triton.server
+  - mlops.triton.wait
+attributes:
+  check_mode:
+    support: full
+    details: The files are read to know their digest; nothing is uploaded or downloaded. Without mlflow on the host a warning says that what
+      would change is not known.
+  diff_mode:
+    support: full
+    details: Shows which files differ from the newest version, as far as that was published by this collection.
+  idempotent:
+    support: full
+options:
+  name:
+    description:
+      - The registered model. It is made when the registry does not have it.
+      - Required together with O(path), unless O(models) is given.
+    type: str
+  path:
+    description:
+      - A folder in Triton's layout, with a C(config.pbtxt) and numbered folders in it.
+      - Or one file. C(.onnx) with its external data, C(.plan) or C(.engine) of TensorRT, C(.bst), C(.json) or C(.ubj) of XGBoost,
+        C(.txt) or C(.lgb) of LightGBM, C(.tl) of treelite, TorchScript C(.pt), or a Python C(model.py). It is put into Triton's
+        layout, with a configuration made of the inputs and outputs that the file names. What a file does not name, O(config) must.
+      - Files are judged by their content. Nothing is run, and no pickle is opened.
+    type: path
+  root:
+    description:
+      - Symbolic links in O(path) are published as the files they point to, as long as these lie below this folder.
+      - The folder above the one which holds O(path) when omitted; for a single file the folder that holds it.
+    type: path
+  aliases:
+    description:
+      - Aliases that point at this version afterwards. Other aliases stay as they are.
+    type: list
+    elements: str
+    default: []
+  tags:
+    description:
+      - Tags which this version has afterwards. Other tags stay as they are.
+      - C(triton.tensorrt.version) and C(triton.tensorrt.compute_capability) say what a TensorRT plan was built for, so that a
+        deployment can compare; V(10.5+) and V(8.0+) stand for plans that newer ones take too. The version of TensorRT is
+        read from the plan where that tells.
+    type: dict
+    default: {}
+  description:
+    description:
+      - The version's description, in Markdown. It stays as it is when omitted. A new version then gets one that
+        lists inputs and outputs.
+    type: str
+  experiment:
+    description:
+      - Name of the MLflow experiment that keeps the files. It is made when there is none of this name.
+      - E(MLFLOW_EXPERIMENT_ID) or E(MLFLOW_EXPERIMENT_NAME) are used when omitted, then MLflow's default experiment.
+    type: str
+  config:
+    description:
+      - Fields of Triton's model configuration that replace those of the model, named as in C(config.pbtxt). A field set to C(null)
+        is cleared.
+      - Inputs and outputs of TensorRT plans, TorchScript modules and most Python models are given here.
+    type: dict
+  input_example:
+    description:
+      - An example to publish with the model. Names of inputs with nested lists, with the batch dimension where the model has one.
+      - A deployment is verified with it. An example that differs from the one published makes a new version.
+    type: dict
+  check_files:
+    description:
+      - Whether to list the files of the version that has this content, and to publish it anew where one of them is missing or has
+        another size. When V(false), it is published anew only where all its files are gone.
+    type: bool
+    default: false
+  models:
+    description:
+      - Several models in one task, instead of O(name) and O(path). One that fails does not stop the others.
+      - O(aliases), O(tags), O(experiment) and O(check_files) of the task are for those that have none of their own.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description:
+          - The registered model. It is made when the registry does not have it.
+        type: str
+        required: true
+      path:
+        description:
+          - A folder in Triton's layout, with a C(config.pbtxt) and numbered folders in it.
+          - Or one file. C(.onnx) with its external data, C(.plan) or C(.engine) of TensorRT, C(.bst), C(.json) or C(.ubj) of
+            XGBoost, C(.txt) or C(.lgb) of LightGBM, C(.tl) of treelite, TorchScript C(.pt), or a Python C(model.py). It is put into
+            Triton's layout, with a configuration made of the inputs and outputs that the file names. What a file does not name,
+            O(models[].config) must.
+          - Files are judged by their content. Nothing is run, and no pickle is opened.
+        type: path
+        required: true
+      root:
+        description:
+          - Symbolic links in O(models[].path) are published as the files they point to, as long as these lie below this folder.
+          - The folder above the one which holds O(models[].path) when omitted; for a single file the folder that holds it.
+        type: path
+      aliases:
+        description:
+          - Aliases that point at this version afterwards. Other aliases stay as they are.
+        type: list
+        elements: str
+        default: []
+      tags:
+        description:
+          - Tags which this version has afterwards. Other tags stay as they are.
+          - C(triton.tensorrt.version) and C(triton.tensorrt.compute_capability) say what a TensorRT plan was built for, so that a
+            deployment can compare; V(10.5+) and V(8.0+) stand for plans that newer ones take too. The version of TensorRT is
+            read from the plan where that tells.
+        type: dict
+        default: {}
+      description:
+        description:
+          - The version's description, in Markdown. It stays as it is when omitted. A new version then gets one that
+            lists inputs and outputs.
+        type: str
+      experiment:
+        description:
+          - Name of the MLflow experiment that keeps the files. It is made when there is none of this name.
+          - E(MLFLOW_EXPERIMENT_ID) or E(MLFLOW_EXPERIMENT_NAME) are used when omitted, then MLflow's default experiment.
+        type: str
+      config:
+        description:
+          - Fields of Triton's model configuration that replace those of the model, named as in C(config.pbtxt). A field set to C(null)
+            is cleared.
+          - Inputs and outputs of TensorRT plans, TorchScript modules and most Python models are given here.
+        type: dict
+      input_example:
+        description:
+          - An example to publish with the model. Names of inputs with nested lists, with the batch dimension where the model has one.
+          - A deployment is verified with it. An example that differs from the one published makes a new version.
+        type: dict
+      check_files:
+        description:
+          - Whether to list the files of the version that has this content, and to publish it anew where one of them is missing or has
+            another size. When V(false), it is published anew only where all its files are gone.
+        type: bool
+        default: false
+seealso:
+  - module: mlops.triton.triton_model
+  - module: mlops.triton.mlflow_model_info
+author:
+  - MLOps Triton contributors (@mlops-triton)
+"""
+
+EXAMPLES = r"""
+- name: Publish a model folder, and make it the champion
+  mlops.triton.mlflow_publish:
+    name: sid-minibert-onnx
+    path: /opt/models/triton-model-repo/sid-minibert-onnx
+    tracking_uri: http://mlflow.example.com:5000
+    aliases: [champion]
+
+- name: Publish one ONNX file
+  mlops.triton.mlflow_publish:
+    name: fraud
+    path: /opt/models/fraud.onnx
+    tracking_uri: http://mlflow.example.com:5000
+    tags:
+      trained-on: 2026-01-01
+    description: Gradient of the **third** quarter.
+  register: published
+
+- name: Publish a TensorRT plan, which does not tell its inputs and outputs
+  mlops.triton.mlflow_publish:
+    name: detector
+    path: /opt/models/detector.plan
+    tracking_uri: http://mlflow.example.com:5000
+    config:
+      max_batch_size: 8
+      input: [{name: images, data_type: TYPE_FP16, dims: [3, 640, 640]}]
+      output: [{name: boxes, data_type: TYPE_FP16, dims: [-1, 6]}]
+    tags:
+      triton.tensorrt.version: "10.5"
+      triton.tensorrt.compute_capability: "9.0"
+
+- name: Publish a list in one task
+  mlops.triton.mlflow_publish:
+    tracking_uri: http://mlflow.example.com:5000
+    models:
+      - name: sid-minibert-onnx
+        path: /opt/morpheus/models/triton-model-repo/sid-minibert-onnx
+      - name: churn
+        path: /opt/models/churn.ubj
+        aliases: [champion]
+
+- name: Deliver exactly what was published
+  mlops.triton.triton_model:
+    name: fraud
+    model_uri: "{{ published.model.model_uri }}"
+    tracking_uri: http://mlflow.example.com:5000
+    model_repository: /opt/triton_models
+"""
+
+RETURN = r"""
+model:
+  description: The version that has this content.
+  returned: success, without O(models)
+  type: dict
+  contains:
+    name:
+      description: The registered model.
+      type: str
+      returned: always
+      sample: fraud
+    version:
+      description: The version's number; none in check mode when it would be new.
+      type: int
+      returned: always
+      sample: 3
+    model_uri:
+      description: What names this version in other modules; none in check mode when it would be new.
+      type: str
+      returned: always
+      sample: models:/fraud/3
+    artifact_uri:
+      description: Where the files are.
+      type: str
+      returned: not in check mode
+      sample: mlflow-artifacts:/0/models/m-0a1b2c3d4e5f60718293a4b5c6d7e8f9/artifacts
+    digest:
+      description: The digest over the path, size and sha256 of each file of the model folder, as the version has them.
+      type: str
+      returned: always
+      sample: bfb51b937048efbc7ef7002f1580429ff91772e35aa026995a5afe1d51631a04
+    content:
+      description: The content id, by which the version is known. Random names of external data do not count in it.
+      type: str
+      returned: always
+      sample: 7d865e959b2466918c9863afca942d0fb89d7c9ac0c99bafc3749504ded97730
+    backend:
+      description: Triton's backend for it, as far as the configuration or the files tell.
+      type: str
+      returned: always
+      sample: onnxruntime
+    files:
+      description: The files of the model folder, with size and the beginning of the sha256.
+      type: dict
+      returned: always
+      sample: {"1/model.onnx": "197 bytes, sha256 404da6bfd9118aa3"}
+actions:
+  description: What was done, or would be in check mode.
+  returned: success, without O(models)
+  type: list
+  elements: str
+  sample: ["upload 2 files (422 bytes) and register them as a new version", "point alias 'champion' at the new version"]
+models:
+  description: One entry for each model, in the order of O(models).
+  returned: with O(models)
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: The registered model.
+      type: str
+      returned: always
+      sample: churn
+    changed:
+      description: Whether something was changed.
+      type: bool
+      returned: always
+      sample: true
+    failed:
+      description: Whether it failed.
+      type: bool
+      returned: always
+      sample: false
+    msg:
+      description: Why it failed, and what was left in place.
+      type: str
+      returned: when it failed
+      sample: "model 'churn', read the model: /opt/models/churn.ubj is empty. Nothing was published."
+    actions:
+      description: What was done, or would be in check mode.
+      type: list
+      elements: str
+      returned: always
+      sample: ["upload 2 files (422 bytes) and register them as a new version"]
+    model:
+      description: The version, as RV(model).
+      type: dict
+      returned: always
+      sample: {name: churn, version: 1, model_uri: models:/churn/1}
+failures:
+  description: The messages of the models that failed.
+  returned: when one of O(models) failed
+  type: list
+  elements: str
+  sample: []
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils import _options
+from ..module_utils._delivery.publications import Publication, publish
+from ..module_utils._delivery.registry import Registry
+from ..module_utils._exit import run
+
+ONE: dict[str, dict[str, Any]] = {
+    "name": {"type": "str", "required": True},
+    "path": {"type": "path", "required": True},
+    "root": {"type": "path"},
+    "aliases": {"type": "list", "elements": "str", "default": []},
+    "tags": {"type": "dict", "default": {}},
+    "description": {"type": "str"},
+    "experiment": {"type": "str"},
+    "config": {"type": "dict"},
+    "input_example": {"type": "dict"},
+    "check_files": {"type": "bool", "default": False},
+}
+
+
+def combined(results: list[Publication]) -> dict[str, Any]:
+    """One result for a list: diffs joined, failures gathered."""
+    entries = [result.to_dict() for result in results]
+    failures = [entry["msg"] for entry in entries if entry["failed"]]
+    outcome: dict[str, Any] = {
+        "changed": any(entry["changed"] for entry in entries),
+        "models": [{key: value for key, value in entry.items() if key != "diff"} for entry in entries],
+        "diff": [entry["diff"] for entry in entries if entry["changed"] and "diff" in entry],
+        "warnings": [f"{result.desired.name}: {text}" for result in results for text in result.warnings],
+    }
+    if failures:
+        outcome.update(failed=True, failures=failures, msg=f"{len(failures)} of {len(entries)} models failed: {' | '.join(failures)}")
+    return outcome
+
+
+def publish_models(module: AnsibleModule) -> dict[str, Any]:
+    registry = Registry(module.params["tracking_uri"], module.params["timeout"], module.params["registry_uri"])
+    if module.params["models"] is not None:
+        common = {key: module.params[key] for key in ("aliases", "tags", "experiment", "check_files")}
+        wanted = [{key: value or common.get(key) for key, value in entry.items()} for entry in module.params["models"]]
+        return combined(publish(registry, wanted, module.check_mode))
+    (result,) = publish(registry, [{key: module.params[key] for key in ONE}], module.check_mode)
+    if result.error:
+        raise result.error
+    entry = result.to_dict()
+    return {"changed": entry["changed"], "model": entry["model"], "actions": entry["actions"], "warnings": result.warnings,
+            "diff": entry.get("diff", {})}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **_options.REGISTRY, **_options.SERVER, **_options.REPOSITORY, **_options.WAIT,
+            **ONE, "name": {"type": "str"}, "path": {"type": "path"},
+            "models": {"type": "list", "elements": "dict", "options": ONE},
+        },
+        required_one_of=[("name", "models")],
+        required_together=[("name", "path")],
+        mutually_exclusive=[("models", option) for option in ("name", "path", "root", "description", "config", "input_example")],
+        supports_check_mode=True,
+    )
+    run(module, publish_models)
+
+
+if __name__ == "__main__":
+    main()

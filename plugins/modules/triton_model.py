@@ -1,0 +1,218 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: triton_model
+short_description: Deliver a model from the MLflow Model Registry to Triton
+version_added: 0.1.0
+description:
+  - Makes a Triton Inference Server in EXPLICIT mode serve a model from an MLflow Model Registry, or stop serving it.
+  - The model is staged beside the repository, verified, swapped in at once, loaded, and proven to be the one that is served.
+    When any of this fails, the model before it is put back and the task fails with Triton's own reason.
+  - Runs on the host that holds the model repository, with a Python that has the required libraries; role
+    P(mlops.triton.triton#role) makes one.
+extends_documentation_fragment:
+  - mlops.triton.attributes
+  - mlops.triton.libraries
+  - mlops.triton.model
+  - mlops.triton.policy
+  - mlops.triton.registry
+  - mlops.triton.repository
+  - mlops.triton.server
+  - mlops.triton.status
+  - mlops.triton.wait
+attributes:
+  check_mode:
+    support: full
+    details: Nothing is downloaded. A server that is not running yet is taken to serve nothing, with a warning.
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+seealso:
+  - module: mlops.triton.triton_models
+  - module: mlops.triton.triton_model_info
+author:
+  - MLOps Triton contributors (@mlops-triton)
+"""
+
+EXAMPLES = r"""
+- name: Serve the version that is champion now
+  mlops.triton.triton_model:
+    name: sid-minibert-onnx
+    model_uri: models:/sid-minibert-onnx@champion
+    tracking_uri: http://mlflow.example.com:5000
+    triton_url: localhost:8000
+    model_repository: /opt/triton_models
+
+- name: Serve version 3 on the CPU, and prove it by an inference
+  mlops.triton.triton_model:
+    name: abp-nvsmi-xgb
+    model_uri: models:/abp-nvsmi-xgb/3
+    tracking_uri: http://mlflow.example.com:5000
+    model_repository: /opt/triton_models
+    instance_kind: cpu
+    config:
+      max_batch_size: 1024
+    verify:
+      inputs:
+        input__0: [[1, 2, 3, 4]]
+
+- name: Stop serving a model and remove its files
+  mlops.triton.triton_model:
+    name: sid-minibert-onnx
+    state: absent
+    model_repository: /opt/triton_models
+"""
+
+RETURN = r"""
+actions:
+  description: What was done, or has to be done in check mode; empty when nothing had to be.
+  returned: always
+  type: list
+  elements: str
+  sample: ["replace models:/sid-minibert-onnx/1 by models:/sid-minibert-onnx/2 (2 files, 1024 bytes)", "load on localhost:8000"]
+reported:
+  description: Those of the actions that tell the registry something, by O(registry_status).
+  returned: always
+  type: list
+  elements: str
+  sample: ["tell the registry that models:/sid-minibert-onnx/2 is present on production"]
+model:
+  description: The deployment as it is recorded; in check mode the one that is in place.
+  returned: always
+  type: dict
+  contains:
+    name:
+      description: Name of the model in Triton.
+      type: str
+      returned: always
+      sample: sid-minibert-onnx
+    state:
+      description: V(present), V(unloaded) or V(absent).
+      type: str
+      returned: always
+      sample: present
+    model_uri:
+      description: What was asked for.
+      type: str
+      returned: when present
+      sample: models:/sid-minibert-onnx@champion
+    source:
+      description: What that meant.
+      type: str
+      returned: when present
+      sample: models:/sid-minibert-onnx/2
+    alias:
+      description: The alias that was asked for.
+      type: str
+      returned: when present
+      sample: champion
+    registry_name:
+      description: Name of the registered model.
+      type: str
+      returned: when present
+      sample: sid-minibert-onnx
+    registry_version:
+      description: Version of the registered model.
+      type: int
+      returned: when present
+      sample: 2
+    flavor:
+      description: What the artifact holds.
+      type: str
+      returned: when present
+      sample: triton
+    triton_versions:
+      description: Versions as Triton numbers them.
+      type: list
+      elements: int
+      returned: when present
+      sample: [2]
+    deploy_id:
+      description: Identifies the deployment; the configuration that Triton serves carries it.
+      type: str
+      returned: when present
+      sample: 20260101T120000-0a1b2c3d
+    digest:
+      description: sha256 over the manifest of the model's files.
+      type: str
+      returned: when present
+      sample: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+    config_digest:
+      description: sha256 of the configuration without the deploy id.
+      type: str
+      returned: when present
+      sample: 60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752
+    size:
+      description: Bytes of the model's files.
+      type: int
+      returned: when present
+      sample: 1024
+    deployed_at:
+      description: When, in UTC.
+      type: str
+      returned: when present
+      sample: "2026-01-01T12:00:00.000000+00:00"
+    deployed_by:
+      description: By whom.
+      type: str
+      returned: when present
+      sample: mlops@gpu-1 (process 4711)
+    replaced:
+      description: The deployment before it.
+      type: dict
+      returned: when present
+      sample: {deploy_id: 20251231T120000-0a1b2c3d, pinned_uri: "models:/sid-minibert-onnx/1"}
+    deployment_set:
+      description: Name of the list that it was deployed with.
+      type: str
+      returned: when present
+      sample: null
+    rolled_back_from:
+      description: Deploy id of the deployment that a rollback left.
+      type: str
+      returned: when present
+      sample: null
+    transaction:
+      description: Identifies the run that changed it last, also one which kept the deploy id. O(rollback_to) takes it.
+      type: str
+      returned: when present
+      sample: 20260101T120000-0a1b2c3d
+    options:
+      description: The options that shaped its files.
+      type: dict
+      returned: when present
+      sample: {instance_kind: cpu, version_folders: auto, serve_versions: 1}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils import _options
+from ..module_utils._delivery.delivery import Delivery, Place
+from ..module_utils._delivery.state import DesiredModel
+from ..module_utils._exit import run
+
+
+def deliver(module: AnsibleModule) -> dict:
+    desired = DesiredModel.from_options(_options.wanted_model(module.params))
+    with Delivery(Place.from_options(module.params)) as delivery:
+        result = delivery.deliver([desired], check=module.check_mode)[0]
+    return {**result.to_dict(), "warnings": list(result.warnings)}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={**_options.REGISTRY, **_options.SERVER, **_options.REPOSITORY, **_options.POLICY, **_options.STATUS, **_options.WAIT,
+                       **_options.MODEL},
+        required_if=[("state", "present", ("model_uri",))],
+        supports_check_mode=True,
+    )
+    run(module, deliver)
+
+
+if __name__ == "__main__":
+    main()

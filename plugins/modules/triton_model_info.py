@@ -1,0 +1,111 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: triton_model_info
+short_description: What is deployed to a Triton repository, and what each server really serves
+version_added: 0.1.0
+description:
+  - Compares the records of this collection, the files on disk and every server, and says in words where they differ.
+  - The registry's options are accepted, and not used, so that C(module_defaults) of the action group C(mlops.triton.triton) can set
+    registry, server and repository once for all modules.
+extends_documentation_fragment:
+  - mlops.triton.attributes
+  - mlops.triton.libraries
+  - mlops.triton.registry
+  - mlops.triton.repository
+  - mlops.triton.server
+  - mlops.triton.wait
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: N/A
+    description: Nothing is changed, so that there is nothing to show.
+  idempotent:
+    support: full
+options:
+  names:
+    description: The models to report. All that this collection deployed when omitted.
+    type: list
+    elements: str
+seealso:
+  - module: mlops.triton.triton_model
+author:
+  - MLOps Triton contributors (@mlops-triton)
+"""
+
+EXAMPLES = r"""
+- name: Ask what is deployed
+  mlops.triton.triton_model_info:
+    model_repository: /opt/triton_models
+    triton_url: localhost:8000
+  register: deployed
+
+- name: Fail where a server serves something else than what is recorded
+  ansible.builtin.assert:
+    that: deployed.models | map(attribute='drift') | flatten | length == 0
+"""
+
+RETURN = r"""
+models:
+  description: One entry for each model, sorted by name; the keys of RV(mlops.triton.triton_model#module:model) and those below.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the model.
+      type: str
+      returned: always
+      sample: sid-minibert-onnx
+    state:
+      description: V(present), V(absent), or V(foreign) for one that this collection did not deploy.
+      type: str
+      returned: always
+      sample: present
+    ready:
+      description: Whether every server has a version of it ready.
+      type: bool
+      returned: always
+      sample: true
+    servers:
+      description: What each server says.
+      type: list
+      elements: dict
+      returned: always
+      sample: [{url: "localhost:8000", deploy_id: 20260101T120000-0a1b2c3d, ready_versions: [2], versions: []}]
+    drift:
+      description: Sentences on where record, disk and servers differ.
+      type: list
+      elements: str
+      returned: always
+      sample: ["2/model.onnx changed on disk"]
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils import _options
+from ..module_utils._delivery.delivery import Delivery, Place
+from ..module_utils._exit import run
+
+
+def report(module: AnsibleModule) -> dict:
+    with Delivery(Place.from_options(module.params)) as delivery:
+        return {"changed": False, "models": delivery.status(module.params["names"])}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={**_options.REGISTRY, **_options.SERVER, **_options.REPOSITORY, **_options.WAIT,
+                       "names": {"type": "list", "elements": "str"}},
+        supports_check_mode=True,
+    )
+    run(module, report)
+
+
+if __name__ == "__main__":
+    main()
