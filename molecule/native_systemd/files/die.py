@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A deployment that is killed once its new files are in their place and before the server has loaded them.
+
+    python die.py FOLDER_OF_THE_CORE '{"place": {…}, "model": {…}}'
+"""
+
+import json
+import os
+import signal
+import sys
+
+sys.path.insert(0, sys.argv[1])
+
+from _delivery.delivery import Delivery, Place
+from _delivery.effects import observed
+from _delivery.state import DesiredModel
+
+
+def die(moment, kind, subject):
+    if (moment, kind) == ("before", "load"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+request = json.loads(sys.argv[2])
+with observed(die), Delivery(Place.from_options(request["place"])) as delivery:
+    delivery.deliver([DesiredModel.from_options(request["model"])])

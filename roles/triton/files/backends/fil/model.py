@@ -1,0 +1,341 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Triton backend `fil` for the PyPI server: tree ensembles through treelite's own inference library.
+
+Model folders and parameters of Triton's Forest Inference Library backend are taken unchanged; those that tune a GPU
+(algo, storage_type, blocks_per_sm, threads_per_tree, chunk_size, layout, transfer_threshold, ...) mean nothing here.
+Nothing is ever unpickled: only the formats that treelite parses are read.
+"""
+
+import json
+import os
+import re
+import signal
+
+# Threads of GTIL that spin after a request take the processor from the other models' processes. It must be set before
+# treelite loads its OpenMP library.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+INPUT = "input__0"
+OUTPUT = "output__0"
+# Below it, waking threads costs more than they save.
+ROWS_WORTH_THREADS = 64
+# What a sound file of any size is read in many times over.
+PROBE_SECONDS = 60
+DEFAULT_MAX_BATCH_SIZE = 32768
+FILENAMES = {
+    "xgboost": "xgboost.model",
+    "xgboost_json": "xgboost.json",
+    "xgboost_ubj": "xgboost.ubj",
+    "lightgbm": "model.txt",
+    "treelite_checkpoint": "checkpoint.tl",
+}
+BINARY, REGRESSION, MULTICLASS = 0, 1, 2
+
+
+def _error(text):
+    return pb_utils.TritonModelException(text)
+
+
+def _parameter(config, name):
+    value = (config.get("parameters") or {}).get(name)
+    return None if value is None else value.get("string_value")
+
+
+def _flag(config, name):
+    text = _parameter(config, name)
+    if text is None:
+        return None
+    if text.strip().lower() not in ("true", "false", "1", "0"):
+        raise _error(f"parameter {name} must be true or false, not '{text}'")
+    return text.strip().lower() in ("true", "1")
+
+
+def _number(config, name, kind, default):
+    text = _parameter(config, name)
+    try:
+        return kind(text) if text is not None else default
+    except ValueError:
+        raise _error(f"parameter {name} must be a number, not '{text}'") from None
+
+
+def _plain(err):
+    """treelite's text without time stamps and source locations."""
+    text = re.sub(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ", "", str(err))
+    return " ".join(text.split()) or type(err).__name__
+
+
+# ---- model files -------------------------------------------------------------------------------------------------
+
+
+def _model_file(config, model_type):
+    name = config.get("default_model_filename") or FILENAMES[model_type]
+    path = os.path.join(pb_utils.get_model_dir(), name)
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(64)
+    except OSError as err:
+        raise _error(
+            f"model file {path} cannot be read: {err.strerror} (model_type {model_type} is looked for as "
+            f"{FILENAMES[model_type]} unless default_model_filename says otherwise)"
+        ) from None
+    if not head:
+        raise _error(f"model file {path} is empty")
+    if head.startswith(b"version https://git-lfs"):
+        raise _error(f"model file {path} is a git-lfs pointer: fetch the file with git lfs pull")
+    if head.startswith(b"../"):
+        raise _error(f"model file {path} is a symbolic link that was checked out as text: use git with core.symlinks=true")
+    return path, head
+
+
+def _xgboost_format(head):
+    """XGBoost's own file names say nothing certain: a .bst, .model or .xgb may hold any of its three formats."""
+    text = head.lstrip()
+    if text.startswith(b"{"):
+        return "xgboost_json" if text[1:].lstrip()[:1] in (b'"', b"}") else "xgboost_ubj"
+    return "xgboost"
+
+
+def _load(config):
+    try:
+        import treelite
+    except ImportError as err:
+        raise _error(f"the treelite package is missing in the environment of the server ({err})") from None
+    model_type = _parameter(config, "model_type") or "xgboost"
+    if model_type not in FILENAMES:
+        raise _error(f"parameter model_type is '{model_type}', known are {', '.join(sorted(FILENAMES))}")
+    path, head = _model_file(config, model_type)
+    found = _xgboost_format(head) if model_type.startswith("xgboost") else model_type
+    if found != model_type and model_type != "xgboost":
+        raise _error(f"model file {path} is not {model_type}: it looks like {found}, which model_type should say")
+    unknown = bool(_flag(config, "xgboost_allow_unknown_field"))
+    frontend = treelite.frontend
+    loaders = {
+        "xgboost": lambda: frontend.load_xgboost_model_legacy_binary(path),
+        "xgboost_json": lambda: frontend.load_xgboost_model(path, format_choice="json", allow_unknown_field=unknown),
+        "xgboost_ubj": lambda: frontend.load_xgboost_model(path, format_choice="ubjson", allow_unknown_field=unknown),
+        "lightgbm": lambda: frontend.load_lightgbm_model(path),
+        "treelite_checkpoint": lambda: treelite.Model.deserialize(path),
+    }
+    hint = ""
+    if found == "xgboost":
+        hint = " (neither JSON nor UBJSON, and not XGBoost's old binary format: save it again with save_model)"
+    try:
+        if found in ("xgboost", "treelite_checkpoint"):
+            _probe(path, loaders[found])
+        return loaders[found]()
+    except pb_utils.TritonModelException:
+        raise
+    except Exception as err:
+        raise _error(f"model file {path} cannot be read as {found}{hint}: {_plain(err)}") from None
+
+
+def _probe(path, load):
+    """Read a binary format in a child first: treelite trusts its offsets, and a crash here would take the server along."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(PROBE_SECONDS)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            load()
+            code = 0
+        except BaseException:
+            # The parent gets the same error in words.
+            code = 0
+        finally:
+            os._exit(code)
+    _pid, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        name = signal.Signals(os.WTERMSIG(status)).name
+        raise _error(f"model file {path} is damaged: treelite does not survive reading it ({name})")
+
+
+# ---- one forest --------------------------------------------------------------------------------------------------
+
+
+class Forest:
+    """A loaded ensemble and how the configuration wants its answers."""
+
+    def __init__(self, config):
+        self.model = _load(config)
+        header = self.model.get_header_accessor()
+        self.features = int(self.model.num_feature)
+        self.targets = int(header.get_field("num_target")[0])
+        self.classes = int(max(header.get_field("num_class")))
+        task = int(header.get_field("task_type")[0])
+        self.proba = bool(_flag(config, "predict_proba"))
+        classifier = _flag(config, "output_class")
+        if classifier is None:
+            classifier = _flag(config, "is_classifier")
+        # Triton's own backend insists on output_class; the model knows as well.
+        self.classifier = task in (BINARY, MULTICLASS) if classifier is None else classifier
+        self.threshold = _number(config, "threshold", float, 0.5)
+        self.threads = _number(config, "cpu_nthread", int, -1)
+        if self.threads <= 0:
+            self.threads = _threads(config)
+        if _parameter(config, "treeshap_output"):
+            raise _error("Shapley values (treeshap_output) are not computed on this server")
+        # As Triton's own backend does: probabilities, though the objective may say class.
+        if self.proba and task == MULTICLASS:
+            vector = header.get_field("leaf_vector_shape")
+            header.set_field("postprocessor", "identity_multiclass" if int(vector[1]) > 1 else "softmax")
+        self.columns = self._columns()
+
+    def _columns(self):
+        if self.proba and self.classifier and self.classes == 1 and self.targets == 1:
+            return 2
+        if self.classifier and not self.proba:
+            return self.targets
+        return self.targets * self.classes
+
+    def fit(self, config):
+        """Check inputs and outputs of the configuration; it may ask for one column where a binary model gives two."""
+        batched = int(config.get("max_batch_size") or 0) > 0
+        for role, name in (("input", INPUT), ("output", OUTPUT)):
+            items = config.get(role) or []
+            if [item["name"] for item in items] != [name]:
+                raise _error(
+                    f"the {role} must be one tensor named '{name}', the configuration has "
+                    f"{', '.join(repr(item['name']) for item in items) or 'none'}"
+                )
+            if items[0]["data_type"] != "TYPE_FP32":
+                raise _error(f"{role} '{name}' must be TYPE_FP32, the configuration says {items[0]['data_type']}")
+        width = _width(config["input"][0], batched)
+        if width not in (-1, self.features):
+            raise _error(
+                f"tensor '{INPUT}': the model has {self.features} features, the configuration specifies dims {_dims(config['input'][0])}"
+            )
+        width = _width(config["output"][0], batched)
+        if self.columns == 2 and self.classes == 1 and width == 1:
+            self.columns = 1
+        if width not in (-1, self.columns):
+            raise _error(
+                f"tensor '{OUTPUT}': the model gives {self.columns} values a row, the configuration specifies dims "
+                f"{_dims(config['output'][0])}"
+            )
+
+    def predict(self, rows):
+        """Rows of the form (n, features) -> (n, columns), or (n,) for one column, as Triton's own backend answers."""
+        from treelite import gtil
+
+        threads = self.threads if len(rows) >= ROWS_WORTH_THREADS else 1
+        raw = gtil.predict(self.model, rows, nthread=threads)
+        if self.classifier and not self.proba:
+            answer = self._classes(raw)
+        elif self.columns == 2 and self.classes == 1 and self.targets == 1:
+            positive = raw[:, 0, 0]
+            answer = np.stack([1 - positive, positive], axis=1)
+        else:
+            answer = raw.reshape(len(rows), -1)
+        answer = np.ascontiguousarray(answer, dtype=np.float32)
+        return answer[:, 0] if answer.shape[1] == 1 else answer
+
+    def _classes(self, raw):
+        if self.classes == 1:
+            return raw[:, :, 0] > self.threshold
+        # The real backend's rule is "greater than the best so far, beginning with 0": without a positive value, class 0.
+        return np.where((raw > 0).any(axis=2), raw.argmax(axis=2), 0)
+
+
+def _dims(item):
+    return [int(size) for size in item["dims"]]
+
+
+def _width(item, batched):
+    """Values a row; without max_batch_size the first dimension is the number of rows."""
+    dims = _dims(item)
+    if not batched and len(dims) > 1:
+        dims = dims[1:]
+    elif not batched:
+        return 1 if dims == [-1] and item["name"] == OUTPUT else dims[0]
+    if -1 in dims:
+        return -1
+    return int(np.prod(dims))
+
+
+def _threads(config):
+    """Every instance is a process of its own: together they should fill the processors, not fight for them."""
+    instances = sum(int(group.get("count") or 1) for group in config.get("instance_group") or [{}])
+    return max(1, len(os.sched_getaffinity(0)) // max(1, instances))
+
+
+# ---- serving -----------------------------------------------------------------------------------------------------
+
+
+class TritonPythonModel:
+    @staticmethod
+    def auto_complete_config(auto_complete_model_config):
+        config = auto_complete_model_config.as_dict()
+        # treelite is not even imported for a complete one: this runs in a process of its own at each load.
+        if config.get("input") and config.get("output"):
+            return auto_complete_model_config
+        forest = Forest(config)
+        if not int(config.get("max_batch_size") or 0) and not config.get("input") and not config.get("output"):
+            config["max_batch_size"] = DEFAULT_MAX_BATCH_SIZE
+            if "sequence_batching" not in config:
+                config.setdefault("dynamic_batching", {})
+        rows = [] if int(config.get("max_batch_size") or 0) else [-1]
+        for key, name, width in (("input", INPUT, forest.features), ("output", OUTPUT, forest.columns)):
+            if not config.get(key):
+                config[key] = [{"name": name, "data_type": "TYPE_FP32", "dims": [*rows, width]}]
+        return auto_complete_model_config
+
+    def initialize(self, args):
+        config = json.loads(args["model_config"])
+        self._forest = Forest(config)
+        self._forest.fit(config)
+
+    def execute(self, requests):
+        responses = [None] * len(requests)
+        batch = []
+        for index, request in enumerate(requests):
+            try:
+                batch.append((index, self._rows(request)))
+            except ValueError as err:
+                responses[index] = _failure(str(err))
+        if len(batch) > 1:
+            # Rows do not depend on each other, so requests of any size are one call.
+            merged = self._answers(np.concatenate([rows for _index, rows in batch]))
+            start = 0
+            for index, rows in batch:
+                responses[index] = merged(start, start + len(rows))
+                start += len(rows)
+        elif batch:
+            index, rows = batch[0]
+            responses[index] = self._answers(rows)(0, len(rows))
+        return responses
+
+    def finalize(self):
+        self._forest = None
+
+    def _rows(self, request):
+        rows = next(tensor for tensor in request.inputs() if tensor.name() == INPUT).as_numpy()
+        shape = list(rows.shape)
+        if rows.ndim == 1 and len(rows) == self._forest.features:
+            return rows.reshape(1, -1)
+        if rows.ndim < 2 or int(np.prod(shape[1:])) != self._forest.features:
+            raise ValueError(f"input '{INPUT}' has shape {shape}: the model wants rows of {self._forest.features} features")
+        return rows.reshape(len(rows), -1)
+
+    def _answers(self, rows):
+        if not len(rows):
+            empty = np.empty((0,) if self._forest.columns == 1 else (0, self._forest.columns), np.float32)
+            return lambda start, end: _answer(empty)
+        try:
+            values = self._forest.predict(rows)
+        except Exception as err:
+            failure = f"inference failed for input '{INPUT}' {list(rows.shape)}: {_plain(err)}"
+            return lambda start, end: _failure(failure)
+        return lambda start, end: _answer(values[start:end])
+
+
+def _answer(values):
+    return pb_utils.InferenceResponse([pb_utils.Tensor(OUTPUT, values)])
+
+
+def _failure(text):
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(text, pb_utils.TritonError.INVALID_ARG))

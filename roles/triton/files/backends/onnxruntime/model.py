@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Triton backend `onnxruntime` for the PyPI server: ONNX models through PyPI's onnxruntime.
+
+Model folders that Triton's own backend serves are served here unchanged; configurations are completed, checked and
+refused by the same rules, so that what loads here loads there. What that backend has beyond the CPU and CUDA providers
+(TensorRT and OpenVINO acceleration, state of sequences) is refused or ignored as said below.
+"""
+
+import json
+import os
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+# What Triton itself takes when a model can batch and nobody says how much.
+DEFAULT_MAX_BATCH_SIZE = 4
+
+TYPES = {
+    "tensor(bool)": "TYPE_BOOL",
+    "tensor(uint8)": "TYPE_UINT8",
+    "tensor(uint16)": "TYPE_UINT16",
+    "tensor(uint32)": "TYPE_UINT32",
+    "tensor(uint64)": "TYPE_UINT64",
+    "tensor(int8)": "TYPE_INT8",
+    "tensor(int16)": "TYPE_INT16",
+    "tensor(int32)": "TYPE_INT32",
+    "tensor(int64)": "TYPE_INT64",
+    "tensor(float16)": "TYPE_FP16",
+    "tensor(float)": "TYPE_FP32",
+    "tensor(double)": "TYPE_FP64",
+    "tensor(string)": "TYPE_STRING",
+}
+
+
+class Signature:
+    """Inputs and outputs of an ONNX model in Triton's terms: name -> (data type, dims with -1 for a free one)."""
+
+    def __init__(self, session):
+        self.inputs = {item.name: _tensor("input", item) for item in session.get_inputs()}
+        self.outputs = {item.name: _tensor("output", item) for item in session.get_outputs()}
+        # Initializers that are graph inputs too have a default: a configuration may offer them to clients.
+        self.defaults = {item.name: _tensor("input", item) for item in session.get_overridable_initializers()}
+
+    def can_batch(self):
+        tensors = list(self.inputs.values()) + list(self.outputs.values())
+        return all(dims and dims[0] == -1 for _type, dims in tensors)
+
+
+def _tensor(role, item):
+    if item.type not in TYPES:
+        hint = ""
+        if item.type.startswith(("seq", "map")):
+            hint = " (for scikit-learn models convert with the option zipmap=False)"
+        raise pb_utils.TritonModelException(f"{role} '{item.name}' is of type {item.type}, which Triton cannot carry{hint}")
+    # Empty for a scalar, and for a tensor whose rank is not declared: onnxruntime does not tell them apart.
+    return TYPES[item.type], [size if isinstance(size, int) and size >= 0 else -1 for size in item.shape]
+
+
+def _model_file(config):
+    path = os.path.join(pb_utils.get_model_dir(), config.get("default_model_filename") or "model.onnx")
+    if os.path.isdir(path):
+        path = os.path.join(path, "model.onnx")
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(40)
+    except OSError as err:
+        raise pb_utils.TritonModelException(f"model file {path} cannot be read: {err.strerror}") from None
+    if not head:
+        raise pb_utils.TritonModelException(f"model file {path} is empty")
+    if head.startswith(b"version https://git-lfs"):
+        raise pb_utils.TritonModelException(f"model file {path} is a git-lfs pointer: fetch the file with git lfs pull")
+    if head.startswith(b"../"):
+        raise pb_utils.TritonModelException(
+            f"model file {path} is a symbolic link that was checked out as text: use git with core.symlinks=true"
+        )
+    return path
+
+
+def _parameter(config, name):
+    return (config.get("parameters") or {}).get(name, {}).get("string_value")
+
+
+def _whole(config, name, default=0):
+    text = _parameter(config, name)
+    try:
+        return int(text) if text is not None else default
+    except ValueError:
+        raise pb_utils.TritonModelException(f"parameter {name} must be a whole number, not '{text}'") from None
+
+
+def _flag(config, name):
+    text = _parameter(config, name)
+    if text is None:
+        return None
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise pb_utils.TritonModelException(f"parameter {name} must be true or false, not '{text}'")
+    return text.lower() in ("true", "1")
+
+
+def _threads(config):
+    """Every instance is a process of its own: together they should fill the processors, not fight for them."""
+    instances = sum(int(group.get("count") or 1) for group in config.get("instance_group") or [{}])
+    return max(1, len(os.sched_getaffinity(0)) // max(1, instances))
+
+
+def _session(config, gpu=None, complete=True):
+    try:
+        import onnxruntime
+    except ImportError as err:
+        raise pb_utils.TritonModelException(f"the onnxruntime package is missing in the environment of the server ({err})") from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    levels = onnxruntime.GraphOptimizationLevel
+    level = int(((config.get("optimization") or {}).get("graph") or {}).get("level") or 0)
+    options.graph_optimization_level = {
+        -1: levels.ORT_ENABLE_BASIC,
+        1: levels.ORT_ENABLE_EXTENDED,
+        2: levels.ORT_DISABLE_ALL,
+    }.get(level, levels.ORT_ENABLE_ALL)
+    options.intra_op_num_threads = _whole(config, "intra_op_thread_count") or _threads(config)
+    options.inter_op_num_threads = _whole(config, "inter_op_thread_count")
+    # Threads that spin between requests take the processor from the other models' processes.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    if _whole(config, "execution_mode"):
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+    if _flag(config, "enable_mem_arena") is not None:
+        options.enable_cpu_mem_arena = _flag(config, "enable_mem_arena")
+    if _flag(config, "enable_mem_pattern") is not None:
+        options.enable_mem_pattern = _flag(config, "enable_mem_pattern")
+    for key in config.get("parameters") or {}:
+        if key.startswith("session."):
+            options.add_session_config_entry(key, _parameter(config, key) or "")
+    if not complete:
+        # Only names, types and shapes are wanted.
+        options.graph_optimization_level = levels.ORT_DISABLE_ALL
+        options.intra_op_num_threads = 1
+    for library in (config.get("model_operations") or {}).get("op_library_filename") or []:
+        options.register_custom_ops_library(library)
+    providers = ["CPUExecutionProvider"]
+    if gpu is not None and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": gpu}))
+    path = _model_file(config)
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=providers)
+    except Exception as err:
+        raise pb_utils.TritonModelException(f"model file {path} cannot be loaded: {_plain(err)}") from None
+
+
+def _plain(err):
+    """onnxruntime's text without its prefix and source locations."""
+    text = " ".join(str(err).split())
+    if text.startswith("[ONNXRuntimeError]"):
+        text = text.split(" : ", 3)[-1]
+    return text
+
+
+# ---- configuration -----------------------------------------------------------------------------------------------
+
+
+def _complete(config, signature):
+    max_batch_size = int(config.get("max_batch_size") or 0)
+    if signature.can_batch():
+        if max_batch_size == 0:
+            max_batch_size = config["max_batch_size"] = DEFAULT_MAX_BATCH_SIZE
+        if max_batch_size > 1 and "sequence_batching" not in config:
+            config.setdefault("dynamic_batching", {})
+    elif max_batch_size:
+        raise pb_utils.TritonModelException(
+            f"autofill failed for model '{config['name']}': the model does not support batching (the first dimension of "
+            f"each input and output must be free) while max_batch_size is {max_batch_size}"
+        )
+    for key, tensors in (("input", signature.inputs), ("output", signature.outputs)):
+        if not config.get(key):
+            config[key] = [_completed_tensor(key, name, kind, dims, max_batch_size) for name, (kind, dims) in tensors.items()]
+
+
+def _completed_tensor(role, name, kind, dims, max_batch_size):
+    found = {"name": name, "data_type": kind, "dims": dims[1:] if max_batch_size else list(dims)}
+    if not found["dims"]:
+        # Triton has no tensors without dimensions: the request has one of size 1 that the model does not see.
+        found["dims"] = [1]
+        if max_batch_size:
+            found["reshape"] = {"shape": []}
+    return found
+
+
+def _check(config, signature):
+    known = dict(signature.defaults, **signature.inputs)
+    configured = {item["name"]: item for item in config.get("input") or []}
+    for name in configured:
+        if name not in known:
+            raise pb_utils.TritonModelException(f"unexpected inference input '{name}', allowed inputs are: {', '.join(sorted(known))}")
+    missing = sorted(set(signature.inputs) - set(configured))
+    if missing:
+        raise pb_utils.TritonModelException(f"the configuration has no input '{missing[0]}', which the model needs")
+    for item in config.get("output") or []:
+        if item["name"] not in signature.outputs:
+            raise pb_utils.TritonModelException(
+                f"unexpected inference output '{item['name']}', allowed outputs are: {', '.join(sorted(signature.outputs))}"
+            )
+    batch = [-1] if int(config.get("max_batch_size") or 0) else []
+    for role, items, tensors in (
+        ("input", configured.values(), known),
+        ("output", config.get("output") or [], signature.outputs),
+    ):
+        for item in items:
+            _check_tensor(role, item, batch, *tensors[item["name"]])
+
+
+def _check_tensor(role, item, batch, kind, dims):
+    name = item["name"]
+    if item["data_type"] != kind:
+        raise pb_utils.TritonModelException(
+            f"configuration expects datatype {item['data_type']} for {role} '{name}', model provides {kind}"
+        )
+    shape = item["reshape"].get("shape") or [] if "reshape" in item else item["dims"]
+    wanted = batch + [int(size) for size in shape]
+    if not dims or wanted == dims:
+        return
+    fits = len(wanted) == len(dims) and all(a == b or -1 in (a, b) for a, b in zip(wanted, dims))
+    if not fits:
+        raise pb_utils.TritonModelException(
+            f"tensor '{name}': the model expects shape {dims}, the configuration specifies {wanted}"
+            + (" (the first, free dimension being the batch, because max_batch_size is not 0)" if batch else "")
+        )
+
+
+# ---- serving -----------------------------------------------------------------------------------------------------
+
+
+class TritonPythonModel:
+    @staticmethod
+    def auto_complete_config(auto_complete_model_config):
+        config = auto_complete_model_config.as_dict()
+        # onnxruntime is not even imported for a complete one: this runs in a process of its own at each load.
+        if not (config.get("input") and config.get("output")):
+            _complete(config, Signature(_session(config, complete=False)))
+        return auto_complete_model_config
+
+    def initialize(self, args):
+        config = json.loads(args["model_config"])
+        if (config.get("sequence_batching") or {}).get("state"):
+            raise pb_utils.TritonModelException("this backend keeps no state between requests of a sequence")
+        gpu = args.get("model_instance_device_id") if args.get("model_instance_kind") == "GPU" else None
+        self._session = _session(config, gpu)
+        # Asked of the session: a provider that is there and finds no CUDA libraries gives way to the CPU as well.
+        if gpu is not None and "CUDAExecutionProvider" not in self._session.get_providers():
+            pb_utils.Logger.log_warn(
+                f"model '{args['model_name']}': onnxruntime has no CUDA here, so that the instance on GPU {gpu} computes on the CPU"
+            )
+        signature = Signature(self._session)
+        _check(config, signature)
+        self._batching = int(config.get("max_batch_size") or 0) > 0
+        self._needed = set(signature.inputs)
+        known = {**signature.defaults, **signature.inputs}
+        self._strings = {name for name, (kind, _dims) in known.items() if kind == "TYPE_STRING"}
+        self._scalars = {
+            item["name"]
+            for item in config.get("input") or []
+            if not self._batching and not known[item["name"]][1] and [int(size) for size in item["dims"]] == [1]
+        }
+
+    def execute(self, requests):
+        responses = [None] * len(requests)
+        groups = {}
+        for index, request in enumerate(requests):
+            try:
+                feed, wanted = self._feed(request), tuple(request.requested_output_names())
+            except ValueError as err:
+                responses[index] = _failure(str(err))
+                continue
+            key = index
+            if self._batching:
+                key = (wanted, tuple((name, value.shape[1:]) for name, value in feed.items()))
+            groups.setdefault(key, []).append((index, feed, wanted))
+        for members in groups.values():
+            if len(members) > 1 and self._run_together(members, responses):
+                continue
+            for index, feed, wanted in members:
+                responses[index] = self._run(feed, wanted)
+        return responses
+
+    def finalize(self):
+        self._session = None
+
+    def _feed(self, request):
+        feed = {}
+        for tensor in request.inputs():
+            name, value = tensor.name(), tensor.as_numpy()
+            if name in self._scalars:
+                value = value.reshape(())
+            feed[name] = _strings(name, value) if name in self._strings else value
+        missing = self._needed - set(feed)
+        if missing:
+            raise ValueError(f"input '{min(missing)}' is missing in the request: the model has no default for it")
+        return feed
+
+    def _run(self, feed, wanted):
+        try:
+            values = self._session.run(list(wanted), feed)
+        except Exception as err:
+            shapes = ", ".join(f"'{name}' {list(value.shape)}" for name, value in feed.items())
+            return _failure(f"inference failed for input {shapes}: {_plain(err)}")
+        return _answer(wanted, values)
+
+    def _run_together(self, members, responses):
+        """One run for requests of equal shape; False leaves them to be run, and to fail, one by one."""
+        feeds = [feed for _index, feed, _wanted in members]
+        sizes = [len(next(iter(feed.values()))) for feed in feeds]
+        wanted = members[0][2]
+        try:
+            merged = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
+            values = self._session.run(list(wanted), merged)
+        except Exception:
+            return False
+        total = sum(sizes)
+        if any(value.ndim == 0 or len(value) != total for value in values):
+            return False
+        start = 0
+        for (index, _feed, _wanted), size in zip(members, sizes):
+            responses[index] = _answer(wanted, [value[start : start + size] for value in values])
+            start += size
+        return True
+
+
+def _strings(name, value):
+    texts = np.empty(value.size, dtype=np.object_)
+    try:
+        texts[:] = [item.decode("utf-8") if isinstance(item, bytes) else str(item) for item in value.ravel()]
+    except UnicodeDecodeError as err:
+        raise ValueError(f"input '{name}' holds a string that is not UTF-8 ({err.reason} at byte {err.start})") from None
+    return texts.reshape(value.shape)
+
+
+def _answer(names, values):
+    # Triton has no tensors without dimensions.
+    return pb_utils.InferenceResponse(
+        [pb_utils.Tensor(name, value if value.ndim else value.reshape(1)) for name, value in zip(names, values)]
+    )
+
+
+def _failure(text):
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(text, pb_utils.TritonError.INVALID_ARG))
