@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models that do not load, load wrongly, hang, or take the server down: the good one before them goes on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from typing import Any
+
+import pytest
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import Result
+from bench import NAME, VERIFY, Bench, Supervisor
+from conftest import Row
+
+
+def refused(bench: Bench, result: Result, *words: str, served: int = 1) -> str:
+    """The update failed, says why in these words, and the deployment before it is in place, in memory and on disk."""
+    assert result.error is not None
+    text = str(result.error)
+    for word in words:
+        assert word in text, text
+    assert "\n" not in text
+    bench.check_agreement(served)
+    bench.crash()
+    bench.check_agreement(served)
+    return text
+
+
+def over(bench: Bench, transport: str) -> dict[str, Any]:
+    return {"triton_url": f"grpc://{bench.triton.grpc_url}" if transport == "gRPC" else bench.triton.url}
+
+
+@pytest.mark.parametrize("transport", ["HTTP", "gRPC"])
+def test_fails_in_initialize(transport: str, bench: Bench, row: Row) -> None:
+    """broken model: initialize raises (asked over {transport})."""
+    bench.good(model_uri=bench.source(1))
+    failed = bench.deliver(model_uri=bench.source(2, fail="no weights for you"), place=over(bench, transport))
+    text = refused(bench, failed, "no weights for you", "is in place as before", "serves version 1")
+    row.saw(f"the old one serves, also after a restart: {text}")
+
+
+def test_first_deployment_fails(bench: Bench, row: Row) -> None:
+    """broken model, nothing before it."""
+    failed = bench.deliver(model_uri=bench.source(1, fail="no weights for you"))
+    assert failed.error is not None
+    assert "no weights for you" in str(failed.error)
+    bench.check_agreement(None)
+    bench.good(model_uri=bench.source(2))
+    bench.check_agreement(2)
+    row.saw(f"nothing is left: {failed.error}")
+
+
+@pytest.mark.parametrize("verify", [VERIFY, {"inputs": VERIFY["inputs"]}], ids=["wrong answer", "error"])
+def test_fails_its_verification(verify: dict[str, Any], bench: Bench, row: Row) -> None:
+    """broken model: loads, and the verification by inference fails."""
+    bench.good(model_uri=bench.source(1), verify=VERIFY)
+    broken = {"wrong": True} if "outputs" in verify else {"fail_infer": "the tokenizer is missing"}
+    failed = bench.deliver(model_uri=bench.source(2, **broken), verify=verify)
+    text = refused(bench, failed, "output 'y'" if "outputs" in verify else "the tokenizer is missing", "is in place as before")
+    row.saw(f"the old one serves: {text}")
+
+
+CONFIGS = {
+    "does not parse": ("backend: \"python\"\nmax_batch_size: oops", "does not parse in line 2"),
+    "unknown field": ("backend: \"python\"\nmax_bach_size: 8", "max_bach_size"),
+    "another name": ("name: \"other\"\nbackend: \"python\"", "names the model 'other'"),
+    "no version folder": ("full", "no version folder"),
+    "no backend": ("backend: \"nope\"\nmax_batch_size: 8\n", "model configuration; this server has no such backend"),
+}
+
+
+@pytest.mark.parametrize("case", CONFIGS)
+def test_configuration_that_triton_would_refuse(case: str, bench: Bench, row: Row) -> None:
+    """broken model: {case}."""
+    bench.good(model_uri=bench.source(1))
+    config, said = CONFIGS[case]
+    sample = bench.sample(2, config=config)
+    if case == "no version folder":
+        shutil.move(sample.folder / "1", sample.folder / "one")
+    loads = bench.triton.loads(NAME)
+    before = bench.triton.log_text().count(f"loading: {NAME}:")
+    failed = bench.deliver(model_uri=str(sample.folder))
+    asked = bench.triton.log_text().count(f"loading: {NAME}:") - before
+    if case != "no backend":
+        assert asked == 0, "Triton was asked to load it"
+    assert bench.triton.loads(NAME) == loads or case == "no backend"
+    text = refused(bench, failed, said)
+    row.saw(f"{'found before loading' if case != 'no backend' else 'Triton refused it'}: {text}")
+
+
+@pytest.mark.parametrize("transport", ["HTTP", "gRPC"])
+def test_load_that_hangs(transport: str, bench: Bench, row: Row) -> None:
+    """load that hangs beyond the time-out (asked over {transport})."""
+    bench.good(model_uri=bench.source(1))
+    slow = bench.source(2, load_delay=4)
+    failed = bench.deliver(model_uri=slow, place={"timeout": 1, **over(bench, transport)})
+    assert failed.error is not None
+    text = str(failed.error)
+    assert "still loading" in text
+    assert "next run settles it" in text
+    journal = bench.store.journal(NAME)
+    assert journal is not None
+    assert journal["op"] == "pending"
+    assert "IDENTITY = 1\n" in (bench.repository / NAME / "1" / "model.py").read_text(), "the disk went back"
+    assert any("pending" in sentence for sentence in bench.drift())
+    again = bench.deliver(model_uri=slow, place={"timeout": 1})
+    assert again.error is not None, "still too slow"
+    settled = bench.good(model_uri=bench.source(3))
+    bench.check_agreement(3, retained=1)
+    row.saw(f"{text} The next run with time enough: {', '.join(settled.plan.actions) if settled.plan else ''}")
+
+
+def test_load_that_hangs_is_given_up_on(bench: Bench, row: Row) -> None:
+    """load that hangs, then the old one is asked for again."""
+    old = bench.source(1)
+    bench.good(model_uri=old)
+    failed = bench.deliver(model_uri=bench.source(2, load_delay=3), place={"timeout": 1})
+    assert failed.error is not None
+    settled = bench.good(model_uri=old)
+    bench.check_agreement(1)
+    assert bench.deliver(model_uri=old).changed is False
+    row.saw(f"{', '.join(settled.plan.actions) if settled.plan else ''}: the old one serves")
+
+
+def test_load_that_hangs_and_a_restart(bench: Bench, row: Row) -> None:
+    """load that hangs, then the server is started anew."""
+    old = bench.source(1)
+    bench.good(model_uri=old)
+    assert bench.deliver(model_uri=bench.source(2, load_delay=60), place={"timeout": 1}).error is not None
+    bench.crash()
+    assert bench.identity() == 1
+    bench.good(model_uri=old)
+    bench.check_agreement(1)
+    row.saw("the old one came up, and the next run had nothing to wait for")
+
+
+def test_stub_that_dies_in_initialize(bench: Bench, row: Row) -> None:
+    """stub that dies in initialise, five times, under a supervisor."""
+    old = bench.source(1)
+    bench.good(model_uri=old)
+    crashing = bench.source(2, crash=True)
+    said = []
+    with Supervisor(bench.triton) as supervisor:
+        for _attempt in range(5):
+            failed = bench.deliver(model_uri=crashing, place={"timeout": 5})
+            assert failed.error is not None
+            said.append(type(failed.error).__name__)
+            assert "IDENTITY = 1\n" in (bench.repository / NAME / "1" / "model.py").read_text()
+            healed = bench.deliver(model_uri=old, place={"timeout": 5})
+            if healed.error is not None:
+                # Triton's own load hangs for ever: only a restart ends it, and the error says that it is pending.
+                assert "still loading" in str(healed.error), str(healed.error)
+                bench.triton.kill()
+                time.sleep(1)
+                bench.good(model_uri=old)
+                said[-1] += " and a hang until a restart"
+            bench.check_agreement(1)
+        restarts = supervisor.restarts
+    row.saw(f"{', '.join(said)}; {restarts} restarts of the server; each time the old one was on disk and served again")
+
+
+@pytest.mark.parametrize(("transport", "supervised"), [("HTTP", True), ("HTTP", False), ("gRPC", True)])
+def test_server_killed_during_an_update(transport: str, supervised: bool, bench: Bench, row: Row) -> None:
+    """server killed in the middle of a load (over {transport}, with a supervisor: {supervised})."""
+    bench.good(model_uri=bench.source(1))
+    pid = bench.triton.pid
+    new = bench.source(2, load_delay=2)
+    run = bench.begin(0, {"place": {"timeout": 10 if supervised else 3, **over(bench, transport)}}, model_uri=new)
+    deadline = time.monotonic() + 10
+    while "IDENTITY = 2\n" not in (bench.repository / NAME / "1" / "model.py").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.5)
+    started = time.monotonic()
+    if supervised:
+        with Supervisor(bench.triton):
+            os.kill(pid, signal.SIGKILL)
+            failed = run.result(60)["result"]
+    else:
+        os.kill(pid, signal.SIGKILL)
+        failed = run.result(60)["result"]
+    seconds = time.monotonic() - started
+    assert failed["failed"]
+    assert failed["error"] == "ServerError", failed["msg"]
+    assert "cannot be reached" in failed["msg"], failed["msg"]
+    assert supervised or "down" in failed["msg"], failed["msg"]
+    assert "IDENTITY = 1\n" in (bench.repository / NAME / "1" / "model.py").read_text()
+    if supervised:
+        assert bench.identity() == 1
+        bench.check_agreement(1)
+    else:
+        bench.triton.kill()
+        bench.triton.start()
+        bench.check_agreement(1)
+    bench.good(model_uri=new)
+    bench.check_agreement(2, retained=1)
+    row.saw(f"failed after {seconds:.1f} s: {failed['msg']} The next run succeeded")
+
+
+def test_stub_killed(bench: Bench, row: Row) -> None:
+    """stub killed: READY, and each inference is an error."""
+    source = bench.source(1)
+    bench.good(model_uri=source, verify=VERIFY)
+    for pid in bench.triton.stub_pids(NAME):
+        os.kill(pid, signal.SIGKILL)
+    time.sleep(0.2)
+    assert bench.triton.infer(NAME, bench.sample(1).request())[0] != 200
+    assert any(one.get("state") == "READY" for one in bench.triton.index())
+    source = bench.source(1)
+    assert bench.deliver(check=True, model_uri=source, verify=VERIFY).changed
+    healed = bench.good(model_uri=source, verify=VERIFY)
+    bench.check_agreement(1)
+    assert bench.deliver(model_uri=source, verify=VERIFY).changed is False
+    row.saw(f"found by verify: {', '.join(healed.plan.actions) if healed.plan else ''}")
+
+
+def test_update_with_a_dead_stub(bench: Bench, row: Row) -> None:
+    """stub killed, then an update to a broken model."""
+    bench.good(model_uri=bench.source(1), verify=VERIFY)
+    for pid in bench.triton.stub_pids(NAME):
+        os.kill(pid, signal.SIGKILL)
+    time.sleep(0.2)
+    failed = bench.deliver(model_uri=bench.source(2, fail="no weights"), verify=VERIFY)
+    assert failed.error is not None
+    bench.good(model_uri=str(bench.folder / "sources" / f"{NAME}-1" / NAME), verify=VERIFY)
+    bench.check_agreement(1)
+    row.saw(f"{failed.error} Then healed by the next run")
+
+
+def test_rollback_that_does_not_load(bench: Bench, row: Row) -> None:
+    """rollback to a deployment that no longer loads."""
+    flag = bench.folder / "flag"
+    flag.unlink(missing_ok=True)
+    sample = bench.sample(1)
+    with open(sample.folder / "1" / "model.py", "a") as stream:
+        stream.write(f"if os.path.exists({str(flag)!r}):\n    raise RuntimeError('the licence has expired')\n")
+    bench.good(model_uri=str(sample.folder))
+    bench.good(model_uri=bench.source(2))
+    flag.touch()
+    failed = bench.deliver(state="rolled_back")
+    assert "the licence has expired" in str(failed.error)
+    bench.check_agreement(2, retained=1)
+    flag.unlink()
+    bench.good(state="rolled_back")
+    bench.check_agreement(1, retained=1)
+    row.saw(f"{failed.error} When it loads again, the rollback is made")
+
+
+def test_rollback_to_a_damaged_copy(bench: Bench, row: Row) -> None:
+    """rollback to a retained copy that was changed."""
+    bench.good(model_uri=bench.source(1))
+    bench.good(model_uri=bench.source(2))
+    (copy,) = bench.store.retained_records(NAME)
+    path = os.path.join(bench.store.retained(NAME, copy.deploy_id), "model", "1", "model.py")
+    with open(path, "a") as stream:
+        stream.write("# surprise\n")
+    failed = bench.deliver(state="rolled_back")
+    assert "is not what was deployed" in str(failed.error)
+    bench.check_agreement(2, retained=1)
+    shutil.rmtree(os.path.dirname(os.path.dirname(path)))
+    gone = bench.deliver(state="rolled_back")
+    assert "no longer retained" in str(gone.error) or "no retained" in str(gone.error)
+    bench.check_agreement(2)
+    row.saw(f"{failed.error} When the copy's files are gone: {gone.error}")
+
+
+def test_unloaded_survives_a_restart(bench: Bench, row: Row) -> None:
+    """unloaded on purpose, then a restart, then an update that stays unloaded."""
+    bench.good(model_uri=bench.source(1))
+    bench.good(state="unloaded")
+    bench.crash()
+    assert bench.identity() is None
+    bench.good(state="unloaded", model_uri=bench.source(2))
+    assert bench.identity() is None
+    bench.crash()
+    assert bench.identity() is None
+    bench.good(model_uri=str(bench.folder / "sources" / f"{NAME}-2" / NAME))
+    bench.check_agreement(2, retained=1)
+    row.saw("it stayed unloaded, and came back when it was asked for")

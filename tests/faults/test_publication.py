@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Publishers that are killed, and publishers that meet."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import models
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.manifest import MANIFEST_NAME, Manifest, manifest_of_folder
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import parse_model_uri
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry
+from bench import Children
+from conftest import Row
+from fault_proxy import FaultProxy
+from servers import MLflow, mlflow_server
+
+pytest.importorskip("mlflow")
+yaml = pytest.importorskip("yaml")
+
+
+@pytest.fixture(scope="module")
+def mlflow(base: Path) -> Iterator[MLflow]:
+    with mlflow_server(base / "publishers") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def publishers(mlflow: MLflow) -> Iterator[list[Children]]:
+    made = [Children() for _number in range(2)]
+    yield made
+    for child in made:
+        child.close()
+
+
+class Shelf:
+    """One registered model, and what may be published as it."""
+
+    def __init__(self, mlflow: MLflow, name: str, folder: Path) -> None:
+        self.mlflow, self.name = mlflow, name
+        self.registry = Registry(mlflow.url, 30)
+        self.folder = models.make_onnx(folder, "network").folder
+
+    def request(self, **more: Any) -> dict[str, Any]:
+        return {"publish": {"name": self.name, "path": str(self.folder), "aliases": ["champion"], "tags": {"a": "b"}},
+                "tracking_uri": self.mlflow.url, **more}
+
+    def is_whole(self, version: int) -> None:
+        """Its files are those of the folder, and the place that they are in is finished."""
+        files = self.registry.files(self.registry.resolve(parse_model_uri(f"models:/{self.name}/{version}")))
+        manifest = Manifest.from_dict(yaml.safe_load(files.read(MANIFEST_NAME)))
+        assert manifest == manifest_of_folder(str(self.folder))
+        assert {file.path: file.size for file in files.list() if file.path.startswith("network/")} == {
+            f"network/{entry.path}": entry.size for entry in manifest.files}
+
+    def places(self) -> list[str]:
+        """States of the logged models of this name."""
+        found = self.registry.client.search_logged_models(["0"], filter_string=f"name = '{self.name}'")
+        return sorted(str(model.status) for model in found)
+
+
+def test_kill_points_of_a_publication(mlflow: MLflow, publishers: list[Children], base: Path, row: Row) -> None:
+    """kill -9 in a publication, before and after each effect."""
+    whole = publishers[0].start(**Shelf(mlflow, "whole", base / "whole").request()).result(120)
+    assert not whole["result"]["failed"], whole["result"]
+    kinds = [kind for kind, _subject in whole["effects"]]
+    print(f"\npublication: N = {len(kinds)}: {', '.join(kinds)}")
+    wrong = []
+    for number in range(1, len(kinds) + 1):
+        for moment in ("before", "after"):
+            shelf = Shelf(mlflow, f"killed_{moment}_{number}", base / f"{moment}-{number}")
+            killed = publishers[0].start(**shelf.request(kill=[number, moment])).result(120)
+            assert killed["code"] == -9, killed
+            try:
+                done, again = (publishers[0].start(**shelf.request()).result(120) for _time in range(2))
+                assert not done["result"]["failed"], done["result"]["msg"]
+                assert (again["result"]["changed"], again["effects"]) == (False, [])
+                versions = shelf.registry.versions(shelf.name)
+                assert [(one.version, one.aliases, one.tags["a"]) for one in versions] == [(1, ("champion",), "b")]
+                shelf.is_whole(1)
+                assert shelf.places() == ["READY"]
+            except AssertionError as error:
+                wrong.append(f"killed {moment} effect {number} ({kinds[number - 1]}): {' '.join(str(error).split())[:300]}")
+    row.saw(f"N = {len(kinds)}; {2 * len(kinds) - len(wrong)} kills of {2 * len(kinds)} led to one whole version at the next run, and "
+            "left nothing")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_one_at_work_is_left_alone(mlflow: MLflow, publishers: list[Children], base: Path, row: Row) -> None:
+    """a second publisher of the same content while the first uploads."""
+    shelf = Shelf(mlflow, "at_work", base / "at-work")
+    gate = base / "gate-at-work"
+    gate.touch()
+    first = publishers[0].start(**shelf.request(pause=["create model", "before", str(gate)]))
+    publishers[0].paused.get(timeout=60)
+    second = publishers[1].start(**shelf.request()).result(120)["result"]
+    gate.unlink()
+    done = first.result(120)["result"]
+    assert not second["failed"] and not done["failed"], (second, done)
+    assert second["model"]["version"] == done["model"]["version"] == 1
+    assert [one.version for one in shelf.registry.versions(shelf.name)] == [1]
+    shelf.is_whole(1)
+    assert shelf.places() == ["READY"]
+    row.saw("the second made version 1; the first found it after its upload, and gave its own files up")
+
+
+def test_two_at_the_same_moment(mlflow: MLflow, publishers: list[Children], base: Path, row: Row) -> None:
+    """two publishers of the same content, both past their last question."""
+    shelf = Shelf(mlflow, "moment", base / "moment")
+    gate = base / "gate-moment"
+    gate.touch()
+    runs = [publisher.start(**shelf.request(pause=["create version", "before", str(gate)])) for publisher in publishers]
+    for publisher in publishers:
+        publisher.paused.get(timeout=60)
+    gate.unlink()
+    results = [run.result(120)["result"] for run in runs]
+    assert not any(result["failed"] for result in results), results
+    assert sorted(result["model"]["version"] for result in results) == [1, 2]
+    said = [text for result in results for text in result["warnings"] if "another publisher was at work" in text]
+    assert said
+    for version in (1, 2):
+        shelf.is_whole(version)
+    again = publishers[0].start(**shelf.request()).result(120)["result"]
+    assert len(shelf.registry.versions(shelf.name)) == 2
+    row.saw(f"two versions, both whole; {said[0]}; the run after them: version {again['model']['version']}")
+
+
+@pytest.mark.parametrize("fault", ["hang up", "lose"])
+@pytest.mark.parametrize("only", ["model-versions/create", "logged-models HTTP", "logged-models/m-", "registered-models/create", "PUT /"])
+def test_answer_is_lost(only: str, fault: str, mlflow: MLflow, publishers: list[Children], base: Path, row: Row) -> None:
+    """registry {fault} at {only} while a model is published."""
+    name = f"{fault}_{only}".replace("/", "_").replace(" ", "_")
+    shelf = Shelf(mlflow, name, base / name)
+    with FaultProxy(mlflow.url) as proxy:
+        proxy.fault, proxy.only = fault, only
+        failed = publishers[0].start(**{**shelf.request(), "tracking_uri": proxy.url, "timeout": 8}).result(180)["result"]
+        assert proxy.hit, proxy.lines
+    done, again = (publishers[0].start(**shelf.request()).result(120)["result"] for _time in range(2))
+    assert "Traceback" not in str(failed)
+    assert not done["failed"], done
+    assert not again["changed"]
+    assert len(shelf.registry.versions(shelf.name)) == 1
+    shelf.is_whole(1)
+    row.saw(f"{failed.get('msg') or 'published all the same'}; one whole version after the next run")

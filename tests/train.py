@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains small models as their frameworks do and logs or saves them; runs in the environment `frameworks`.
+
+    python tests/train.py FOLDER TRACKING_URI
+
+Writes FOLDER/index.json: for each case two versions, with where the model is, an input and what the framework itself predicts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# It trains on two cores beside servers, and prints nothing that anybody reads.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("MLFLOW_DISABLE_AGENT_HINTS", "true")
+
+import lightgbm
+import mlflow
+import numpy
+import treelite
+import xgboost
+from skl2onnx import to_onnx
+from sklearn import ensemble
+from sklearn.neural_network import MLPClassifier
+
+FEATURES = 6
+TREES = "sklearn.tree._tree.Tree"
+PREDICTOR = "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"
+
+
+class Case:
+    """Data of one version, and what is written down of it."""
+
+    def __init__(self, folder: Path, name: str, version: int) -> None:
+        self.name, self.version = name, version
+        self.folder = folder / name / str(version)
+        self.folder.mkdir(parents=True)
+        random = numpy.random.default_rng(version)
+        self.x = random.normal(size=(400, FEATURES)).astype(numpy.float32)
+        self.binary = (self.x[:, 0] + self.x[:, 1] * version > 0).astype(int)
+        self.classes = self.binary + (self.x[:, 2] > 0)
+        self.value = numpy.exp(self.x[:, 0]) * version
+        self.rows = random.normal(size=(7, FEATURES)).astype(numpy.float32)
+
+    def logged(self, log: Callable[..., Any], model: Any, expected: Any, **more: Any) -> dict[str, Any]:
+        made = log(model, name="model", registered_model_name=self.name, **more)
+        return self._entry({"version": int(made.registered_model_version)}, expected)
+
+    def saved(self, filename: str, expected: Any, **options: Any) -> dict[str, Any]:
+        return self._entry({"path": str(self.folder / filename), "options": options}, expected)
+
+    def _entry(self, where: dict[str, Any], expected: Any) -> dict[str, Any]:
+        found = numpy.asarray(expected, dtype=numpy.float64)
+        if found.ndim == 1:
+            found = found.reshape(-1, 1)
+        return {**where, "rows": self.rows.tolist(), "expected": found.tolist()}
+
+
+def both(probability: Any) -> Any:
+    """FIL answers with one column for each class, XGBoost and LightGBM with the second one alone."""
+    return numpy.stack([1 - probability, probability], axis=1)
+
+
+def xgboost_booster(case: Case) -> dict[str, Any]:
+    booster = xgboost.train({"objective": "binary:logistic", "max_depth": 3}, xgboost.DMatrix(case.x, case.binary), 8)
+    return case.logged(mlflow.xgboost.log_model, booster, both(booster.predict(xgboost.DMatrix(case.rows))))
+
+
+def xgboost_classes(case: Case) -> dict[str, Any]:
+    model = xgboost.XGBClassifier(n_estimators=6, max_depth=3).fit(case.x, case.classes)
+    return case.logged(mlflow.xgboost.log_model, model, model.predict_proba(case.rows))
+
+
+def xgboost_json(case: Case) -> dict[str, Any]:
+    model = xgboost.XGBRegressor(n_estimators=6, max_depth=3).fit(case.x, case.value)
+    model.save_model(case.folder / "trees.json")
+    return case.saved("trees.json", model.predict(case.rows))
+
+
+def xgboost_ubj(case: Case) -> dict[str, Any]:
+    model = xgboost.XGBClassifier(n_estimators=6, max_depth=3).fit(case.x, case.binary)
+    model.save_model(case.folder / "trees.ubj")
+    # Its name says nothing: what is in it counts.
+    (case.folder / "trees.ubj").rename(case.folder / "trees.bst")
+    return case.saved("trees.bst", model.predict_proba(case.rows))
+
+
+def lightgbm_booster(case: Case) -> dict[str, Any]:
+    booster = lightgbm.train({"objective": "multiclass", "num_class": 3, "verbose": -1}, lightgbm.Dataset(case.x, case.classes), 5)
+    return case.logged(mlflow.lightgbm.log_model, booster, booster.predict(case.rows))
+
+
+def lightgbm_skops(case: Case) -> dict[str, Any]:
+    model = lightgbm.LGBMClassifier(n_estimators=5, verbose=-1).fit(case.x, case.binary)
+    trusted = ["collections.OrderedDict", "lightgbm.basic.Booster", "lightgbm.sklearn.LGBMClassifier"]
+    return case.logged(mlflow.lightgbm.log_model, model, model.predict_proba(case.rows), skops_trusted_types=trusted)
+
+
+def lightgbm_pickle(case: Case) -> dict[str, Any]:
+    model = lightgbm.LGBMRegressor(n_estimators=5, verbose=-1).fit(case.x, case.value)
+    return case.logged(mlflow.lightgbm.log_model, model, model.predict(case.rows), serialization_format="cloudpickle")
+
+
+def lightgbm_text(case: Case) -> dict[str, Any]:
+    booster = lightgbm.train({"objective": "regression", "verbose": -1}, lightgbm.Dataset(case.x, case.value), 5)
+    booster.save_model(case.folder / "trees.txt")
+    return case.saved("trees.txt", booster.predict(case.rows))
+
+
+def sklearn_forest(case: Case) -> dict[str, Any]:
+    model = ensemble.RandomForestClassifier(12, random_state=1).fit(case.x, case.classes)
+    return case.logged(mlflow.sklearn.log_model, model, model.predict_proba(case.rows), serialization_format="skops",
+                       skops_trusted_types=[TREES])
+
+
+def sklearn_pickle(case: Case) -> dict[str, Any]:
+    model = ensemble.GradientBoostingRegressor(n_estimators=8, random_state=1).fit(case.x, case.value)
+    return case.logged(mlflow.sklearn.log_model, model, model.predict(case.rows), serialization_format="cloudpickle")
+
+
+def sklearn_histogram(case: Case) -> dict[str, Any]:
+    model = ensemble.HistGradientBoostingClassifier(max_iter=6, random_state=1).fit(case.x, case.binary)
+    return case.logged(mlflow.sklearn.log_model, model, model.predict_proba(case.rows), serialization_format="cloudpickle")
+
+
+def treelite_file(case: Case) -> dict[str, Any]:
+    model = ensemble.ExtraTreesClassifier(9, random_state=1).fit(case.x, case.binary)
+    treelite.sklearn.import_model(model).serialize(str(case.folder / "trees.tl"))
+    return case.saved("trees.tl", model.predict_proba(case.rows))
+
+
+def network(case: Case) -> tuple[Any, Any]:
+    model = MLPClassifier((8,), random_state=1, max_iter=60).fit(case.x, case.classes)
+    return to_onnx(model, case.x[:1], options={"zipmap": False}), model.predict_proba(case.rows)
+
+
+def onnx_logged(case: Case) -> dict[str, Any]:
+    model, expected = network(case)
+    return case.logged(mlflow.onnx.log_model, model, expected)
+
+
+def onnx_file(case: Case) -> dict[str, Any]:
+    model, expected = network(case)
+    (case.folder / "network.onnx").write_bytes(model.SerializeToString())
+    return case.saved("network.onnx", expected)
+
+
+def python_file(case: Case) -> dict[str, Any]:
+    (case.folder / "model.py").write_text(
+        "import numpy as np\nimport triton_python_backend_utils as pb_utils\n\n\nclass TritonPythonModel:\n"
+        "    def execute(self, requests):\n        answers = []\n        for request in requests:\n"
+        "            x = pb_utils.get_input_tensor_by_name(request, 'input__0').as_numpy()\n"
+        f"            y = (x.sum(axis=1, keepdims=True) * {case.version}).astype(np.float32)\n"
+        "            answers.append(pb_utils.InferenceResponse([pb_utils.Tensor('output__0', y)]))\n        return answers\n")
+    tensors = {"input": [{"name": "input__0", "data_type": "TYPE_FP32", "dims": [FEATURES]}],
+               "output": [{"name": "output__0", "data_type": "TYPE_FP32", "dims": [1]}]}
+    return case.saved("model.py", case.rows.sum(axis=1) * case.version, config={"max_batch_size": 16, **tensors})
+
+
+CASES = (xgboost_booster, xgboost_classes, xgboost_json, xgboost_ubj, lightgbm_booster, lightgbm_skops, lightgbm_pickle, lightgbm_text,
+         sklearn_forest, sklearn_pickle, sklearn_histogram, treelite_file, onnx_logged, onnx_file, python_file)
+
+
+def main() -> None:
+    folder, uri = Path(sys.argv[1]), sys.argv[2]
+    mlflow.set_tracking_uri(uri)
+    index = {make.__name__: [make(Case(folder, make.__name__, version)) for version in (1, 2)] for make in CASES}
+    (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

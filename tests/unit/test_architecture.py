@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What docs/architecture.md settles, as far as a program can see it."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+CORE = ROOT / "plugins/module_utils/_delivery"
+PACKAGE = "ansible_collections.mlops.triton"
+
+# Who may import whom: a file sees the layers above it in this list, and its own as long as no circle results.
+LAYERS = (
+    {"errors"},
+    {"crew", "deadline", "download", "effects", "libraries", "local_copy", "loopback", "names", "model_uri", "manifest", "onnx_file",
+     "progress", "record", "run_order", "status_text", "tensorrt_plan", "transfer", "ubjson"},
+    {"artifacts", "backends", "config_pbtxt", "disk", "flavors", "forest_file", "layout", "made_config", "mlflow_connection",
+     "mlflow_flavors", "mlmodel", "model_files", "policy", "recovery", "registry", "sklearn_file", "sklearn_forest", "state_store",
+     "stores", "triton_server", "triton_transport"},
+    {"s3_client", "s3_location", "s3_lock", "s3_signed", "s3_store", "scratch"},
+    {"conversion", "published_form", "published_place", "state", "uploads", "verification"},
+    {"publication", "sources", "versions"},
+    {"folder_repository", "planner", "repository", "s3_recovery", "s3_repository"},
+    {"publications", "replacement", "rollback", "serving", "transaction"},
+    {"executor", "report"},
+    {"deployment_status", "reading"},
+    {"delivery"},
+)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+# Libraries that only some files may know; all of them are imported inside functions.
+THIRD_PARTY = {
+    "mlflow": {"mlflow_connection"},
+    "tritonclient": {"config_pbtxt", "triton_transport", "verification"},
+    "google": {"config_pbtxt", "triton_server"},
+    "requests": {"artifacts", "stores", "transfer"},
+    "gevent": {"triton_transport"},
+    "geventhttpclient": {"triton_transport"},
+    "grpc": {"triton_transport"},
+    "numpy": {"sklearn_file", "triton_server", "verification"},
+    "treelite": {"sklearn_forest"},
+    "boto3": {"s3_client"},
+    "botocore": {"s3_client"},
+    "yaml": {"artifacts", "sources", "mlmodel", "registry", "state"},
+}
+STDLIB_ONLY = {"disk", "record", "recovery", "scratch", "state_store"}
+# Planning does no I/O at all, and none of these changes anything.
+NO_IO = {"planner": {"http", "io", "os", "pathlib", "shutil", "socket", "subprocess", "tempfile", "time", "urllib"}}
+NEVER_MUTATES = {"config_pbtxt", "flavors", "forest_file", "layout", "manifest", "mlflow_flavors", "model_files", "model_uri", "names",
+                 "planner", "record", "state"}
+
+LONGEST_FUNCTION = 60
+NEEDS_HEADER = {".cfg", ".ini", ".j2", ".md", ".py", ".sh", ".toml", ".yaml", ".yml"}
+NEEDS_HEADER_BY_NAME = {"Makefile", "run", ".ansible-lint", ".yamllint"}
+GENERATED = {"CHANGELOG.md", "changelogs/changelog.yaml", "changelogs/.plugin-cache.yaml"}
+# What only Ansible can load or run is the GPL's too; sanity demands it of plugins, even where they import nothing.
+# The files of a role are programs that run on hosts without Ansible.
+ANSIBLE_CONTENT = re.compile(r"plugins/(action|callback|doc_fragments|filter|lookup|modules|plugin_utils|test)/|(playbooks|molecule)/"
+                             r"|roles/[^/]+/(?!files/)")
+# Written with a class of one letter, so that this file does not find itself.
+PRIVATE_TEXT = re.compile(r"/[w]ork/|/[r]oot/|\b[p]ypi\.org|[p]ythonhosted\.org|/[o]pt/(pypi|wheels)")
+
+
+@cache
+def project_files() -> tuple[Path, ...]:
+    """Tracked files and new ones that git does not ignore."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    listing = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+                             cwd=ROOT, env=clean, check=True, capture_output=True).stdout
+    paths = (ROOT / os.fsdecode(name) for name in sorted(set(listing.split(b"\0"))) if name)
+    return tuple(path for path in paths if path.is_file() and not path.is_symlink())
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def python_files() -> list[Path]:
+    return [path for path in project_files() if path.suffix == ".py"]
+
+
+def core_files() -> list[Path]:
+    return [path for path in python_files() if path.parent == CORE and path.stem != "__init__"]
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), relative(path))
+
+
+def absolute_imports(node: ast.AST) -> Iterator[str]:
+    """The top package of each ``import x.y`` and ``from x.y import z`` below ``node``."""
+    for child in ast.walk(node):
+        if isinstance(child, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in child.names)
+        elif isinstance(child, ast.ImportFrom) and not child.level:
+            yield str(child.module).partition(".")[0]
+
+
+def neighbours(path: Path) -> set[str]:
+    """The other files of the core that this one imports."""
+    found: set[str] = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            found |= {node.module.partition(".")[0]} if node.module else {alias.name for alias in node.names}
+    return found - {path.stem}
+
+
+def each(paths: list[Path]) -> Any:
+    return pytest.mark.parametrize("path", paths, ids=relative)
+
+
+def test_files_were_found() -> None:
+    """A test over an empty list passes; this one does not."""
+    assert core_files()
+    assert len(project_files()) > len(python_files()) > len(core_files())
+
+
+# --- the core ---------------------------------------------------------------------------------------------------------
+
+@each(core_files())
+def test_core_has_a_layer_and_a_row(path: Path) -> None:
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    assert path.stem in LEVEL, "give the file a layer in LAYERS of this test"
+    assert f"| `{path.name}` |" in page, "give the file a row in docs/architecture.md"
+
+
+@each(core_files())
+def test_core_imports_only_what_lies_below(path: Path) -> None:
+    level = LEVEL[path.stem]
+    wrong = {name for name in neighbours(path) if LEVEL.get(name, level) > level}
+    assert not wrong, f"{path.stem} is below {', '.join(sorted(wrong))} and must not import it"
+
+
+def test_core_has_no_circles() -> None:
+    # static_order raises CycleError and names the circle.
+    assert list(TopologicalSorter({path.stem: neighbours(path) for path in core_files()}).static_order())
+
+
+@each(core_files())
+def test_core_imports_stay_inside(path: Path) -> None:
+    levels = {node.level for node in ast.walk(tree(path)) if isinstance(node, ast.ImportFrom)}
+    assert levels <= {0, 1}, "a relative import must not leave the core"
+    packages = set(absolute_imports(tree(path)))
+    assert not packages & {"ansible", "ansible_collections"}, "relative imports only, and nothing of Ansible"
+    foreign = packages - sys.stdlib_module_names
+    assert not (foreign if path.stem in STDLIB_ONLY else foreign - set(THIRD_PARTY) - {"boto3"})
+    assert not {name for name in foreign if path.stem not in THIRD_PARTY.get(name, {path.stem})}
+
+
+@each(core_files())
+def test_core_imports_libraries_where_it_needs_them(path: Path) -> None:
+    """At the top of a file they would be a traceback on a bare host."""
+    inside: set[ast.AST] = set()
+    for node in ast.walk(tree(path)):
+        typing_only = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        if typing_only or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            inside.update(ast.walk(node))
+    top = {name for node in ast.walk(tree(path)) if node not in inside and isinstance(node, (ast.Import, ast.ImportFrom))
+           for name in absolute_imports(node)}
+    assert top <= sys.stdlib_module_names
+
+
+@each([path for path in core_files() if path.stem in NO_IO])
+def test_planning_does_no_io(path: Path) -> None:
+    assert not set(absolute_imports(tree(path))) & NO_IO[path.stem]
+    assert not {node.id for node in ast.walk(tree(path)) if isinstance(node, ast.Name)} & {"open", "input", "print"}
+
+
+@each([path for path in core_files() if path.stem in NEVER_MUTATES])
+def test_reading_names_no_mutating_call(path: Path) -> None:
+    assert "effects" not in neighbours(path)
+
+
+@each([path for path in python_files() if relative(path).startswith(("plugins/module_utils/", "plugins/modules/"))])
+def test_ansiballz_can_follow_the_imports(path: Path) -> None:
+    """It ships what static imports reach; what a program assembles at run time stays behind."""
+    assert not set(absolute_imports(tree(path))) & {"importlib", "pkgutil", "runpy"}
+    calls = {node.func.id for node in ast.walk(tree(path)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert not calls & {"__import__", "eval", "exec"}
+
+
+def test_no_data_among_the_code() -> None:
+    assert not [relative(path) for path in project_files()
+                if relative(path).startswith("plugins/module_utils/") and path.suffix != ".py"]
+
+
+# --- the shells -------------------------------------------------------------------------------------------------------
+
+@each([path for path in python_files()
+       if relative(path).startswith("plugins/mlflow_deployments/") or path.name == "publish_model_to_mlflow.py"
+       or re.match(r"roles/[^/]+/files/", relative(path))])
+def test_shells_beside_ansible_do_not_import_it(path: Path) -> None:
+    assert "ansible" not in set(absolute_imports(tree(path)))
+
+
+@each([path for path in python_files() if relative(path).startswith("plugins/modules/")])
+def test_modules_leave_the_work_to_the_core(path: Path) -> None:
+    assert not set(absolute_imports(tree(path))) - {"ansible", "__future__", *sys.stdlib_module_names}
+
+
+# --- options and their documentation ----------------------------------------------------------------------------------
+
+def option_groups() -> dict[str, dict[str, Any]]:
+    options = importlib.import_module(f"{PACKAGE}.plugins.module_utils._options")
+    return {name.lower(): value for name, value in vars(options).items() if name.isupper() and isinstance(value, dict)}
+
+
+def fragment(name: str) -> dict[str, Any]:
+    module = importlib.import_module(f"{PACKAGE}.plugins.doc_fragments.{name}")
+    documentation = yaml.safe_load(module.ModuleDocFragment.DOCUMENTATION)
+    return dict(documentation.get("options") or {})
+
+
+def contract(option: dict[str, Any], nested: str) -> dict[str, Any]:
+    """What a user may rely on, in one form for argument specs (``options``) and documentation (``suboptions``)."""
+    facts = {key: option[key] for key in ("elements", "default", "choices", "aliases", "required") if option.get(key) not in (None, False)}
+    children = {name: contract(child, nested) for name, child in (option.get(nested) or {}).items()}
+    return {"type": option.get("type", "str"), **facts, **({"children": children} if children else {})}
+
+
+@pytest.mark.parametrize("group", sorted(option_groups()))
+def test_option_group_equals_its_fragment(group: str) -> None:
+    spec = {name: contract(option, "options") for name, option in option_groups()[group].items()}
+    documented = {name: contract(option, "suboptions") for name, option in fragment(group).items()}
+    assert spec == documented
+
+
+@pytest.mark.parametrize("group", sorted(option_groups()))
+def test_documentation_names_the_environment(group: str) -> None:
+    documented = fragment(group)
+    for name, option in option_groups()[group].items():
+        for variable in option.get("fallback", (None, []))[1]:
+            assert f"E({variable})" in str(documented[name]["description"]), f"{name} does not say that it reads {variable}"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "plugins/doc_fragments").glob("*.py")))
+def test_fragment_with_options_has_a_group(name: str) -> None:
+    assert not fragment(name) or name in option_groups()
+
+
+def test_there_are_option_groups() -> None:
+    assert {"model", "registry", "repository", "server", "wait"} <= set(option_groups())
+
+
+# --- roles ------------------------------------------------------------------------------------------------------------
+
+ROLES = sorted(path.parent.parent.name for path in (ROOT / "roles").glob("*/tasks/main.y*ml"))
+
+
+def role_file(role: str, name: str) -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "roles" / role / name).read_text(encoding="utf-8")) or {}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_role_defaults_equal_its_specification(role: str) -> None:
+    entries = role_file(role, "meta/argument_specs.yml")["argument_specs"]
+    documented: dict[str, Any] = {}
+    for entry in entries.values():
+        documented.update(entry.get("options") or {})
+    defaults = role_file(role, "defaults/main.yml")
+    assert set(defaults) <= set(documented), "defaults that the specification does not know"
+    promised = {name: option["default"] for name, option in documented.items() if option.get("default") is not None}
+    assert promised == {name: value for name, value in defaults.items() if value is not None}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_role_options_carry_its_name(role: str) -> None:
+    for entry in role_file(role, "meta/argument_specs.yml")["argument_specs"].values():
+        assert not [name for name in entry.get("options") or {} if not name.startswith(f"{role}_")]
+
+
+def test_there_are_roles() -> None:
+    assert {"mlflow", "triton"} <= set(ROLES)
+
+
+# --- every file -------------------------------------------------------------------------------------------------------
+
+def licence(path: Path) -> str:
+    imports = set(absolute_imports(tree(path))) if path.suffix == ".py" else set()
+    return "GPL-3.0-or-later" if "ansible" in imports or ANSIBLE_CONTENT.match(relative(path)) else "Apache-2.0"
+
+
+@each([path for path in project_files()
+       if (path.suffix in NEEDS_HEADER or path.name in NEEDS_HEADER_BY_NAME)
+       and not path.name.endswith(".json.j2") and relative(path) not in GENERATED])
+def test_licence_header(path: Path) -> None:
+    head = path.read_text(encoding="utf-8").splitlines()[:5]
+    found = [match.group(1) for line in head if (match := re.search(r"SPDX-License-Identifier: ([\w.-]+)", line))]
+    assert found == [licence(path)]
+
+
+@each(python_files())
+def test_functions_are_short(path: Path) -> None:
+    long = [f"{node.name} has {length} lines" for node in ast.walk(tree(path))
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+            and (length := int(node.end_lineno or 0) - node.lineno + 1) > LONGEST_FUNCTION]
+    assert not long
+
+
+def test_nothing_private_to_a_machine() -> None:
+    found = []
+    for path in project_files():
+        text = path.read_bytes().decode("utf-8", errors="ignore")
+        found += [f"{relative(path)}: {match.group()}" for match in PRIVATE_TEXT.finditer(text)]
+    assert not found
+
+
+def test_wheel_asks_for_what_the_core_asks_for() -> None:
+    libraries = importlib.import_module(f"{PACKAGE}.plugins.module_utils._delivery.libraries")
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for requirement in libraries.MINIMUM.values():
+        if any(sign in requirement for sign in "<>="):
+            assert f'"{requirement}"' in project

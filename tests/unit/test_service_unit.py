@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The systemd unit of role triton, rendered with the role's own defaults and variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar
+
+try:
+    from ansible.template import trust_as_template
+except ImportError:  # before ansible-core 2.19 every text was a template
+
+    def trust_as_template(value: str) -> str:
+        return value
+
+
+ROLE = Path(__file__).resolve().parents[2] / "roles/triton"
+
+
+def trusted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: trusted(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [trusted(one) for one in value]
+    return trust_as_template(value) if isinstance(value, str) else value
+
+
+def unit(**overrides: Any) -> list[str]:
+    variables: dict[str, Any] = {"role_path": str(ROLE), "ansible_managed": "managed", "ansible_check_mode": False}
+    for name in ("defaults", "vars"):
+        variables |= trusted(yaml.safe_load((ROLE / name / "main.yml").read_text(encoding="utf-8")))
+    templar = Templar(DataLoader(), variables={**variables, **overrides})
+    text = (ROLE / "templates/triton.service.j2").read_text(encoding="utf-8")
+    return str(templar.template(trust_as_template(text), escape_backslashes=False)).splitlines()
+
+
+@pytest.mark.parametrize(("repository", "lines"), [
+    ("/srv/models", ["RequiresMountsFor=/srv/models"]),
+    ("/srv/100% models", ["RequiresMountsFor=/srv/100%%\\x20models"]),
+    ("s3://models/production", []),
+    ("s3://http://minio:9000/models", []),
+])
+def test_only_a_folder_waits_for_its_mount(repository: str, lines: list[str]) -> None:
+    written = unit(triton_model_repository=repository)
+    assert [line for line in written if line.startswith("RequiresMountsFor")] == lines
+    assert [line for line in written if line.startswith("ExecStart=") and "start_triton.py" in line]
