@@ -9,16 +9,16 @@ import os
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import mlflow
 from mlflow.deployments import BaseDeploymentClient
 
-from ..module_utils._delivery.delivery import Delivery, Place, Result
 from ..module_utils._delivery.errors import DeliveryError, InvalidOption, NotFound
+from ..module_utils._delivery.inspection import Inspection
 from ..module_utils._delivery.model_uri import parse_model_uri
 from ..module_utils._delivery.names import check_model_name
-from ..module_utils._delivery.progress import shown
+from ..module_utils._delivery.place import Place
 from ..module_utils._delivery.record import Record
 from ..module_utils._delivery.repository import Repository
 from ..module_utils._delivery.s3_location import is_s3
@@ -28,8 +28,11 @@ from ..module_utils._delivery.triton_server import TritonServer
 from ..module_utils._delivery.triton_transport import Access
 from .failures import TritonDeploymentError, reported, translated
 from .guide import other_plugins
-from .predict import Predictor
 from .targets import MODEL, PLACE, profiles_path, read_options, read_target
+
+if TYPE_CHECKING:  # list and get, which take as long as their imports, need neither
+    from ..module_utils._delivery.report import Result
+    from .predict import Predictor
 
 logger = logging.getLogger(__name__)
 _REQUEST = ("config", "instance_kind", "version_folders", "serve_versions", "owner", "group", "mode")
@@ -43,7 +46,8 @@ class TritonDeploymentClient(BaseDeploymentClient):
         super().__init__(target_uri)  # type: ignore[no-untyped-call]
         with reported():
             self._target = read_target(target_uri)
-        self._predictor = Predictor(self._connect, self._stamp)
+        self._predictor: Predictor | None = None
+        self._first = threading.Lock()
         self._store: StateStore | None = None
         _say_other_plugins()
 
@@ -78,8 +82,8 @@ class TritonDeploymentClient(BaseDeploymentClient):
         """
         with reported():
             options = self._options(config, flavor)
-            with self._delivery(options, endpoint) as delivery:
-                record = delivery.record(name)
+            with self._inspection(options, endpoint) as there:
+                record = there.record(name)
             if record is None and not (options.get("adopt") and model_uri):
                 raise self._absent(name, options)
             kept = _kept(record, with_alias=not model_uri) if record else {}
@@ -103,8 +107,8 @@ class TritonDeploymentClient(BaseDeploymentClient):
 
     def list_deployments(self, endpoint: str | None = None) -> list[dict[str, Any]]:
         """What is deployed, whoever deployed it with this collection or with NVIDIA's plugin; sorted by name."""
-        with reported(), self._delivery({}, endpoint) as delivery:
-            return [entry for entry in self._entries(delivery, None) if entry]
+        with reported(), self._inspection({}, endpoint) as there:
+            return [entry for entry in self._entries(there, None) if entry]
 
     def get_deployment(self, name: str, endpoint: str | None = None) -> dict[str, Any]:
         """One deployment, with what each server serves of it and where record, disk and servers differ.
@@ -112,8 +116,8 @@ class TritonDeploymentClient(BaseDeploymentClient):
         Raises:
             MlflowException: no such deployment.
         """
-        with reported(), self._delivery({}, endpoint) as delivery:
-            found = self._entries(delivery, check_model_name(name))
+        with reported(), self._inspection({}, endpoint) as there:
+            found = self._entries(there, check_model_name(name))
             if not found:
                 raise self._absent(name, {})
             return found[0]
@@ -133,9 +137,17 @@ class TritonDeploymentClient(BaseDeploymentClient):
         try:  # without a context manager: a tenth of what this adds to an inference
             url = self._target.urls(endpoint)[0]
             name = deployment_name if deployment_name is not None else self._only_deployment(endpoint)
-            return self._predictor.predict(url, name, df if inputs is None else inputs)
+            return (self._predictor or self._make_predictor()).predict(url, name, df if inputs is None else inputs)
         except DeliveryError as error:
             raise translated(error) from None
+
+    def _make_predictor(self) -> Predictor:
+        from .predict import Predictor
+
+        with self._first:
+            if self._predictor is None:
+                self._predictor = Predictor(self._connect, self._stamp)
+            return self._predictor
 
     # -- endpoints -----------------------------------------------------------------------------------------------------------
 
@@ -186,15 +198,19 @@ class TritonDeploymentClient(BaseDeploymentClient):
             named["tracking_uri"] = mlflow.get_tracking_uri()
         return Place.from_options({**named, "triton_url": target.urls(endpoint)})
 
-    def _delivery(self, options: Mapping[str, Any], endpoint: str | None) -> Delivery:
-        return Delivery(self._place(options, endpoint))
+    def _inspection(self, options: Mapping[str, Any], endpoint: str | None) -> Inspection:
+        return Inspection(self._place(options, endpoint))
 
     def _run(self, desired: DesiredModel, options: Mapping[str, Any], endpoint: str | None) -> Result:
+        from ..module_utils._delivery.delivery import Delivery
+        from ..module_utils._delivery.progress import shown
+
         try:
-            with self._delivery(options, endpoint) as delivery, shown(self._target.with_options(options).options.get("progress")):
+            with Delivery(self._place(options, endpoint)) as delivery, shown(self._target.with_options(options).options.get("progress")):
                 result = delivery.deliver([desired])[0]
         finally:
-            self._predictor.forget(desired.name)
+            if self._predictor:
+                self._predictor.forget(desired.name)
         for warning in result.warnings:
             logger.warning("%s: %s", desired.name, warning)
         if result.error:
@@ -209,24 +225,24 @@ class TritonDeploymentClient(BaseDeploymentClient):
                 "deploy_id": record.deploy_id}
 
     def _absent(self, name: str, options: Mapping[str, Any]) -> DeliveryError:
-        with self._delivery(options, None) as delivery:
-            repository, meta = delivery.place.repository, _meta(delivery.repository, name)
+        with self._inspection(options, None) as there:
+            repository, meta = there.place.repository, _meta(there.repository, name)
         if meta:
             return NotFound("NVIDIA's plugin deployed it; update it with model_uri and -C adopt=true to take it over", model=name,
                             step="find the deployment", left="nothing was changed")
         return NotFound(f"the repository {repository} has no such deployment", model=name, step="find the deployment")
 
-    def _entries(self, delivery: Delivery, name: str | None) -> list[dict[str, Any]]:
-        repository = delivery.place.repository
-        statuses = delivery.status(None if name is None else [name])
+    def _entries(self, there: Inspection, name: str | None) -> list[dict[str, Any]]:
+        repository = there.place.repository
+        statuses = there.status(None if name is None else [name])
         known = {status["name"] for status in statuses if not status["foreign"]} - {name}
-        others = [one for one in delivery.repository.names() if one not in known] if name is None else [name]
-        theirs = {one: meta for one in others if (meta := _meta(delivery.repository, one))}
+        others = [one for one in there.repository.names() if one not in known] if name is None else [name]
+        theirs = {one: meta for one in others if (meta := _meta(there.repository, one))}
         unseen = set(theirs) - {status["name"] for status in statuses} if name is None else set()
-        statuses += delivery.status(sorted(unseen)) if unseen else []
+        statuses += there.status(sorted(unseen)) if unseen else []
         entries = []
         for status in sorted(statuses, key=lambda one: str(one["name"])):
-            record = delivery.record(status["name"])
+            record = there.record(status["name"])
             meta = theirs.get(status["name"])
             if record is not None:
                 entries.append(_described(record, repository, status, name is not None))

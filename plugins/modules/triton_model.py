@@ -192,7 +192,8 @@ model:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _options
-from ..module_utils._delivery.delivery import Delivery, Place
+from ..module_utils._delivery.delivery import Delivery
+from ..module_utils._delivery.place import Place
 from ..module_utils._delivery.state import DesiredModel
 from ..module_utils._exit import run
 

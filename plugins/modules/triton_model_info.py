@@ -89,13 +89,14 @@ models:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _options
-from ..module_utils._delivery.delivery import Delivery, Place
+from ..module_utils._delivery.inspection import Inspection
+from ..module_utils._delivery.place import Place
 from ..module_utils._exit import run
 
 
 def report(module: AnsibleModule) -> dict:
-    with Delivery(Place.from_options(module.params)) as delivery:
-        return {"changed": False, "models": delivery.status(module.params["names"])}
+    with Inspection(Place.from_options(module.params)) as there:
+        return {"changed": False, "models": there.status(module.params["names"])}
 
 
 def main() -> None:

@@ -256,8 +256,10 @@ failures:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _options
-from ..module_utils._delivery.delivery import Delivery, Place, Result
+from ..module_utils._delivery.delivery import Delivery
 from ..module_utils._delivery.errors import DeliveryError, InvalidOption
+from ..module_utils._delivery.place import Place
+from ..module_utils._delivery.report import Result
 from ..module_utils._delivery.state import DesiredModel
 from ..module_utils._exit import run
 

@@ -31,12 +31,12 @@ LAYERS = (
      "mlflow_flavors", "mlmodel", "model_files", "policy", "recovery", "registry", "sklearn_file", "sklearn_forest", "state_store",
      "stores", "triton_server", "triton_transport"},
     {"s3_client", "s3_location", "s3_lock", "s3_signed", "s3_store", "scratch"},
-    {"conversion", "published_form", "published_place", "state", "uploads", "verification"},
+    {"conversion", "place", "published_form", "published_place", "state", "uploads", "verification"},
     {"publication", "sources", "versions"},
     {"folder_repository", "planner", "repository", "s3_recovery", "s3_repository"},
     {"publications", "replacement", "rollback", "serving", "transaction"},
     {"executor", "report"},
-    {"deployment_status", "reading"},
+    {"deployment_status", "inspection", "reading"},
     {"delivery"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,75 +13,21 @@ from .artifacts import ArtifactRoot
 from .crew import Limits, do_all
 from .errors import ArtifactError, DeliveryError, InvalidOption, MissingLibrary, NeedsOther, ServerError
 from .executor import Executor, as_delivery_error
-from .names import check_model_name
+from .inspection import Inspection
+from .place import Place
 from .planner import Plan
-from .policy import Policy
 from .reading import QUESTIONS, Reader, needs_of, pins_of, uses_of
-from .record import Record
 from .registry import Registry
-from .report import Result, describe, status_of
-from .repository import Repository, open_repository
+from .report import Result
+from .repository import Repository
 from .run_order import Member, Order, order_of
-from .s3_location import is_s3, parse_s3
+from .s3_location import is_s3
 from .state import DesiredModel
-from .status_text import check_target
 from .stores import masked
-from .triton_server import TritonServer, VersionRow
-from .triton_transport import Access, leave_thread
+from .triton_server import VersionRow
+from .triton_transport import leave_thread
 
-DEFAULT_URL = "localhost:8000"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where models are delivered to, and from which registry."""
-
-    repository: str
-    state_dir: str | None = None
-    servers: tuple[str, ...] = (DEFAULT_URL,)
-    access: Access = field(default_factory=Access)
-    server_log: str | None = None
-    tensorrt_target: Mapping[str, Any] | None = None
-    tracking_uri: str | None = None
-    registry_uri: str | None = None
-    timeout: float = 300.0
-    lock_timeout: float = 60.0
-    policy: Policy = field(default_factory=Policy)
-    parallel_downloads: int = 4
-    parallel_loads: int = 4
-    s3: Mapping[str, Any] | None = field(default=None, repr=False)
-    registry_status: str | None = None
-    """The name under which the registry is told what is deployed here."""
-
-    @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> Place:
-        """Build from a module's parameters or a plugin's options; absent and None keys mean omitted.
-
-        Raises:
-            InvalidOption: no repository, a kind of repository that is not supported, a time-out that is not positive.
-        """
-        repository = options.get("model_repository")
-        if not repository:
-            raise InvalidOption("model_repository (or the environment variable TRITON_MODEL_REPO) is required", step="read the options")
-        repository = parse_s3(str(repository)).url if is_s3(str(repository)) else str(repository)
-        if "://" in repository and not is_s3(repository):
-            raise InvalidOption(f"model_repository {repository} is neither a folder of this host nor in S3", step="read the options")
-        names = ("server_log", "tensorrt_target", "tracking_uri", "registry_uri", "state_dir", "timeout", "lock_timeout",
-                 "parallel_downloads", "parallel_loads", "s3", "registry_status")
-        given = {key: options[key] for key in names if options.get(key) is not None}
-        for key in ("timeout", "lock_timeout"):
-            if key in given and float(given[key]) <= 0:
-                raise InvalidOption(f"{key} must be more than 0 seconds", step="read the options")
-        for key in ("parallel_downloads", "parallel_loads"):
-            if key in given and int(given[key]) < 1:
-                raise InvalidOption(f"{key} must be at least 1", step="read the options")
-        if "registry_status" in given:
-            check_target(str(given["registry_status"]))
-        servers = options.get("triton_url") or [DEFAULT_URL]
-        servers = servers.split(",") if isinstance(servers, str) else servers
-        place = repository if is_s3(repository) else os.path.abspath(repository)
-        return cls(repository=place, servers=tuple(s.strip() for s in servers),
-                   access=Access.from_options(options), policy=Policy.from_options(options), **given)
+__all__ = ["Delivery", "Place", "Result"]
 
 
 @dataclass
@@ -110,28 +56,13 @@ Drafts = dict[str, _Draft]
 Indexes = Mapping[str, Any]
 
 
-class Delivery:
+class Delivery(Inspection):
     """Deliver models to one place. Use it as a context manager: connections are closed at the end."""
 
     def __init__(self, place: Place) -> None:
-        self.place = place
+        super().__init__(place)
         self.registry = Registry(place.tracking_uri, place.timeout, place.registry_uri, once=True)
-        self.servers = [TritonServer(url, place.timeout, place.access, place.server_log, once=True) for url in place.servers]
         self._explicit: set[str] = set()
-        self._opened: Repository | None = None
-
-    def __enter__(self) -> Delivery:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._close()
-        if self._opened:
-            self._opened.close()
-
-    def _close(self) -> None:
-        """The connections of this thread."""
-        for server in self.servers:
-            server.transport.close()
 
     def _leave(self) -> None:
         """The end of one thread."""
@@ -274,13 +205,6 @@ class Delivery:
                 raise
             return None
 
-    @property
-    def repository(self) -> Repository:
-        """The repository, which exists."""
-        if self._opened is None:
-            self._opened = open_repository(self.place.repository, self.place.state_dir, self.place.s3, self.place.timeout)
-        return self._opened
-
     def _indexes(self, check: bool) -> dict[str, Mapping[str, tuple[VersionRow, ...]] | DeliveryError]:
         """One question for all models to each server. In check mode a server that is not there yet is only noted."""
         found: dict[str, Mapping[str, tuple[VersionRow, ...]] | DeliveryError] = {}
@@ -292,24 +216,6 @@ class Delivery:
                     raise error.about(left="nothing was changed") from error
                 found[server.url] = error
         return found
-
-    # -- information ---------------------------------------------------------------------------------------------------------
-
-    def record(self, name: str) -> Record | None:
-        """What is written down about a deployment. No server is asked."""
-        return self.repository.store.record(check_model_name(name))
-
-    def status(self, names: Iterable[str] | None = None) -> list[dict[str, Any]]:
-        """What is deployed: record, disk and every server compared; one entry for each model, sorted by name."""
-        repository = self.repository
-        reader = Reader(self.registry, self.servers, repository)
-        indexes = {server.url: server.index() for server in self.servers}
-        wanted = sorted(repository.store.records()) if names is None else list(names)
-        entries = []
-        for name in wanted:
-            observed = reader.observe(DesiredModel(name), indexes)
-            entries.append({**describe(name, None, observed.record), **status_of(observed)})
-        return entries
 
 
 def _to_purge(repository: Repository, purge: str, named: Collection[str]) -> list[DesiredModel]:

@@ -13,6 +13,7 @@ from . import config_pbtxt, tensorrt_plan
 from .artifacts import ArtifactRoot, LocalRoot
 from .errors import ArtifactError, DeliveryError, MissingLibrary, NotFound, ServerError, VerificationFailed
 from .flavors import Layout, Numbering, layout_of
+from .inspection import observe
 from .model_uri import ModelUri, parse_model_uri
 from .planner import Action, Plan, is_pinned, make_plan, why_reconfigure, why_replace
 from .policy import Policy
@@ -22,7 +23,7 @@ from .repository import Repository
 from .sources import Patience, folder_source, read_artifact
 from .state import DesiredModel, ObservedModel
 from .transaction import config_for
-from .triton_server import ServedModel, TritonServer
+from .triton_server import TritonServer
 from .verification import case_of, verify
 
 QUESTIONS = 8
@@ -69,20 +70,7 @@ class Reader:
 
     def observe(self, desired: DesiredModel, indexes: Mapping[str, Any]) -> ObservedModel:
         """Record, disk and every server; ``indexes`` has each server's, or why it has none."""
-        if self.repository:
-            self.repository.check(desired)
-        values = self.repository.read(desired.name, desired.check_files) if self.repository else {}
-        if self.repository and desired.state == "rolled_back":
-            values["retained"] = tuple(self.repository.store.retained_records(desired.name))
-        served, unreachable = [], []
-        for server in self.servers:
-            index = indexes[server.url]
-            if isinstance(index, DeliveryError):
-                unreachable.append(f"{index.message}: what it serves is not known, and assumed to be nothing")
-                served.append(ServedModel(server.url))
-            else:
-                served.append(server.served(desired.name, tuple(index.get(desired.name, ()))))
-        return ObservedModel(desired.name, served=tuple(served), unreachable=tuple(unreachable), **values)
+        return observe(self.repository, self.servers, desired, indexes)
 
     # -- plans ---------------------------------------------------------------------------------------------------------------
 

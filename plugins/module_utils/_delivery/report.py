@@ -6,13 +6,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import recovery
 from .errors import DeliveryError
-from .planner import Plan
 from .record import Record
 from .state import ObservedModel
+
+if TYPE_CHECKING:  # short commands import nothing that plans
+    from .planner import Plan
 
 
 @dataclass(frozen=True)
