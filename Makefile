@@ -10,8 +10,8 @@ WITH_CONTROL := PATH="$(CURDIR)/$(CONTROL):$$PATH"
 COLLECTIONS := ANSIBLE_COLLECTIONS_PATH="$(CURDIR)/.cache/collections"
 COLLECTION := ansible_collections.mlops.triton
 PYTEST_ARGS ?=
-# Without fleet, mlflow_native and mlflow_docker, which are run by their names: with them everything takes more than its hour.
-SCENARIOS ?= native_systemd triton_docker native remove
+# The longest first.
+SCENARIOS ?= fleet native_systemd mlflow_native triton_docker mlflow_docker native remove
 # A file's tests share servers, so that files are what is spread over processes.
 PARALLEL ?= -n 2 --dist loadfile
 
@@ -62,15 +62,18 @@ unit-core: venv-core ## the core's tests where there is no Ansible
 	$(CORE)/python -m pytest tests/unit/core $(PYTEST_ARGS)
 
 integration: venvs ## tests on a real MLflow and a real Triton
-	$(WITH_CONTROL) pytest tests/integration -m "not long" $(PARALLEL) $(PYTEST_ARGS)
+	$(WITH_CONTROL) pytest tests/integration -m "not long" $(PARALLEL) --durations=20 $(PYTEST_ARGS)
 
 integration-long: venvs ## the same for S3, fleets, long lists, transfers and access control
-	$(WITH_CONTROL) pytest tests/integration -m long $(PARALLEL) $(PYTEST_ARGS)
+	$(WITH_CONTROL) pytest tests/integration -m long $(PARALLEL) --durations=20 $(PYTEST_ARGS)
 
-test: lint sanity unit unit-core integration ## everything above
+# Linters and sanity take one processor, unit tests the other.
+test: venvs ## everything above
+	@$(CONTROL)/python tools/side_by_side.py "$(MAKE) lint sanity" "$(MAKE) unit unit-core"
+	@$(MAKE) --no-print-directory integration
 
 faults: venvs ## kills, full disks and silent servers
-	@if test -d tests/faults; then $(WITH_CONTROL) pytest tests/faults $(PARALLEL) $(PYTEST_ARGS); fi
+	@if test -d tests/faults; then $(WITH_CONTROL) pytest tests/faults $(PARALLEL) --durations=20 $(PYTEST_ARGS); fi
 
 compat: venvs ## the MLflow plugin and publishing with older releases of MLflow
 	$(WITH_CONTROL) python tests/compat/run.py
@@ -82,7 +85,8 @@ gpu: venvs ## what needs an NVIDIA GPU; no other target runs it
 molecule: preflight ## the roles, in Molecule, on a Docker Engine; root starts one where none answers
 	@$(PYTHON) tools/venvs.py control mlflow-server triton-server
 	@$(CONTROL)/python tools/community_docker.py --if-needed
-	$(WITH_CONTROL) $(COLLECTIONS) $(CONTROL)/python tools/docker_bed.py run -- $(CONTROL)/python tools/scenarios.py $(SCENARIOS)
+	$(WITH_CONTROL) $(COLLECTIONS) $(CONTROL)/python tools/docker_bed.py run -- \
+		$(CONTROL)/python tools/side_by_side.py $(foreach name,$(SCENARIOS),"molecule test -s $(name)")
 
 test-all: test integration-long faults compat molecule ## everything
 

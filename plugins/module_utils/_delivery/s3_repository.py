@@ -168,12 +168,15 @@ class S3Repository:
         return [(self.live(name, str(version)), "") for version in versions]
 
     def touch(self, name: str, ahead: float = 0) -> None:
-        """Copy an object of each version onto itself: its new time is what makes Triton initialise the version again."""
+        """Copy config.pbtxt and an object of each version onto themselves: new times are what makes Triton initialise a version again.
+
+        The key of an empty folder, as ensembles have it, has no time for Triton.
+        """
         time.sleep(_RESOLUTION)
         smallest: dict[str, tuple[int, str]] = {}
         for rel, (size, _etag) in self._listing(self.live(name)).items():
             version = rel.split("/")[1]
-            if version.isdigit():
+            if version == config_pbtxt.CONFIG_NAME or (version.isdigit() and not rel.endswith("/")):
                 smallest[version] = min(smallest.get(version, (size, rel)), (size, rel))
         for size, rel in smallest.values():
             self.store.check_lock(name)

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs Molecule's scenarios, two at a time, because each of them waits most of the time.
+"""Runs commands two at a time, because each of them waits most of the time, or uses one processor.
 
-    python tools/scenarios.py NAME …
+    python tools/side_by_side.py "COMMAND WORD …" …
 
-What a scenario said is printed when it is over; a line for each tells at the end how it went.
+What a command said is printed when it is over; a line for each tells at the end how it went. One that fails stops no other.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 LANES = 2
 
 
-class Scenarios:
+class Commands:
     """Those at work, which an interruption ends."""
 
     def __init__(self) -> None:
@@ -28,23 +29,23 @@ class Scenarios:
         self._over = False
         self._guard = threading.Lock()
 
-    def run(self, name: str) -> tuple[str, int, float]:
-        """(name, exit code, seconds)."""
+    def run(self, command: str) -> tuple[str, int, float]:
+        """(command, exit code, seconds)."""
         begin = time.monotonic()
         with tempfile.TemporaryFile() as log:
             with self._guard:
                 if self._over:
-                    return name, -signal.SIGTERM, 0.0
-                print(f"molecule: {name} begins", flush=True)
-                child = subprocess.Popen(["molecule", "test", "-s", name], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                    return command, -signal.SIGTERM, 0.0
+                print(f"--- {command}: begins", flush=True)
+                child = subprocess.Popen(shlex.split(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
                 self._running.append(child)
             code = child.wait()
             log.seek(0)
             with self._guard:
                 sys.stdout.flush()
                 sys.stdout.buffer.write(log.read())
-                print(f"molecule: {name} ended with {code}", flush=True)
-        return name, code, time.monotonic() - begin
+                print(f"--- {command}: ended with {code}", flush=True)
+        return command, code, time.monotonic() - begin
 
     def end(self) -> None:
         with self._guard:
@@ -59,20 +60,20 @@ def interrupted(*_arguments: object) -> None:
 
 def main() -> int:
     if not sys.argv[1:]:
-        print("which scenarios?", file=sys.stderr)
+        print("which commands?", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, interrupted)
     os.environ["PYTHONUNBUFFERED"] = "1"
-    scenarios = Scenarios()
+    commands = Commands()
     with ThreadPoolExecutor(LANES) as pool:
         try:
-            done = list(pool.map(scenarios.run, sys.argv[1:]))
+            done = list(pool.map(commands.run, sys.argv[1:]))
         except BaseException:
-            scenarios.end()
+            commands.end()
             raise
-    for name, code, seconds in done:
-        print(f"molecule: {name:<20} {'passed' if code == 0 else f'FAILED with {code}'} ({seconds:.0f} s)")
-    return 1 if any(code for _name, code, _seconds in done) else 0
+    for command, code, seconds in done:
+        print(f"--- {command:<32} {'passed' if code == 0 else f'FAILED with {code}'} ({seconds:.0f} s)")
+    return 1 if any(code for _command, code, _seconds in done) else 0
 
 
 if __name__ == "__main__":
