@@ -64,7 +64,7 @@ unit-core: venv-core ## the core's tests where there is no Ansible
 integration: venvs ## tests on a real MLflow and a real Triton
 	$(WITH_CONTROL) pytest tests/integration -m "not long" $(PARALLEL) --durations=20 $(PYTEST_ARGS)
 
-integration-long: venvs ## the same for S3, fleets, long lists, transfers and access control
+integration-long: venvs ## the same for S3, fleets, long lists, transfers, access control, the roles and trained models
 	$(WITH_CONTROL) pytest tests/integration -m long $(PARALLEL) --durations=20 $(PYTEST_ARGS)
 
 # Linters and sanity take one processor, unit tests the other.

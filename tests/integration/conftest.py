@@ -21,8 +21,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import servers  # noqa: E402
 
-LONG = {"test_control.py", "test_fleet.py", "test_many.py", "test_mlflow_plugin_places.py", "test_progress.py", "test_s3_repository.py",
-        "test_transfer.py"}
+LONG = {"test_control.py", "test_fleet.py", "test_many.py", "test_matrix.py", "test_mlflow_plugin_places.py", "test_progress.py",
+        "test_roles_native.py", "test_s3_repository.py", "test_transfer.py"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
