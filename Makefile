@@ -12,8 +12,8 @@ COLLECTION := ansible_collections.mlops.triton
 PYTEST_ARGS ?=
 # The longest first.
 SCENARIOS ?= fleet native_systemd mlflow_native triton_docker mlflow_docker native remove
-# A file's tests share servers, so that files are what is spread over processes.
-PARALLEL ?= -n 2 --dist loadfile
+# A file's tests share servers, so that files are what is spread over processes, in the order of tests/conftest.py.
+PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -76,8 +76,8 @@ faults: venvs ## kills, full disks and silent servers
 	@if test -d tests/faults; then $(WITH_CONTROL) pytest tests/faults $(PARALLEL) --durations=20 $(PYTEST_ARGS); fi
 
 compat: venvs ## the MLflow plugin and publishing with older releases of MLflow
-	$(WITH_CONTROL) python tests/compat/run.py
-	$(WITH_CONTROL) python tests/compat/run_servers.py
+	$(WITH_CONTROL) python tools/side_by_side.py "python tests/compat/run.py 2.11.3" "python tests/compat/run.py 2" \
+		"python tests/compat/run_servers.py 2.11.3" "python tests/compat/run_servers.py 2"
 
 gpu: venvs ## what needs an NVIDIA GPU; no other target runs it
 	$(WITH_CONTROL) pytest tests/gpu $(PYTEST_ARGS)

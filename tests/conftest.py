@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "ansible_collections/mlops/triton"
 
@@ -24,3 +26,13 @@ def import_from_checkout() -> None:
 
 
 import_from_checkout()
+
+# Where files are spread over processes, a long one that begins last is waited for by the others.
+LONGEST_FIRST = ("test_s3.py", "test_fire.py", "test_runs.py", "test_kill_points.py", "test_lists.py",
+                 "test_quickstart.py", "test_bad_input.py", "test_modules.py", "test_readme.py", "test_mlflow_plugin.py",
+                 "test_fleet.py", "test_s3_repository.py", "test_roles_native.py", "test_progress.py", "test_matrix.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
