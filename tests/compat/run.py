@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 import time
-import venv
 from pathlib import Path
 
 import run_servers
@@ -31,14 +30,7 @@ TESTS = ("(whole_life or existing_name or without_model_uri or errors_have or sc
 
 def environment(name: str) -> Path:
     """The Python of a complete environment for this client."""
-    folder = ROOT / ".venv" / f"compat-{name}"
-    stamp, wanted = folder / "complete.txt", "\n".join([sys.version, *CLIENTS[name], *COMMON])
-    python = folder / "bin" / "python"
-    if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
-        venv.EnvBuilder(clear=True, with_pip=True).create(folder)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *CLIENTS[name], *COMMON], check=True)
-        stamp.write_text(wanted, encoding="utf-8")
-    return python
+    return run_servers.complete(f"compat-{name}", (*CLIENTS[name], *COMMON))
 
 
 def run(name: str) -> int:

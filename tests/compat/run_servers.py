@@ -8,10 +8,12 @@ Makes an environment for each below ``.venv/``: mlflow-skinny and what its serve
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,13 +24,21 @@ SERVERS = {"2.11.3": ("mlflow-skinny==2.11.3",), "2": ("mlflow-skinny>=2.22,<3",
 
 def environment(name: str) -> Path:
     """The Python of a complete environment for this server."""
-    folder = ROOT / ".venv" / f"compat-server-{name}"
-    stamp, wanted = folder / "complete.txt", "\n".join([sys.version, *SERVERS[name], *COMMON])
+    return complete(f"compat-server-{name}", (*SERVERS[name], *COMMON))
+
+
+def complete(folder_name: str, packages: Sequence[str]) -> Path:
+    """The Python of an environment below ``.venv/`` that has these packages; two runs at once make it once."""
+    folder = ROOT / ".venv" / folder_name
+    folder.parent.mkdir(exist_ok=True)
+    stamp, wanted = folder / "complete.txt", "\n".join([sys.version, *packages])
     python = folder / "bin" / "python"
-    if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
-        venv.EnvBuilder(clear=True, with_pip=True).create(folder)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *SERVERS[name], *COMMON], check=True)
-        stamp.write_text(wanted, encoding="utf-8")
+    with open(folder.with_name(f".{folder_name}.lock"), "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
+            venv.EnvBuilder(clear=True, with_pip=True).create(folder)
+            subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages], check=True)
+            stamp.write_text(wanted, encoding="utf-8")
     return python
 
 

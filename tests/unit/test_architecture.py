@@ -174,6 +174,16 @@ def test_core_imports_libraries_where_it_needs_them(path: Path) -> None:
     assert top <= sys.stdlib_module_names
 
 
+def test_reading_what_is_deployed_imports_nothing_that_plans_or_changes() -> None:
+    """Short commands take as long as their imports."""
+    code = (f"import sys, {PACKAGE}.plugins.module_utils._delivery.inspection\n"
+            "print(*(name.rpartition('.')[2] for name in sys.modules if '._delivery.' in name))")
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT / ".dev")}, check=True,
+                          capture_output=True, text=True).stdout.split()
+    assert "inspection" in said
+    assert not set(said) & {"artifacts", "delivery", "executor", "flavors", "planner", "predict", "reading", "registry"}
+
+
 @each([path for path in core_files() if path.stem in NO_IO])
 def test_planning_does_no_io(path: Path) -> None:
     assert not set(absolute_imports(tree(path))) & NO_IO[path.stem]
