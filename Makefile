@@ -45,6 +45,7 @@ venv-core: preflight
 	@$(PYTHON) tools/venvs.py core
 
 lint: venv-control ## ruff, mypy, ansible-lint with yamllint, changelog and documentation
+	$(CONTROL)/ruff format --check .
 	$(CONTROL)/ruff check .
 	$(CONTROL)/mypy -p $(COLLECTION).plugins.module_utils._delivery
 	@$(CONTROL)/python tools/community_docker.py --if-needed

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Maps the checkout to ``ansible_collections/mlops/triton`` in the wheel, where ansible-core and MLflow both find it."""
+"""Maps the checkout to ``ansible_collections/mlops/triton`` in the wheel, where ansible-core and
+MLflow both find it.
+"""
 
 from __future__ import annotations
 

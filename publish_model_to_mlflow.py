@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Publish a model folder to the MLflow Model Registry, with the command line of the Morpheus guide.
 
-    python publish_model_to_mlflow.py --model_name sid-minibert-onnx --model_directory /models/sid-minibert-onnx --flavor triton
+    python publish_model_to_mlflow.py --model_name sid-minibert-onnx --model_directory
+    /models/sid-minibert-onnx --flavor triton
 
 The registry is MLFLOW_TRACKING_URI. What is published already is not published again.
 """
@@ -16,7 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# The command runs from a checkout, wherever it is called from; nothing need be installed but the libraries.
+# The command runs from a checkout, wherever it is called from; nothing need be installed but the
+# libraries.
 sys.path.insert(0, str(Path(__file__).resolve().parent / "plugins" / "module_utils"))
 
 from _delivery.errors import DeliveryError, InvalidOption
@@ -28,16 +30,47 @@ from _delivery.registry import Registry
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     made.add_argument("--model_name", required=True, help="the registered model")
-    made.add_argument("--model_directory", required=True,
-                      help="a folder in Triton's layout, or one model file; for flavor onnx also a folder with model.onnx")
+    made.add_argument(
+        "--model_directory",
+        required=True,
+        help=(
+            "a folder in Triton's layout, or one model file; for flavor onnx also a folder with"
+            " model.onnx"
+        ),
+    )
     made.add_argument("--flavor", required=True, choices=("triton", "onnx"))
-    made.add_argument("--alias", action="append", default=[], help="points at this version afterwards; can be given several times")
-    made.add_argument("--tag", action="append", default=[], metavar="KEY=VALUE", help="a tag of the version; can be given several times")
+    made.add_argument(
+        "--alias",
+        action="append",
+        default=[],
+        help="points at this version afterwards; can be given several times",
+    )
+    made.add_argument(
+        "--tag",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a tag of the version; can be given several times",
+    )
     made.add_argument("--description", help="the version's description, in Markdown")
-    made.add_argument("--config", help="fields of config.pbtxt to replace, as JSON: what a plan or a TorchScript module does not tell")
-    made.add_argument("--timeout", type=float, default=300.0, help="seconds that a network step may take (default: %(default)s)")
-    made.add_argument("--progress", action=argparse.BooleanOptionalAction,
-                      help="lines on standard error on what takes long (default: where that is a terminal)")
+    made.add_argument(
+        "--config",
+        help=(
+            "fields of config.pbtxt to replace, as JSON: what a plan or a TorchScript module does"
+            " not tell"
+        ),
+    )
+    made.add_argument(
+        "--timeout",
+        type=float,
+        default=300.0,
+        help="seconds that a network step may take (default: %(default)s)",
+    )
+    made.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        help="lines on standard error on what takes long (default: where that is a terminal)",
+    )
     return made
 
 
@@ -54,7 +87,9 @@ def read_config(given: str | None) -> dict[str, Any] | None:
     except ValueError as error:
         raise InvalidOption(f"--config is not JSON ({error})", step="read the options") from None
     if config is not None and not isinstance(config, dict):
-        raise InvalidOption("--config is not a mapping such as {\"max_batch_size\": 8}", step="read the options")
+        raise InvalidOption(
+            '--config is not a mapping such as {"max_batch_size": 8}', step="read the options"
+        )
     return config
 
 
@@ -65,11 +100,23 @@ def publish(arguments: argparse.Namespace) -> str:
         path = path / "model.onnx"
     registry = Registry(None, arguments.timeout)
     with shown(arguments.progress):
-        plan = plan_publication(registry, DesiredPublication(
-            arguments.model_name, str(path), tuple(arguments.alias), read_tags(arguments.tag), arguments.description,
-            config=read_config(arguments.config)))
+        plan = plan_publication(
+            registry,
+            DesiredPublication(
+                arguments.model_name,
+                str(path),
+                tuple(arguments.alias),
+                read_tags(arguments.tag),
+                arguments.description,
+                config=read_config(arguments.config),
+            ),
+        )
         published = apply_publication(registry, plan)
-    for line in (*plan.actions, *published.warnings, f"models:/{published.name}/{published.version}"):
+    for line in (
+        *plan.actions,
+        *published.warnings,
+        f"models:/{published.name}/{published.version}",
+    ):
         print(line, file=sys.stderr)
     return published.artifact_uri
 

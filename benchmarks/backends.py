@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What do the backends `fil` and `onnxruntime` cost, next to their libraries called directly?
 
-    .venv/control/bin/python benchmarks/backends.py [--rows 1 64 1024] [--requests 200] [--clients 1 4] [--backends fil]
+    .venv/control/bin/python benchmarks/backends.py [--rows 1 64 1024] [--requests 200] [--clients 1
+    4] [--backends fil]
 
-A forest of 250 trees and a network of a few layers, in a real Triton with one CPU instance. A is a client that asks Triton over gRPC,
-B a program that calls treelite or onnxruntime on the same rows; both work through the same number of rows, in turn. The ratio is the
-time of A over that of B: 1 is as fast as the library. The processor time of the server and its backend next to that of the library is
+A forest of 250 trees and a network of a few layers, in a real Triton with one CPU instance. A is a
+client that asks Triton over gRPC, B a program that calls treelite or onnxruntime on the same rows;
+both work through the same number of rows, in turn. The ratio is the
+time of A over that of B: 1 is as fast as the library. The processor time of the server and its
+    backend next to that of the library is
 what a busy machine can compare.
 """
 
@@ -64,7 +67,7 @@ features, trees, depth = (int(word) for word in sys.argv[2:])
 x = random.normal(size=(4000, features)).astype(numpy.float32)
 model = ensemble.RandomForestClassifier(trees, max_depth=depth, random_state=0, n_jobs=2).fit(x, x[:, 0] * x[:, 1] + x[:, 2] > 0)
 treelite.sklearn.import_model(model).serialize(sys.argv[1])
-"""
+"""  # noqa: E501
 
 
 class Library:
@@ -72,8 +75,13 @@ class Library:
 
     def __init__(self, python: Path, kind: str, path: Path) -> None:
         # As the backend does: threads that spin would take the processor from each other.
-        self._process = subprocess.Popen([str(python), "-c", LIBRARY, kind, str(path), str(FEATURES)], stdin=subprocess.PIPE,
-                                         stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_WAIT_POLICY": "passive"})
+        self._process = subprocess.Popen(
+            [str(python), "-c", LIBRARY, kind, str(path), str(FEATURES)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_WAIT_POLICY": "passive"},
+        )
         self.pid = self._process.pid
 
     def run(self, rows: int, requests: int) -> None:
@@ -98,7 +106,9 @@ def processor_seconds(pids: Iterable[int]) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def ask(url: str, name: str, input_name: str, output_name: str, rows: int, requests: int, clients: int) -> None:
+def ask(
+    url: str, name: str, input_name: str, output_name: str, rows: int, requests: int, clients: int
+) -> None:
     """``requests`` requests altogether, by so many clients at once."""
     import numpy
     from tritonclient import grpc
@@ -129,21 +139,43 @@ def ask(url: str, name: str, input_name: str, output_name: str, rows: int, reque
 def make_models(repository: Path) -> dict[str, Path]:
     forest = repository / "fil" / "1" / "checkpoint.tl"
     forest.parent.mkdir(parents=True)
-    subprocess.run([str(servers.server_python("FRAMEWORKS_PYTHON", "frameworks")), "-c", MAKE, str(forest), str(FEATURES), str(TREES),
-                    str(DEPTH)], check=True)
-    parameters = {"model_type": "treelite_checkpoint", "output_class": "true", "predict_proba": "true"}
+    subprocess.run(
+        [
+            str(servers.server_python("FRAMEWORKS_PYTHON", "frameworks")),
+            "-c",
+            MAKE,
+            str(forest),
+            str(FEATURES),
+            str(TREES),
+            str(DEPTH),
+        ],
+        check=True,
+    )
+    parameters = {
+        "model_type": "treelite_checkpoint",
+        "output_class": "true",
+        "predict_proba": "true",
+    }
     (repository / "fil" / "config.pbtxt").write_text(
-        f'backend: "fil"\nmax_batch_size: 32768\ninput [ {{ name: "input__0" data_type: TYPE_FP32 dims: [ {FEATURES} ] }} ]\n'
-        'output [ { name: "output__0" data_type: TYPE_FP32 dims: [ 2 ] } ]\ninstance_group [ { kind: KIND_CPU count: 1 } ]\n'
-        + "".join(f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n' for key, value in parameters.items())
-        + "dynamic_batching { }\n", encoding="utf-8")
+        'backend: "fil"\nmax_batch_size: 32768\ninput [ { name: "input__0" data_type: TYPE_FP32'
+        f' dims: [ {FEATURES} ] }} ]\noutput [ {{ name: "output__0" data_type: TYPE_FP32 dims: [ 2'
+        " ] } ]\ninstance_group [ { kind: KIND_CPU count: 1 } ]\n"
+        + "".join(
+            f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
+            for key, value in parameters.items()
+        )
+        + "dynamic_batching { }\n",
+        encoding="utf-8",
+    )
     network = repository / "onnxruntime" / "1" / "model.onnx"
     network.parent.mkdir(parents=True)
     network.write_bytes(network_bytes())
     (repository / "onnxruntime" / "config.pbtxt").write_text(
-        f'backend: "onnxruntime"\nmax_batch_size: 32768\ninput [ {{ name: "x" data_type: TYPE_FP32 dims: [ {FEATURES} ] }} ]\n'
-        'output [ { name: "y" data_type: TYPE_FP32 dims: [ 256 ] } ]\ninstance_group [ { kind: KIND_CPU count: 1 } ]\n'
-        "dynamic_batching { }\n", encoding="utf-8")
+        'backend: "onnxruntime"\nmax_batch_size: 32768\ninput [ { name: "x" data_type: TYPE_FP32'
+        f' dims: [ {FEATURES} ] }} ]\noutput [ {{ name: "y" data_type: TYPE_FP32 dims: [ 256 ] }}'
+        " ]\ninstance_group [ { kind: KIND_CPU count: 1 } ]\ndynamic_batching { }\n",
+        encoding="utf-8",
+    )
     return {"fil": forest, "onnxruntime": network}
 
 
@@ -157,45 +189,80 @@ def network_bytes() -> bytes:
     sizes = [FEATURES, 256, 256, 256, 256]
     nodes, initializers, last = [], [], "x"
     for layer, (width, next_width) in enumerate(itertools.pairwise(sizes)):
-        weights = [[source.uniform(-0.1, 0.1) for _column in range(next_width)] for _row in range(width)]
+        weights = [
+            [source.uniform(-0.1, 0.1) for _column in range(next_width)] for _row in range(width)
+        ]
         initializers.append(models.onnx_tensor(f"w{layer}", "FP32", weights))
         after = "y" if layer == len(sizes) - 2 else f"h{layer}"
-        nodes += [models.onnx_node("MatMul", [last, f"w{layer}"], [f"m{layer}"]), models.onnx_node("Relu", [f"m{layer}"], [after])]
+        nodes += [
+            models.onnx_node("MatMul", [last, f"w{layer}"], [f"m{layer}"]),
+            models.onnx_node("Relu", [f"m{layer}"], [after]),
+        ]
         last = after
-    return models.onnx_model(nodes, {"x": ("FP32", [None, FEATURES])}, {"y": ("FP32", [None, 256])}, initializers)
+    return models.onnx_model(
+        nodes, {"x": ("FP32", [None, FEATURES])}, {"y": ("FP32", [None, 256])}, initializers
+    )
+
+
+def compare(
+    triton: servers.Triton,
+    library: Library,
+    name: str,
+    tensors: tuple[str, str],
+    rows: int,
+    clients: int,
+    given: argparse.Namespace,
+) -> None:
+    """Measure one number of rows with one number of clients, and print it."""
+    sides = ([triton.pid, *triton.stub_pids(name)], [library.pid])
+    before = [processor_seconds(pids) for pids in sides]
+    measured = pairs.measure(
+        lambda: ask(triton.grpc_url, name, *tensors, rows, given.requests, clients),
+        lambda: library.run(rows, given.requests),
+        given.runs,
+    )
+    each = f"{given.requests} requests of {rows} rows, {clients} client{'s' * (clients > 1)}"
+    print(f"\n{name}: {each}\n{measured.table('Triton', 'library')}")
+    used = [processor_seconds(pids) - start for pids, start in zip(sides, before, strict=True)]
+    print(
+        f"processor time: Triton {used[0]:.2f} s, library {used[1]:.2f} s,"
+        f" ratio {used[0] / max(used[1], 0.01):.2f}",
+        flush=True,
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 64, 1024])
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--backends", nargs="+", choices=["fil", "onnxruntime"], default=["fil", "onnxruntime"])
+    parser.add_argument(
+        "--backends", nargs="+", choices=["fil", "onnxruntime"], default=["fil", "onnxruntime"]
+    )
     given = parser.parse_args()
     tensors: dict[str, Any] = {"fil": ("input__0", "output__0"), "onnxruntime": ("x", "y")}
-    print(f"{len(os.sched_getaffinity(0))} processors, {TREES} trees of depth {DEPTH}, {FEATURES} features")
+    print(
+        f"{len(os.sched_getaffinity(0))} processors, {TREES} trees of depth {DEPTH}, {FEATURES}"
+        " features"
+    )
     with tempfile.TemporaryDirectory() as place:
         repository = Path(place) / "models"
         paths = make_models(repository)
-        with servers.triton_server(Path(place) / "triton", repository=repository, extra_args=["--disable-auto-complete-config"]) as triton:
+        with servers.triton_server(
+            Path(place) / "triton",
+            repository=repository,
+            extra_args=["--disable-auto-complete-config"],
+        ) as triton:
             for name, path in ((name, paths[name]) for name in given.backends):
                 status, body = triton.load(name)
                 if status != 200:
                     raise SystemExit(f"{name}: {body}")
                 library = Library(triton.python, name, path)
-                sides = ([triton.pid, *triton.stub_pids(name)], [library.pid])
-                for rows in given.rows:
-                    for clients in given.clients:
-                        before = [processor_seconds(pids) for pids in sides]
-                        measured = pairs.measure(
-                            lambda: ask(triton.grpc_url, name, *tensors[name], rows, given.requests, clients),  # noqa: B023
-                            lambda: library.run(rows, given.requests), given.runs)  # noqa: B023
-                        each = f"{given.requests} requests of {rows} rows, {clients} client{'s' * (clients > 1)}"
-                        print(f"\n{name}: {each}\n{measured.table('Triton', 'library')}")
-                        used = [processor_seconds(pids) - start for pids, start in zip(sides, before, strict=True)]
-                        print(f"processor time: Triton {used[0]:.2f} s, library {used[1]:.2f} s, ratio {used[0] / max(used[1], 0.01):.2f}",
-                              flush=True)
+                for rows, clients in itertools.product(given.rows, given.clients):
+                    compare(triton, library, name, tensors[name], rows, clients, given)
                 library.close()
 
 

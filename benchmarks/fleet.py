@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What does a no-change run of site.yml cost on a fleet, next to the same plays with each task replaced by a ping?
+"""What does a no-change run of site.yml cost on a fleet, next to the same plays with each task
+replaced by a ping?
 
-    .venv/control/bin/python benchmarks/fleet.py -i inventory [--runs 5] [--playbook mlops.triton.site]
+    .venv/control/bin/python benchmarks/fleet.py -i inventory [--runs 5] [--playbook
+    mlops.triton.site]
 
-The pings follow the run itself: as many tasks, on the same hosts, as the run reports (skipped ones, which contact no host, are left out).
-Molecule's scenario fleet makes a suitable inventory: three hosts that are reached over SSH, ten models.
+The pings follow the run itself: as many tasks, on the same hosts, as the run reports (skipped ones,
+    which contact no host, are left out).
+Molecule's scenario fleet makes a suitable inventory: three hosts that are reached over SSH, ten
+models.
 """
 
 from __future__ import annotations
@@ -28,11 +32,23 @@ ANSIBLE = str(Path(sys.executable).parent / "ansible-playbook")
 def tasks_of(inventory: str, playbook: str) -> list[list[str]]:
     """The hosts of each task that reported ok, in order; the run must change nothing."""
     environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "false"}
-    done = subprocess.run([ANSIBLE, "-i", inventory, playbook], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [ANSIBLE, "-i", inventory, playbook],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     recap = done.stdout.rpartition("PLAY RECAP")[2]
     if done.returncode != 0 or re.search(r"changed=[1-9]", recap):
-        raise SystemExit(f"{playbook} must run and change nothing first:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
-    found = [re.findall(r"^ok: \[([^\s\]]+)", part, re.MULTILINE) for part in done.stdout.split("\nTASK [")[1:]]
+        raise SystemExit(
+            f"{playbook} must run and change nothing"
+            f" first:\n{done.stdout[-3000:]}{done.stderr[-1000:]}"
+        )
+    found = [
+        re.findall(r"^ok: \[([^\s\]]+)", part, re.MULTILINE)
+        for part in done.stdout.split("\nTASK [")[1:]
+    ]
     return [sorted(set(hosts)) for hosts in found if hosts]
 
 
@@ -51,16 +67,24 @@ def pings(folder: Path, tasks: list[list[str]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("-i", "--inventory", required=True)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--playbook", default="mlops.triton.site")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        tasks = tasks_of(given.inventory, given.playbook)  # which is the run that does not count, too
+        tasks = tasks_of(
+            given.inventory, given.playbook
+        )  # which is the run that does not count, too
         written = pings(Path(place), tasks)
-        measured = pairs.measure(pairs.command([ANSIBLE, "-i", given.inventory, given.playbook]),
-                                 pairs.command([ANSIBLE, "-i", given.inventory, written]), given.runs, warm_up=0)
+        measured = pairs.measure(
+            pairs.command([ANSIBLE, "-i", given.inventory, given.playbook]),
+            pairs.command([ANSIBLE, "-i", given.inventory, written]),
+            given.runs,
+            warm_up=0,
+        )
     print(measured.table(given.playbook, f"{len(tasks)} pings"))
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a list costs beside what Triton itself does, whom it disturbs, and the memory that it takes.
 
-    .venv/control/bin/python benchmarks/many.py first [--models 20] [--loads 4] [--runs 5]
-    .venv/control/bin/python benchmarks/many.py stall [--seconds 4]
-    .venv/control/bin/python benchmarks/many.py memory [--mib 1024]
+.venv/control/bin/python benchmarks/many.py first [--models 20] [--loads 4] [--runs 5]
+.venv/control/bin/python benchmarks/many.py stall [--seconds 4]
+.venv/control/bin/python benchmarks/many.py memory [--mib 1024]
 """
 
 from __future__ import annotations
@@ -30,14 +30,21 @@ sys.path[:0] = [str(ROOT / ".dev"), str(ROOT / "tests"), str(Path(__file__).reso
 import models  # noqa: E402
 import pairs  # noqa: E402
 import servers  # noqa: E402
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import Delivery, Place  # noqa: E402
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import (  # noqa: E402
+    Delivery,
+    Place,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication import (  # noqa: E402
     DesiredPublication,
     apply_publication,
     plan_publication,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry  # noqa: E402
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import DesiredModel  # noqa: E402
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import (  # noqa: E402
+    Registry,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import (  # noqa: E402
+    DesiredModel,
+)
 
 FAST = "--disable-auto-complete-config"
 CLIENTS = 8
@@ -64,8 +71,15 @@ def deliver(place: dict[str, Any], wanted: Sequence[dict[str, Any]]) -> None:
 def first(folder: Path, count: int, loads: int, runs: int) -> None:
     """First deployments, and Triton's load calls for the same files in place, as many at once."""
     with servers.triton_server(folder / "triton", extra_args=[FAST]) as triton:
-        made = [models.make_python(folder / "source", f"model-{number:03d}", identity=number) for number in range(count)]
-        place = {"model_repository": str(triton.repository), "triton_url": triton.url, "parallel_loads": loads}
+        made = [
+            models.make_python(folder / "source", f"model-{number:03d}", identity=number)
+            for number in range(count)
+        ]
+        place = {
+            "model_repository": str(triton.repository),
+            "triton_url": triton.url,
+            "parallel_loads": loads,
+        }
         wanted = [{"name": sample.name, "model_uri": str(sample.folder)} for sample in made]
 
         def load(name: str) -> None:
@@ -100,12 +114,18 @@ def first(folder: Path, count: int, loads: int, runs: int) -> None:
             if number:  # the first pair warms up
                 times[0].append(middle - begin)
                 times[1].append(end - again)
-        print(pairs.Pairs(tuple(times[0]), tuple(times[1])).table(f"{count} first deployments", f"{count} load calls, {loads} at once"))
+        print(
+            pairs.Pairs(tuple(times[0]), tuple(times[1])).table(
+                f"{count} first deployments", f"{count} load calls, {loads} at once"
+            )
+        )
 
 
 @contextlib.contextmanager
 def clients(triton: servers.Triton, sample: models.Sample) -> Iterator[list[float]]:
-    """Eight clients, each on one connection that it keeps; yields the seconds of each of their inferences."""
+    """Eight clients, each on one connection that it keeps; yields the seconds of each of their
+    inferences.
+    """
     took: list[float] = []
     over = threading.Event()
     body = json.dumps(sample.request())
@@ -114,7 +134,12 @@ def clients(triton: servers.Triton, sample: models.Sample) -> Iterator[list[floa
         connection = http.client.HTTPConnection(triton.url, timeout=120)
         while not over.is_set():
             begin = time.perf_counter()
-            connection.request("POST", f"/v2/models/{sample.name}/infer", body, {"Content-Type": "application/json"})
+            connection.request(
+                "POST",
+                f"/v2/models/{sample.name}/infer",
+                body,
+                {"Content-Type": "application/json"},
+            )
             if (answer := connection.getresponse()).status != 200:
                 raise SystemExit(f"an inference was answered with {answer.status}")
             answer.read()
@@ -135,27 +160,51 @@ def clients(triton: servers.Triton, sample: models.Sample) -> Iterator[list[floa
 
 
 def stall(folder: Path, seconds: float) -> None:
-    """The longest inference of eight keep-alive HTTP clients while nothing, and while a slow model, is loaded."""
+    """The longest inference of eight keep-alive HTTP clients while nothing, and while a slow model,
+    is loaded.
+    """
     with servers.triton_server(folder / "triton", extra_args=[FAST]) as triton:
         steady = models.make_python(folder / "source", "steady")
         slow = models.make_python(folder / "source", "slow", load_delay=seconds)
         place: dict[str, Any] = {"model_repository": str(triton.repository)}
-        deliver({**place, "triton_url": triton.url}, [{"name": "steady", "model_uri": str(steady.folder)}])
-        for way, url in (("no load", ""), ("a load over HTTP", triton.url), ("a load over gRPC", f"grpc://{triton.grpc_url}")):
+        deliver(
+            {**place, "triton_url": triton.url},
+            [{"name": "steady", "model_uri": str(steady.folder)}],
+        )
+        for way, url in (
+            ("no load", ""),
+            ("a load over HTTP", triton.url),
+            ("a load over gRPC", f"grpc://{triton.grpc_url}"),
+        ):
             with clients(triton, steady) as took:
                 if url:
-                    deliver({**place, "triton_url": url}, [{"name": "slow", "model_uri": str(slow.folder)}])
+                    deliver(
+                        {**place, "triton_url": url},
+                        [{"name": "slow", "model_uri": str(slow.folder)}],
+                    )
                 else:
                     time.sleep(seconds)
-            print(f"{way:<18} {len(took)} inferences, the longest {max(took) * 1000:.0f} ms, {sum(one > 0.5 for one in took)} over 0.5 s")
+            print(
+                f"{way:<18} {len(took)} inferences, the longest {max(took) * 1000:.0f} ms,"
+                f" {sum(one > 0.5 for one in took)} over 0.5 s"
+            )
             if url:
                 deliver({**place, "triton_url": triton.url}, [{"name": "slow", "state": "absent"}])
 
 
 def memory(folder: Path, mib: int) -> None:
-    """Peak memory of a process that delivers a small and a large artifact, from a folder and through MLflow."""
-    with servers.triton_server(folder / "triton", extra_args=[FAST]) as triton, servers.mlflow_server(folder / "mlflow") as mlflow:
-        place = {"model_repository": str(triton.repository), "triton_url": triton.url, "tracking_uri": mlflow.url}
+    """Peak memory of a process that delivers a small and a large artifact, from a folder and
+    through MLflow.
+    """
+    with (
+        servers.triton_server(folder / "triton", extra_args=[FAST]) as triton,
+        servers.mlflow_server(folder / "mlflow") as mlflow,
+    ):
+        place = {
+            "model_repository": str(triton.repository),
+            "triton_url": triton.url,
+            "tracking_uri": mlflow.url,
+        }
         for way in ("folder", "mlflow"):
             for size in (1, mib):
                 sample = models.make_python(folder / "source", f"{way}-{size}")
@@ -165,17 +214,29 @@ def memory(folder: Path, mib: int) -> None:
                 uri = str(sample.folder)
                 if way == "mlflow":
                     registry = Registry(mlflow.url, 300)
-                    apply_publication(registry, plan_publication(registry, DesiredPublication(sample.name, uri)))
+                    apply_publication(
+                        registry, plan_publication(registry, DesiredPublication(sample.name, uri))
+                    )
                     uri = f"models:/{sample.name}/1"
-                arguments = [json.dumps(value) for value in (sys.path, place, {"name": sample.name, "model_uri": uri})]
-                done = subprocess.run([sys.executable, "-c", MEASURED, *arguments], check=True, capture_output=True, text=True)
+                arguments = [
+                    json.dumps(value)
+                    for value in (sys.path, place, {"name": sample.name, "model_uri": uri})
+                ]
+                done = subprocess.run(
+                    [sys.executable, "-c", MEASURED, *arguments],
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                )
                 print(f"{way}, {size} MiB: {float(done.stdout):.0f} MiB at the peak")
                 deliver(place, [{"name": sample.name, "state": "absent"}])
                 shutil.rmtree(sample.folder)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["first", "stall", "memory"])
     parser.add_argument("--models", type=int, default=20)
     parser.add_argument("--loads", type=int, default=4)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time two commands in turn, A B A B …, and compare them pair by pair, so that a machine whose speed drifts does not decide.
+"""Time two commands in turn, A B A B …, and compare them pair by pair, so that a machine whose
+speed drifts does not decide.
 
-    python benchmarks/pairs.py -n 5 --a 'ansible-playbook a.yml' --b 'ansible-playbook b.yml'
+python benchmarks/pairs.py -n 5 --a 'ansible-playbook a.yml' --b 'ansible-playbook b.yml'
 """
 
 from __future__ import annotations
@@ -34,8 +35,11 @@ class Pairs:
         rows = [(name_a, self.a, " s"), (name_b, self.b, " s"), ("ratio", self.ratios, " times")]
         width = max(len(row[0]) for row in rows)
         figures = (("min", min), ("median", statistics.median), ("max", max))
-        return "\n".join(f"{name:<{width}}  " + "  ".join(f"{label} {figure(values):.3f}{unit}" for label, figure in figures)
-                         for name, values, unit in rows)
+        return "\n".join(
+            f"{name:<{width}}  "
+            + "  ".join(f"{label} {figure(values):.3f}{unit}" for label, figure in figures)
+            for name, values, unit in rows
+        )
 
 
 def measure(a: Run, b: Run, runs: int = 5, warm_up: int = 1) -> Pairs:
@@ -56,21 +60,32 @@ def command(words: Sequence[str], environment: Mapping[str, str] | None = None) 
     def run() -> None:
         done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise SystemExit(f"{shlex.join(words)} ended with {done.returncode}:\n{done.stdout[-3000:]}{done.stderr[-2000:]}")
+            raise SystemExit(
+                f"{shlex.join(words)} ended with"
+                f" {done.returncode}:\n{done.stdout[-3000:]}{done.stderr[-2000:]}"
+            )
 
     return run
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("-n", "--runs", type=int, default=5)
     parser.add_argument("--warm-up", type=int, default=1)
     parser.add_argument("--a", required=True)
     parser.add_argument("--b", required=True)
     given = parser.parse_args()
-    pairs = measure(command(shlex.split(given.a)), command(shlex.split(given.b)), given.runs, given.warm_up)
+    pairs = measure(
+        command(shlex.split(given.a)), command(shlex.split(given.b)), given.runs, given.warm_up
+    )
     print(pairs.table("A", "B"))
-    print(f"peak memory of one process: {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024:.0f} MiB", file=sys.stderr)
+    print(
+        "peak memory of one process:"
+        f" {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024:.0f} MiB",
+        file=sys.stderr,
+    )
 
 
 if __name__ == "__main__":

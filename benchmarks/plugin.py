@@ -3,11 +3,13 @@
 
     .venv/control/bin/python benchmarks/plugin.py [predict] [command] [create] [update]
 
-predict   a dictionary and a DataFrame, next to tritonclient.http making the tensor, sending it and reading the answer
-command   `mlflow deployments list` and `get`, next to the same command with a plugin that does nothing
-create    from a registered version of a real MLflow (proxied artifacts), and from a folder, next to Triton's own load call on a
+predict   a dictionary and a DataFrame, next to tritonclient.http making the tensor, sending it and
+reading the answer command   `mlflow deployments list` and `get`, next to the same command with a
+plugin that does nothing create    from a registered version of a real MLflow (proxied artifacts),
+and from a folder, next to Triton's own load call on a
           copied folder; a small Python-backend model that takes 1.2 s to initialise
-update    to the version that is deployed, next to the load call that it spares; initialisations are counted
+update    to the version that is deployed, next to the load call that it spares; initialisations are
+counted
 """
 
 from __future__ import annotations
@@ -34,9 +36,15 @@ import pandas  # noqa: E402
 import plugin  # noqa: E402
 import servers  # noqa: E402
 import tritonclient.http as client_http  # noqa: E402
-from ansible_collections.mlops.triton.plugins.mlflow_deployments import TritonDeploymentClient  # noqa: E402
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.publications import publish  # noqa: E402
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry  # noqa: E402
+from ansible_collections.mlops.triton.plugins.mlflow_deployments import (  # noqa: E402
+    TritonDeploymentClient,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.publications import (  # noqa: E402
+    publish,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import (  # noqa: E402
+    Registry,
+)
 
 NOTHING = """\
 from mlflow.deployments import BaseDeploymentClient
@@ -64,7 +72,9 @@ def target_help():
 class Stage:
     def __init__(self, folder: Path, triton: servers.Triton, mlflow: servers.MLflow) -> None:
         self.folder, self.triton, self.mlflow = folder, triton, mlflow
-        self.target = f"triton://{triton.url}?model_repository={triton.repository}&tracking_uri={mlflow.url}"
+        self.target = (
+            f"triton://{triton.url}?model_repository={triton.repository}&tracking_uri={mlflow.url}"
+        )
         self.client = TritonDeploymentClient(self.target)
 
     def publish(self, name: str, **options: Any) -> Path:
@@ -76,7 +86,9 @@ class Stage:
 
 
 def best_of(functions: list[Callable[[], Any]], rounds: int = 80, calls: int = 10) -> list[float]:
-    """The mean of each one's best quarter of rounds, taken in turns: what others do on this machine only ever adds time."""
+    """The mean of each one's best quarter of rounds, taken in turns: what others do on this machine
+    only ever adds time.
+    """
     times: list[list[float]] = [[] for _function in functions]
     for _round in range(rounds):
         for taken, function in zip(times, functions):
@@ -98,11 +110,23 @@ def predict(stage: Stage) -> None:
         tensor = client_http.InferInput("x", x.shape, "FP32")
         tensor.set_data_from_numpy(x)
         answer = bare.infer("quick", [tensor])
-        return {output["name"]: answer.as_numpy(output["name"]) for output in answer.get_response()["outputs"]}
+        return {
+            output["name"]: answer.as_numpy(output["name"])
+            for output in answer.get_response()["outputs"]
+        }
 
     gc.collect()
-    floor, by_dict, by_frame = best_of([raw, lambda: stage.client.predict("quick", {"x": x}), lambda: stage.client.predict("quick", frame)])
-    print(f"predict: floor {floor * 1e6:.0f} us; dictionary {by_dict / floor:.2f} times; DataFrame {by_frame / floor:.2f} times")
+    floor, by_dict, by_frame = best_of(
+        [
+            raw,
+            lambda: stage.client.predict("quick", {"x": x}),
+            lambda: stage.client.predict("quick", frame),
+        ]
+    )
+    print(
+        f"predict: floor {floor * 1e6:.0f} us; dictionary {by_dict / floor:.2f} times; DataFrame"
+        f" {by_frame / floor:.2f} times"
+    )
 
 
 def command(stage: Stage, runs: int) -> None:
@@ -113,9 +137,17 @@ def command(stage: Stage, runs: int) -> None:
     (site / "empty_plugin.py").write_text(NOTHING, encoding="utf-8")
     variables = plugin.environment(site)
     for words in (["list"], ["get", "--name", "listed"]):
-        ours, empty = (pairs.command([sys.executable, "-m", "mlflow", "deployments", *words, "-t", target], variables)
-                       for target in (stage.target, "empty"))
-        print(pairs.measure(ours, empty, runs).table(f"{words[0]}, this plugin", f"{words[0]}, empty plugin"))
+        ours, empty = (
+            pairs.command(
+                [sys.executable, "-m", "mlflow", "deployments", *words, "-t", target], variables
+            )
+            for target in (stage.target, "empty")
+        )
+        print(
+            pairs.measure(ours, empty, runs).table(
+                f"{words[0]}, this plugin", f"{words[0]}, empty plugin"
+            )
+        )
 
 
 def timed(function: Callable[[], Any]) -> float:
@@ -145,20 +177,30 @@ def update(stage: Stage, runs: int) -> None:
     stage.publish("same", load_delay=1.2)
     stage.client.create_deployment("same", "models:/same/1")
     before = stage.triton.loads("same")
-    measured = pairs.measure(lambda: stage.client.update_deployment("same", "models:/same/1"), lambda: stage.triton.load("same"), runs)
+    measured = pairs.measure(
+        lambda: stage.client.update_deployment("same", "models:/same/1"),
+        lambda: stage.triton.load("same"),
+        runs,
+    )
     print(measured.table("update to the same", "load without a change"))
     print(f"initialisations meanwhile: {stage.triton.loads('same') - before}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", choices=["predict", "command", "create", "update", []], default=[])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "what", nargs="*", choices=["predict", "command", "create", "update", []], default=[]
+    )
     parser.add_argument("--runs", type=int, default=7)
     given = parser.parse_args()
     wanted = given.what or ["predict", "command", "create", "update"]
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
         folder = Path(place)
-        triton = stack.enter_context(servers.triton_server(folder / "triton", extra_args=["--disable-auto-complete-config"]))
+        triton = stack.enter_context(
+            servers.triton_server(folder / "triton", extra_args=["--disable-auto-complete-config"])
+        )
         mlflow = stack.enter_context(servers.mlflow_server(folder / "mlflow"))
         stage = Stage(folder, triton, mlflow)
         if "predict" in wanted:

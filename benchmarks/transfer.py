@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long do artifacts take, next to the plainest way to bring the same bytes?
 
-    .venv/control/bin/python benchmarks/transfer.py proxied [--mib 1024]      a file behind a real MLflow, and `curl -o`
-    .venv/control/bin/python benchmarks/transfer.py local [--mib 1024]        a file of this host, and `cp` plus `sha256sum`
-    .venv/control/bin/python benchmarks/transfer.py small [--files 10000]     small files behind MLflow, and a request each in turn
+    .venv/control/bin/python benchmarks/transfer.py proxied [--mib 1024]      a file behind a real
+    MLflow, and `curl -o` .venv/control/bin/python benchmarks/transfer.py local [--mib 1024]
+    a file of this host, and `cp` plus `sha256sum` .venv/control/bin/python benchmarks/transfer.py
+    small [--files 10000]     small files behind MLflow, and a request each in turn
 
-Both sides hash nothing that the other does not, but for `curl`, which does not hash at all. Both flush to disk.
+Both sides hash nothing that the other does not, but for `curl`, which does not hash at all. Both
+flush to disk.
 """
 
 from __future__ import annotations
@@ -26,8 +28,13 @@ sys.path[:0] = [str(ROOT / ".dev"), str(ROOT / "tests"), str(Path(__file__).reso
 import pairs  # noqa: E402
 import requests  # noqa: E402
 import servers  # noqa: E402
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts import ArtifactRoot, LocalRoot  # noqa: E402
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry  # noqa: E402
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts import (  # noqa: E402
+    ArtifactRoot,
+    LocalRoot,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import (  # noqa: E402
+    Registry,
+)
 
 _BLOCK = os.urandom(1 << 20)
 
@@ -94,33 +101,51 @@ def measure(what: str, given: argparse.Namespace, folder: Path) -> tuple[pairs.P
         large_file(folder / "store" / "model.onnx", given.mib)
         script = f"cp {folder}/store/model.onnx {other}/x; sha256sum {other}/x; sync {other}/x"
         run = ours(LocalRoot(str(folder / "store"), 300), target)
-        return pairs.measure(run, shell(other, script), given.runs, given.warm_up), "cp and sha256sum"
+        return (
+            pairs.measure(run, shell(other, script), given.runs, given.warm_up),
+            "cp and sha256sum",
+        )
     with behind_mlflow(folder, given.workers) as (place, url, root):
         if what == "proxied":
             large_file(place / "model.onnx", given.mib)
             script = f"curl -sf -o {other}/x {url}/model.onnx; sync {other}/x"
-            return pairs.measure(ours(root, target), shell(other, script), given.runs, given.warm_up), "curl -o"
+            return (
+                pairs.measure(ours(root, target), shell(other, script), given.runs, given.warm_up),
+                "curl -o",
+            )
         names = [f"{number:05}" for number in range(given.files)]
         for name in names:
             (place / name).write_bytes(os.urandom(1000))
-        return pairs.measure(ours(root, target), one_by_one(url, names, other), given.runs, given.warm_up), "one request each"
+        return (
+            pairs.measure(
+                ours(root, target), one_by_one(url, names, other), given.runs, given.warm_up
+            ),
+            "one request each",
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["proxied", "local", "small"])
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--files", type=int, default=10000)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--warm-up", type=int, default=1, help="pairs that do not count")
-    parser.add_argument("--workers", type=int, default=4, help="of the MLflow server, whose own default is 4")
+    parser.add_argument(
+        "--workers", type=int, default=4, help="of the MLflow server, whose own default is 4"
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_FOLDER")) as place:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         measured, name = measure(given.what, given, Path(place))
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(measured.table("mlops.triton", name))
-    print(f"peak memory of this process: {after / 1024:.0f} MiB, {before / 1024:.0f} MiB of it before the first byte")
+    print(
+        f"peak memory of this process: {after / 1024:.0f} MiB, {before / 1024:.0f} MiB of it before"
+        " the first byte"
+    )
 
 
 if __name__ == "__main__":

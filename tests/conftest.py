@@ -14,7 +14,9 @@ PACKAGE = "ansible_collections/mlops/triton"
 
 
 def import_from_checkout() -> None:
-    """The editable installation does the same; this serves a bare ``pytest`` in an environment that lacks it."""
+    """The editable installation does the same; this serves a bare ``pytest`` in an environment that
+    lacks it.
+    """
     link = ROOT / ".dev" / PACKAGE
     if not link.exists():
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -28,9 +30,23 @@ def import_from_checkout() -> None:
 import_from_checkout()
 
 # Where files are spread over processes, a long one that begins last is waited for by the others.
-LONGEST_FIRST = ("test_s3.py", "test_fire.py", "test_runs.py", "test_kill_points.py", "test_lists.py",
-                 "test_quickstart.py", "test_bad_input.py", "test_modules.py", "test_readme.py", "test_mlflow_plugin.py",
-                 "test_fleet.py", "test_s3_repository.py", "test_roles_native.py", "test_progress.py", "test_matrix.py")
+LONGEST_FIRST = (
+    "test_s3.py",
+    "test_fire.py",
+    "test_runs.py",
+    "test_kill_points.py",
+    "test_lists.py",
+    "test_quickstart.py",
+    "test_bad_input.py",
+    "test_modules.py",
+    "test_readme.py",
+    "test_mlflow_plugin.py",
+    "test_fleet.py",
+    "test_s3_repository.py",
+    "test_roles_native.py",
+    "test_progress.py",
+    "test_matrix.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

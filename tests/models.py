@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small models whose answers plain arithmetic can check, made with the standard library alone.
 
-The quickstart and the tests run where no training framework and no `onnx` package is installed, so the ONNX and XGBoost
-files are written byte by byte here.
+The quickstart and the tests run where no training framework and no `onnx` package is installed, so
+the ONNX and XGBoost files are written byte by byte here.
 """
 
 from __future__ import annotations
@@ -20,13 +20,36 @@ Tensors = dict[str, Tensor]
 Dims = Sequence[int | str | None]
 
 ONNX_TYPES = {
-    "FP32": 1, "UINT8": 2, "INT8": 3, "UINT16": 4, "INT16": 5, "INT32": 6, "INT64": 7,
-    "BYTES": 8, "BOOL": 9, "FP16": 10, "FP64": 11, "UINT32": 12, "UINT64": 13, "COMPLEX64": 14, "BF16": 16,
-}  # fmt: skip
+    "FP32": 1,
+    "UINT8": 2,
+    "INT8": 3,
+    "UINT16": 4,
+    "INT16": 5,
+    "INT32": 6,
+    "INT64": 7,
+    "BYTES": 8,
+    "BOOL": 9,
+    "FP16": 10,
+    "FP64": 11,
+    "UINT32": 12,
+    "UINT64": 13,
+    "COMPLEX64": 14,
+    "BF16": 16,
+}
 STRUCT_TYPES = {
-    "FP32": "f", "UINT8": "B", "INT8": "b", "UINT16": "H", "INT16": "h", "INT32": "i", "INT64": "q",
-    "BOOL": "?", "FP16": "e", "FP64": "d", "UINT32": "I", "UINT64": "Q",
-}  # fmt: skip
+    "FP32": "f",
+    "UINT8": "B",
+    "INT8": "b",
+    "UINT16": "H",
+    "INT16": "h",
+    "INT32": "i",
+    "INT64": "q",
+    "BOOL": "?",
+    "FP16": "e",
+    "FP64": "d",
+    "UINT32": "I",
+    "UINT64": "Q",
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +61,8 @@ class Sample:
     inputs: Tensors
     datatypes: dict[str, str]
     expected: Callable[[Mapping[str, Tensor]], Tensors]
-    # Largest difference between the answer and the arithmetic, both being computed in different precisions.
+    # Largest difference between the answer and the arithmetic, both being computed in different
+    # precisions.
     tolerance: float = 1e-5
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -46,7 +70,12 @@ class Sample:
         """Body of an inference request of the KServe protocol."""
         return {
             "inputs": [
-                {"name": name, "datatype": self.datatypes[name], "shape": shape_of(value), "data": flatten(value)}
+                {
+                    "name": name,
+                    "datatype": self.datatypes[name],
+                    "shape": shape_of(value),
+                    "data": flatten(value),
+                }
                 for name, value in (inputs or self.inputs).items()
             ]
         }
@@ -89,7 +118,7 @@ def flatten(value: Any) -> list[Any]:
     return [leaf for item in value for leaf in flatten(item)]
 
 
-# ---- ONNX --------------------------------------------------------------------------------------------------------
+# ---- ONNX ----------------------------------------------------------------------------------------
 
 
 def _varint(value: int) -> bytes:
@@ -116,7 +145,9 @@ def pack(datatype: str, value: Any) -> bytes:
     return struct.pack(f"<{len(flat)}{STRUCT_TYPES[datatype]}", *flat)
 
 
-def onnx_tensor(name: str, datatype: str, value: Any, external: tuple[str, int, int] | None = None) -> bytes:
+def onnx_tensor(
+    name: str, datatype: str, value: Any, external: tuple[str, int, int] | None = None
+) -> bytes:
     out = b"".join(_number(1, size) for size in shape_of(value)) + _number(2, ONNX_TYPES[datatype])
     if datatype == "BYTES":
         out += b"".join(_bytes(6, item) for item in flatten(value))
@@ -141,14 +172,20 @@ def _onnx_value(name: str, datatype: str, dims: Dims | None) -> bytes:
     return _bytes(1, name) + _bytes(2, _bytes(1, tensor))
 
 
-def onnx_node(kind: str, inputs: Iterable[str], outputs: Iterable[str], **attributes: int | list[int]) -> bytes:
-    out = b"".join(_bytes(1, name) for name in inputs) + b"".join(_bytes(2, name) for name in outputs)
+def onnx_node(
+    kind: str, inputs: Iterable[str], outputs: Iterable[str], **attributes: int | list[int]
+) -> bytes:
+    out = b"".join(_bytes(1, name) for name in inputs) + b"".join(
+        _bytes(2, name) for name in outputs
+    )
     out += _bytes(4, kind)
     for name, value in attributes.items():
         if isinstance(value, int):
             out += _bytes(5, _bytes(1, name) + _number(3, value) + _number(20, 2))
         else:
-            out += _bytes(5, _bytes(1, name) + b"".join(_number(8, item) for item in value) + _number(20, 7))
+            out += _bytes(
+                5, _bytes(1, name) + b"".join(_number(8, item) for item in value) + _number(20, 7)
+            )
     return out
 
 
@@ -163,7 +200,9 @@ def onnx_model(
     graph += b"".join(_bytes(5, tensor) for tensor in initializers)
     graph += b"".join(_bytes(11, _onnx_value(name, *value)) for name, value in inputs.items())
     graph += b"".join(_bytes(12, _onnx_value(name, *value)) for name, value in outputs.items())
-    return _number(1, 8) + _bytes(2, "mlops.triton") + _bytes(7, graph) + _bytes(8, _number(2, opset))
+    return (
+        _number(1, 8) + _bytes(2, "mlops.triton") + _bytes(7, graph) + _bytes(8, _number(2, opset))
+    )
 
 
 def make_onnx(
@@ -210,7 +249,12 @@ def make_onnx(
     _write_config(folder, config, text)
 
     def expected(inputs: Mapping[str, Tensor]) -> Tensors:
-        return {"y": [[sum(v * w for v, w in zip(x, col)) + b for col, b in zip(zip(*weights), bias)] for x in inputs["x"]]}
+        return {
+            "y": [
+                [sum(v * w for v, w in zip(x, col)) + b for col, b in zip(zip(*weights), bias)]
+                for x in inputs["x"]
+            ]
+        }
 
     inputs = {"x": [[float(i + row) for i in range(rows)] for row in range(2)]}
     return Sample(name, folder, inputs, {"x": "FP32"}, expected)
@@ -221,13 +265,16 @@ def _write_config(folder: Path, config: str | None, full: str) -> None:
         (folder / "config.pbtxt").write_text(full if config == "full" else config, encoding="utf-8")
 
 
-# ---- tree ensembles ----------------------------------------------------------------------------------------------
+# ---- tree ensembles ------------------------------------------------------------------------------
 
-# Feature, threshold, value when smaller, value when not, class: numbers that binary floating point holds exactly.
+# Feature, threshold, value when smaller, value when not, class: numbers that binary floating point
+# holds exactly.
 STUMPS = ((0, 0.5, -1.0, 1.0, 0), (1, 2.0, 0.25, -0.25, 0), (3, -1.0, 2.0, -0.5, 0))
 
 
-def _stump(index: int, features: int, feature: int, threshold: float, low: float, high: float) -> dict[str, Any]:
+def _stump(
+    index: int, features: int, feature: int, threshold: float, low: float, high: float
+) -> dict[str, Any]:
     """A tree of one split, as XGBoost writes it."""
     return {
         "base_weights": [0.0, low, high],
@@ -307,7 +354,9 @@ def ubjson(value: Any) -> bytes:
     return b"l" + struct.pack(">i", value)
 
 
-def margins(stumps: Sequence[tuple[int, float, float, float, int]], row: Sequence[float], classes: int = 0) -> list[float]:
+def margins(
+    stumps: Sequence[tuple[int, float, float, float, int]], row: Sequence[float], classes: int = 0
+) -> list[float]:
     sums = [0.0] * max(1, classes)
     for feature, threshold, low, high, group in stumps:
         sums[group] += low if row[feature] < threshold else high
@@ -332,7 +381,9 @@ def make_forest(
     kind: str = "KIND_CPU",
     config: str | None = "full",
 ) -> Sample:
-    """A binary classifier for the FIL backend, in XGBoost's JSON (or UBJ, for a file name that ends so)."""
+    """A binary classifier for the FIL backend, in XGBoost's JSON (or UBJ, for a file name that ends
+    so).
+    """
     folder = Path(folder) / name
     place = folder / str(version)
     place.mkdir(parents=True, exist_ok=True)
@@ -349,12 +400,10 @@ def make_forest(
         "blocks_per_sm": "0",
     }
     text = (
-        f'name: "{name}"\n'
-        'backend: "fil"\n'
-        "max_batch_size: 1024\n"
-        f'input [ {{ name: "input__0" data_type: TYPE_FP32 dims: [ {features} ] }} ]\n'
-        f'output [ {{ name: "output__0" data_type: TYPE_FP32 dims: [ {2 if predict_proba else 1} ] }} ]\n'
-        f"instance_group [ {{ kind: {kind} count: 1 }} ]\n"
+        f'name: "{name}"\nbackend: "fil"\nmax_batch_size: 1024\ninput [ {{ name: "input__0"'
+        f' data_type: TYPE_FP32 dims: [ {features} ] }} ]\noutput [ {{ name: "output__0" data_type:'
+        f" TYPE_FP32 dims: [ {2 if predict_proba else 1} ] }} ]\ninstance_group [ {{ kind: {kind}"
+        " count: 1 } ]\n"
     )
     if filename not in ("xgboost.json", "xgboost.ubj", "xgboost.model"):
         text += f'default_model_filename: "{filename}"\n'
@@ -373,7 +422,7 @@ def make_forest(
     return Sample(name, folder, inputs, {"input__0": "FP32"}, expected)
 
 
-# ---- Python backend ----------------------------------------------------------------------------------------------
+# ---- Python backend ------------------------------------------------------------------------------
 
 _PYTHON_MODEL = """\
 import os
@@ -410,7 +459,7 @@ class TritonPythonModel:
                 pb_utils.InferenceResponse([pb_utils.Tensor("y", y), pb_utils.Tensor("identity", identity)])
             )
         return responses
-"""
+"""  # noqa: E501
 
 
 def make_python(
@@ -431,8 +480,8 @@ def make_python(
 ) -> Sample:
     """y = 2 x, and a number that tells one deployment from another.
 
-    `crash` ends the process in initialize, `fail` raises there, `fail_infer` answers each request with that error,
-    `wrong` answers 2 x + 1.
+    `crash` ends the process in initialize, `fail` raises there, `fail_infer` answers each request
+    with that error, `wrong` answers 2 x + 1.
     """
     folder = Path(folder) / name
     place = folder / str(version)
@@ -460,16 +509,22 @@ def make_python(
 
     def expected(inputs: Mapping[str, Tensor]) -> Tensors:
         rows = inputs["x"]
-        return {"y": [[2.0 * value for value in row] for row in rows], "identity": [[identity] for _row in rows]}
+        return {
+            "y": [[2.0 * value for value in row] for row in rows],
+            "identity": [[identity] for _row in rows],
+        }
 
     return Sample(name, folder, {"x": [[1.0, 2.5, -4.0]]}, {"x": "FP32"}, expected)
 
 
-# ---- ensembles -----------------------------------------------------------------------------------------------------
+# ---- ensembles -----------------------------------------------------------------------------------
 
 
-def make_ensemble(folder: Path | str, name: str, members: Sequence[Sample], *, pinned: int = -1) -> Sample:
-    """The members of ``make_python``, one after another: y = 2 ** n x. It has no files but its configuration.
+def make_ensemble(
+    folder: Path | str, name: str, members: Sequence[Sample], *, pinned: int = -1
+) -> Sample:
+    """The members of ``make_python``, one after another: y = 2 ** n x. It has no files but its
+    configuration.
 
     `pinned` is the version of each member that it asks for; -1 the highest.
     """
@@ -479,15 +534,22 @@ def make_ensemble(folder: Path | str, name: str, members: Sequence[Sample], *, p
     for number, member in enumerate(members):
         source = "x" if number == 0 else f"between_{number}"
         target = "y" if number == len(members) - 1 else f"between_{number + 1}"
-        steps.append(f'{{ model_name: "{member.name}" model_version: {pinned}\n'
-                     f'      input_map {{ key: "x" value: "{source}" }}\n      output_map {{ key: "y" value: "{target}" }} }}')
-    _write_config(place, (
-        f'name: "{name}"\n'
-        'platform: "ensemble"\n'
-        "max_batch_size: 8\n"
-        'input [ { name: "x" data_type: TYPE_FP32 dims: [ 3 ] } ]\n'
-        'output [ { name: "y" data_type: TYPE_FP32 dims: [ 3 ] } ]\n'
-        f"ensemble_scheduling {{\n  step [\n    {', '.join(steps)}\n  ]\n}}\n"), "")
+        steps.append(
+            f'{{ model_name: "{member.name}" model_version: {pinned}\n      input_map {{ key: "x"'
+            f' value: "{source}" }}\n      output_map {{ key: "y" value: "{target}" }} }}'
+        )
+    _write_config(
+        place,
+        (
+            f'name: "{name}"\n'
+            'platform: "ensemble"\n'
+            "max_batch_size: 8\n"
+            'input [ { name: "x" data_type: TYPE_FP32 dims: [ 3 ] } ]\n'
+            'output [ { name: "y" data_type: TYPE_FP32 dims: [ 3 ] } ]\n'
+            f"ensemble_scheduling {{\n  step [\n    {', '.join(steps)}\n  ]\n}}\n"
+        ),
+        "",
+    )
 
     def expected(inputs: Mapping[str, Tensor]) -> Tensors:
         return {"y": [[2.0 ** len(members) * value for value in row] for row in inputs["x"]]}

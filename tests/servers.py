@@ -2,10 +2,10 @@
 """Real servers for the tests: Triton through its start wrapper, and MLflow. Standard library only.
 
     with triton_server(folder) as triton:
-        triton.load("network")
-        triton.infer("network", sample.request())
+        triton.load("network") triton.infer("network", sample.request())
 
-Programs come from the environments that `make venvs` makes; TRITON_SERVER_PYTHON and MLFLOW_SERVER_PYTHON name others.
+Programs come from the environments that `make venvs` makes; TRITON_SERVER_PYTHON and
+MLFLOW_SERVER_PYTHON name others.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ ROOT = Path(__file__).resolve().parent.parent
 START_TRITON = ROOT / "roles" / "triton" / "files" / "start_triton.py"
 
 
-# A shell starts what runs in the background with SIGINT ignored, and so would everything that a test starts and interrupts.
+# A shell starts what runs in the background with SIGINT ignored, and so would everything that a
+# test starts and interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -51,9 +52,11 @@ _HELD: list[IO[str]] = []
 
 
 def free_ports(count: int, low: int = 18100, high: int = 20000) -> list[int]:
-    """Ports for this process alone, as long as it lives, outside the range that the kernel hands out to clients.
+    """Ports for this process alone, as long as it lives, outside the range that the kernel hands
+    out to clients.
 
-    Other test processes of this machine look for ports too, and a server may be down for a moment while its port is kept for it: each
+    Other test processes of this machine look for ports too, and a server may be down for a moment
+        while its port is kept for it: each
     port is a locked file.
     """
     folder = Path(tempfile.gettempdir()) / f"mlops-triton-test-ports-{os.getuid()}"
@@ -63,7 +66,8 @@ def free_ports(count: int, low: int = 18100, high: int = 20000) -> list[int]:
     start = os.getpid() * 7 % span
     for step in range(span):
         port = low + (start + step) % span
-        lock = open(folder / str(port), "w", encoding="utf-8")  # noqa: SIM115 - held until the process ends
+        # Held until the process ends.
+        lock = open(folder / str(port), "w", encoding="utf-8")  # noqa: SIM115
         with contextlib.closing(socket.socket()) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -80,11 +84,19 @@ def free_ports(count: int, low: int = 18100, high: int = 20000) -> list[int]:
 
 
 def http(
-    url: str, body: Any = None, *, method: str | None = None, headers: Mapping[str, str] | None = None, timeout: float = 60
+    url: str,
+    body: Any = None,
+    *,
+    method: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = 60,
 ) -> tuple[int, Any]:
     """(status, parsed body) of a request; an error status is an answer, not an exception."""
     data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-    given = {**({"Content-Type": "application/json"} if data is not None else {}), **(headers or {})}
+    given = {
+        **({"Content-Type": "application/json"} if data is not None else {}),
+        **(headers or {}),
+    }
     request = urllib.request.Request(url, data=data, method=method, headers=given)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
@@ -122,7 +134,12 @@ class Process:
     def _spawn(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         with open(self.log, "ab") as log:
             self._child = subprocess.Popen(
-                list(command), stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, env=environment
+                list(command),
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                env=environment,
             )
 
     def _wait_until_healthy(self, url: str, seconds: float) -> None:
@@ -136,7 +153,9 @@ class Process:
                     return
             time.sleep(0.02)
         self.kill()
-        raise ServerError(f"{self.name} did not answer {url} within {seconds} s:\n{self.log_tail()}")
+        raise ServerError(
+            f"{self.name} did not answer {url} within {seconds} s:\n{self.log_tail()}"
+        )
 
     def log_text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
@@ -167,9 +186,13 @@ class Process:
 class Triton(Process):
     name = "triton"
 
-    def __init__(self, folder: Path, python: Path | None = None, settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, folder: Path, python: Path | None = None, settings: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(folder)
-        self.python = Path(python) if python else server_python("TRITON_SERVER_PYTHON", "triton-server")
+        self.python = (
+            Path(python) if python else server_python("TRITON_SERVER_PYTHON", "triton-server")
+        )
         given = dict(settings or {})
         ports = free_ports(3)
         self.settings: dict[str, Any] = {
@@ -219,7 +242,9 @@ class Triton(Process):
             raise ServerError(f"config of {name}: {status} {body}")
         return dict(body)
 
-    def infer(self, name: str, request: Mapping[str, Any], version: int | None = None) -> tuple[int, Any]:
+    def infer(
+        self, name: str, request: Mapping[str, Any], version: int | None = None
+    ) -> tuple[int, Any]:
         place = f"v2/models/{name}" + (f"/versions/{version}" if version else "")
         return self.call(f"{place}/infer", dict(request))
 
@@ -229,7 +254,9 @@ class Triton(Process):
     # -- evidence --
 
     def loads(self, name: str) -> int:
-        """How many times the server has (re-)initialised the model, over all starts that wrote this log."""
+        """How many times the server has (re-)initialised the model, over all starts that wrote this
+        log.
+        """
         return count_loads(self.log_text(), name)
 
     def stub_pids(self, name: str | None = None) -> list[int]:
@@ -244,13 +271,17 @@ class Triton(Process):
 
 
 def count_loads(log: str, name: str) -> int:
-    """Initialisations of a model (one per version), failed ones included, that a log of Triton proves.
+    """Initialisations of a model (one per version), failed ones included, that a log of Triton
+    proves.
 
-    "loading: X" and "successfully loaded 'X'" are no proof: both are logged when a load changes nothing. Only instances
-    that the server made say so, and the first of a model is called X_0, or X_0_0 when the configuration has an
-    instance_group (which must not have a name of its own here). An instance added in place, X_0_1, is no load.
+    "loading: X" and "successfully loaded 'X'" are no proof: both are logged when a load changes
+    nothing. Only instances that the server made say so, and the first of a model is called X_0, or
+    X_0_0 when the configuration has an instance_group (which must not have a name of its own here).
+    An instance added in place, X_0_1, is no load.
     """
-    return len(re.findall(rf"TRITONBACKEND_ModelInstanceInitialize: {re.escape(name)}_0(?:_0)? \(", log))
+    return len(
+        re.findall(rf"TRITONBACKEND_ModelInstanceInitialize: {re.escape(name)}_0(?:_0)? \(", log)
+    )
 
 
 def _command_line(pid: int) -> list[str]:
@@ -262,7 +293,9 @@ def _command_line(pid: int) -> list[str]:
 
 
 def _stub_model(words: Sequence[str], repository: Path) -> str:
-    """The stub's first argument is the model's file in the repository: <repository>/<name>/<version>/<file>."""
+    """The stub's first argument is the model's file in the repository:
+    <repository>/<name>/<version>/<file>.
+    """
     with contextlib.suppress(ValueError, IndexError):
         return Path(words[1]).relative_to(repository).parts[0]
     return ""
@@ -315,7 +348,9 @@ class MLflow(Process):
 
     def __init__(self, folder: Path, python: Path | None = None, port: int | None = None) -> None:
         super().__init__(folder)
-        self.python = Path(python) if python else server_python("MLFLOW_SERVER_PYTHON", "mlflow-server")
+        self.python = (
+            Path(python) if python else server_python("MLFLOW_SERVER_PYTHON", "mlflow-server")
+        )
         self.port = port or free_ports(1)[0]
         self.url = f"http://127.0.0.1:{self.port}"
         self.artifacts = self.folder / "artifacts"
@@ -323,21 +358,34 @@ class MLflow(Process):
         self.environment: dict[str, str] = {}
 
     def start(self, seconds: float = 120) -> MLflow:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")
+        }
         # The job runner costs 15 processes and 1.6 GB.
         environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
         environment["PATH"] = f"{self.python.parent}:{environment.get('PATH', os.defpath)}"
         environment.update(self.environment)
         self._spawn(
             [
-                str(self.python), "-m", "mlflow", "server",
-                "--host", "127.0.0.1", "--port", str(self.port), "-w", "1",
-                "--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}",
-                "--serve-artifacts", "--artifacts-destination", str(self.artifacts),
+                str(self.python),
+                "-m",
+                "mlflow",
+                "server",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(self.port),
+                "-w",
+                "1",
+                "--backend-store-uri",
+                f"sqlite:///{self.folder / 'mlflow.db'}",
+                "--serve-artifacts",
+                "--artifacts-destination",
+                str(self.artifacts),
                 *self.extra_args,
             ],
             environment,
-        )  # fmt: skip
+        )
         self._wait_until_healthy(f"{self.url}/health", seconds)
         return self
 
@@ -368,8 +416,11 @@ class S3(Process):
     """moto's server as an S3 store on loopback, all in memory; it checks no signatures."""
 
     name = "s3"
-    environment: ClassVar[dict[str, str]] = {"AWS_ACCESS_KEY_ID": "AKIATESTKEY", "AWS_SECRET_ACCESS_KEY": "test-secret-access-key",
-                                             "AWS_DEFAULT_REGION": "us-east-1"}
+    environment: ClassVar[dict[str, str]] = {
+        "AWS_ACCESS_KEY_ID": "AKIATESTKEY",
+        "AWS_SECRET_ACCESS_KEY": "test-secret-access-key",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
 
     def __init__(self, folder: Path, port: int | None = None) -> None:
         super().__init__(folder)
@@ -378,16 +429,23 @@ class S3(Process):
 
     def start(self, seconds: float = 60) -> S3:
         program = Path(sys.executable).with_name("moto_server")
-        self._spawn([str(program), "-H", "127.0.0.1", "-p", str(self.port)], {**os.environ, **self.environment})
+        self._spawn(
+            [str(program), "-H", "127.0.0.1", "-p", str(self.port)],
+            {**os.environ, **self.environment},
+        )
         self._wait_until_healthy(f"{self.endpoint}/moto-api/", seconds)
         return self
 
     def client(self) -> Any:
         import boto3
 
-        return boto3.client("s3", endpoint_url=self.endpoint, region_name="us-east-1",
-                            aws_access_key_id=self.environment["AWS_ACCESS_KEY_ID"],
-                            aws_secret_access_key=self.environment["AWS_SECRET_ACCESS_KEY"])
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id=self.environment["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.environment["AWS_SECRET_ACCESS_KEY"],
+        )
 
 
 @contextlib.contextmanager

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains small models as their frameworks do and logs or saves them; runs in the environment `frameworks`.
+"""Trains small models as their frameworks do and logs or saves them; runs in the environment
+`frameworks`.
 
     python tests/train.py FOLDER TRACKING_URI
 
-Writes FOLDER/index.json: for each case two versions, with where the model is, an input and what the framework itself predicts.
+Writes FOLDER/index.json: for each case two versions, with where the model is, an input and what the
+framework itself predicts.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ class Case:
         self.value = numpy.exp(self.x[:, 0]) * version
         self.rows = random.normal(size=(7, FEATURES)).astype(numpy.float32)
 
-    def logged(self, log: Callable[..., Any], model: Any, expected: Any, **more: Any) -> dict[str, Any]:
+    def logged(
+        self, log: Callable[..., Any], model: Any, expected: Any, **more: Any
+    ) -> dict[str, Any]:
         made = log(model, name="model", registered_model_name=self.name, **more)
         return self._entry({"version": int(made.registered_model_version)}, expected)
 
@@ -62,13 +66,19 @@ class Case:
 
 
 def both(probability: Any) -> Any:
-    """FIL answers with one column for each class, XGBoost and LightGBM with the second one alone."""
+    """FIL answers with one column for each class, XGBoost and LightGBM with the second one
+    alone.
+    """
     return numpy.stack([1 - probability, probability], axis=1)
 
 
 def xgboost_booster(case: Case) -> dict[str, Any]:
-    booster = xgboost.train({"objective": "binary:logistic", "max_depth": 3}, xgboost.DMatrix(case.x, case.binary), 8)
-    return case.logged(mlflow.xgboost.log_model, booster, both(booster.predict(xgboost.DMatrix(case.rows))))
+    booster = xgboost.train(
+        {"objective": "binary:logistic", "max_depth": 3}, xgboost.DMatrix(case.x, case.binary), 8
+    )
+    return case.logged(
+        mlflow.xgboost.log_model, booster, both(booster.predict(xgboost.DMatrix(case.rows)))
+    )
 
 
 def xgboost_classes(case: Case) -> dict[str, Any]:
@@ -91,41 +101,80 @@ def xgboost_ubj(case: Case) -> dict[str, Any]:
 
 
 def lightgbm_booster(case: Case) -> dict[str, Any]:
-    booster = lightgbm.train({"objective": "multiclass", "num_class": 3, "verbose": -1}, lightgbm.Dataset(case.x, case.classes), 5)
+    booster = lightgbm.train(
+        {"objective": "multiclass", "num_class": 3, "verbose": -1},
+        lightgbm.Dataset(case.x, case.classes),
+        5,
+    )
     return case.logged(mlflow.lightgbm.log_model, booster, booster.predict(case.rows))
 
 
 def lightgbm_skops(case: Case) -> dict[str, Any]:
     model = lightgbm.LGBMClassifier(n_estimators=5, verbose=-1).fit(case.x, case.binary)
-    trusted = ["collections.OrderedDict", "lightgbm.basic.Booster", "lightgbm.sklearn.LGBMClassifier"]
-    return case.logged(mlflow.lightgbm.log_model, model, model.predict_proba(case.rows), skops_trusted_types=trusted)
+    trusted = [
+        "collections.OrderedDict",
+        "lightgbm.basic.Booster",
+        "lightgbm.sklearn.LGBMClassifier",
+    ]
+    return case.logged(
+        mlflow.lightgbm.log_model,
+        model,
+        model.predict_proba(case.rows),
+        skops_trusted_types=trusted,
+    )
 
 
 def lightgbm_pickle(case: Case) -> dict[str, Any]:
     model = lightgbm.LGBMRegressor(n_estimators=5, verbose=-1).fit(case.x, case.value)
-    return case.logged(mlflow.lightgbm.log_model, model, model.predict(case.rows), serialization_format="cloudpickle")
+    return case.logged(
+        mlflow.lightgbm.log_model,
+        model,
+        model.predict(case.rows),
+        serialization_format="cloudpickle",
+    )
 
 
 def lightgbm_text(case: Case) -> dict[str, Any]:
-    booster = lightgbm.train({"objective": "regression", "verbose": -1}, lightgbm.Dataset(case.x, case.value), 5)
+    booster = lightgbm.train(
+        {"objective": "regression", "verbose": -1}, lightgbm.Dataset(case.x, case.value), 5
+    )
     booster.save_model(case.folder / "trees.txt")
     return case.saved("trees.txt", booster.predict(case.rows))
 
 
 def sklearn_forest(case: Case) -> dict[str, Any]:
     model = ensemble.RandomForestClassifier(12, random_state=1).fit(case.x, case.classes)
-    return case.logged(mlflow.sklearn.log_model, model, model.predict_proba(case.rows), serialization_format="skops",
-                       skops_trusted_types=[TREES])
+    return case.logged(
+        mlflow.sklearn.log_model,
+        model,
+        model.predict_proba(case.rows),
+        serialization_format="skops",
+        skops_trusted_types=[TREES],
+    )
 
 
 def sklearn_pickle(case: Case) -> dict[str, Any]:
-    model = ensemble.GradientBoostingRegressor(n_estimators=8, random_state=1).fit(case.x, case.value)
-    return case.logged(mlflow.sklearn.log_model, model, model.predict(case.rows), serialization_format="cloudpickle")
+    model = ensemble.GradientBoostingRegressor(n_estimators=8, random_state=1).fit(
+        case.x, case.value
+    )
+    return case.logged(
+        mlflow.sklearn.log_model,
+        model,
+        model.predict(case.rows),
+        serialization_format="cloudpickle",
+    )
 
 
 def sklearn_histogram(case: Case) -> dict[str, Any]:
-    model = ensemble.HistGradientBoostingClassifier(max_iter=6, random_state=1).fit(case.x, case.binary)
-    return case.logged(mlflow.sklearn.log_model, model, model.predict_proba(case.rows), serialization_format="cloudpickle")
+    model = ensemble.HistGradientBoostingClassifier(max_iter=6, random_state=1).fit(
+        case.x, case.binary
+    )
+    return case.logged(
+        mlflow.sklearn.log_model,
+        model,
+        model.predict_proba(case.rows),
+        serialization_format="cloudpickle",
+    )
 
 
 def treelite_file(case: Case) -> dict[str, Any]:
@@ -152,24 +201,49 @@ def onnx_file(case: Case) -> dict[str, Any]:
 
 def python_file(case: Case) -> dict[str, Any]:
     (case.folder / "model.py").write_text(
-        "import numpy as np\nimport triton_python_backend_utils as pb_utils\n\n\nclass TritonPythonModel:\n"
-        "    def execute(self, requests):\n        answers = []\n        for request in requests:\n"
-        "            x = pb_utils.get_input_tensor_by_name(request, 'input__0').as_numpy()\n"
-        f"            y = (x.sum(axis=1, keepdims=True) * {case.version}).astype(np.float32)\n"
-        "            answers.append(pb_utils.InferenceResponse([pb_utils.Tensor('output__0', y)]))\n        return answers\n")
-    tensors = {"input": [{"name": "input__0", "data_type": "TYPE_FP32", "dims": [FEATURES]}],
-               "output": [{"name": "output__0", "data_type": "TYPE_FP32", "dims": [1]}]}
-    return case.saved("model.py", case.rows.sum(axis=1) * case.version, config={"max_batch_size": 16, **tensors})
+        "import numpy as np\nimport triton_python_backend_utils as pb_utils\n\n\nclass"
+        " TritonPythonModel:\n    def execute(self, requests):\n        answers = []\n        for"
+        " request in requests:\n            x = pb_utils.get_input_tensor_by_name(request,"
+        " 'input__0').as_numpy()\n            y = (x.sum(axis=1, keepdims=True) *"
+        f" {case.version}).astype(np.float32)\n           "
+        " answers.append(pb_utils.InferenceResponse([pb_utils.Tensor('output__0', y)]))\n       "
+        " return answers\n"
+    )
+    tensors = {
+        "input": [{"name": "input__0", "data_type": "TYPE_FP32", "dims": [FEATURES]}],
+        "output": [{"name": "output__0", "data_type": "TYPE_FP32", "dims": [1]}],
+    }
+    return case.saved(
+        "model.py", case.rows.sum(axis=1) * case.version, config={"max_batch_size": 16, **tensors}
+    )
 
 
-CASES = (xgboost_booster, xgboost_classes, xgboost_json, xgboost_ubj, lightgbm_booster, lightgbm_skops, lightgbm_pickle, lightgbm_text,
-         sklearn_forest, sklearn_pickle, sklearn_histogram, treelite_file, onnx_logged, onnx_file, python_file)
+CASES = (
+    xgboost_booster,
+    xgboost_classes,
+    xgboost_json,
+    xgboost_ubj,
+    lightgbm_booster,
+    lightgbm_skops,
+    lightgbm_pickle,
+    lightgbm_text,
+    sklearn_forest,
+    sklearn_pickle,
+    sklearn_histogram,
+    treelite_file,
+    onnx_logged,
+    onnx_file,
+    python_file,
+)
 
 
 def main() -> None:
     folder, uri = Path(sys.argv[1]), sys.argv[2]
     mlflow.set_tracking_uri(uri)
-    index = {make.__name__: [make(Case(folder, make.__name__, version)) for version in (1, 2)] for make in CASES}
+    index = {
+        make.__name__: [make(Case(folder, make.__name__, version)) for version in (1, 2)]
+        for make in CASES
+    }
     (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
 
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Galaxy tarball and the wheel in ``dist/``, both from a clean copy so that nothing private gets in."""
+"""The Galaxy tarball and the wheel in ``dist/``, both from a clean copy so that nothing private
+gets in.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,13 @@ def main() -> int:
     programs = Path(sys.executable).parent
     with tempfile.TemporaryDirectory(prefix="mlops-triton-") as base:
         target = copy_collection(Path(base))
-        galaxy = [str(programs / "ansible-galaxy"), "collection", "build", "--output-path", str(dist)]
+        galaxy = [
+            str(programs / "ansible-galaxy"),
+            "collection",
+            "build",
+            "--output-path",
+            str(dist),
+        ]
         wheel = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(dist)]
         for command in (galaxy, wheel):
             subprocess.run(command, cwd=target, check=True, stdin=subprocess.DEVNULL)

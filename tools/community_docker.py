@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Puts community.docker into ``.cache/collections`` from PyPI's ``ansible`` package, for checks that cannot reach Galaxy.
+"""Puts community.docker into ``.cache/collections`` from PyPI's ``ansible`` package, for checks
+that cannot reach Galaxy.
 
 Users get it from Galaxy: ``ansible-galaxy collection install -r requirements.yml``.
 """
@@ -31,14 +32,27 @@ def is_needed() -> bool:
 
 def fetch(version: str) -> None:
     with tempfile.TemporaryDirectory(prefix="mlops-triton-") as scratch:
-        pip = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--only-binary=:all:", "--dest", scratch, f"ansible=={version}"]
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "-qq",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--dest",
+            scratch,
+            f"ansible=={version}",
+        ]
         subprocess.run(pip, check=True, stdin=subprocess.DEVNULL)
         (wheel,) = Path(scratch).glob("*.whl")
         prefixes = tuple(f"ansible_collections/{name}/" for name in WANTED)
         staging = TARGET.parent / "staging"
         shutil.rmtree(staging, ignore_errors=True)
         with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(staging, [name for name in archive.namelist() if name.startswith(prefixes)])
+            archive.extractall(
+                staging, [name for name in archive.namelist() if name.startswith(prefixes)]
+            )
     shutil.rmtree(TARGET, ignore_errors=True)
     # Last, so that an interrupted download is never taken for a collection.
     (staging / "ansible_collections").rename(TARGET)
@@ -46,7 +60,9 @@ def fetch(version: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--if-needed", action="store_true", help="only when a role, playbook or scenario names it")
+    parser.add_argument(
+        "--if-needed", action="store_true", help="only when a role, playbook or scenario names it"
+    )
     if parser.parse_args().if_needed and not is_needed():
         return 0
     version = PACKAGE[".".join(installed_version("ansible-core").split(".")[:2])]

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The test bed of Molecule: a Docker Engine, images made here of Debian packages and wheels, and nothing of it left behind.
+"""The test bed of Molecule: a Docker Engine, images made here of Debian packages and wheels, and
+nothing of it left behind.
 
     python tools/docker_bed.py run [--keep] -- COMMAND …   up, the command, down (--keep: no down)
-    python tools/docker_bed.py engine                      a Docker Engine, started here when none answers
-    python tools/docker_bed.py up                          engine, images and wheels
-    python tools/docker_bed.py down                        what this checkout made; also the engine, if it was started here
-    python tools/docker_bed.py clean                       down, and the images
+    python tools/docker_bed.py engine                      a Docker Engine, started here when none
+    answers python tools/docker_bed.py up                          engine, images and wheels python
+    tools/docker_bed.py down                        what this checkout made; also the engine, if it
+    was started here python tools/docker_bed.py clean                       down, and the images
 
-The command gets BED_ID (in the names and the label of everything it makes), BED_HOST_IMAGE, BED_TRITON_IMAGE and BED_WHEELS, a folder of
-wheels that hosts mount on /wheels and from which their pip installs without an index. Wheels come from the index that pip of this
-machine uses: its settings, and the CA bundle, reach the one container that fetches them through its environment and read-only mounts.
+The command gets BED_ID (in the names and the label of everything it makes), BED_HOST_IMAGE,
+BED_TRITON_IMAGE and BED_WHEELS, a folder of wheels that hosts mount on /wheels and from which their
+pip installs without an index. Wheels come from the index that pip of this
+machine uses: its settings, and the CA bundle, reach the one container that fetches them through its
+    environment and read-only mounts.
 """
 
 from __future__ import annotations
@@ -44,14 +47,26 @@ PACKAGES = (
     "haproxy,postgresql,python3-psycopg2"
 )
 TRITON_CHANGES = (
-    "ENTRYPOINT [\"/opt/nvidia/nvidia_entrypoint.sh\"]",
+    'ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh"]',
     "CMD []",
     "WORKDIR /opt/tritonserver",
-    "ENV PATH=/opt/tritonserver/python/bin:/opt/tritonserver/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    (
+        "ENV PATH=/opt/tritonserver/python/bin:/opt/tritonserver/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # noqa: E501
+    ),
     "ENV LD_LIBRARY_PATH=/opt/tritonserver/lib",
 )
-PIP_VARIABLES = ("PIP_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE",
-                 "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")  # fmt: skip
+PIP_VARIABLES = (
+    "PIP_",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+)
 ENGINE_SECONDS = 60
 
 
@@ -65,9 +80,17 @@ def bed_id() -> str:
 
 
 def docker(*arguments: str, check: bool = True) -> str:
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        ["docker", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
     if check and done.returncode != 0:
-        raise BedError(f"docker {' '.join(arguments[:2])} failed: {done.stderr.strip() or done.stdout.strip()}")
+        raise BedError(
+            f"docker {' '.join(arguments[:2])} failed: {done.stderr.strip() or done.stdout.strip()}"
+        )
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
@@ -79,37 +102,63 @@ def text_of(*paths: Path) -> list[str]:
     return [path.read_text(encoding="utf-8") for path in paths]
 
 
-# ---- engine -------------------------------------------------------------------------------------------------------------
+# ---- engine --------------------------------------------------------------------------------------
 
 
 def engine_answers() -> bool:
-    return shutil.which("docker") is not None and bool(docker("version", "--format", "{{.Server.Version}}", check=False))
+    return shutil.which("docker") is not None and bool(
+        docker("version", "--format", "{{.Server.Version}}", check=False)
+    )
 
 
 def install(*packages: str) -> None:
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise BedError(f"This needs the packages {', '.join(packages)}: install them, or run it as root on Debian or Ubuntu.")
+        raise BedError(
+            f"This needs the packages {', '.join(packages)}: install them, or run it as root on"
+            " Debian or Ubuntu."
+        )
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update", "-qq"], ["install", "-qq", "-y", "--no-install-recommends", *packages]):
-        subprocess.run(["apt-get", *command], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment)
+    for command in (
+        ["update", "-qq"],
+        ["install", "-qq", "-y", "--no-install-recommends", *packages],
+    ):
+        subprocess.run(
+            ["apt-get", *command],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env=environment,
+        )
 
 
 def start_engine() -> None:
     """As root only: everybody else needs an engine that already runs."""
     if os.geteuid() != 0:
-        raise BedError("No Docker Engine answers: start one that this user may use, or run this as root, which starts one itself.")
+        raise BedError(
+            "No Docker Engine answers: start one that this user may use, or run this as root, which"
+            " starts one itself."
+        )
     if shutil.which("dockerd") is None or shutil.which("iptables") is None:
         install("docker.io", "iptables")
     CACHE.mkdir(parents=True, exist_ok=True)
     log = CACHE / "dockerd.log"
     with log.open("wb") as stream:
-        process = subprocess.Popen(["dockerd"], stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True)
+        process = subprocess.Popen(
+            ["dockerd"],
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
     (CACHE / "dockerd.pid").write_text(str(process.pid))
     end = time.monotonic() + ENGINE_SECONDS
     while not engine_answers():
         if process.poll() is not None or time.monotonic() > end:
             lines = log.read_text(errors="replace").splitlines()
-            raise BedError(f"A Docker Engine does not start here; {log} ends with: {lines[-1] if lines else 'nothing'}")
+            raise BedError(
+                f"A Docker Engine does not start here; {log} ends with:"
+                f" {lines[-1] if lines else 'nothing'}"
+            )
         time.sleep(0.5)
 
 
@@ -131,11 +180,21 @@ def stop_engine() -> None:
             time.sleep(0.2)
 
 
-# ---- images and wheels --------------------------------------------------------------------------------------------------
+# ---- images and wheels ---------------------------------------------------------------------------
 
 
 def has_image(name: str, wanted: str) -> bool:
-    return docker("image", "inspect", "--format", f'{{{{index .Config.Labels "{LABEL}.image"}}}}', name, check=False) == wanted
+    return (
+        docker(
+            "image",
+            "inspect",
+            "--format",
+            f'{{{{index .Config.Labels "{LABEL}.image"}}}}',
+            name,
+            check=False,
+        )
+        == wanted
+    )
 
 
 def host_digest() -> str:
@@ -155,36 +214,72 @@ def make_host_image() -> None:
         hook = f'--customize-hook=sh {shlex.quote(str(FILES / "host_image.sh"))} "$1"'
         log = CACHE / "mmdebstrap.log"
         with log.open("wb") as stream:
-            command = ["mmdebstrap", "--variant=minbase", f"--include={PACKAGES}", hook, SUITE, str(new)]
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, check=False)
+            command = [
+                "mmdebstrap",
+                "--variant=minbase",
+                f"--include={PACKAGES}",
+                hook,
+                SUITE,
+                str(new),
+            ]
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, check=False
+            )
         if done.returncode != 0:
             raise BedError(f"mmdebstrap failed; {log} says why.")
         new.rename(archive)
-    changes = ('CMD ["/lib/systemd/systemd"]', "ENV container=docker", f"LABEL {LABEL}.image={wanted}")
-    docker("import", *(word for change in changes for word in ("--change", change)), str(archive), HOST_IMAGE)
+    changes = (
+        'CMD ["/lib/systemd/systemd"]',
+        "ENV container=docker",
+        f"LABEL {LABEL}.image={wanted}",
+    )
+    docker(
+        "import",
+        *(word for change in changes for word in ("--change", change)),
+        str(archive),
+        HOST_IMAGE,
+    )
 
 
 def wheel_sets() -> dict[str, list[str]]:
-    """Arguments of one call of pip each, apart because they need not fit together; by a digest of what they ask for."""
-    sets = {digest(SUITE, *text_of(path)): ["-r", f"/triton/{path.name}"] for path in sorted(ROLE.glob("requirements-*.txt"))}
+    """Arguments of one call of pip each, apart because they need not fit together; by a digest of
+    what they ask for.
+    """
+    sets = {
+        digest(SUITE, *text_of(path)): ["-r", f"/triton/{path.name}"]
+        for path in sorted(ROLE.glob("requirements-*.txt"))
+    }
     lines = (FILES / "wheels.txt").read_text(encoding="utf-8").splitlines()
-    return {**sets, **{digest(SUITE, line): line.split() for line in lines if line and not line.startswith("#")}}
+    return {
+        **sets,
+        **{
+            digest(SUITE, line): line.split() for line in lines if line and not line.startswith("#")
+        },
+    }
 
 
 def pip_settings() -> dict[str, str]:
     """What tells pip of this machine where its index is, as environment variables."""
     settings = {}
-    listing = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False).stdout
+    listing = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
+    ).stdout
     for line in listing.splitlines():
         key, sign, value = line.partition("=")
         if sign and key.startswith(("global.", "install.", "download.")):
-            settings["PIP_" + key.partition(".")[2].upper().replace("-", "_")] = value.strip("'\"").replace("\\n", " ")
-    settings.update({key: value for key, value in os.environ.items() if key.startswith(PIP_VARIABLES)})
+            settings["PIP_" + key.partition(".")[2].upper().replace("-", "_")] = value.strip(
+                "'\""
+            ).replace("\\n", " ")
+    settings.update(
+        {key: value for key, value in os.environ.items() if key.startswith(PIP_VARIABLES)}
+    )
     return settings
 
 
 def pip_arguments() -> list[str]:
-    """Options of ``docker run``: the settings, and read-only mounts of the files and folders that they name."""
+    """Options of ``docker run``: the settings, and read-only mounts of the files and folders that
+    they name.
+    """
     settings = pip_settings()
     paths = {word.removeprefix("file://") for value in settings.values() for word in value.split()}
     mounts = []
@@ -192,7 +287,9 @@ def pip_arguments() -> list[str]:
         if not path.startswith("/"):
             continue
         # An index folder has its files beside it.
-        real = Path(path).parent if Path(path).is_dir() and Path(path).name == "simple" else Path(path)
+        real = (
+            Path(path).parent if Path(path).is_dir() and Path(path).name == "simple" else Path(path)
+        )
         if real.exists():
             mounts += ["--volume", f"{real}:{real}:ro"]
     # Names alone, so that values which hold a password are not in the process list.
@@ -201,38 +298,70 @@ def pip_arguments() -> list[str]:
 
 def fetch_wheels() -> None:
     WHEELS.mkdir(parents=True, exist_ok=True)
-    missing = {key: words for key, words in wheel_sets().items() if not (WHEELS / f".{key}").is_file()}
+    missing = {
+        key: words for key, words in wheel_sets().items() if not (WHEELS / f".{key}").is_file()
+    }
     if not missing:
         return
     print("bed: wheels for the hosts", flush=True)
-    pip = "/tmp/v/bin/python -m pip wheel -qq --no-input --disable-pip-version-check --wheel-dir /wheels"
+    pip = (
+        "/tmp/v/bin/python -m pip wheel -qq --no-input --disable-pip-version-check --wheel-dir"
+        " /wheels"
+    )
     calls = (f"{pip} {shlex.join(words)} && touch /wheels/.{key}" for key, words in missing.items())
     command = [
-        "docker", "run", "--rm", "--network=host", f"--label={LABEL}={bed_id()}", f"--user={os.getuid()}:{os.getgid()}", "--env=HOME=/tmp",
-        "--env=PIP_CONFIG_FILE=/dev/null", *pip_arguments(), f"--volume={WHEELS}:/wheels", f"--volume={ROLE}:/triton:ro", HOST_IMAGE,
-        "sh", "-c", " && ".join(["python3 -m venv /tmp/v", *calls]),
-    ]  # fmt: skip
-    done = subprocess.run(command, env={**os.environ, **pip_settings()}, stdin=subprocess.DEVNULL, check=False)
+        "docker",
+        "run",
+        "--rm",
+        "--network=host",
+        f"--label={LABEL}={bed_id()}",
+        f"--user={os.getuid()}:{os.getgid()}",
+        "--env=HOME=/tmp",
+        "--env=PIP_CONFIG_FILE=/dev/null",
+        *pip_arguments(),
+        f"--volume={WHEELS}:/wheels",
+        f"--volume={ROLE}:/triton:ro",
+        HOST_IMAGE,
+        "sh",
+        "-c",
+        " && ".join(["python3 -m venv /tmp/v", *calls]),
+    ]
+    done = subprocess.run(
+        command, env={**os.environ, **pip_settings()}, stdin=subprocess.DEVNULL, check=False
+    )
     if done.returncode != 0:
         raise BedError("The wheels for the hosts could not be fetched; what pip said is above.")
 
 
 def make_triton_image() -> None:
-    sources = sorted([*ROLE.glob("backends/*/*.py"), ROLE / "requirements-server.txt", FILES / "triton_image.sh"])
+    sources = sorted(
+        [*ROLE.glob("backends/*/*.py"), ROLE / "requirements-server.txt", FILES / "triton_image.sh"]
+    )
     wanted = digest(host_digest(), TRITON_CHANGES, *text_of(*sources))
     if has_image(TRITON_IMAGE, wanted):
         return
     print("bed: Triton in a container", flush=True)
     name = f"bed-{bed_id()}-image"
     docker("rm", "--force", name, check=False)
-    docker("run", f"--name={name}", f"--label={LABEL}={bed_id()}", f"--volume={WHEELS}:/wheels:ro", f"--volume={ROLE}:/triton:ro",
-           f"--volume={FILES}:/bed:ro", HOST_IMAGE, "sh", "/bed/triton_image.sh")  # fmt: skip
+    docker(
+        "run",
+        f"--name={name}",
+        f"--label={LABEL}={bed_id()}",
+        f"--volume={WHEELS}:/wheels:ro",
+        f"--volume={ROLE}:/triton:ro",
+        f"--volume={FILES}:/bed:ro",
+        HOST_IMAGE,
+        "sh",
+        "/bed/triton_image.sh",
+    )
     changes = (*TRITON_CHANGES, f"LABEL {LABEL}.image={wanted} {LABEL}=")
-    docker("commit", *(word for change in changes for word in ("--change", change)), name, TRITON_IMAGE)
+    docker(
+        "commit", *(word for change in changes for word in ("--change", change)), name, TRITON_IMAGE
+    )
     docker("rm", "--force", name)
 
 
-# ---- commands -----------------------------------------------------------------------------------------------------------
+# ---- commands ------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -291,7 +420,12 @@ COMMANDS = {"engine": engine, "up": up, "down": down, "clean": clean}
 def run(command: list[str], keep: bool) -> int:
     try:
         up()
-        told = {"BED_ID": bed_id(), "BED_HOST_IMAGE": HOST_IMAGE, "BED_TRITON_IMAGE": TRITON_IMAGE, "BED_WHEELS": str(WHEELS)}
+        told = {
+            "BED_ID": bed_id(),
+            "BED_HOST_IMAGE": HOST_IMAGE,
+            "BED_TRITON_IMAGE": TRITON_IMAGE,
+            "BED_WHEELS": str(WHEELS),
+        }
         return subprocess.run(command, env={**os.environ, **told}, check=False).returncode
     finally:
         if not keep:

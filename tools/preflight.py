@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Says what this machine lacks for the quickstart and the tests, one sentence each; silent when it lacks nothing.
+"""Says what this machine lacks for the quickstart and the tests, one sentence each; silent when it
+lacks nothing.
 
 It must parse on old Pythons, which is what it reports.
 """
@@ -34,7 +35,13 @@ def other_python():
         name = "python3.{}".format(minor)
         path = shutil.which(name)
         # A version manager's shim may stand for an interpreter which is not there.
-        if path and subprocess.call([path, "-c", ""], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0:
+        if (
+            path
+            and subprocess.call(
+                [path, "-c", ""], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            == 0
+        ):
             return name
     return None
 
@@ -44,8 +51,9 @@ def advice():
     if name:
         return "this machine has {0}, so add PYTHON={0} to the make command".format(name)
     return (
-        "install one (Debian 12: apt-get install python3.11-venv libpython3.11, Ubuntu 24.04: apt-get install python3.12-venv "
-        "libpython3.12), and add PYTHON=python3.11, or the like, to the make command"
+        "install one (Debian 12: apt-get install python3.11-venv libpython3.11, Ubuntu 24.04:"
+        " apt-get install python3.12-venv libpython3.12), and add PYTHON=python3.11, or the like,"
+        " to the make command"
     )
 
 

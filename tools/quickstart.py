@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the registry to a real Triton on this machine: MLflow, Triton and three models, each answering an inference.
+"""From the registry to a real Triton on this machine: MLflow, Triton and three models, each
+answering an inference.
 
     python tools/quickstart.py up | down | clean
 
-Everything lies in .quickstart/ (or QUICKSTART_HOME) and .venv/ of the checkout. Ports: MLFLOW_PORT, TRITON_HTTP_PORT,
-TRITON_GRPC_PORT and TRITON_METRICS_PORT.
+Everything lies in .quickstart/ (or QUICKSTART_HOME) and .venv/ of the checkout. Ports: MLFLOW_PORT,
+TRITON_HTTP_PORT, TRITON_GRPC_PORT and TRITON_METRICS_PORT.
 """
 
 from __future__ import annotations
@@ -39,10 +40,25 @@ host = preflight.load_host()
 HOME = Path(os.environ.get("QUICKSTART_HOME") or ROOT / ".quickstart").absolute()
 VENVS = ROOT / ".venv"
 CONTROL = VENVS / "control/bin"
-MADE_BY_MAKE = (".venv", ".dev", ".cache", ".ansible", ".pytest_cache", ".ruff_cache", ".mypy_cache",
-                "build", "dist", "tests/output")  # fmt: skip
+MADE_BY_MAKE = (
+    ".venv",
+    ".dev",
+    ".cache",
+    ".ansible",
+    ".pytest_cache",
+    ".ruff_cache",
+    ".mypy_cache",
+    "build",
+    "dist",
+    "tests/output",
+)
 LOOPBACK = "127.0.0.1"
-PORTS = {"MLFLOW_PORT": 5000, "TRITON_HTTP_PORT": 8000, "TRITON_GRPC_PORT": 8001, "TRITON_METRICS_PORT": 8002}
+PORTS = {
+    "MLFLOW_PORT": 5000,
+    "TRITON_HTTP_PORT": 8000,
+    "TRITON_GRPC_PORT": 8001,
+    "TRITON_METRICS_PORT": 8002,
+}
 # Carried by what `up` itself starts, so that a later command finds it when `up` was killed.
 STEPS_SERVICE = f"{HOME}:steps"
 STOP_SECONDS = 60
@@ -68,7 +84,7 @@ class Served:
     digest: str
 
 
-# ---- what is asked for ----------------------------------------------------------------------------------------------
+# ---- what is asked for ---------------------------------------------------------------------------
 
 
 def wanted_ports(environment: Mapping[str, str]) -> dict[str, int]:
@@ -95,7 +111,9 @@ def check_ports(ports: Mapping[str, int]) -> None:
 
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The user's environment without what would change the servers, Ansible or Python behind our back."""
+    """The user's environment without what would change the servers, Ansible or Python behind our
+    back.
+    """
     unwanted = ("ANSIBLE_", "MLFLOW_", "TRITON_", "PYTHON", "MLOPS_TRITON_")
     clean = {key: value for key, value in environment.items() if not key.startswith(unwanted)}
     for name in ("no_proxy", "NO_PROXY"):
@@ -114,21 +132,24 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-# ---- files for Ansible ----------------------------------------------------------------------------------------------
+# ---- files for Ansible ---------------------------------------------------------------------------
 
 
 def base() -> Path:
     """Folder of the servers: HOME, or one in /tmp when HOME's path does not suit them.
 
-    It may be too long for a socket, or hold what Triton's Python backend cannot start from. A link does not help, because
-    libraries resolve it.
+    It may be too long for a socket, or hold what Triton's Python backend cannot start from. A link
+    does not help, because libraries resolve it.
     """
     too_long = len(os.fsencode(HOME / "mlflow/supervisor.sock")) > host.SOCKET_PATH_LIMIT
     return elsewhere() if too_long or not host.is_plain(str(HOME)) else HOME
 
 
 def elsewhere() -> Path:
-    return Path("/tmp") / f"mlops-triton-{os.getuid()}-{hashlib.sha256(os.fsencode(HOME)).hexdigest()[:12]}"
+    return (
+        Path("/tmp")
+        / f"mlops-triton-{os.getuid()}-{hashlib.sha256(os.fsencode(HOME)).hexdigest()[:12]}"
+    )
 
 
 def make_base() -> None:
@@ -137,7 +158,10 @@ def make_base() -> None:
     folder = elsewhere()
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        raise QuickstartError(f"{folder} belongs to somebody else: remove it, or move the checkout to a short and plain path.")
+        raise QuickstartError(
+            f"{folder} belongs to somebody else: remove it, or move the checkout to a short and"
+            " plain path."
+        )
     (HOME / "servers").unlink(missing_ok=True)
     (HOME / "servers").symlink_to(folder, target_is_directory=True)
 
@@ -150,7 +174,12 @@ def inventory(ports: Mapping[str, int], samples: Sequence[sample_models.Sample])
         "ansible_remote_tmp": str(HOME / "ansible/tmp"),
         "mlflow_tracking_uri": f"http://{LOOPBACK}:{ports['MLFLOW_PORT']}",
         "mlflow_models": [
-            {"name": sample.name, "path": str(sample.folder), "aliases": ["champion"], "description": f"Quickstart: {sample.name}"}
+            {
+                "name": sample.name,
+                "path": str(sample.folder),
+                "aliases": ["champion"],
+                "description": f"Quickstart: {sample.name}",
+            }
             for sample in samples
         ],
     }
@@ -177,7 +206,10 @@ def inventory(ports: Mapping[str, int], samples: Sequence[sample_models.Sample])
         "triton_http_port": ports["TRITON_HTTP_PORT"],
         "triton_grpc_port": ports["TRITON_GRPC_PORT"],
         "triton_metrics_port": ports["TRITON_METRICS_PORT"],
-        "triton_models": [{"name": sample.name, "model_uri": f"models:/{sample.name}@champion"} for sample in samples],
+        "triton_models": [
+            {"name": sample.name, "model_uri": f"models:/{sample.name}@champion"}
+            for sample in samples
+        ],
     }
     return {
         "all": {"vars": common},
@@ -189,8 +221,14 @@ def inventory(ports: Mapping[str, int], samples: Sequence[sample_models.Sample])
 def write_settings(ports: Mapping[str, int], samples: Sequence[sample_models.Sample]) -> None:
     (HOME / "ansible/tmp").mkdir(parents=True, exist_ok=True)
     make_base()
-    replace(HOME / "inventory.yml", json.dumps(inventory(ports, samples), indent=2, ensure_ascii=False) + "\n")
-    replace(HOME / "ansible.cfg", "[defaults]\nnocows = true\nretry_files_enabled = false\nlocalhost_warning = false\n")
+    replace(
+        HOME / "inventory.yml",
+        json.dumps(inventory(ports, samples), indent=2, ensure_ascii=False) + "\n",
+    )
+    replace(
+        HOME / "ansible.cfg",
+        "[defaults]\nnocows = true\nretry_files_enabled = false\nlocalhost_warning = false\n",
+    )
 
 
 def replace(path: Path, text: str) -> None:
@@ -206,7 +244,7 @@ def make_models() -> list[sample_models.Sample]:
     return [maker(folder) for maker in makers]
 
 
-# ---- steps ----------------------------------------------------------------------------------------------------------
+# ---- steps ---------------------------------------------------------------------------------------
 
 
 def run_playbook(title: str, playbook: str) -> None:
@@ -214,21 +252,45 @@ def run_playbook(title: str, playbook: str) -> None:
     log = HOME / "log" / f"{playbook}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     print(f"{title} (ansible-playbook playbooks/{playbook}.yml)", flush=True)
-    command = [str(CONTROL / "python"), "-m", "ansible", "playbook", "-i", str(HOME / "inventory.yml"), f"playbooks/{playbook}.yml"]
+    command = [
+        str(CONTROL / "python"),
+        "-m",
+        "ansible",
+        "playbook",
+        "-i",
+        str(HOME / "inventory.yml"),
+        f"playbooks/{playbook}.yml",
+    ]
     with log.open("w", encoding="utf-8") as stream:
-        code = subprocess.call(command, cwd=ROOT, env=child_environment(os.environ), stdin=subprocess.DEVNULL, stdout=stream,
-                               stderr=subprocess.STDOUT)  # fmt: skip
+        code = subprocess.call(
+            command,
+            cwd=ROOT,
+            env=child_environment(os.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
     text = log.read_text(encoding="utf-8", errors="replace")
     if code:
         tail = "\n".join(text.splitlines()[-30:])
-        raise QuickstartError(f"{tail}\n\nplaybooks/{playbook}.yml failed; all it said is in {log}.")
+        raise QuickstartError(
+            f"{tail}\n\nplaybooks/{playbook}.yml failed; all it said is in {log}."
+        )
     print("  " + " ".join(text.rpartition("PLAY RECAP")[2].splitlines()[1].split()), flush=True)
 
 
 def make_venvs() -> None:
     # Not the Python of an environment that this may replace.
-    command = [getattr(sys, "_base_executable", sys.executable), "tools/venvs.py", "control", "mlflow-server", "triton-server"]
-    code = subprocess.call(command, cwd=ROOT, env=child_environment(os.environ), stdin=subprocess.DEVNULL)
+    command = [
+        getattr(sys, "_base_executable", sys.executable),
+        "tools/venvs.py",
+        "control",
+        "mlflow-server",
+        "triton-server",
+    ]
+    code = subprocess.call(
+        command, cwd=ROOT, env=child_environment(os.environ), stdin=subprocess.DEVNULL
+    )
     if code:
         raise QuickstartError("The virtual environments are not complete; see above.")
 
@@ -243,7 +305,9 @@ def ask(url: str, body: Any = None) -> Any:
         with opener.open(request, timeout=60) as response:
             return json.load(response)
     except urllib.error.HTTPError as error:
-        raise QuickstartError(f"{url} answered {error.code}: {error.read().decode(errors='replace')[:500]}") from None
+        raise QuickstartError(
+            f"{url} answered {error.code}: {error.read().decode(errors='replace')[:500]}"
+        ) from None
     except (OSError, ValueError) as error:
         raise QuickstartError(f"{url} does not answer: {error}.") from None
 
@@ -253,14 +317,27 @@ def served_models(triton: str) -> list[Served]:
     repository = base() / "triton_models"
     marker = json.loads((repository / ".mlops-triton.json").read_text(encoding="utf-8"))
     records = (repository / marker["state_dir"] / "records").glob("*.json")
-    states = {(row["name"], row.get("version")): row.get("state", "-") for row in ask(f"{triton}/v2/repository/index", {})}
+    states = {
+        (row["name"], row.get("version")): row.get("state", "-")
+        for row in ask(f"{triton}/v2/repository/index", {})
+    }
     rows = []
     for path in sorted(records):
         record = json.loads(path.read_text(encoding="utf-8"))
         versions = [str(version) for version in record["triton_versions"]]
-        state = ",".join(sorted({states.get((record["name"], version), "not served") for version in versions}))
+        state = ",".join(
+            sorted({states.get((record["name"], version), "not served") for version in versions})
+        )
         registry_version = str(record["registry_version"] or "-")
-        rows.append(Served(record["name"], registry_version, ",".join(versions), state, record["manifest_digest"][:12]))
+        rows.append(
+            Served(
+                record["name"],
+                registry_version,
+                ",".join(versions),
+                state,
+                record["manifest_digest"][:12],
+            )
+        )
     return rows
 
 
@@ -273,25 +350,37 @@ def check_answers(triton: str, samples: Sequence[sample_models.Sample]) -> None:
 
 def print_table(rows: Sequence[Served]) -> None:
     head = ("model", "registry version", "Triton version", "state", "digest", "inference")
-    lines = [head, *((row.name, row.registry_version, row.triton_version, row.state, row.digest, "correct") for row in rows)]
+    lines = [
+        head,
+        *(
+            (row.name, row.registry_version, row.triton_version, row.state, row.digest, "correct")
+            for row in rows
+        ),
+    ]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     print()
     for line in lines:
-        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+        print(
+            "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        )
 
 
-# ---- commands -------------------------------------------------------------------------------------------------------
+# ---- commands ------------------------------------------------------------------------------------
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """One command at a time; what a killed one left running is ended first, since it would go on changing things."""
+    """One command at a time; what a killed one left running is ended first, since it would go on
+    changing things.
+    """
     HOME.mkdir(exist_ok=True)
     with (HOME / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise QuickstartError("Another quickstart command is running in this checkout: wait for it, or stop it.") from None
+            raise QuickstartError(
+                "Another quickstart command is running in this checkout: wait for it, or stop it."
+            ) from None
         host.stop_processes_of(STEPS_SERVICE, 10)
         yield
 
@@ -339,7 +428,9 @@ def stop_services() -> bool:
 
 def is_supervisor(pid: int) -> bool:
     try:
-        return host.is_alive(pid) and b"supervisor.supervisord" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return host.is_alive(pid) and b"supervisor.supervisord" in Path(
+            f"/proc/{pid}/cmdline"
+        ).read_bytes().split(b"\0")
     except OSError:
         return False
 

@@ -3,7 +3,8 @@
 
     python tools/side_by_side.py "COMMAND WORD …" …
 
-What a command said is printed when it is over; a line for each tells at the end how it went. One that fails stops no other.
+What a command said is printed when it is over; a line for each tells at the end how it went. One
+that fails stops no other.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ class Commands:
                 if self._over:
                     return command, -signal.SIGTERM, 0.0
                 print(f"--- {command}: begins", flush=True)
-                child = subprocess.Popen(shlex.split(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                child = subprocess.Popen(
+                    shlex.split(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                )
                 self._running.append(child)
             code = child.wait()
             log.seek(0)
@@ -72,7 +75,10 @@ def main() -> int:
             commands.end()
             raise
     for command, code, seconds in done:
-        print(f"--- {command:<32} {'passed' if code == 0 else f'FAILED with {code}'} ({seconds:.0f} s)")
+        print(
+            f"--- {command:<32} {'passed' if code == 0 else f'FAILED with {code}'}"
+            f" ({seconds:.0f} s)"
+        )
     return 1 if any(code for _command, code, _seconds in done) else 0
 
 

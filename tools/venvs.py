@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the virtual environments under ``.venv/``; one that is complete and up to date is left alone."""
+"""Makes the virtual environments under ``.venv/``; one that is complete and up to date is left
+alone.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ LINK = ROOT / ".dev/ansible_collections/mlops/triton"
 
 @dataclass(frozen=True)
 class Venv:
-    """``arguments`` are those of ``pip install``; ``inputs`` are the texts whose change makes the environment stale."""
+    """``arguments`` are those of ``pip install``; ``inputs`` are the texts whose change makes the
+    environment stale.
+    """
 
     name: str
     purpose: str
@@ -45,7 +49,8 @@ class Venv:
         return self.folder / "bin/python"
 
     def digest(self) -> str:
-        # Scripts of an environment hold absolute paths, so a moved checkout or another interpreter needs a new one.
+        # Scripts of an environment hold absolute paths, so a moved checkout or another interpreter
+        # needs a new one.
         facts = [str(ROOT), os.path.realpath(sys.executable), sys.version, self.steps, self.inputs]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
@@ -54,22 +59,54 @@ def project_facts() -> tuple[dict[str, object], list[str]]:
     """What an installation of the project depends on, and its requirements without Ansible."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     project = settings["project"]
-    without_ansible = [line for line in project["dependencies"] if not line.startswith("ansible-core")]
+    without_ansible = [
+        line for line in project["dependencies"] if not line.startswith("ansible-core")
+    ]
     return {"build": settings["build-system"], "project": project}, without_ansible
 
 
 def known_venvs() -> dict[str, Venv]:
     project, without_ansible = project_facts()
-    editable = (json.dumps(project, sort_keys=True), (ROOT / "hatch_build.py").read_text(encoding="utf-8"))
+    editable = (
+        json.dumps(project, sort_keys=True),
+        (ROOT / "hatch_build.py").read_text(encoding="utf-8"),
+    )
     mlflow = ROOT / "tools/requirements-mlflow-server.txt"
     triton = ROOT / "roles/triton/files/requirements-server.txt"
     frameworks = ROOT / "tools/requirements-frameworks.txt"
     venvs = [
-        Venv("control", "Ansible, this collection, linters and tests", (("-e", ".[test]"),), editable, editable=True),
-        Venv("core", "the core without Ansible", (("pytest>=8", *without_ansible), ("--no-deps", "-e", ".")), editable, editable=True),
-        Venv("mlflow-server", "an MLflow server", (("-r", str(mlflow)),), (mlflow.read_text(encoding="utf-8"),)),
-        Venv("triton-server", "a Triton server", (("-r", str(triton)),), (triton.read_text(encoding="utf-8"),)),
-        Venv("frameworks", "what trains models for tests", (("-r", str(frameworks)),), (frameworks.read_text(encoding="utf-8"),)),
+        Venv(
+            "control",
+            "Ansible, this collection, linters and tests",
+            (("-e", ".[test]"),),
+            editable,
+            editable=True,
+        ),
+        Venv(
+            "core",
+            "the core without Ansible",
+            (("pytest>=8", *without_ansible), ("--no-deps", "-e", ".")),
+            editable,
+            editable=True,
+        ),
+        Venv(
+            "mlflow-server",
+            "an MLflow server",
+            (("-r", str(mlflow)),),
+            (mlflow.read_text(encoding="utf-8"),),
+        ),
+        Venv(
+            "triton-server",
+            "a Triton server",
+            (("-r", str(triton)),),
+            (triton.read_text(encoding="utf-8"),),
+        ),
+        Venv(
+            "frameworks",
+            "what trains models for tests",
+            (("-r", str(frameworks)),),
+            (frameworks.read_text(encoding="utf-8"),),
+        ),
     ]
     return {venv.name: venv for venv in venvs}
 
@@ -109,7 +146,8 @@ class Installation:
         with self._guard:
             if self._over:
                 raise subprocess.CalledProcessError(-signal.SIGTERM, command)
-            # They inherit the lock, because they go on writing for a while when this process is killed.
+            # They inherit the lock, because they go on writing for a while when this process is
+            # killed.
             child = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, pass_fds=(lock,))
             self._running.append(child)
         if child.wait():
@@ -126,8 +164,19 @@ def install(venv: Venv, lock: int, installation: Installation) -> None:
     print(f"{venv.folder.relative_to(ROOT)}: installing {venv.purpose}", flush=True)
     shutil.rmtree(venv.folder, ignore_errors=True)
     # -qq hides pip's warnings about the user's own index settings, not its errors.
-    pip = [str(venv.python), "-m", "pip", "install", "-qq", "--no-input", "--disable-pip-version-check"]
-    for command in ([sys.executable, "-m", "venv", str(venv.folder)], *([*pip, *step] for step in venv.steps)):
+    pip = [
+        str(venv.python),
+        "-m",
+        "pip",
+        "install",
+        "-qq",
+        "--no-input",
+        "--disable-pip-version-check",
+    ]
+    for command in (
+        [sys.executable, "-m", "venv", str(venv.folder)],
+        *([*pip, *step] for step in venv.steps),
+    ):
         installation.run(command, lock)
     unfinished = venv.folder / (STAMP + ".new")
     unfinished.write_text(venv.digest())
@@ -137,7 +186,9 @@ def install(venv: Venv, lock: int, installation: Installation) -> None:
 def main() -> int:
     venvs = known_venvs()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ({', '.join(venvs)}); all when omitted")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"which ({', '.join(venvs)}); all when omitted"
+    )
     names = parser.parse_args().names or list(venvs)
     unknown = sorted(set(names) - set(venvs))
     if unknown:
@@ -147,7 +198,9 @@ def main() -> int:
 
 
 def install_all(venvs: list[Venv], lock: int) -> int:
-    """Two at a time, because unpacking takes one processor; editable ones in turn, because they share the link to this checkout."""
+    """Two at a time, because unpacking takes one processor; editable ones in turn, because they
+    share the link to this checkout.
+    """
     installation = Installation()
 
     def install_in_turn(lane: list[Venv]) -> None:
@@ -155,12 +208,19 @@ def install_all(venvs: list[Venv], lock: int) -> int:
             try:
                 install(venv, lock, installation)
             except subprocess.CalledProcessError as error:
-                failed = f"{venv.folder.relative_to(ROOT)} could not be made ({' '.join(error.cmd[:4])} … ended with {error.returncode}"
-                raise SystemExit(f"{failed}, its message is above); run the same command again to repair it") from error
+                failed = (
+                    f"{venv.folder.relative_to(ROOT)} could not be made ({' '.join(error.cmd[:4])}"
+                    f" … ended with {error.returncode}"
+                )
+                raise SystemExit(
+                    f"{failed}, its message is above); run the same command again to repair it"
+                ) from error
 
     with ThreadPoolExecutor(2) as pool:
         try:
-            lanes = [[venv for venv in venvs if venv.editable is editable] for editable in (True, False)]
+            lanes = [
+                [venv for venv in venvs if venv.editable is editable] for editable in (True, False)
+            ]
             for done in [pool.submit(install_in_turn, lane) for lane in lanes]:
                 done.result()
         except BaseException:

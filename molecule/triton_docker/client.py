@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the scenario asks and does from outside: models, inferences, a look at the health during a reload, a deployment that was killed."""
+"""What the scenario asks and does from outside: models, inferences, a look at the health during a
+reload, a deployment that was killed.
+"""
 
 from __future__ import annotations
 
@@ -23,18 +25,25 @@ PATIENCE = 120
 
 
 def samples(folder: Path, identity: int, load_delay: float) -> list[models.Sample]:
-    return [models.make_onnx(folder), models.make_python(folder, identity=identity, load_delay=load_delay)]
+    return [
+        models.make_onnx(folder),
+        models.make_python(folder, identity=identity, load_delay=load_delay),
+    ]
 
 
 def answer(url: str, sample: models.Sample) -> dict[str, object]:
     body = json.dumps(sample.request()).encode()
-    request = urllib.request.Request(f"{url}/v2/models/{sample.name}/infer", body, {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        f"{url}/v2/models/{sample.name}/infer", body, {"Content-Type": "application/json"}
+    )
     with urllib.request.urlopen(request, timeout=30) as response:
         return dict(json.load(response))
 
 
 def within(seconds: float, question: Callable[[], list[str]]) -> list[str]:
-    """Asks until there is nothing to complain about, then says nothing; else what the last complaints were."""
+    """Asks until there is nothing to complain about, then says nothing; else what the last
+    complaints were.
+    """
     end = time.monotonic() + seconds
     while True:
         try:
@@ -49,14 +58,31 @@ def within(seconds: float, question: Callable[[], list[str]]) -> list[str]:
 def ask(arguments: argparse.Namespace) -> list[str]:
     """Both models answer what arithmetic says."""
     wanted = samples(arguments.folder, arguments.identity, 0)
-    return within(PATIENCE, lambda: [f"{sample.name}: {text}" for sample in wanted
-                                     for text in sample.differences(answer(arguments.url, sample))])  # fmt: skip
+    return within(
+        PATIENCE,
+        lambda: [
+            f"{sample.name}: {text}"
+            for sample in wanted
+            for text in sample.differences(answer(arguments.url, sample))
+        ],
+    )
 
 
 def watch(arguments: argparse.Namespace) -> list[str]:
-    """Runs the container's health check, as the engine does, until the model answers with the new identity."""
+    """Runs the container's health check, as the engine does, until the model answers with the new
+    identity.
+    """
     sample = models.make_python(arguments.folder, identity=arguments.identity)
-    check = ["docker", "exec", arguments.container, "python3", arguments.wrapper, "--config", arguments.config, "--health"]
+    check = [
+        "docker",
+        "exec",
+        arguments.container,
+        "python3",
+        arguments.wrapper,
+        "--config",
+        arguments.config,
+        "--health",
+    ]
     end, checks = time.monotonic() + PATIENCE, 0
     while sample.differences(answer(arguments.url, sample)):
         done = subprocess.run(check, capture_output=True, text=True, check=False)
@@ -65,34 +91,72 @@ def watch(arguments: argparse.Namespace) -> list[str]:
             return [f"check {checks} said: {done.stdout}{done.stderr}"]
         if time.monotonic() > end:
             return ["the new version never answered"]
-    return [] if checks > 1 else ["there was no time to check the health while the model was reloaded"]
+    return (
+        [] if checks > 1 else ["there was no time to check the health while the model was reloaded"]
+    )
 
 
 def interrupt(arguments: argparse.Namespace) -> list[str]:
-    """Leaves what a deployment leaves that was killed between the swap and the record: new files, an old record, a journal."""
+    """Leaves what a deployment leaves that was killed between the swap and the record: new files,
+    an old record, a journal.
+    """
     from ansible_collections.mlops.triton.plugins.module_utils._delivery import recovery
-    from ansible_collections.mlops.triton.plugins.module_utils._delivery.state_store import StateStore
+    from ansible_collections.mlops.triton.plugins.module_utils._delivery.state_store import (
+        StateStore,
+    )
 
     store = StateStore(str(arguments.repository))
     staged = Path(store.staging("doubler", "killed")) / "model"
     models.make_python(staged.parent, "model", identity=999, config=None)
-    journal = recovery.journal_of_moves(store, [(str(arguments.repository / "doubler"), str(staged))], "killed", store.record("doubler"), 1)
+    journal = recovery.journal_of_moves(
+        store,
+        [(str(arguments.repository / "doubler"), str(staged))],
+        "killed",
+        store.record("doubler"),
+        1,
+    )
     store.write_journal("doubler", journal)
     recovery.make_moves(store, journal)
     return []
 
 
 def settled(arguments: argparse.Namespace) -> list[str]:
-    from ansible_collections.mlops.triton.plugins.module_utils._delivery.state_store import StateStore
+    from ansible_collections.mlops.triton.plugins.module_utils._delivery.state_store import (
+        StateStore,
+    )
 
-    return ["the journal is still there"] if StateStore(str(arguments.repository)).journal("doubler") else []
+    return (
+        ["the journal is still there"]
+        if StateStore(str(arguments.repository)).journal("doubler")
+        else []
+    )
 
 
 def certificate(arguments: argparse.Namespace) -> list[str]:
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1", "-addext",
-                    "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"],
-                   cwd=arguments.folder, check=True, capture_output=True)  # fmt: skip
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=127.0.0.1",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-keyout",
+            "key.pem",
+            "-out",
+            "cert.pem",
+        ],
+        cwd=arguments.folder,
+        check=True,
+        capture_output=True,
+    )
     # The server's user reads it; nobody but root gets into molecule's folder.
     (arguments.folder / "key.pem").chmod(0o644)
     return []
@@ -103,8 +167,11 @@ def nothing(arguments: argparse.Namespace) -> list[str]:
     content = arguments.archive.with_suffix(".content.tar")
     with tarfile.open(content, "w") as archive:
         archive.add(__file__, "nothing")
-    for words in (["import", "--change", "LABEL mlops.triton.bed.image=none", content, arguments.image],
-                  ["save", "--output", arguments.archive, arguments.image], ["image", "rm", arguments.image]):  # fmt: skip
+    for words in (
+        ["import", "--change", "LABEL mlops.triton.bed.image=none", content, arguments.image],
+        ["save", "--output", arguments.archive, arguments.image],
+        ["image", "rm", arguments.image],
+    ):
         subprocess.run(["docker", *map(str, words)], check=True, capture_output=True)
     return []
 
@@ -117,14 +184,24 @@ def make(arguments: argparse.Namespace) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for action, words in ((make, ["folder", "identity"]), (ask, ["folder", "identity", "url"]),
-                          (watch, ["folder", "identity", "url", "container", "wrapper", "config"]),
-                          (interrupt, ["repository"]), (settled, ["repository"]), (certificate, ["folder"]),
-                          (nothing, ["archive", "image"])):  # fmt: skip
+    for action, words in (
+        (make, ["folder", "identity"]),
+        (ask, ["folder", "identity", "url"]),
+        (watch, ["folder", "identity", "url", "container", "wrapper", "config"]),
+        (interrupt, ["repository"]),
+        (settled, ["repository"]),
+        (certificate, ["folder"]),
+        (nothing, ["archive", "image"]),
+    ):
         command = commands.add_parser(action.__name__)
         command.set_defaults(action=action)
         for word in words:
-            command.add_argument(word, type={"folder": Path, "repository": Path, "archive": Path, "identity": int}.get(word, str))
+            command.add_argument(
+                word,
+                type={"folder": Path, "repository": Path, "archive": Path, "identity": int}.get(
+                    word, str
+                ),
+            )
         if action is make:
             command.add_argument("--load-delay", type=float, default=0)
     arguments = parser.parse_args()

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Takes servers of HAProxy out of service and back, through its admin socket. Runs on the host of HAProxy, from standard input.
+"""Takes servers of HAProxy out of service and back, through its admin socket. Runs on the host of
+HAProxy, from standard input.
 
-    python3 - SOCKET drain|ready SECONDS BACKEND/SERVER …      prints "changed" where a state was changed
+    python3 - SOCKET drain|ready SECONDS BACKEND/SERVER …      prints "changed" where a state was
+    changed
 
-"drain" gives a server no new requests and waits until those in flight are answered. "ready" gives it requests again and waits until
-HAProxy's own check, where there is one, finds it up. A server in maintenance is left alone: somebody else put it there.
+"drain" gives a server no new requests and waits until those in flight are answered. "ready" gives
+it requests again and waits until HAProxy's own check, where there is one, finds it up. A server in
+maintenance is left alone: somebody else put it there.
 """
 
 from __future__ import annotations
@@ -36,7 +39,10 @@ def admin_state(path: str, backend: str, server: str) -> int:
     for row in rows:
         if len(row) > 6 and (row[1], row[3]) == (backend, server):
             return int(row[6])
-    raise SystemExit(f"HAProxy has no server {backend}/{server}: name the host's servers in triton_haproxy_servers ({answer[:200]})")
+    raise SystemExit(
+        f"HAProxy has no server {backend}/{server}: name the host's servers in"
+        f" triton_haproxy_servers ({answer[:200]})"
+    )
 
 
 def statistics(path: str, backend: str, server: str) -> dict[str, str]:
@@ -65,7 +71,11 @@ def bring(path: str, name: str, wanted: str, until: float) -> bool:
     while not is_settled(path, backend, server, wanted):
         if time.monotonic() > until:
             row = statistics(path, backend, server)
-            still = f"{row['scur']} requests are in flight" if wanted == "drain" else f"HAProxy says {row['status']} {row['check_status']}"
+            still = (
+                f"{row['scur']} requests are in flight"
+                if wanted == "drain"
+                else f"HAProxy says {row['status']} {row['check_status']}"
+            )
             raise SystemExit(f"{name} is not {wanted} in time: {still}")
         time.sleep(0.1)
     return change

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or
+# https://www.gnu.org/licenses/gpl-3.0.txt)
 
 from __future__ import annotations
 
@@ -10,79 +11,92 @@ options:
   name:
     description:
       - Name of the model in Triton, which is also the name of its folder.
-      - Letters, digits and C(. _ @ -), at most 200 characters, because Triton's URLs can carry nothing else.
+      - Letters, digits and C(. _ @ -), at most 200 characters, because Triton's URLs can carry
+        nothing else.
     type: str
     required: true
   model_uri:
     description:
       - What to deploy. Required with O(state=present).
-      - One of C(models:/name/3), C(models:/name@alias), C(models:/name/latest), C(models:/m-<id>), C(runs:/<run id>/path),
-        or a folder on this host.
+      - One of C(models:/name/3), C(models:/name@alias), C(models:/name/latest), C(models:/m-<id>),
+        C(runs:/<run id>/path), or a folder on this host.
     type: str
   alias:
     description:
-      - The alias that O(model_uri) was pinned from, for the record, where a playbook resolved it for a whole fleet before.
+      - The alias that O(model_uri) was pinned from, for the record, where a playbook resolved it
+        for a whole fleet before.
     type: str
   state:
     description:
       - V(present) makes Triton serve the model as asked.
       - V(absent) unloads it and removes its files, record and retained copies.
-      - V(unloaded) keeps its files and record and does not load it, also after a restart of the server. O(model_uri) may be
-        omitted for a model that is deployed.
-      - V(rolled_back) goes back to the deployment before the last V(present) from the copy that O(keep) retained, without the
-        registry. Run again it changes nothing. The next V(present) rolls forward, with a warning.
+      - V(unloaded) keeps its files and record and does not load it, also after a restart of the
+        server. O(model_uri) may be omitted for a model that is deployed.
+      - V(rolled_back) goes back to the deployment before the last V(present) from the copy that
+        O(keep) retained, without the registry. Run again it changes nothing. The next V(present)
+        rolls forward, with a warning.
     type: str
     choices: [present, absent, unloaded, rolled_back]
     default: present
   rollback_to:
     description:
-      - With O(state=rolled_back), how far to go back. A registry version, a deploy id, or a source such as C(models:/name/2).
+      - With O(state=rolled_back), how far to go back. A registry version, a deploy id, or a source
+        such as C(models:/name/2).
       - The deployment before the last V(present) when omitted.
     type: str
   flavor:
     description:
-      - What the artifact holds. V(triton) is a folder in Triton's repository layout, V(onnx) an ONNX file.
-      - The others are what MLflow's flavors of these names store. Trees of V(xgboost), V(lightgbm) and V(sklearn) go to Triton's FIL
-        backend (V(sklearn) needs the library treelite), TorchScript modules of V(pytorch) to its PyTorch backend, each with a
-        configuration that is made of the model.
+      - What the artifact holds. V(triton) is a folder in Triton's repository layout, V(onnx) an
+        ONNX file.
+      - The others are what MLflow's flavors of these names store. Trees of V(xgboost), V(lightgbm)
+        and V(sklearn) go to Triton's FIL backend (V(sklearn) needs the library treelite),
+        TorchScript modules of V(pytorch) to its PyTorch backend, each with a configuration that is
+        made of the model.
       - Read from the artifact's C(MLmodel) when omitted.
     type: str
     choices: [triton, onnx, xgboost, lightgbm, sklearn, pytorch]
   config:
     description:
-      - Fields of Triton's model configuration that replace the author's, named as in C(config.pbtxt), for example
-        C(max_batch_size) or C(instance_group). A field set to C(null) is cleared.
-      - When omitted the configuration is the author's, byte for byte, with one block appended that identifies the deployment.
+      - Fields of Triton's model configuration that replace the author's, named as in
+        C(config.pbtxt), for example C(max_batch_size) or C(instance_group). A field set to C(null)
+        is cleared.
+      - When omitted the configuration is the author's, byte for byte, with one block appended that
+        identifies the deployment.
     type: dict
   instance_kind:
     description:
-      - Changes the kind of every instance group, so that a configuration which asks for a GPU serves on a host without one (V(cpu)), or
-        the other way round. V(auto) takes GPUs where the server has some. A configuration without a group, which Triton may place on
-        GPUs, gets one.
-      - With V(cpu) and V(auto) a group names no GPUs any more. Groups of C(KIND_MODEL) and ensembles stay as they are.
+      - Changes the kind of every instance group, so that a configuration which asks for a GPU
+        serves on a host without one (V(cpu)), or the other way round. V(auto) takes GPUs where the
+        server has some. A configuration without a group, which Triton may place on GPUs, gets one.
+      - With V(cpu) and V(auto) a group names no GPUs any more. Groups of C(KIND_MODEL) and
+        ensembles stay as they are.
     type: str
     choices: [cpu, gpu, auto]
   version_folders:
     description:
-      - V(registry) makes the registry version the Triton version, V(artifact) keeps the artifact's version folders.
-      - V(auto) does the first, except for artifacts with several version folders, a C(version_policy.specific), or a model which
-        an ensemble in the repository pins.
+      - V(registry) makes the registry version the Triton version, V(artifact) keeps the artifact's
+        version folders.
+      - V(auto) does the first, except for artifacts with several version folders, a
+        C(version_policy.specific), or a model which an ensemble in the repository pins.
     type: str
     choices: [auto, registry, artifact]
     default: auto
   serve_versions:
     description:
-      - Number of registry versions to keep loaded side by side, the wanted one being the highest, so that clients can pin a version.
-      - A version that comes or goes leaves the files of the others untouched, and Triton initialises nothing else. Each keeps the
-        configuration of the newest.
+      - Number of registry versions to keep loaded side by side, the wanted one being the highest,
+        so that clients can pin a version.
+      - A version that comes or goes leaves the files of the others untouched, and Triton
+        initialises nothing else. Each keeps the configuration of the newest.
     type: int
     default: 1
   verify:
     description:
-      - How to prove that the model serves, after each load, and also when nothing else has to be done if the option is given.
-      - V(none) trusts Triton's word. V(auto) sends the model's own MLflow input example where it has one; this is done
-        after a load when the option is omitted.
-      - A dictionary C({inputs, outputs, tolerance}) sends C(inputs) (tensor name to nested lists) and compares C(outputs) where given.
+      - How to prove that the model serves, after each load, and also when nothing else has to be
+        done if the option is given.
+      - V(none) trusts Triton's word. V(auto) sends the model's own MLflow input example where it
+        has one; this is done after a load when the option is omitted.
+      - A dictionary C({inputs, outputs, tolerance}) sends C(inputs) (tensor name to nested lists)
+        and compares C(outputs) where given.
       - A model that fails its verification is replaced by the one before it, and the task fails.
     type: raw
   keep:
@@ -91,32 +105,37 @@ options:
     default: 1
   adopt:
     description:
-      - Take over (or, with O(state=absent), remove) a model of this name which this collection did not deploy.
+      - Take over (or, with O(state=absent), remove) a model of this name which this collection did
+        not deploy.
     type: bool
     default: false
   check_files:
     description:
-      - Hash the deployed files and compare them with the record, instead of trusting size, times and inode.
+      - Hash the deployed files and compare them with the record, instead of trusting size, times
+        and inode.
     type: bool
     default: false
   depends_on:
     description:
-      - Names of models that this one calls while it serves, such as those that a Python model asks by BLS. In a list of
-        M(mlops.triton.triton_models) it is changed after them, and removed before them.
+      - Names of models that this one calls while it serves, such as those that a Python model asks
+        by BLS. In a list of M(mlops.triton.triton_models) it is changed after them, and removed
+        before them.
       - An ensemble needs no such list, because its configuration names them.
       - What was said before is kept when omitted.
     type: list
     elements: str
   owner:
-    description: Owner of the model's files. The owner of the repository folder when omitted and run by root.
+    description: Owner of the model's files. The owner of the repository folder when omitted and run
+      by root.
     type: str
   group:
-    description: Group of the model's files. The group of the repository folder when omitted and run by root.
+    description: Group of the model's files. The group of the repository folder when omitted and run
+      by root.
     type: str
   mode:
     description:
-      - Permission bits of the model's files as an octal string such as V('0640'); folders get an execute bit wherever there is
-        a read bit.
+      - Permission bits of the model's files as an octal string such as V('0640'); folders get an
+        execute bit wherever there is a read bit.
       - V('0644') when omitted, so that the server's user can read them.
     type: raw
 """

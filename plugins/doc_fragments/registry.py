@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or
+# https://www.gnu.org/licenses/gpl-3.0.txt)
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ options:
     description:
       - MLflow tracking server, for example V(http://mlflow.example.com:5000).
       - The environment variable E(MLFLOW_TRACKING_URI) is used when it is omitted.
-      - Credentials come from MLflow's own environment variables E(MLFLOW_TRACKING_USERNAME), E(MLFLOW_TRACKING_PASSWORD)
-        and E(MLFLOW_TRACKING_TOKEN), so that they are in no playbook.
+      - Credentials come from MLflow's own environment variables E(MLFLOW_TRACKING_USERNAME),
+        E(MLFLOW_TRACKING_PASSWORD) and E(MLFLOW_TRACKING_TOKEN), so that they are in no playbook.
     type: str
   registry_uri:
     description:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or
+# https://www.gnu.org/licenses/gpl-3.0.txt)
 
 from __future__ import annotations
 
@@ -10,16 +11,19 @@ options:
   triton_url:
     description:
       - The Triton server, or all servers that read the same model repository.
-      - Either C(host:port), which means HTTP, or a URL with C(http://), C(https://), C(grpc://) or C(grpcs://).
-      - A load over gRPC leaves other clients of the server alone; one over HTTP can make keep-alive clients wait for as long as it takes.
+      - Either C(host:port), which means HTTP, or a URL with C(http://), C(https://), C(grpc://) or
+        C(grpcs://).
+      - A load over gRPC leaves other clients of the server alone; one over HTTP can make keep-alive
+        clients wait for as long as it takes.
       - The environment variable E(TRITON_URL) is used when it is omitted.
     type: list
     elements: str
     default: ['localhost:8000']
   admin_key:
     description:
-      - The key of a server whose model-repository API is restricted, as C(--http-restricted-api) and
-        C(--grpc-restricted-protocol) do it. The same name and secret serve both; only the headers differ, and those are made here.
+      - The key of a server whose model-repository API is restricted, as C(--http-restricted-api)
+        and C(--grpc-restricted-protocol) do it. The same name and secret serve both; only the
+        headers differ, and those are made here.
     type: dict
     suboptions:
       name:
@@ -36,7 +40,8 @@ options:
     type: path
   client_cert:
     description:
-      - This client's certificate in PEM form, for a server that asks for one (C(--grpc-use-ssl-mutual)). Needs O(client_key).
+      - This client's certificate in PEM form, for a server that asks for one
+        (C(--grpc-use-ssl-mutual)). Needs O(client_key).
     type: path
   client_key:
     description:
@@ -44,13 +49,15 @@ options:
     type: path
   server_log:
     description:
-      - The file that the server writes its log to, where it is on this host. Some causes of a failed load stand there and nowhere else.
+      - The file that the server writes its log to, where it is on this host. Some causes of a
+        failed load stand there and nowhere else.
       - When omitted, the file that the server itself names (C(--log-file)).
     type: path
   tensorrt_target:
     description:
-      - What the servers have. A TensorRT plan that was built for something else is refused before anything changes; the tags
-        C(triton.tensorrt.version) and C(triton.tensorrt.compute_capability) of its version say what it was built for.
+      - What the servers have. A TensorRT plan that was built for something else is refused before
+        anything changes; the tags C(triton.tensorrt.version) and
+        C(triton.tensorrt.compute_capability) of its version say what it was built for.
       - What is not known on one of both sides is not compared, and a warning says so.
     type: dict
     suboptions:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or
+# https://www.gnu.org/licenses/gpl-3.0.txt)
 
 from __future__ import annotations
 
@@ -9,15 +10,17 @@ class ModuleDocFragment:
 options:
   timeout:
     description:
-      - Seconds that any single network step may take, such as a question to MLflow or a load in Triton.
+      - Seconds that any single network step may take, such as a question to MLflow or a load in
+        Triton.
       - A transfer fails when this many seconds bring less than 1 KiB.
     type: float
     default: 300.0
   progress:
     description:
-      - Whether lines tell, while the task runs, what takes long. The step, its bytes and their rate, for each model and host.
-      - Only tasks that take seconds show any. There are none in check mode, in an asynchronous task, with C(no_log), and from modules
-        that only read.
+      - Whether lines tell, while the task runs, what takes long. The step, its bytes and their
+        rate, for each model and host.
+      - Only tasks that take seconds show any. There are none in check mode, in an asynchronous
+        task, with C(no_log), and from modules that only read.
       - E(TRITON_PROGRESS) of the control node is used when omitted.
     type: bool
     default: true

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or
+# https://www.gnu.org/licenses/gpl-3.0.txt)
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ description:
 options:
   _input:
     description:
-      - One entry for each host, with C(host), C(stage), C(trouble), and the results C(plan), C(delivery) and C(rollback) as far as there
-        are any.
+      - One entry for each host, with C(host), C(stage), C(trouble), and the results C(plan),
+        C(delivery) and C(rollback) as far as there are any.
     type: list
     elements: dict
     required: true
@@ -24,7 +25,10 @@ author:
 EXAMPLES = r"""
 - name: Show what is deployed
   ansible.builtin.debug:
-    msg: "{{ [{'host': 'triton-1', 'stage': 'done', 'plan': plan, 'delivery': delivery}] | mlops.triton.deployment_table }}"
+    msg: "{{ hosts | mlops.triton.deployment_table }}"
+  vars:
+    hosts:
+      - {host: triton-1, stage: done, plan: "{{ plan }}", delivery: "{{ delivery }}"}
 """
 
 RETURN = r"""
@@ -32,7 +36,9 @@ _value:
   description: The lines.
   type: list
   elements: str
-  sample: ["host      model  version  state    result", "triton-1  fraud  3        present  changed, verified"]
+  sample:
+    - "host      model  version  state    result"
+    - "triton-1  fraud  3        present  changed, verified"
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -44,24 +50,47 @@ _WIDEST = 60
 
 
 def deployment_table(hosts: Sequence[Facts]) -> list[str]:
-    """Lines with host, model, version, state and result; then a line for each host that is in trouble."""
+    """Lines with host, model, version, state and result; then a line for each host that is in
+    trouble.
+    """
     rows = [_HEAD, *(row for host in hosts for row in _rows(host))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD) - 1)]
-    lines = ["  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in rows]
-    return [*lines, *(f"{host['host']}: {host['trouble']}" for host in hosts if host.get("trouble"))]
+    lines = [
+        "  ".join(
+            [*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[-1]]
+        ).rstrip()
+        for row in rows
+    ]
+    return [
+        *lines,
+        *(f"{host['host']}: {host['trouble']}" for host in hosts if host.get("trouble")),
+    ]
 
 
 def _rows(host: Facts) -> list[tuple[str, ...]]:
-    planned, delivered, returned = (_by_name(host.get(key)) for key in ("plan", "delivery", "rollback"))
+    planned, delivered, returned = (
+        _by_name(host.get(key)) for key in ("plan", "delivery", "rollback")
+    )
     names = [*planned, *(name for name in delivered if name not in planned)]
     if not names:
-        return [(str(host["host"]), "-", "-", "-", "failed" if host.get("trouble") else "nothing to do")]
+        return [
+            (str(host["host"]), "-", "-", "-", "failed" if host.get("trouble") else "nothing to do")
+        ]
     rows = []
     for name in names:
         found = [entries[name] for entries in (returned, delivered, planned) if name in entries]
         model = found[0].get("model") or {}
-        rows.append((str(host["host"]), name, _version(model), str(model.get("state") or "-"),
-                     _result(host, *(entries.get(name, {}) for entries in (planned, delivered, returned)))))
+        rows.append(
+            (
+                str(host["host"]),
+                name,
+                _version(model),
+                str(model.get("state") or "-"),
+                _result(
+                    host, *(entries.get(name, {}) for entries in (planned, delivered, returned))
+                ),
+            )
+        )
     return rows
 
 
@@ -70,32 +99,57 @@ def _result(host: Facts, planned: Facts, delivered: Facts, returned: Facts) -> s
     if delivered.get("failed"):
         return f"failed: {_short(delivered.get('msg'))}"
     if returned:
-        return f"not rolled back: {_short(returned.get('msg'))}" if returned.get("failed") else "rolled back"
+        return (
+            f"not rolled back: {_short(returned.get('msg'))}"
+            if returned.get("failed")
+            else "rolled back"
+        )
     if planned.get("failed"):
         return f"failed: {_short(planned.get('msg'))}"
-    if not _changes(planned) and not _changes(delivered) and not (host.get("check") and planned.get("changed")):
+    if (
+        not _changes(planned)
+        and not _changes(delivered)
+        and not (host.get("check") and planned.get("changed"))
+    ):
         return "unchanged"
     if not stage:
-        return f"{'would change' if host.get('check') else 'not reached'}: {_short('; '.join(planned.get('actions') or ()))}"
+        return (
+            f"{'would change' if host.get('check') else 'not reached'}:"
+            f" {_short('; '.join(planned.get('actions') or ()))}"
+        )
     if not delivered or stage not in ("done", "returned"):
         return "not known" if stage == "left" else "unchanged"
     if delivered.get("model", {}).get("state") != "present":
         return "changed"
-    return "changed, verified" if "verify by an inference" in delivered.get("actions", ()) else "changed, not verified"
+    return (
+        "changed, verified"
+        if "verify by an inference" in delivered.get("actions", ())
+        else "changed, not verified"
+    )
 
 
 def _changes(entry: Facts) -> bool:
     """Whether more was changed than what the registry says of it."""
-    return bool(entry.get("changed")) and not (entry.get("reported") and set(entry.get("actions", ())) <= set(entry["reported"]))
+    return bool(entry.get("changed")) and not (
+        entry.get("reported") and set(entry.get("actions", ())) <= set(entry["reported"])
+    )
 
 
 def _by_name(result: Any) -> dict[str, Facts]:
     entries = result.get("models") if isinstance(result, Mapping) else None
-    return {str(entry["name"]): entry for entry in entries or () if isinstance(entry, Mapping) and "name" in entry}
+    return {
+        str(entry["name"]): entry
+        for entry in entries or ()
+        if isinstance(entry, Mapping) and "name" in entry
+    }
 
 
 def _version(model: Facts) -> str:
-    return str(model.get("registry_version") or ",".join(map(str, model.get("triton_versions") or ())) or "-")
+    return str(
+        model.get("registry_version")
+        or ",".join(map(str, model.get("triton_versions") or ()))
+        or "-"
+    )
 
 
 def _short(text: Any) -> str:

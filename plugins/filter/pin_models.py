@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or
+# https://www.gnu.org/licenses/gpl-3.0.txt)
 
 from __future__ import annotations
 
@@ -8,8 +9,9 @@ name: pin_models
 short_description: Put exact versions in the place of aliases
 version_added: 0.1.0
 description:
-  - Replaces C(models:/name@alias) and C(models:/name/latest) in a list of models by the versions that they mean, and notes the alias, so
-    that all hosts get the same version and the record still says what was asked for.
+  - Replaces C(models:/name@alias) and C(models:/name/latest) in a list of models by the versions
+    that they mean, and notes the alias, so that all hosts get the same version and the record still
+    says what was asked for.
 positional: _input, pins
 options:
   _input:
@@ -34,7 +36,10 @@ author:
 EXAMPLES = r"""
 - name: Give all hosts the same version
   ansible.builtin.set_fact:
-    pinned: "{{ [{'name': 'fraud', 'model_uri': 'models:/fraud@champion'}] | mlops.triton.pin_models({'models:/fraud@champion': 3}) }}"
+    pinned: "{{ models | mlops.triton.pin_models({'models:/fraud@champion': 3}) }}"
+  vars:
+    models:
+      - {name: fraud, model_uri: "models:/fraud@champion"}
 """
 
 RETURN = r"""
@@ -52,7 +57,9 @@ from typing import Any
 _NAMED = re.compile(r"^(?P<model>models:/[^/@]+)(@(?P<alias>[^/@]+)|/latest)$")
 
 
-def pin_models(models: Sequence[Mapping[str, Any]], pins: Mapping[str, int], verify: Any = None) -> list[dict[str, Any]]:
+def pin_models(
+    models: Sequence[Mapping[str, Any]], pins: Mapping[str, int], verify: Any = None
+) -> list[dict[str, Any]]:
     """The entries with versions instead of aliases."""
     return [_pinned(dict(model), pins, verify) for model in models]
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or
+# https://www.gnu.org/licenses/gpl-3.0.txt)
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ version_added: 0.1.0
 description:
   - Compares what a host had before a run with what it has now, and returns the entries of
     O(mlops.triton.triton_models#module:models) that undo the difference.
-  - A model that was replaced goes back to its retained copy, one that was new is removed, one that was removed is deployed again from
-    the registry. What was taken over from somebody else stays.
+  - A model that was replaced goes back to its retained copy, one that was new is removed, one that
+    was removed is deployed again from the registry. What was taken over from somebody else stays.
 positional: _input, now, wanted
 options:
   _input:
@@ -25,7 +26,8 @@ options:
     elements: dict
     required: true
   wanted:
-    description: The list of the run. Models which it lets keep no copy (C(keep=0)) are deployed again instead of rolled back.
+    description: The list of the run. Models which it lets keep no copy (C(keep=0)) are deployed
+      again instead of rolled back.
     type: list
     elements: dict
     default: []
@@ -55,11 +57,16 @@ from typing import Any
 Entry = Mapping[str, Any]
 
 
-def rollback_models(before: Sequence[Entry], now: Sequence[Entry], wanted: Sequence[Entry] = ()) -> list[dict[str, Any]]:
+def rollback_models(
+    before: Sequence[Entry], now: Sequence[Entry], wanted: Sequence[Entry] = ()
+) -> list[dict[str, Any]]:
     """Entries of triton_models that bring back what was there before."""
     there = {entry["name"]: entry for entry in now}
     not_kept = {entry["name"] for entry in wanted if int(entry.get("keep", 1)) == 0}
-    back = [_back(entry, there.get(entry["name"], {}), entry["name"] not in not_kept) for entry in before]
+    back = [
+        _back(entry, there.get(entry["name"], {}), entry["name"] not in not_kept)
+        for entry in before
+    ]
     return [entry for entry in back if entry]
 
 
@@ -68,7 +75,9 @@ def _back(before: Entry, now: Entry, is_kept: bool) -> dict[str, Any] | None:
     was = before.get("model") or {}
     is_deployed = bool(now.get("transaction"))
     if not was.get("transaction"):
-        taken_over = any(str(action).startswith("take over") for action in before.get("actions") or ())
+        taken_over = any(
+            str(action).startswith("take over") for action in before.get("actions") or ()
+        )
         return {"name": name, "state": "absent"} if is_deployed and not taken_over else None
     replaced = was["transaction"] != now.get("transaction")
     if not replaced and was.get("state") == now.get("state"):
@@ -76,7 +85,13 @@ def _back(before: Entry, now: Entry, is_kept: bool) -> dict[str, Any] | None:
     if is_deployed and replaced and is_kept and was.get("state") == "present":
         return {"name": name, "state": "rolled_back", "rollback_to": was["transaction"]}
     alias = {"alias": was["alias"]} if was.get("alias") else {}
-    return {"name": name, "state": was.get("state", "present"), "model_uri": was["source"], **alias, **(was.get("options") or {})}
+    return {
+        "name": name,
+        "state": was.get("state", "present"),
+        "model_uri": was["source"],
+        **alias,
+        **(was.get("options") or {}),
+    }
 
 
 class FilterModule:

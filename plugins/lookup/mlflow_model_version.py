@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or
+# https://www.gnu.org/licenses/gpl-3.0.txt)
 
 from __future__ import annotations
 
@@ -8,13 +9,16 @@ name: mlflow_model_version
 short_description: The exact version that a model URI means now
 version_added: 0.1.0
 description:
-  - Asks the MLflow Model Registry for the version number of a model URI such as C(models:/fraud@champion).
-  - Runs on the controller. Each URI is resolved once in a run of C(ansible-playbook), so that all hosts of the run get the same version,
-    also when the alias is moved meanwhile.
-  - Give the result to O(mlops.triton.triton_model#module:model_uri) where a fleet must not be divided.
+  - Asks the MLflow Model Registry for the version number of a model URI such as
+    C(models:/fraud@champion).
+  - Runs on the controller. Each URI is resolved once in a run of C(ansible-playbook), so that all
+    hosts of the run get the same version, also when the alias is moved meanwhile.
+  - Give the result to O(mlops.triton.triton_model#module:model_uri) where a fleet must not be
+    divided.
 options:
   _terms:
-    description: Model URIs, V(models:/<name>@<alias>), V(models:/<name>/latest) or V(models:/<name>/<version>).
+    description: Model URIs, V(models:/<name>@<alias>), V(models:/<name>/latest) or
+      V(models:/<name>/<version>).
     type: list
     elements: str
     required: true
@@ -49,7 +53,10 @@ EXAMPLES = r"""
 - name: Serve the same version on each host, whatever happens to the alias meanwhile
   mlops.triton.triton_model:
     name: fraud
-    model_uri: "models:/fraud/{{ lookup('mlops.triton.mlflow_model_version', 'models:/fraud@champion', tracking_uri=mlflow) }}"
+    model_uri: "models:/fraud/{{ version }}"
+  vars:
+    version: "{{ lookup('mlops.triton.mlflow_model_version', 'models:/fraud@champion',
+      tracking_uri=mlflow) }}"
     tracking_uri: "{{ mlflow }}"
     model_repository: /opt/triton_models
   vars:
@@ -73,14 +80,18 @@ from ansible import constants
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import DeliveryError
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import parse_model_uri
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import (
+    parse_model_uri,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry
 
 
 class LookupModule(LookupBase):
     """Alias → version, for all hosts of one run."""
 
-    def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[int]:
+    def run(
+        self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any
+    ) -> list[int]:
         self.set_options(var_options=variables, direct=kwargs)
         try:
             return [self._version(str(term)) for term in terms]
@@ -92,11 +103,18 @@ class LookupModule(LookupBase):
         if uri.version is not None:
             return uri.version
         if uri.kind not in ("alias", "latest"):
-            raise AnsibleLookupError(f"mlflow_model_version: '{term}' names no version of a registered model")
+            raise AnsibleLookupError(
+                f"mlflow_model_version: '{term}' names no version of a registered model"
+            )
         servers = [self.get_option("tracking_uri"), self.get_option("registry_uri")]
         key = json.dumps([*servers, term])
-        # Each host's templating is a process of its own; what they share is the folder that Ansible makes for the run.
-        with open(os.path.join(constants.DEFAULT_LOCAL_TMP, "mlflow_model_version.json"), "a+", encoding="utf-8") as file:
+        # Each host's templating is a process of its own; what they share is the folder that Ansible
+        # makes for the run.
+        with open(
+            os.path.join(constants.DEFAULT_LOCAL_TMP, "mlflow_model_version.json"),
+            "a+",
+            encoding="utf-8",
+        ) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             known: dict[str, int] = json.loads(file.read() or "{}")

@@ -11,7 +11,9 @@ from .client import TritonDeploymentClient
 __all__ = ["TritonDeploymentClient", "run_local", "target_help"]
 
 
-def run_local(name: str, model_uri: str, flavor: str | None = None, config: Mapping[str, Any] | None = None) -> None:
+def run_local(
+    name: str, model_uri: str, flavor: str | None = None, config: Mapping[str, Any] | None = None
+) -> None:
     """Serve one model on this host until Ctrl-C; see ``embedded.run_local``."""
     from .embedded import run_local as run
 

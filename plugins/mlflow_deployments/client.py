@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MLflow's verbs on the delivery engine. Nothing is decided here that the modules decide elsewhere."""
+"""MLflow's verbs on the delivery engine. Nothing is decided here that the modules decide
+elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +37,22 @@ if TYPE_CHECKING:  # list and get, which take as long as their imports, need nei
     from .predict import Predictor
 
 logger = logging.getLogger(__name__)
-_REQUEST = ("config", "instance_kind", "version_folders", "serve_versions", "owner", "group", "mode")
+_REQUEST = (
+    "config",
+    "instance_kind",
+    "version_folders",
+    "serve_versions",
+    "owner",
+    "group",
+    "mode",
+)
 _said_other_plugins = threading.Event()
 
 
 class TritonDeploymentClient(BaseDeploymentClient):
-    """Deployments of MLflow models on Triton Inference Server. ``mlflow deployments help -t triton`` explains the targets."""
+    """Deployments of MLflow models on Triton Inference Server. ``mlflow deployments help -t
+    triton`` explains the targets.
+    """
 
     def __init__(self, target_uri: str) -> None:
         super().__init__(target_uri)  # type: ignore[no-untyped-call]
@@ -51,34 +63,54 @@ class TritonDeploymentClient(BaseDeploymentClient):
         self._store: StateStore | None = None
         _say_other_plugins()
 
-    # -- deployments ---------------------------------------------------------------------------------------------------------
+    # -- deployments -------------------------------------------------------------------------------
 
-    def create_deployment(self, name: str, model_uri: str, flavor: str | None = None, config: Mapping[str, Any] | None = None,
-                          endpoint: str | None = None) -> dict[str, Any]:
+    def create_deployment(
+        self,
+        name: str,
+        model_uri: str,
+        flavor: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        endpoint: str | None = None,
+    ) -> dict[str, Any]:
         """Deploy a model under a new name, and return when it is served.
 
         Args:
-            model_uri: ``models:/name/1``, ``models:/name@alias``, ``models:/name/latest``, ``models:/m-…``, ``runs:/…`` or a folder.
-            flavor: ``triton`` or one of MLflow's own (onnx, xgboost, …); read from the artifact when omitted.
+            model_uri: ``models:/name/1``, ``models:/name@alias``, ``models:/name/latest``,
+                ``models:/m-…``, ``runs:/…`` or a folder.
+            flavor: ``triton`` or one of MLflow's own (onnx, xgboost, …); read from the artifact
+                when omitted.
             config: options of the module ``mlops.triton.triton_model``.
             endpoint: name of one server of a profile; all of them when omitted.
 
         Raises:
-            MlflowException: the name exists in any form, or the deployment failed and nothing of it was left.
+            MlflowException: the name exists in any form, or the deployment failed and nothing of it
+                was left.
         """
         with reported():
             options = self._options(config, flavor)
-            desired = DesiredModel.from_options({**_of_model(options), "name": name, "model_uri": _from_anywhere(model_uri)})
+            desired = DesiredModel.from_options(
+                {**_of_model(options), "name": name, "model_uri": _from_anywhere(model_uri)}
+            )
             return self._deliver(replace(desired, must_be_new=True), options, endpoint)
 
-    def update_deployment(self, name: str, model_uri: str | None = None, flavor: str | None = None,
-                          config: Mapping[str, Any] | None = None, endpoint: str | None = None) -> dict[str, Any]:
-        """Bring a deployment to another model, other options, or both, and return when it is served.
+    def update_deployment(
+        self,
+        name: str,
+        model_uri: str | None = None,
+        flavor: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        endpoint: str | None = None,
+    ) -> dict[str, Any]:
+        """Bring a deployment to another model, other options, or both, and return when it is
+        served.
 
-        What is not given stays as it was deployed; an option that is null goes back to what the model's author has.
+        What is not given stays as it was deployed; an option that is null goes back to what the
+        model's author has.
 
         Raises:
-            MlflowException: no such deployment, or the update failed and the deployment before it is served as it was.
+            MlflowException: no such deployment, or the update failed and the deployment before it
+                is served as it was.
         """
         with reported():
             options = self._options(config, flavor)
@@ -89,29 +121,49 @@ class TritonDeploymentClient(BaseDeploymentClient):
             kept = _kept(record, with_alias=not model_uri) if record else {}
             uri = _from_anywhere(model_uri) or (record.model_uri if record else None)
             if not model_uri and record and options.get("flavor") not in (None, record.flavor):
-                raise InvalidOption(f"it was deployed with the flavor {record.flavor}; another one needs model_uri", model=name,
-                                    step="update", left="nothing was changed")
-            desired = DesiredModel.from_options({**kept, **_of_model(options), "name": name, "model_uri": uri})
+                raise InvalidOption(
+                    f"it was deployed with the flavor {record.flavor}; another one needs model_uri",
+                    model=name,
+                    step="update",
+                    left="nothing was changed",
+                )
+            desired = DesiredModel.from_options(
+                {**kept, **_of_model(options), "name": name, "model_uri": uri}
+            )
             return self._deliver(replace(desired, keep_source=not model_uri), options, endpoint)
 
-    def delete_deployment(self, name: str, config: Mapping[str, Any] | None = None, endpoint: str | None = None) -> None:
-        """Unload a model from every server and remove its files; one that is not there is no error."""
+    def delete_deployment(
+        self, name: str, config: Mapping[str, Any] | None = None, endpoint: str | None = None
+    ) -> None:
+        """Unload a model from every server and remove its files; one that is not there is no
+        error.
+        """
         with reported():
             options = self._options(config, None)
             target = self._target.with_options(options)
             if target.urls(endpoint) != target.urls(None):
-                raise InvalidOption(f"the endpoints {', '.join(target.servers)} share one repository, so that a deployment is deleted from "
-                                    "all of them or from none: leave endpoint out", model=name, step="delete", left="nothing was changed")
-            desired = DesiredModel.from_options({**_of_model(options), "name": name, "state": "absent"})
+                raise InvalidOption(
+                    f"the endpoints {', '.join(target.servers)} share one repository, so that a"
+                    " deployment is deleted from all of them or from none: leave endpoint out",
+                    model=name,
+                    step="delete",
+                    left="nothing was changed",
+                )
+            desired = DesiredModel.from_options(
+                {**_of_model(options), "name": name, "state": "absent"}
+            )
             self._run(desired, options, None)
 
     def list_deployments(self, endpoint: str | None = None) -> list[dict[str, Any]]:
-        """What is deployed, whoever deployed it with this collection or with NVIDIA's plugin; sorted by name."""
+        """What is deployed, whoever deployed it with this collection or with NVIDIA's plugin;
+        sorted by name.
+        """
         with reported(), self._inspection({}, endpoint) as there:
             return [entry for entry in self._entries(there, None) if entry]
 
     def get_deployment(self, name: str, endpoint: str | None = None) -> dict[str, Any]:
-        """One deployment, with what each server serves of it and where record, disk and servers differ.
+        """One deployment, with what each server serves of it and where record, disk and servers
+        differ.
 
         Raises:
             MlflowException: no such deployment.
@@ -122,22 +174,33 @@ class TritonDeploymentClient(BaseDeploymentClient):
                 raise self._absent(name, {})
             return found[0]
 
-    def predict(self, deployment_name: str | None = None, inputs: Any = None, endpoint: str | None = None, df: Any = None) -> Any:
+    def predict(
+        self,
+        deployment_name: str | None = None,
+        inputs: Any = None,
+        endpoint: str | None = None,
+        df: Any = None,
+    ) -> Any:
         """One inference.
 
         Args:
-            inputs: a dictionary of arrays or lists, a DataFrame, a single array or text for a model with one input, or any of these
-                under the key ``inputs``.
+            inputs: a dictionary of arrays or lists, a DataFrame, a single array or text for a model
+                with one input, or any of these under the key ``inputs``.
             endpoint: which server of a profile; the first when omitted.
             df: the name that ``inputs`` has in NVIDIA's plugin.
 
         Returns:
-            A DataFrame with one column ``outputs``, indexed by tensor names; without pandas a dictionary of the same form.
+            A DataFrame with one column ``outputs``, indexed by tensor names; without pandas a
+            dictionary of the same form.
         """
         try:  # without a context manager: a tenth of what this adds to an inference
             url = self._target.urls(endpoint)[0]
-            name = deployment_name if deployment_name is not None else self._only_deployment(endpoint)
-            return (self._predictor or self._make_predictor()).predict(url, name, df if inputs is None else inputs)
+            name = (
+                deployment_name if deployment_name is not None else self._only_deployment(endpoint)
+            )
+            return (self._predictor or self._make_predictor()).predict(
+                url, name, df if inputs is None else inputs
+            )
         except DeliveryError as error:
             raise translated(error) from None
 
@@ -149,7 +212,7 @@ class TritonDeploymentClient(BaseDeploymentClient):
                 self._predictor = Predictor(self._connect, self._stamp)
             return self._predictor
 
-    # -- endpoints -----------------------------------------------------------------------------------------------------------
+    # -- endpoints ---------------------------------------------------------------------------------
 
     def list_endpoints(self) -> list[dict[str, Any]]:
         """The servers of the target."""
@@ -174,19 +237,27 @@ class TritonDeploymentClient(BaseDeploymentClient):
         """Refused."""
         raise _fixed()
 
-    def explain(self, deployment_name: str | None = None, df: Any = None, endpoint: str | None = None) -> NoReturn:
+    def explain(
+        self, deployment_name: str | None = None, df: Any = None, endpoint: str | None = None
+    ) -> NoReturn:
         """Refused: Triton serves inferences alone."""
-        raise TritonDeploymentError("Triton computes no explanations of predictions.", "NOT_IMPLEMENTED")
+        raise TritonDeploymentError(
+            "Triton computes no explanations of predictions.", "NOT_IMPLEMENTED"
+        )
 
     def _endpoint(self, name: str) -> dict[str, Any]:
         with self._connect(self._target.servers[name]) as server:
             return {"name": name, "url": server.url, "live": server.is_live()}
 
-    # -- between MLflow and the core -----------------------------------------------------------------------------------------
+    # -- between MLflow and the core ---------------------------------------------------------------
 
     def _options(self, config: Mapping[str, Any] | None, flavor: str | None) -> dict[str, Any]:
         if not isinstance(config or {}, Mapping):
-            raise InvalidOption("config is not a mapping of options to their values", step="read the options", left="nothing was changed")
+            raise InvalidOption(
+                "config is not a mapping of options to their values",
+                step="read the options",
+                left="nothing was changed",
+            )
         given = {**({"flavor": flavor} if flavor else {}), **(config or {})}
         return read_options(given, {**PLACE, **MODEL}, "a deployment")
 
@@ -201,12 +272,17 @@ class TritonDeploymentClient(BaseDeploymentClient):
     def _inspection(self, options: Mapping[str, Any], endpoint: str | None) -> Inspection:
         return Inspection(self._place(options, endpoint))
 
-    def _run(self, desired: DesiredModel, options: Mapping[str, Any], endpoint: str | None) -> Result:
+    def _run(
+        self, desired: DesiredModel, options: Mapping[str, Any], endpoint: str | None
+    ) -> Result:
         from ..module_utils._delivery.delivery import Delivery
         from ..module_utils._delivery.progress import shown
 
         try:
-            with Delivery(self._place(options, endpoint)) as delivery, shown(self._target.with_options(options).options.get("progress")):
+            with (
+                Delivery(self._place(options, endpoint)) as delivery,
+                shown(self._target.with_options(options).options.get("progress")),
+            ):
                 result = delivery.deliver([desired])[0]
         finally:
             if self._predictor:
@@ -217,26 +293,48 @@ class TritonDeploymentClient(BaseDeploymentClient):
             raise result.error
         return result
 
-    def _deliver(self, desired: DesiredModel, options: Mapping[str, Any], endpoint: str | None) -> dict[str, Any]:
+    def _deliver(
+        self, desired: DesiredModel, options: Mapping[str, Any], endpoint: str | None
+    ) -> dict[str, Any]:
         record = self._run(desired, options, endpoint).record
         if record is None:
             raise RuntimeError("a delivery that succeeded has a record")
-        return {**_entry(record, self._place(options, endpoint).repository, max(record.triton_versions, default=None), "READY"),
-                "deploy_id": record.deploy_id}
+        return {
+            **_entry(
+                record,
+                self._place(options, endpoint).repository,
+                max(record.triton_versions, default=None),
+                "READY",
+            ),
+            "deploy_id": record.deploy_id,
+        }
 
     def _absent(self, name: str, options: Mapping[str, Any]) -> DeliveryError:
         with self._inspection(options, None) as there:
             repository, meta = there.place.repository, _meta(there.repository, name)
         if meta:
-            return NotFound("NVIDIA's plugin deployed it; update it with model_uri and -C adopt=true to take it over", model=name,
-                            step="find the deployment", left="nothing was changed")
-        return NotFound(f"the repository {repository} has no such deployment", model=name, step="find the deployment")
+            return NotFound(
+                "NVIDIA's plugin deployed it; update it with model_uri and -C adopt=true to take it"
+                " over",
+                model=name,
+                step="find the deployment",
+                left="nothing was changed",
+            )
+        return NotFound(
+            f"the repository {repository} has no such deployment",
+            model=name,
+            step="find the deployment",
+        )
 
     def _entries(self, there: Inspection, name: str | None) -> list[dict[str, Any]]:
         repository = there.place.repository
         statuses = there.status(None if name is None else [name])
         known = {status["name"] for status in statuses if not status["foreign"]} - {name}
-        others = [one for one in there.repository.names() if one not in known] if name is None else [name]
+        others = (
+            [one for one in there.repository.names() if one not in known]
+            if name is None
+            else [name]
+        )
         theirs = {one: meta for one in others if (meta := _meta(there.repository, one))}
         unseen = set(theirs) - {status["name"] for status in statuses} if name is None else set()
         statuses += there.status(sorted(unseen)) if unseen else []
@@ -255,17 +353,26 @@ class TritonDeploymentClient(BaseDeploymentClient):
             raise InvalidOption("predict needs the name of a deployment", step="predict")
         names = [entry["name"] for entry in self.list_deployments(endpoint)]
         if len(names) != 1:
-            raise InvalidOption(f"the endpoint {endpoint} serves {', '.join(names) or 'no deployment'}: name one", step="predict")
+            raise InvalidOption(
+                f"the endpoint {endpoint} serves {', '.join(names) or 'no deployment'}: name one",
+                step="predict",
+            )
         return str(names[0])
 
     def _connect(self, url: str) -> TritonServer:
         options = self._target.options
-        return TritonServer(url, float(options.get("timeout") or 300.0), Access.from_options(options))
+        return TritonServer(
+            url, float(options.get("timeout") or 300.0), Access.from_options(options)
+        )
 
     def _stamp(self, name: str) -> object:
-        """Changes with the record of a deployment; None where the repository is not on this host."""
+        """Changes with the record of a deployment; None where the repository is not on this
+        host.
+        """
         place = str(self._target.options.get("model_repository") or "")
-        if not place or is_s3(place):  # a question for each inference would cost as much as the inference
+        if not place or is_s3(
+            place
+        ):  # a question for each inference would cost as much as the inference
             return None
         try:
             if self._store is None:
@@ -276,13 +383,21 @@ class TritonDeploymentClient(BaseDeploymentClient):
 
 
 def _fixed() -> TritonDeploymentError:
-    return TritonDeploymentError(f"The endpoints are the servers of a profile, and are changed in {profiles_path(os.environ)}. "
-                                 "Nothing was changed.", "NOT_IMPLEMENTED")
+    return TritonDeploymentError(
+        "The endpoints are the servers of a profile, and are changed in"
+        f" {profiles_path(os.environ)}. Nothing was changed.",
+        "NOT_IMPLEMENTED",
+    )
 
 
 def _from_anywhere(model_uri: str | None) -> str | None:
     """A folder by its whole path: the record is read where another folder is the current one."""
-    if not model_uri or parse_model_uri(model_uri).kind != "folder" or "://" in model_uri or model_uri.startswith("file:"):
+    if (
+        not model_uri
+        or parse_model_uri(model_uri).kind != "folder"
+        or "://" in model_uri
+        or model_uri.startswith("file:")
+    ):
         return model_uri
     return os.path.abspath(os.path.expanduser(model_uri))
 
@@ -294,33 +409,59 @@ def _of_model(options: Mapping[str, Any]) -> dict[str, Any]:
 def _kept(record: Record, with_alias: bool) -> dict[str, Any]:
     """The options that a deployment has, for an update that does not name them."""
     kept = {key: value for key, value in record.request.items() if key in _REQUEST}
-    return {**kept, "deployment_set": record.deployment_set, **({"alias": record.alias} if with_alias else {})}
+    return {
+        **kept,
+        "deployment_set": record.deployment_set,
+        **({"alias": record.alias} if with_alias else {}),
+    }
 
 
 def _entry(record: Record, repository: str, version: int | None, state: str) -> dict[str, Any]:
     """The keys that scripts written for NVIDIA's plugin read, then ours."""
     return {
-        "name": record.name, "version": "" if version is None else str(version), "state": state,
-        "triton_model_path": os.path.join(repository, record.name), "mlflow_model_uri": record.pinned_uri, "flavor": record.flavor,
-        "model_uri": record.model_uri, "registry_name": record.registry_name, "registry_version": record.registry_version,
+        "name": record.name,
+        "version": "" if version is None else str(version),
+        "state": state,
+        "triton_model_path": os.path.join(repository, record.name),
+        "mlflow_model_uri": record.pinned_uri,
+        "flavor": record.flavor,
+        "model_uri": record.model_uri,
+        "registry_name": record.registry_name,
+        "registry_version": record.registry_version,
         "alias": record.alias,
     }
 
 
-def _described(record: Record, repository: str, status: Mapping[str, Any], whole: bool) -> dict[str, Any]:
+def _described(
+    record: Record, repository: str, status: Mapping[str, Any], whole: bool
+) -> dict[str, Any]:
     ready = {version for server in status["servers"] for version in server["ready_versions"]}
     rows = [row for server in status["servers"] for row in server["versions"] if row["state"]]
-    state = "READY" if status["ready"] else next((row["state"] for row in rows if row["state"] != "READY"), "UNAVAILABLE")
+    state = (
+        "READY"
+        if status["ready"]
+        else next((row["state"] for row in rows if row["state"] != "READY"), "UNAVAILABLE")
+    )
     entry = _entry(record, repository, max(ready or record.triton_versions, default=None), state)
-    more = {key: status[key] for key in ("deploy_id", "deployed_at", "deployed_by", "size", "digest", "servers", "drift")}
+    more = {
+        key: status[key]
+        for key in ("deploy_id", "deployed_at", "deployed_by", "size", "digest", "servers", "drift")
+    }
     return {**entry, **(more if whole else {"deploy_id": record.deploy_id})}
 
 
 def _peers(meta: Mapping[str, Any], repository: str, status: Mapping[str, Any]) -> dict[str, Any]:
     ready = max(version for server in status["servers"] for version in server["ready_versions"])
-    return {"name": status["name"], "version": str(ready), "state": "READY",
-            "triton_model_path": meta.get("triton_model_path") or os.path.join(repository, status["name"]),
-            "mlflow_model_uri": meta.get("mlflow_model_uri"), "flavor": meta.get("flavor")}
+    return {
+        "name": status["name"],
+        "version": str(ready),
+        "state": "READY",
+        "triton_model_path": (
+            meta.get("triton_model_path") or os.path.join(repository, status["name"])
+        ),
+        "mlflow_model_uri": meta.get("mlflow_model_uri"),
+        "flavor": meta.get("flavor"),
+    }
 
 
 def _meta(repository: Repository, name: str) -> dict[str, Any] | None:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``mlflow deployments run-local``: Triton from PyPI with one model in a repository of its own, until Ctrl-C."""
+"""``mlflow deployments run-local``: Triton from PyPI with one model in a repository of its own,
+until Ctrl-C.
+"""
 
 from __future__ import annotations
 
@@ -31,29 +33,54 @@ _STEP = "start Triton"
 _LONGEST_LINE = 64
 _ZERO: Mapping[str, Any] = {"BYTES": "", "BOOL": False, "FP32": 0.0, "FP64": 0.0}
 _ONLY_BINARY = ("FP16", "BF16")  # Triton has no JSON for them
-_BYTES = {"BOOL": 1, "UINT8": 1, "INT8": 1, "UINT16": 2, "INT16": 2, "FP16": 2, "BF16": 2, "UINT64": 8, "INT64": 8, "FP64": 8}
+_BYTES = {
+    "BOOL": 1,
+    "UINT8": 1,
+    "INT8": 1,
+    "UINT16": 2,
+    "INT16": 2,
+    "FP16": 2,
+    "BF16": 2,
+    "UINT64": 8,
+    "INT64": 8,
+    "FP64": 8,
+}
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 
 
-def run_local(name: str, model_uri: str, flavor: str | None = None, config: Mapping[str, Any] | None = None) -> None:
+def run_local(
+    name: str, model_uri: str, flavor: str | None = None, config: Mapping[str, Any] | None = None
+) -> None:
     """Serve one model on this host until Ctrl-C.
 
     Args:
-        config: options of the model, and ``server_python``, ``http_port``, ``grpc_port``, ``tracking_uri``, ``registry_uri``, ``timeout``.
+        config: options of the model, and ``server_python``, ``http_port``, ``grpc_port``,
+            ``tracking_uri``, ``registry_uri``, ``timeout``.
 
     Raises:
         MlflowException: Triton cannot be started here, or the model cannot be deployed.
     """
     known = {**MODEL, **_LOCAL, **{key: PLACE[key] for key in _PLACE}}
-    with reported(), contextlib.suppress(KeyboardInterrupt), _interrupted_by_sigterm(), \
-            tempfile.TemporaryDirectory(prefix="mlops-triton-", ignore_cleanup_errors=True) as folder:
-        options = read_options({**({"flavor": flavor} if flavor else {}), **(config or {})}, known, "run-local")
+    with (
+        reported(),
+        contextlib.suppress(KeyboardInterrupt),
+        _interrupted_by_sigterm(),
+        tempfile.TemporaryDirectory(prefix="mlops-triton-", ignore_cleanup_errors=True) as folder,
+    ):
+        options = read_options(
+            {**({"flavor": flavor} if flavor else {}), **(config or {})}, known, "run-local"
+        )
         port = int(options.pop("http_port", None) or 8000)
         grpc_port = int(options.pop("grpc_port", None) or 8001)
         settings = _settings(Path(folder), port, grpc_port)
-        with _triton(Path(folder), settings, options.pop("server_python", None) or sys.executable) as server:
-            place = {"model_repository": settings["model_repository"], **{key: options.pop(key) for key in _PLACE if key in options}}
+        with _triton(
+            Path(folder), settings, options.pop("server_python", None) or sys.executable
+        ) as server:
+            place = {
+                "model_repository": settings["model_repository"],
+                **{key: options.pop(key) for key in _PLACE if key in options},
+            }
             client = TritonDeploymentClient(f"triton://127.0.0.1:{port}")
             client.create_deployment(name, model_uri, config={**options, **place})
             _say_ready(Path(folder), TritonServer(f"127.0.0.1:{port}", 60.0), name)
@@ -65,8 +92,15 @@ def run_local(name: str, model_uri: str, flavor: str | None = None, config: Mapp
 def _settings(folder: Path, port: int, grpc_port: int) -> dict[str, Any]:
     repository = folder / "models"
     repository.mkdir()
-    return {"model_repository": str(repository), "backend_directory": str(folder / "backends"), "http_port": port, "grpc_port": grpc_port,
-            "metrics_port": 0, "shm_region_prefix": f"mlops_triton_{os.getpid()}", "exit_timeout": 5}
+    return {
+        "model_repository": str(repository),
+        "backend_directory": str(folder / "backends"),
+        "http_port": port,
+        "grpc_port": grpc_port,
+        "metrics_port": 0,
+        "shm_region_prefix": f"mlops_triton_{os.getpid()}",
+        "exit_timeout": 5,
+    }
 
 
 @contextlib.contextmanager
@@ -87,16 +121,22 @@ def _interrupted_by_sigterm() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _triton(folder: Path, settings: Mapping[str, Any], python: str) -> Iterator[subprocess.Popen[bytes]]:
+def _triton(
+    folder: Path, settings: Mapping[str, Any], python: str
+) -> Iterator[subprocess.Popen[bytes]]:
     config = folder / "server.json"
     config.write_text(json.dumps(settings), encoding="utf-8")
     command = [python, str(START), "--config", str(config)]
     with open(folder / "triton.log", "wb") as log:
         # Checked first: a server of somebody else on the same port would be taken for ours.
-        if subprocess.run([*command, "--check"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False).returncode:
+        if subprocess.run(
+            [*command, "--check"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False
+        ).returncode:
             raise _ended(folder)
         # A session of its own: Ctrl-C in the terminal would reach the server before it reaches us.
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
     try:
         _wait(process, folder, settings)
         yield process
@@ -126,22 +166,38 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def _ended(folder: Path) -> ServerError:
     lines = (folder / "triton.log").read_text(encoding="utf-8", errors="replace").splitlines()
-    said = [line.removeprefix("start_triton: ") for line in lines if line.startswith("start_triton: ")] or lines[-3:]
-    hint = " Option server_python names another Python." if any("nvidia-pytriton is not installed" in line for line in said) else ""
+    said = [
+        line.removeprefix("start_triton: ") for line in lines if line.startswith("start_triton: ")
+    ] or lines[-3:]
+    hint = (
+        " Option server_python names another Python."
+        if any("nvidia-pytriton is not installed" in line for line in said)
+        else ""
+    )
     return ServerError(f"{' '.join(said) or 'it ended without a word.'}{hint}", step=_STEP)
 
 
 def _say_ready(folder: Path, server: TritonServer, name: str) -> None:
     model = server.metadata(name)
-    binary = any(entry["datatype"] in _ONLY_BINARY for side in ("inputs", "outputs") for entry in model[side])
+    binary = any(
+        entry["datatype"] in _ONLY_BINARY for side in ("inputs", "outputs") for entry in model[side]
+    )
     words = (_binary_request if binary else _json_request)(folder, model["inputs"])
     more = " -o answer.bin" if binary else ""  # which curl does not print on a terminal
     url = f"http://{server.url}/v2/models/{name}"
-    print(f"Triton serves {name} at {url}\n\n  curl -s {url}/infer {words}{more}\n\nCtrl-C stops it.", flush=True)
+    print(
+        f"Triton serves {name} at {url}\n\n  curl -s {url}/infer {words}{more}\n\nCtrl-C stops it.",
+        flush=True,
+    )
 
 
 def _json_request(folder: Path, entries: Sequence[Mapping[str, Any]]) -> str:
-    request = {"inputs": [{**_described(entry), "data": [_ZERO.get(entry["datatype"], 0)] * _count(entry)} for entry in entries]}
+    request = {
+        "inputs": [
+            {**_described(entry), "data": [_ZERO.get(entry["datatype"], 0)] * _count(entry)}
+            for entry in entries
+        ]
+    }
     body = json.dumps(request)
     if sum(len(entry["data"]) for entry in request["inputs"]) > _LONGEST_LINE:
         path = folder / "request.json"
@@ -160,11 +216,18 @@ def _binary_request(folder: Path, entries: Sequence[Mapping[str, Any]]) -> str:
     header = json.dumps({"inputs": described, "parameters": {"binary_data_output": True}}).encode()
     path = folder / "request.bin"
     path.write_bytes(header + zeros)
-    return f"-H 'Inference-Header-Content-Length: {len(header)}' --data-binary {shlex.quote(f'@{path}')}"
+    return (
+        f"-H 'Inference-Header-Content-Length: {len(header)}' --data-binary"
+        f" {shlex.quote(f'@{path}')}"
+    )
 
 
 def _described(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {"name": entry["name"], "datatype": entry["datatype"], "shape": [max(1, int(size)) for size in entry["shape"]]}
+    return {
+        "name": entry["name"],
+        "datatype": entry["datatype"],
+        "shape": [max(1, int(size)) for size in entry["shape"]],
+    }
 
 
 def _count(entry: Mapping[str, Any]) -> int:

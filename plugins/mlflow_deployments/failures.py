@@ -40,13 +40,18 @@ _STATUS = {400: "INVALID_PARAMETER_VALUE", 403: "PERMISSION_DENIED", 404: "RESOU
 
 
 class TritonDeploymentError(MlflowException, ClickException):  # type: ignore[misc]
-    """One sentence. Being click's exception too, MLflow's command line prints the sentence instead of a traceback."""
+    """One sentence. Being click's exception too, MLflow's command line prints the sentence instead
+    of a traceback.
+    """
 
-    def __init__(self, message: str, error_code: str, facts: dict[str, object] | None = None) -> None:
+    def __init__(
+        self, message: str, error_code: str, facts: dict[str, object] | None = None
+    ) -> None:
         self.facts = facts or {}
         from mlflow.protos.databricks_pb2 import ErrorCode
 
-        known = error_code if error_code in ErrorCode.keys() else "INTERNAL_ERROR"  # noqa: SIM118 - no mapping
+        # ErrorCode is no mapping.
+        known = error_code if error_code in ErrorCode.keys() else "INTERNAL_ERROR"  # noqa: SIM118
         super().__init__(message, ErrorCode.Value(known))
 
 
@@ -62,7 +67,10 @@ def code_of(error: DeliveryError) -> str:
             return "TEMPORARILY_UNAVAILABLE"
         if error.extra.get("mlflow_error_code"):
             return str(error.extra["mlflow_error_code"])
-        return _STATUS.get(int(error.extra.get("status") or 0), "INTERNAL_ERROR" if isinstance(error, RegistryError) else "INVALID_STATE")
+        return _STATUS.get(
+            int(error.extra.get("status") or 0),
+            "INTERNAL_ERROR" if isinstance(error, RegistryError) else "INVALID_STATE",
+        )
     return "INVALID_STATE"
 
 

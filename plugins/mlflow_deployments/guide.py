@@ -14,40 +14,66 @@ OURS = "ansible_collections.mlops.triton.plugins.mlflow_deployments"
 
 _MEANING = {
     "triton_url": "servers, separated by commas: host:port, http://, https://, grpc:// or grpcs://",
-    "admin_key": "{name: admin-key, secret_env: VARIABLE} where the model-repository API is restricted",
+    "admin_key": (
+        "{name: admin-key, secret_env: VARIABLE} where the model-repository API is restricted"
+    ),
     "ca_file": "certificates to trust for https and grpcs",
     "client_cert": "this client's certificate, for a server that asks for one",
     "client_key": "the private key of client_cert",
-    "model_repository": "Triton's model repository, a folder of this host or s3://bucket/prefix, s3://http://host:port/bucket/prefix",
-    "server_log": "the server's log on this host, which knows causes of failed loads that it does not answer",
-    "tensorrt_target": "what the servers have, for TensorRT plans: {version: '10.5', compute_capability: '9.0'}",
-    "s3": "{profile: NAME, region: NAME, ca_file: FILE} for a repository in S3; keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "model_repository": (
+        "Triton's model repository, a folder of this host or s3://bucket/prefix,"
+        " s3://http://host:port/bucket/prefix"
+    ),
+    "server_log": (
+        "the server's log on this host, which knows causes of failed loads that it does not answer"
+    ),
+    "tensorrt_target": (
+        "what the servers have, for TensorRT plans: {version: '10.5', compute_capability: '9.0'}"
+    ),
+    "s3": (
+        "{profile: NAME, region: NAME, ca_file: FILE} for a repository in S3; keys come from"
+        " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    ),
     "state_dir": "records, locks and retained copies; beside the repository when omitted",
     "tracking_uri": "the MLflow server",
     "registry_uri": "the model registry, where it is another one",
     "timeout": "seconds that any one network step may take (300)",
     "lock_timeout": "seconds to wait for another run that changes the same model (60)",
     "progress": "lines on standard error on what takes long (where that is a terminal)",
-    "allowed_backends": "Triton's backends that may be used, separated by commas; all when omitted (python runs code of the artifact)",
+    "allowed_backends": (
+        "Triton's backends that may be used, separated by commas; all when omitted (python runs"
+        " code of the artifact)"
+    ),
     "max_size": "the most that a model's files may have, such as 2GiB",
     "require_digest": "refuse models without a manifest of their publisher (false)",
-    "registry_status": "the name under which the registry is told what is deployed here; nothing is told when omitted",
+    "registry_status": (
+        "the name under which the registry is told what is deployed here; nothing is told when"
+        " omitted"
+    ),
     "alias": "the alias to note where model_uri names the version that it stood for",
     "flavor": "the same as --flavor; read from the artifact when omitted",
     "config": "fields of config.pbtxt laid over the author's, such as {max_batch_size: 8}",
     "instance_kind": "where instances run, whatever the author's configuration says",
-    "version_folders": "whether the registry's version or the artifact's folders give Triton's version number",
+    "version_folders": (
+        "whether the registry's version or the artifact's folders give Triton's version number"
+    ),
     "serve_versions": "registry versions to keep loaded side by side (1)",
-    "verify": "an inference that proves the deployment: {inputs: {x: [[1]]}, outputs: {y: [[2]]}, tolerance: 0.001}",
+    "verify": (
+        "an inference that proves the deployment: {inputs: {x: [[1]]}, outputs: {y: [[2]]},"
+        " tolerance: 0.001}"
+    ),
     "keep": "previous deployments to keep for going back (1)",
     "adopt": "take over a model of this name that this collection did not deploy (false)",
     "check_files": "compare the bytes of unchanged files too (false)",
     "depends_on": "models that this one calls, separated by commas, for lists that name it",
-    "owner": "owner of the model's files", "group": "group of the model's files", "mode": "their mode, such as 0644",
+    "owner": "owner of the model's files",
+    "group": "group of the model's files",
+    "mode": "their mode, such as 0644",
 }
 
 _HELP = """\
-Deploy models from an MLflow registry to NVIDIA Triton Inference Server (started with --model-control-mode=explicit).
+Deploy models from an MLflow registry to NVIDIA Triton Inference Server, which was started with
+--model-control-mode=explicit.
 
 Targets (-t)
   triton                             the server of TRITON_URL, else localhost:8000
@@ -58,7 +84,8 @@ Targets (-t)
 
 Environment
   TRITON_URL, TRITON_MODEL_REPO, MLFLOW_TRACKING_URI; {variable} names another file of profiles.
-  An option with -C goes before the target, the target before its profile, the profile before the environment.
+  An option with -C goes before the target, the target before its profile, the profile before the
+  environment.
 
 Profiles
   production:
@@ -72,15 +99,17 @@ Profiles
 
 Commands
   create   a new deployment; refuses a name that exists in any form
-  update   another model (-m), other options (-C), or both; what is not given stays, -C option=null clears it
+  update   another model (-m), other options (-C), or both; what is not given stays,
+           -C option=null clears it
   delete   unloads the model and removes its files; no error where there is none
   list, get, predict (--input-path FILE.json with tensor names as keys)
-  run-local   starts Triton from PyPI (nvidia-pytriton) on this host with this one model, until Ctrl-C;
-           further options: server_python (the Python that has nvidia-pytriton), http_port (8000), grpc_port (8001)
-  --flavor is triton, onnx, xgboost, lightgbm, sklearn or pytorch, and found in the artifact when omitted. --endpoint names one
-  server of a profile.
-  Each command returns when every server serves what was asked for, proven by the deploy id in what it serves. When a
-  deployment fails, the model before it is put back.
+  run-local   starts Triton from PyPI (nvidia-pytriton) on this host with this one model, until
+           Ctrl-C; further options: server_python (the Python that has nvidia-pytriton),
+           http_port (8000), grpc_port (8001)
+  --flavor is triton, onnx, xgboost, lightgbm, sklearn or pytorch, and found in the artifact when
+  omitted. --endpoint names one server of a profile.
+  Each command returns when every server serves what was asked for, proven by the deploy id in what
+  it serves. When a deployment fails, the model before it is put back.
 
 Options for the model (-C key=value; the value is YAML)
 {model}
@@ -99,7 +128,12 @@ Examples
 def target_help() -> str:
     """The text for the command line, and what is wrong with the installation before it."""
     notes = "".join(f"Note: {sentence}\n\n" for sentence in other_plugins())
-    return notes + _HELP.format(profiles=profiles_path(os.environ), variable=PROFILES_VARIABLE, model=_listed(MODEL), place=_listed(PLACE))
+    return notes + _HELP.format(
+        profiles=profiles_path(os.environ),
+        variable=PROFILES_VARIABLE,
+        model=_listed(MODEL),
+        place=_listed(PLACE),
+    )
 
 
 def _listed(options: Mapping[str, Option]) -> str:
@@ -111,12 +145,19 @@ def _listed(options: Mapping[str, Option]) -> str:
 
 
 def other_plugins() -> list[str]:
-    """A sentence where another package has the same target: MLflow keeps one of them and does not say which."""
-    found = {entry.value: (entry.dist.name if entry.dist else entry.value) for entry in entry_points(group="mlflow.deployments")
-             if entry.name == TARGET}
+    """A sentence where another package has the same target: MLflow keeps one of them and does not
+    say which.
+    """
+    found = {
+        entry.value: entry.dist.name if entry.dist else entry.value
+        for entry in entry_points(group="mlflow.deployments")
+        if entry.name == TARGET
+    }
     others = [name for value, name in found.items() if value != OURS]
     if not others:
         return []
-    sentence = (f"{', '.join(sorted(others))} has the deployment target '{TARGET}' too, and MLflow uses the one that it finds last; "
-                f"remove it with pip uninstall {' '.join(sorted(others))}")
+    sentence = (
+        f"{', '.join(sorted(others))} has the deployment target '{TARGET}' too, and MLflow uses the"
+        f" one that it finds last; remove it with pip uninstall {' '.join(sorted(others))}"
+    )
     return [sentence]

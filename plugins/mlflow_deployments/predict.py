@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inference as MLflow's users ask for it: what they hold becomes tensors, and the answer keeps the shape their scripts parse."""
+"""Inference as MLflow's users ask for it: what they hold becomes tensors, and the answer keeps the
+shape their scripts parse.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ _KINDS = {"U": "texts", "S": "texts", "M": "dates", "O": "values that are no num
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input as the model declares it; ``shape`` has the batch dimension, and -1 where any size will do."""
+    """An input as the model declares it; ``shape`` has the batch dimension, and -1 where any size
+    will do.
+    """
 
     name: str
     datatype: str
@@ -42,11 +46,15 @@ class Predictor:
     """Inference on the servers of one target; may be used from several threads.
 
     Args:
-        connect: makes a ``TritonServer`` for a URL. Each thread gets its own: HTTP clients of tritonclient belong to one thread.
-        stamp: what changes when another model is deployed under a name, as far as that can be seen without asking a server.
+        connect: makes a ``TritonServer`` for a URL. Each thread gets its own: HTTP clients of
+            tritonclient belong to one thread.
+        stamp: what changes when another model is deployed under a name, as far as that can be seen
+            without asking a server.
     """
 
-    def __init__(self, connect: Callable[[str], TritonServer], stamp: Callable[[str], object]) -> None:
+    def __init__(
+        self, connect: Callable[[str], TritonServer], stamp: Callable[[str], object]
+    ) -> None:
         self._connect = connect
         self._stamp = stamp
         self._own = threading.local()
@@ -96,8 +104,15 @@ class Predictor:
         stamp = self._stamp(name)
         inputs = {}
         for entry in server.metadata(name)["inputs"]:
-            dtype = numpy.dtype(object if entry["datatype"] == "BYTES" else triton_to_np_dtype(entry["datatype"]))
-            inputs[entry["name"]] = Tensor(entry["name"], entry["datatype"], tuple(int(size) for size in entry.get("shape", ())), dtype)
+            dtype = numpy.dtype(
+                object if entry["datatype"] == "BYTES" else triton_to_np_dtype(entry["datatype"])
+            )
+            inputs[entry["name"]] = Tensor(
+                entry["name"],
+                entry["datatype"],
+                tuple(int(size) for size in entry.get("shape", ())),
+                dtype,
+            )
         known = self._known[(server.url, name)] = Known(inputs, stamp)
         return known
 
@@ -108,7 +123,11 @@ def _answer(server: TritonServer, name: str, values: Any, inputs: Mapping[str, T
         result = server.ask(_STEP, server.transport.call, "infer", name, tensors)
     except ServerError as error:
         if "unknown model" in str(error.extra.get("reason", "")):
-            raise NotFound(f"Triton at {server.url} does not serve it ({error.extra['reason']})", model=name, step=_STEP) from error
+            raise NotFound(
+                f"Triton at {server.url} does not serve it ({error.extra['reason']})",
+                model=name,
+                step=_STEP,
+            ) from error
         raise error.about(model=name) from error.__cause__
     except DeliveryError as error:
         raise error.about(model=name, step=_STEP) from error.__cause__
@@ -134,15 +153,16 @@ def _outputs(response: Any) -> list[str]:
     return [output.name for output in response.outputs]
 
 
-# -- from what users hold to arrays ------------------------------------------------------------------------------------------
+# -- from what users hold to arrays ----------------------------------------------------------------
 
 
 def arrays_of(values: Any, inputs: Mapping[str, Tensor]) -> dict[str, tuple[str, Any]]:
     """Tensor name → datatype and array.
 
     Args:
-        values: a mapping of tensor names to arrays, lists, numbers or texts; a DataFrame; for a model with one input, that input
-            alone; any of these under the key ``inputs``, also as a JSON text.
+        values: a mapping of tensor names to arrays, lists, numbers or texts; a DataFrame; for a
+            model with one input, that input alone; any of these under the key ``inputs``, also as a
+            JSON text.
 
     Raises:
         InvalidOption: naming the tensor.
@@ -153,7 +173,10 @@ def arrays_of(values: Any, inputs: Mapping[str, Tensor]) -> dict[str, tuple[str,
     values = _unwrapped(values, inputs)
     if not isinstance(values, Mapping):
         if len(inputs) != 1:
-            raise InvalidOption(f"it has the inputs {', '.join(inputs)}: give a dictionary, as one value alone does not say which is meant")
+            raise InvalidOption(
+                f"it has the inputs {', '.join(inputs)}: give a dictionary, as one value alone does"
+                " not say which is meant"
+            )
         values = {next(iter(inputs)): values}
     found = {}
     for name, value in values.items():
@@ -170,7 +193,9 @@ def _is_frame(values: Any) -> bool:
 
 
 def _from_frame(frame: Any, inputs: Mapping[str, Tensor]) -> tuple[dict[str, Any], bool]:
-    """Both shapes that people use: one column indexed by tensor names, or one row per example with a column per input."""
+    """Both shapes that people use: one column indexed by tensor names, or one row per example with
+    a column per input.
+    """
     if not len(frame.index) or not len(frame.columns):
         raise InvalidOption("the DataFrame is empty")
     columns = list(frame.columns)
@@ -183,8 +208,10 @@ def _from_frame(frame: Any, inputs: Mapping[str, Tensor]) -> tuple[dict[str, Any
             return {columns[0]: frame["inputs"].tolist()}, True
     unknown = [str(column) for column in columns if column not in inputs]
     if unknown:
-        raise InvalidOption(f"the DataFrame has the column {', '.join(unknown)}; it takes a column for each input ({', '.join(inputs)}), "
-                            "or one column indexed by the names of the inputs")
+        raise InvalidOption(
+            f"the DataFrame has the column {', '.join(unknown)}; it takes a column for each input"
+            f" ({', '.join(inputs)}), or one column indexed by the names of the inputs"
+        )
     return {column: frame[column].tolist() for column in columns}, True
 
 
@@ -204,8 +231,8 @@ def _unwrapped(values: Any, inputs: Mapping[str, Tensor]) -> Any:
 def as_array(tensor: Tensor, value: Any, by_rows: bool = False) -> Any:
     """The value in the tensor's type, where nothing of it is lost.
 
-    A number in a list, in JSON or in a DataFrame has no type of its own and is read as the tensor's; an array has one, and is cast
-    only where each of its values stays what it is.
+    A number in a list, in JSON or in a DataFrame has no type of its own and is read as the
+    tensor's; an array has one, and is cast only where each of its values stays what it is.
     """
     import numpy
 
@@ -245,7 +272,11 @@ def _cast(tensor: Tensor, array: Any, exact: bool) -> Any:
     if array.dtype.kind not in "iub" and not _is_float(array.dtype) and array.size:
         raise _refused(tensor, _KINDS.get(array.dtype.kind, f"values of type {array.dtype}"))
     with numpy.errstate(all="ignore"):
-        cast = _as_bfloat16(array, tensor.dtype) if tensor.datatype == "BF16" else array.astype(tensor.dtype)
+        cast = (
+            _as_bfloat16(array, tensor.dtype)
+            if tensor.datatype == "BF16"
+            else array.astype(tensor.dtype)
+        )
     # numpy calls the way from 64-bit whole numbers to floats safe, and it is not.
     wide = array.dtype.kind in "iu" and array.dtype.itemsize == 8 and tensor.dtype.kind == "f"
     if not wide and tensor.datatype != "BF16" and numpy.can_cast(array.dtype, tensor.dtype, "safe"):
@@ -254,13 +285,18 @@ def _cast(tensor: Tensor, array: Any, exact: bool) -> Any:
     same = numpy.isfinite(cast) == numpy.isfinite(array) if rounding else _equal(array, cast)
     if not numpy.all(same):
         first = array[numpy.logical_not(same)].flat[0]
-        raise _refused(tensor, f"{array.dtype} values such as {first!s}", f"; .astype('{tensor.dtype}') says that this is meant"
-                       if exact else "")
+        raise _refused(
+            tensor,
+            f"{array.dtype} values such as {first!s}",
+            f"; .astype('{tensor.dtype}') says that this is meant" if exact else "",
+        )
     return cast
 
 
 def _equal(array: Any, cast: Any) -> Any:
-    """Which values survive the way there and back; the sign tells -1 from the largest number of an unsigned type."""
+    """Which values survive the way there and back; the sign tells -1 from the largest number of an
+    unsigned type.
+    """
     import numpy
 
     with numpy.errstate(all="ignore"):
@@ -275,14 +311,17 @@ def _is_float(dtype: Any) -> bool:
 
 
 def _as_bfloat16(array: Any, dtype: Any) -> Any:
-    """Rounded to what bfloat16 can hold. Older releases of tritonclient take float32 for it, and cut its lower half off."""
+    """Rounded to what bfloat16 can hold. Older releases of tritonclient take float32 for it, and
+    cut its lower half off.
+    """
     import numpy
 
     if dtype.name == "bfloat16":
         return array.astype(dtype)
     single = numpy.ascontiguousarray(array, "float32").reshape(array.shape)
     bits = single.view("uint32")
-    # To the nearest, and of two that are equally near to the even one; what is not finite stays as it is.
+    # To the nearest, and of two that are equally near to the even one; what is not finite stays as
+    # it is.
     rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype("uint32").view("float32")
     return numpy.where(numpy.isfinite(single), rounded, single)
 
@@ -301,11 +340,15 @@ def _as_bytes(tensor: Tensor, array: Any) -> Any:
 
 
 def _refused(tensor: Tensor, what: str, hint: str = "") -> InvalidOption:
-    return InvalidOption(f"input '{tensor.name}' is {tensor.datatype} and cannot take {what} without loss{hint}")
+    return InvalidOption(
+        f"input '{tensor.name}' is {tensor.datatype} and cannot take {what} without loss{hint}"
+    )
 
 
 def _in_shape(array: Any, shape: tuple[int, ...], by_rows: bool) -> Any:
-    """Lists and frames leave out what Triton wants: the dimension of the batch, or that of a single feature."""
+    """Lists and frames leave out what Triton wants: the dimension of the batch, or that of a single
+    feature.
+    """
     if array.ndim == len(shape):
         return array
     if array.ndim == 0 and all(size in (1, -1) for size in shape):
@@ -315,18 +358,23 @@ def _in_shape(array: Any, shape: tuple[int, ...], by_rows: bool) -> Any:
     if array.ndim == len(shape) - 1:
         if by_rows and shape[-1] in (1, -1):
             return array[..., None]
-        if all(size in (-1, have) for size, have in zip(shape[1:], array.shape)) and shape[0] in (1, -1):
+        if all(size in (-1, have) for size, have in zip(shape[1:], array.shape)) and shape[0] in (
+            1,
+            -1,
+        ):
             return array[None]
         if shape[-1] in (1, -1):
             return array[..., None]
     return array
 
 
-# -- the answer --------------------------------------------------------------------------------------------------------------
+# -- the answer ------------------------------------------------------------------------------------
 
 
 class Predictions(dict):  # type: ignore[type-arg]
-    """``{"outputs": {tensor: array}}`` where there is no pandas; what scripts do with the DataFrame works here too."""
+    """``{"outputs": {tensor: array}}`` where there is no pandas; what scripts do with the DataFrame
+    works here too.
+    """
 
     def to_json(self, path_or_buf: Any = None) -> str | None:
         text = json.dumps(self, default=_plain, separators=(",", ":"))
@@ -345,7 +393,9 @@ def _plain(value: Any) -> Any:
 
 
 def _shaped(outputs: dict[str, Any]) -> Any:
-    """A DataFrame with the one column ``outputs``, indexed by tensor names, or ``Predictions`` where there is no pandas."""
+    """A DataFrame with the one column ``outputs``, indexed by tensor names, or ``Predictions``
+    where there is no pandas.
+    """
     try:
         frame = _deferred_frame()
     except ImportError:
@@ -355,9 +405,11 @@ def _shaped(outputs: dict[str, Any]) -> Any:
 
 @cache
 def _deferred_frame() -> Callable[[dict[str, Any]], Any]:
-    """Makes DataFrames that are filled when they are first looked into: filling one takes as long as half of a small inference.
+    """Makes DataFrames that are filled when they are first looked into: filling one takes as long
+    as half of a small inference.
 
-    A frame without its parts asks ``__getattr__`` for whichever is wanted first; from then on it is a plain DataFrame.
+    A frame without its parts asks ``__getattr__`` for whichever is wanted first; from then on it is
+    a plain DataFrame.
     """
     import pandas
 
@@ -372,8 +424,13 @@ def _deferred_frame() -> Callable[[dict[str, Any]], Any]:
             try:
                 return filled(self).to_json(*args, **kwargs)
             except UnicodeDecodeError:
-                raise translated(InvalidOption("an output has bytes that are no UTF-8 text, which JSON cannot hold; use the Python client",
-                                               step=_STEP)) from None
+                raise translated(
+                    InvalidOption(
+                        "an output has bytes that are no UTF-8 text, which JSON cannot hold; use"
+                        " the Python client",
+                        step=_STEP,
+                    )
+                ) from None
 
     def filled(frame: Any) -> Any:
         outputs = frame.__dict__.pop("outputs_to_come", None)

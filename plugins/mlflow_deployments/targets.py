@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a target URI, a profile, the environment and ``-C key=value`` to the options of the modules."""
+"""From a target URI, a profile, the environment and ``-C key=value`` to the options of the
+modules.
+"""
 
 from __future__ import annotations
 
@@ -63,13 +65,18 @@ MODEL: Mapping[str, Option] = {
     "group": Option(),
     "mode": Option("mode"),
 }
-_ELSEWHERE = {"name": "the deployment's name is given with --name", "model_uri": "the model is given with --model-uri",
-              "state": "create, update and delete are commands of their own"}
+_ELSEWHERE = {
+    "name": "the deployment's name is given with --name",
+    "model_uri": "the model is given with --model-uri",
+    "state": "create, update and delete are commands of their own",
+}
 
 
 @dataclass(frozen=True)
 class Target:
-    """Which servers and which repository. ``servers`` maps the names of the endpoints to their URLs."""
+    """Which servers and which repository. ``servers`` maps the names of the endpoints to their
+    URLs.
+    """
 
     uri: str
     servers: Mapping[str, str]
@@ -85,21 +92,31 @@ class Target:
         if endpoint is None:
             return list(self.servers.values())
         if endpoint not in self.servers:
-            raise NotFound(f"the target {self.uri} has no endpoint '{endpoint}' (endpoints there: {', '.join(self.servers)})",
-                           step="find the endpoint", left=_NOTHING)
+            raise NotFound(
+                f"the target {self.uri} has no endpoint '{endpoint}' (endpoints there:"
+                f" {', '.join(self.servers)})",
+                step="find the endpoint",
+                left=_NOTHING,
+            )
         return [self.servers[endpoint]]
 
     def with_options(self, given: Mapping[str, Any]) -> Target:
         """The same target with options of one call over its own."""
         servers = _named(given["triton_url"]) if given.get("triton_url") else self.servers
-        others = {key: value for key, value in given.items() if key in PLACE and key != "triton_url" and value is not None}
+        others = {
+            key: value
+            for key, value in given.items()
+            if key in PLACE and key != "triton_url" and value is not None
+        }
         return Target(self.uri, servers, {**self.options, **others})
 
 
 def read_target(uri: str, environment: Mapping[str, str] | None = None) -> Target:
-    """``triton``, ``triton://host:8000``, ``triton://host:8001?protocol=grpc``, ``triton:/profile``.
+    """``triton``, ``triton://host:8000``, ``triton://host:8001?protocol=grpc``,
+    ``triton:/profile``.
 
-    Each of these may end with ``?option=value``, and what it says goes before the profile, the profile before the environment.
+    Each of these may end with ``?option=value``, and what it says goes before the profile, the
+    profile before the environment.
 
     Raises:
         InvalidOption: not one of these forms, or an option that is not known.
@@ -114,11 +131,15 @@ def read_target(uri: str, environment: Mapping[str, str] | None = None) -> Targe
     if parts.netloc:
         given["triton_url"] = _urls_of(uri, parts.netloc, parts.path, protocol)
     elif protocol:
-        raise InvalidOption(f"the target {uri} has a protocol and no host", step="read the target", left=_NOTHING)
+        raise InvalidOption(
+            f"the target {uri} has a protocol and no host", step="read the target", left=_NOTHING
+        )
     elif parts.scheme and parts.path.strip("/"):
         profile = read_profile(parts.path.strip("/"), environment)
     variables = {"triton_url": "TRITON_URL", "model_repository": "TRITON_MODEL_REPO"}
-    surroundings = {option: environment[name] for option, name in variables.items() if environment.get(name)}
+    surroundings = {
+        option: environment[name] for option, name in variables.items() if environment.get(name)
+    }
     found = {**read_options(surroundings, PLACE, "the environment"), **profile, **given}
     servers = found.pop("triton_url", None) or [DEFAULT_URL]
     named = servers if isinstance(servers, Mapping) else _named(servers)
@@ -127,11 +148,17 @@ def read_target(uri: str, environment: Mapping[str, str] | None = None) -> Targe
 
 def _urls_of(uri: str, netloc: str, path: str, protocol: str | None) -> list[str]:
     if path.strip("/"):
-        raise InvalidOption(f"the target {uri} has a path after its host; a profile is written triton:/<profile>", step="read the target",
-                            left=_NOTHING)
+        raise InvalidOption(
+            f"the target {uri} has a path after its host; a profile is written triton:/<profile>",
+            step="read the target",
+            left=_NOTHING,
+        )
     if protocol not in (None, *PROTOCOLS):
-        raise InvalidOption(f"protocol={protocol} of the target {uri} is not one of {', '.join(PROTOCOLS)}", step="read the target",
-                            left=_NOTHING)
+        raise InvalidOption(
+            f"protocol={protocol} of the target {uri} is not one of {', '.join(PROTOCOLS)}",
+            step="read the target",
+            left=_NOTHING,
+        )
     hosts = [host.strip() for host in netloc.split(",") if host.strip()]
     return [host if protocol in (None, "http") else f"{protocol}://{host}" for host in hosts]
 
@@ -140,7 +167,7 @@ def _named(urls: Iterable[str]) -> dict[str, str]:
     return {str(url).strip(): str(url).strip() for url in urls}
 
 
-# -- profiles ----------------------------------------------------------------------------------------------------------------
+# -- profiles --------------------------------------------------------------------------------------
 
 
 def profiles_path(environment: Mapping[str, str]) -> str:
@@ -151,7 +178,9 @@ def profiles_path(environment: Mapping[str, str]) -> str:
 
 
 def read_profile(name: str, environment: Mapping[str, str]) -> dict[str, Any]:
-    """The options of one profile; ``triton_url`` maps endpoint names to URLs where the profile has ``servers``."""
+    """The options of one profile; ``triton_url`` maps endpoint names to URLs where the profile has
+    ``servers``.
+    """
     import yaml
 
     path = profiles_path(environment)
@@ -160,14 +189,23 @@ def read_profile(name: str, environment: Mapping[str, str]) -> dict[str, Any]:
         with open(path, encoding="utf-8") as stream:
             profiles = yaml.safe_load(stream) or {}
     except FileNotFoundError as error:
-        raise NotFound(f"the target names the profile '{name}', and there is no file {path} ({PROFILES_VARIABLE} names another one)",
-                       **about) from error
+        raise NotFound(
+            f"the target names the profile '{name}', and there is no file {path}"
+            f" ({PROFILES_VARIABLE} names another one)",
+            **about,
+        ) from error
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InvalidOption(f"{path} cannot be read ({' '.join(str(error).split())})", **about) from error
+        raise InvalidOption(
+            f"{path} cannot be read ({' '.join(str(error).split())})", **about
+        ) from error
     if not isinstance(profiles, Mapping):
         raise InvalidOption(f"{path} does not map names of profiles to their options", **about)
     if name not in profiles:
-        raise NotFound(f"{path} has no profile '{name}' (profiles there: {', '.join(map(str, profiles)) or 'none'})", **about)
+        raise NotFound(
+            f"{path} has no profile '{name}' (profiles there:"
+            f" {', '.join(map(str, profiles)) or 'none'})",
+            **about,
+        )
     profile = profiles[name]
     if not isinstance(profile, Mapping):
         raise InvalidOption(f"the profile '{name}' in {path} is not a mapping of options", **about)
@@ -179,10 +217,20 @@ def _read_profile(profile: dict[str, Any], origin: str) -> dict[str, Any]:
     options = read_options(profile, PLACE, origin, also=("servers",))
     if servers is None:
         return options
-    if not isinstance(servers, Mapping) or not servers or not all(isinstance(url, str) for url in servers.values()):
-        raise InvalidOption(f"servers of {origin} does not map names to URLs", step="read the profile", left=_NOTHING)
+    if (
+        not isinstance(servers, Mapping)
+        or not servers
+        or not all(isinstance(url, str) for url in servers.values())
+    ):
+        raise InvalidOption(
+            f"servers of {origin} does not map names to URLs",
+            step="read the profile",
+            left=_NOTHING,
+        )
     if "triton_url" in options:
-        raise InvalidOption(f"{origin} has both servers and triton_url", step="read the profile", left=_NOTHING)
+        raise InvalidOption(
+            f"{origin} has both servers and triton_url", step="read the profile", left=_NOTHING
+        )
     return {**options, "triton_url": {str(key): url for key, url in servers.items()}}
 
 
@@ -192,31 +240,48 @@ def _with_secret(options: dict[str, Any], environment: Mapping[str, str]) -> dic
         return options
     about = {"step": "read admin_key", "left": _NOTHING}
     if set(key) - {"name", "secret", "secret_env"} or len({"secret", "secret_env"} & set(key)) != 1:
-        raise InvalidOption("admin_key is a mapping with name and one of secret and secret_env", **about)
+        raise InvalidOption(
+            "admin_key is a mapping with name and one of secret and secret_env", **about
+        )
     secret = key.get("secret")
     if "secret_env" in key:
         secret = environment.get(str(key["secret_env"]))
         if not secret:
-            raise InvalidOption(f"admin_key takes its secret from the environment variable {key['secret_env']}, which is not set", **about)
+            raise InvalidOption(
+                f"admin_key takes its secret from the environment variable {key['secret_env']},"
+                " which is not set",
+                **about,
+            )
     return {**options, "admin_key": {"name": str(key.get("name") or _KEY), "secret": str(secret)}}
 
 
-# -- values ------------------------------------------------------------------------------------------------------------------
+# -- values ----------------------------------------------------------------------------------------
 
 
-def read_options(given: Mapping[str, Any], known: Mapping[str, Option], origin: str, also: tuple[str, ...] = ()) -> dict[str, Any]:
+def read_options(
+    given: Mapping[str, Any], known: Mapping[str, Option], origin: str, also: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Values as the core wants them; ``null`` and None clear an option.
 
     Raises:
-        InvalidOption: an unknown key, with the list of known ones, or a value that its option cannot have.
+        InvalidOption: an unknown key, with the list of known ones, or a value that its option
+            cannot have.
     """
     unknown = [str(key) for key in given if key not in known]
     for key in unknown:
         if key in _ELSEWHERE and key not in also:
-            raise InvalidOption(f"{key} is not an option of {origin}: {_ELSEWHERE[key]}", step="read the options", left=_NOTHING)
+            raise InvalidOption(
+                f"{key} is not an option of {origin}: {_ELSEWHERE[key]}",
+                step="read the options",
+                left=_NOTHING,
+            )
     if unknown:
-        raise InvalidOption(f"{origin} has the unknown option {', '.join(sorted(unknown))}; known are {', '.join(sorted([*known, *also]))}",
-                            step="read the options", left=_NOTHING)
+        raise InvalidOption(
+            f"{origin} has the unknown option {', '.join(sorted(unknown))}; known are"
+            f" {', '.join(sorted([*known, *also]))}",
+            step="read the options",
+            left=_NOTHING,
+        )
     return {key: _value(key, value, known[key]) for key, value in given.items()}
 
 
@@ -228,14 +293,28 @@ def _value(key: str, value: Any, option: Option) -> Any:
         found = read(value)
     except (TypeError, ValueError) as error:
         shown = "its value" if key in ("admin_key", "s3") else repr(value)
-        raise InvalidOption(f"{key}: {shown} is not {_WANTED[option.kind]}", step="read the options", left=_NOTHING) from error
+        raise InvalidOption(
+            f"{key}: {shown} is not {_WANTED[option.kind]}", step="read the options", left=_NOTHING
+        ) from error
     if option.choices and found is not None and found not in option.choices:
-        raise InvalidOption(f"{key}: {value!r} is not one of {', '.join(option.choices)}", step="read the options", left=_NOTHING)
+        raise InvalidOption(
+            f"{key}: {value!r} is not one of {', '.join(option.choices)}",
+            step="read the options",
+            left=_NOTHING,
+        )
     return found
 
 
-_WANTED = {"str": "a text", "mode": "an octal number such as 0644", "int": "a whole number", "float": "a number", "bool": "true or false",
-           "dict": "a mapping such as {key: value}", "list": "a list", "raw": "YAML"}
+_WANTED = {
+    "str": "a text",
+    "mode": "an octal number such as 0644",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "dict": "a mapping such as {key: value}",
+    "list": "a list",
+    "raw": "YAML",
+}
 
 
 def _parsed(value: Any) -> Any:
@@ -258,7 +337,9 @@ def _text(value: Any) -> str | None:
 
 
 def _mode(value: Any) -> str | None:
-    return f"{value:04o}" if isinstance(value, int) and not isinstance(value, bool) else _text(value)
+    return (
+        f"{value:04o}" if isinstance(value, int) and not isinstance(value, bool) else _text(value)
+    )
 
 
 def _number(value: Any) -> float | None:
@@ -298,4 +379,13 @@ def _list(value: Any) -> list[str] | None:
     return list(found)
 
 
-_READERS = {"str": _text, "mode": _mode, "int": _whole, "float": _number, "bool": _bool, "dict": _mapping, "list": _list, "raw": _parsed}
+_READERS = {
+    "str": _text,
+    "mode": _mode,
+    "int": _whole,
+    "float": _number,
+    "bool": _bool,
+    "dict": _mapping,
+    "list": _list,
+    "raw": _parsed,
+}

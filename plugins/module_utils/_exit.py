@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or
+# https://www.gnu.org/licenses/gpl-3.0.txt)
 """The way out of every module: a result, or one sentence."""
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from ._delivery.progress import VARIABLE, written
 
 
 def run(module: AnsibleModule, function: Callable[[AnsibleModule], dict[str, Any]]) -> None:
-    """Exit with what ``function`` returns; its key ``warnings`` becomes warnings, ``diff`` goes only where asked for."""
-    # A module is a process of its own, so MLflow's minutes of retries can be switched off here and nowhere deeper.
+    """Exit with what ``function`` returns; its key ``warnings`` becomes warnings, ``diff`` goes
+    only where asked for.
+    """
+    # A module is a process of its own, so MLflow's minutes of retries can be switched off here and
+    # nowhere deeper.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     _hide_passwords(module)

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Argument-spec groups. Each has a doc fragment of the same name in lower case; a unit test keeps the pairs equal."""
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or
+# https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Argument-spec groups. Each has a doc fragment of the same name in lower case; a unit test keeps
+the pairs equal.
+"""
 
 from __future__ import annotations
 
@@ -16,30 +19,44 @@ REGISTRY: Spec = {
 }
 
 SERVER: Spec = {
-    "triton_url": {"type": "list", "elements": "str", "default": ["localhost:8000"],
-                   "fallback": (env_fallback, ["TRITON_URL"])},
-    "admin_key": {"type": "dict", "no_log": False, "options": {
-        "name": {"type": "str", "default": "admin-key"},
-        "secret": {"type": "str", "required": True, "no_log": True},
-    }},
+    "triton_url": {
+        "type": "list",
+        "elements": "str",
+        "default": ["localhost:8000"],
+        "fallback": (env_fallback, ["TRITON_URL"]),
+    },
+    "admin_key": {
+        "type": "dict",
+        "no_log": False,
+        "options": {
+            "name": {"type": "str", "default": "admin-key"},
+            "secret": {"type": "str", "required": True, "no_log": True},
+        },
+    },
     "ca_file": {"type": "path"},
     "client_cert": {"type": "path"},
     "client_key": {"type": "path", "no_log": False},
     "server_log": {"type": "path"},
-    "tensorrt_target": {"type": "dict", "options": {"version": {"type": "str"}, "compute_capability": {"type": "str"}}},
+    "tensorrt_target": {
+        "type": "dict",
+        "options": {"version": {"type": "str"}, "compute_capability": {"type": "str"}},
+    },
 }
 
 REPOSITORY: Spec = {
     "model_repository": {"type": "str", "fallback": (env_fallback, ["TRITON_MODEL_REPO"])},
     "state_dir": {"type": "path"},
-    "s3": {"type": "dict", "options": {
-        "access_key": {"type": "str", "no_log": False},
-        "secret_key": {"type": "str", "no_log": True},
-        "session_token": {"type": "str", "no_log": True},
-        "profile": {"type": "str"},
-        "region": {"type": "str"},
-        "ca_file": {"type": "path"},
-    }},
+    "s3": {
+        "type": "dict",
+        "options": {
+            "access_key": {"type": "str", "no_log": False},
+            "secret_key": {"type": "str", "no_log": True},
+            "session_token": {"type": "str", "no_log": True},
+            "profile": {"type": "str"},
+            "region": {"type": "str"},
+            "ca_file": {"type": "path"},
+        },
+    },
     "lock_timeout": {"type": "float", "default": 60.0},
 }
 
@@ -62,12 +79,23 @@ MODEL: Spec = {
     "name": {"type": "str", "required": True},
     "model_uri": {"type": "str"},
     "alias": {"type": "str"},
-    "state": {"type": "str", "choices": ["present", "absent", "unloaded", "rolled_back"], "default": "present"},
+    "state": {
+        "type": "str",
+        "choices": ["present", "absent", "unloaded", "rolled_back"],
+        "default": "present",
+    },
     "rollback_to": {"type": "str"},
-    "flavor": {"type": "str", "choices": ["triton", "onnx", "xgboost", "lightgbm", "sklearn", "pytorch"]},
+    "flavor": {
+        "type": "str",
+        "choices": ["triton", "onnx", "xgboost", "lightgbm", "sklearn", "pytorch"],
+    },
     "config": {"type": "dict"},
     "instance_kind": {"type": "str", "choices": ["cpu", "gpu", "auto"]},
-    "version_folders": {"type": "str", "choices": ["auto", "registry", "artifact"], "default": "auto"},
+    "version_folders": {
+        "type": "str",
+        "choices": ["auto", "registry", "artifact"],
+        "default": "auto",
+    },
     "serve_versions": {"type": "int", "default": 1},
     "verify": {"type": "raw"},
     "keep": {"type": "int", "default": 1},

@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: GPL-3.0-or-later
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or
+# https://www.gnu.org/licenses/gpl-3.0.txt)
 
 from __future__ import annotations
 
@@ -10,8 +11,9 @@ short_description: Which models, versions and aliases an MLflow Model Registry h
 version_added: 0.1.0
 description:
   - Reads registered models, their versions, tags and aliases.
-  - The options of server and repository are accepted, and not used, so that C(module_defaults) of the action group
-    C(mlops.triton.triton) can set registry, server and repository once for all modules.
+  - The options of server and repository are accepted, and not used, so that C(module_defaults) of
+    the action group C(mlops.triton.triton) can set registry, server and repository once for all
+    modules.
 extends_documentation_fragment:
   - mlops.triton.attributes
   - mlops.triton.libraries
@@ -30,7 +32,8 @@ attributes:
 options:
   names:
     description:
-      - The registered models to report. One that the registry does not have is left out of RV(models).
+      - The registered models to report. One that the registry does not have is left out of
+        RV(models).
       - All registered models when omitted.
     type: list
     elements: str
@@ -104,7 +107,8 @@ models:
           returned: always
           sample: [champion]
         tags:
-          description: The version's tags. C(triton.digest) and C(triton.backend) are those of M(mlops.triton.mlflow_publish).
+          description: The version's tags. C(triton.digest) and C(triton.backend) are those of
+            M(mlops.triton.mlflow_publish).
           type: dict
           returned: always
           sample: {"triton.backend": "onnxruntime"}
@@ -150,12 +154,23 @@ from ..module_utils._exit import run
 
 
 def report(module: AnsibleModule) -> dict[str, Any]:
-    registry = Registry(module.params["tracking_uri"], module.params["timeout"], module.params["registry_uri"])
-    return {"changed": False, "models": [model.to_dict() for model in registry.models(module.params["names"])]}
+    registry = Registry(
+        module.params["tracking_uri"], module.params["timeout"], module.params["registry_uri"]
+    )
+    return {
+        "changed": False,
+        "models": [model.to_dict() for model in registry.models(module.params["names"])],
+    }
 
 
 def main() -> None:
-    spec = {**_options.REGISTRY, **_options.REPOSITORY, **_options.SERVER, **_options.WAIT, "names": {"type": "list", "elements": "str"}}
+    spec = {
+        **_options.REGISTRY,
+        **_options.REPOSITORY,
+        **_options.SERVER,
+        **_options.WAIT,
+        "names": {"type": "list", "elements": "str"},
+    }
     run(AnsibleModule(argument_spec=spec, supports_check_mode=True), report)
 
 

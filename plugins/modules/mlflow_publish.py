@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: GPL-3.0-or-later
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or
+# https://www.gnu.org/licenses/gpl-3.0.txt)
 
 from __future__ import annotations
 
@@ -10,12 +11,15 @@ short_description: Publish local models as versions in the MLflow Model Registry
 version_added: 0.1.0
 description:
   - Uploads a model folder in Triton's layout, or one model file, and registers it as a new version.
-  - The same content is published once. A version is known by its content id, which it carries as tag C(triton.content), so that a
-    second run uploads nothing. The digest of its bytes is the tag C(triton.digest).
-  - The version is registered when all files are uploaded and listed with their sizes. An upload that breaks leaves no version.
+  - The same content is published once. A version is known by its content id, which it carries as
+    tag C(triton.content), so that a second run uploads nothing. The digest of its bytes is the tag
+    C(triton.digest).
+  - The version is registered when all files are uploaded and listed with their sizes. An upload
+    that breaks leaves no version.
   - Runs where the files are.
-  - The options of server and repository are accepted, and not used, so that C(module_defaults) of the action group
-    C(mlops.triton.triton) can set registry, server and repository once for all modules.
+  - The options of server and repository are accepted, and not used, so that C(module_defaults) of
+    the action group C(mlops.triton.triton) can set registry, server and repository once for all
+    modules.
 extends_documentation_fragment:
   - mlops.triton.attributes
   - mlops.triton.libraries
@@ -26,11 +30,12 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    details: The files are read to know their digest; nothing is uploaded or downloaded. Without mlflow on the host a warning says that what
-      would change is not known.
+    details: The files are read to know their digest; nothing is uploaded or downloaded. Without
+      mlflow on the host a warning says that what would change is not known.
   diff_mode:
     support: full
-    details: Shows which files differ from the newest version, as far as that was published by this collection.
+    details: Shows which files differ from the newest version, as far as that was published by this
+      collection.
   idempotent:
     support: full
 options:
@@ -42,15 +47,19 @@ options:
   path:
     description:
       - A folder in Triton's layout, with a C(config.pbtxt) and numbered folders in it.
-      - Or one file. C(.onnx) with its external data, C(.plan) or C(.engine) of TensorRT, C(.bst), C(.json) or C(.ubj) of XGBoost,
-        C(.txt) or C(.lgb) of LightGBM, C(.tl) of treelite, TorchScript C(.pt), or a Python C(model.py). It is put into Triton's
-        layout, with a configuration made of the inputs and outputs that the file names. What a file does not name, O(config) must.
+      - Or one file. C(.onnx) with its external data, C(.plan) or C(.engine) of TensorRT, C(.bst),
+        C(.json) or C(.ubj) of XGBoost, C(.txt) or C(.lgb) of LightGBM, C(.tl) of treelite,
+        TorchScript C(.pt), or a Python C(model.py). It is put into Triton's layout, with a
+        configuration made of the inputs and outputs that the file names. What a file does not name,
+        O(config) must.
       - Files are judged by their content. Nothing is run, and no pickle is opened.
     type: path
   root:
     description:
-      - Symbolic links in O(path) are published as the files they point to, as long as these lie below this folder.
-      - The folder above the one which holds O(path) when omitted; for a single file the folder that holds it.
+      - Symbolic links in O(path) are published as the files they point to, as long as these lie
+        below this folder.
+      - The folder above the one which holds O(path) when omitted; for a single file the folder that
+        holds it.
     type: path
   aliases:
     description:
@@ -61,42 +70,50 @@ options:
   tags:
     description:
       - Tags which this version has afterwards. Other tags stay as they are.
-      - C(triton.tensorrt.version) and C(triton.tensorrt.compute_capability) say what a TensorRT plan was built for, so that a
-        deployment can compare; V(10.5+) and V(8.0+) stand for plans that newer ones take too. The version of TensorRT is
-        read from the plan where that tells.
+      - C(triton.tensorrt.version) and C(triton.tensorrt.compute_capability) say what a TensorRT
+        plan was built for, so that a deployment can compare; V(10.5+) and V(8.0+) stand for plans
+        that newer ones take too. The version of TensorRT is read from the plan where that tells.
     type: dict
     default: {}
   description:
     description:
-      - The version's description, in Markdown. It stays as it is when omitted. A new version then gets one that
-        lists inputs and outputs.
+      - The version's description, in Markdown. It stays as it is when omitted. A new version then
+        gets one that lists inputs and outputs.
     type: str
   experiment:
     description:
-      - Name of the MLflow experiment that keeps the files. It is made when there is none of this name.
-      - E(MLFLOW_EXPERIMENT_ID) or E(MLFLOW_EXPERIMENT_NAME) are used when omitted, then MLflow's default experiment.
+      - Name of the MLflow experiment that keeps the files. It is made when there is none of this
+        name.
+      - E(MLFLOW_EXPERIMENT_ID) or E(MLFLOW_EXPERIMENT_NAME) are used when omitted, then MLflow's
+        default experiment.
     type: str
   config:
     description:
-      - Fields of Triton's model configuration that replace those of the model, named as in C(config.pbtxt). A field set to C(null)
-        is cleared.
-      - Inputs and outputs of TensorRT plans, TorchScript modules and most Python models are given here.
+      - Fields of Triton's model configuration that replace those of the model, named as in
+        C(config.pbtxt). A field set to C(null) is cleared.
+      - Inputs and outputs of TensorRT plans, TorchScript modules and most Python models are given
+        here.
     type: dict
   input_example:
     description:
-      - An example to publish with the model. Names of inputs with nested lists, with the batch dimension where the model has one.
-      - A deployment is verified with it. An example that differs from the one published makes a new version.
+      - An example to publish with the model. Names of inputs with nested lists, with the batch
+        dimension where the model has one.
+      - A deployment is verified with it. An example that differs from the one published makes a new
+        version.
     type: dict
   check_files:
     description:
-      - Whether to list the files of the version that has this content, and to publish it anew where one of them is missing or has
-        another size. When V(false), it is published anew only where all its files are gone.
+      - Whether to list the files of the version that has this content, and to publish it anew where
+        one of them is missing or has another size. When V(false), it is published anew only where
+        all its files are gone.
     type: bool
     default: false
   models:
     description:
-      - Several models in one task, instead of O(name) and O(path). One that fails does not stop the others.
-      - O(aliases), O(tags), O(experiment) and O(check_files) of the task are for those that have none of their own.
+      - Several models in one task, instead of O(name) and O(path). One that fails does not stop the
+        others.
+      - O(aliases), O(tags), O(experiment) and O(check_files) of the task are for those that have
+        none of their own.
     type: list
     elements: dict
     suboptions:
@@ -108,17 +125,20 @@ options:
       path:
         description:
           - A folder in Triton's layout, with a C(config.pbtxt) and numbered folders in it.
-          - Or one file. C(.onnx) with its external data, C(.plan) or C(.engine) of TensorRT, C(.bst), C(.json) or C(.ubj) of
-            XGBoost, C(.txt) or C(.lgb) of LightGBM, C(.tl) of treelite, TorchScript C(.pt), or a Python C(model.py). It is put into
-            Triton's layout, with a configuration made of the inputs and outputs that the file names. What a file does not name,
-            O(models[].config) must.
+          - Or one file. C(.onnx) with its external data, C(.plan) or C(.engine) of TensorRT,
+            C(.bst), C(.json) or C(.ubj) of XGBoost, C(.txt) or C(.lgb) of LightGBM, C(.tl) of
+            treelite, TorchScript C(.pt), or a Python C(model.py). It is put into Triton's layout,
+            with a configuration made of the inputs and outputs that the file names. What a file
+            does not name, O(models[].config) must.
           - Files are judged by their content. Nothing is run, and no pickle is opened.
         type: path
         required: true
       root:
         description:
-          - Symbolic links in O(models[].path) are published as the files they point to, as long as these lie below this folder.
-          - The folder above the one which holds O(models[].path) when omitted; for a single file the folder that holds it.
+          - Symbolic links in O(models[].path) are published as the files they point to, as long as
+            these lie below this folder.
+          - The folder above the one which holds O(models[].path) when omitted; for a single file
+            the folder that holds it.
         type: path
       aliases:
         description:
@@ -129,36 +149,43 @@ options:
       tags:
         description:
           - Tags which this version has afterwards. Other tags stay as they are.
-          - C(triton.tensorrt.version) and C(triton.tensorrt.compute_capability) say what a TensorRT plan was built for, so that a
-            deployment can compare; V(10.5+) and V(8.0+) stand for plans that newer ones take too. The version of TensorRT is
-            read from the plan where that tells.
+          - C(triton.tensorrt.version) and C(triton.tensorrt.compute_capability) say what a TensorRT
+            plan was built for, so that a deployment can compare; V(10.5+) and V(8.0+) stand for
+            plans that newer ones take too. The version of TensorRT is read from the plan where that
+            tells.
         type: dict
         default: {}
       description:
         description:
-          - The version's description, in Markdown. It stays as it is when omitted. A new version then gets one that
-            lists inputs and outputs.
+          - The version's description, in Markdown. It stays as it is when omitted. A new version
+            then gets one that lists inputs and outputs.
         type: str
       experiment:
         description:
-          - Name of the MLflow experiment that keeps the files. It is made when there is none of this name.
-          - E(MLFLOW_EXPERIMENT_ID) or E(MLFLOW_EXPERIMENT_NAME) are used when omitted, then MLflow's default experiment.
+          - Name of the MLflow experiment that keeps the files. It is made when there is none of
+            this name.
+          - E(MLFLOW_EXPERIMENT_ID) or E(MLFLOW_EXPERIMENT_NAME) are used when omitted, then
+            MLflow's default experiment.
         type: str
       config:
         description:
-          - Fields of Triton's model configuration that replace those of the model, named as in C(config.pbtxt). A field set to C(null)
-            is cleared.
-          - Inputs and outputs of TensorRT plans, TorchScript modules and most Python models are given here.
+          - Fields of Triton's model configuration that replace those of the model, named as in
+            C(config.pbtxt). A field set to C(null) is cleared.
+          - Inputs and outputs of TensorRT plans, TorchScript modules and most Python models are
+            given here.
         type: dict
       input_example:
         description:
-          - An example to publish with the model. Names of inputs with nested lists, with the batch dimension where the model has one.
-          - A deployment is verified with it. An example that differs from the one published makes a new version.
+          - An example to publish with the model. Names of inputs with nested lists, with the batch
+            dimension where the model has one.
+          - A deployment is verified with it. An example that differs from the one published makes a
+            new version.
         type: dict
       check_files:
         description:
-          - Whether to list the files of the version that has this content, and to publish it anew where one of them is missing or has
-            another size. When V(false), it is published anew only where all its files are gone.
+          - Whether to list the files of the version that has this content, and to publish it anew
+            where one of them is missing or has another size. When V(false), it is published anew
+            only where all its files are gone.
         type: bool
         default: false
 seealso:
@@ -234,7 +261,8 @@ model:
       returned: always
       sample: 3
     model_uri:
-      description: What names this version in other modules; none in check mode when it would be new.
+      description: What names this version in other modules; none in check mode when it would be
+        new.
       type: str
       returned: always
       sample: models:/fraud/3
@@ -244,12 +272,14 @@ model:
       returned: not in check mode
       sample: mlflow-artifacts:/0/models/m-0a1b2c3d4e5f60718293a4b5c6d7e8f9/artifacts
     digest:
-      description: The digest over the path, size and sha256 of each file of the model folder, as the version has them.
+      description: The digest over the path, size and sha256 of each file of the model folder, as
+        the version has them.
       type: str
       returned: always
       sample: bfb51b937048efbc7ef7002f1580429ff91772e35aa026995a5afe1d51631a04
     content:
-      description: The content id, by which the version is known. Random names of external data do not count in it.
+      description: The content id, by which the version is known. Random names of external data do
+        not count in it.
       type: str
       returned: always
       sample: 7d865e959b2466918c9863afca942d0fb89d7c9ac0c99bafc3749504ded97730
@@ -268,7 +298,9 @@ actions:
   returned: success, without O(models)
   type: list
   elements: str
-  sample: ["upload 2 files (422 bytes) and register them as a new version", "point alias 'champion' at the new version"]
+  sample:
+    - upload 2 files (422 bytes) and register them as a new version
+    - point alias 'champion' at the new version
 models:
   description: One entry for each model, in the order of O(models).
   returned: with O(models)
@@ -294,7 +326,8 @@ models:
       description: Why it failed, and what was left in place.
       type: str
       returned: when it failed
-      sample: "model 'churn', read the model: /opt/models/churn.ubj is empty. Nothing was published."
+      sample: "model 'churn', read the model: /opt/models/churn.ubj is empty. Nothing was
+        published."
     actions:
       description: What was done, or would be in check mode.
       type: list
@@ -343,39 +376,67 @@ def combined(results: list[Publication]) -> dict[str, Any]:
     failures = [entry["msg"] for entry in entries if entry["failed"]]
     outcome: dict[str, Any] = {
         "changed": any(entry["changed"] for entry in entries),
-        "models": [{key: value for key, value in entry.items() if key != "diff"} for entry in entries],
+        "models": [
+            {key: value for key, value in entry.items() if key != "diff"} for entry in entries
+        ],
         "diff": [entry["diff"] for entry in entries if entry["changed"] and "diff" in entry],
-        "warnings": [f"{result.desired.name}: {text}" for result in results for text in result.warnings],
+        "warnings": [
+            f"{result.desired.name}: {text}" for result in results for text in result.warnings
+        ],
     }
     if failures:
-        outcome.update(failed=True, failures=failures, msg=f"{len(failures)} of {len(entries)} models failed: {' | '.join(failures)}")
+        outcome.update(
+            failed=True,
+            failures=failures,
+            msg=f"{len(failures)} of {len(entries)} models failed: {' | '.join(failures)}",
+        )
     return outcome
 
 
 def publish_models(module: AnsibleModule) -> dict[str, Any]:
-    registry = Registry(module.params["tracking_uri"], module.params["timeout"], module.params["registry_uri"])
+    registry = Registry(
+        module.params["tracking_uri"], module.params["timeout"], module.params["registry_uri"]
+    )
     if module.params["models"] is not None:
-        common = {key: module.params[key] for key in ("aliases", "tags", "experiment", "check_files")}
-        wanted = [{key: value or common.get(key) for key, value in entry.items()} for entry in module.params["models"]]
+        common = {
+            key: module.params[key] for key in ("aliases", "tags", "experiment", "check_files")
+        }
+        wanted = [
+            {key: value or common.get(key) for key, value in entry.items()}
+            for entry in module.params["models"]
+        ]
         return combined(publish(registry, wanted, module.check_mode))
     (result,) = publish(registry, [{key: module.params[key] for key in ONE}], module.check_mode)
     if result.error:
         raise result.error
     entry = result.to_dict()
-    return {"changed": entry["changed"], "model": entry["model"], "actions": entry["actions"], "warnings": result.warnings,
-            "diff": entry.get("diff", {})}
+    return {
+        "changed": entry["changed"],
+        "model": entry["model"],
+        "actions": entry["actions"],
+        "warnings": result.warnings,
+        "diff": entry.get("diff", {}),
+    }
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            **_options.REGISTRY, **_options.SERVER, **_options.REPOSITORY, **_options.WAIT,
-            **ONE, "name": {"type": "str"}, "path": {"type": "path"},
+            **_options.REGISTRY,
+            **_options.SERVER,
+            **_options.REPOSITORY,
+            **_options.WAIT,
+            **ONE,
+            "name": {"type": "str"},
+            "path": {"type": "path"},
             "models": {"type": "list", "elements": "dict", "options": ONE},
         },
         required_one_of=[("name", "models")],
         required_together=[("name", "path")],
-        mutually_exclusive=[("models", option) for option in ("name", "path", "root", "description", "config", "input_example")],
+        mutually_exclusive=[
+            ("models", option)
+            for option in ("name", "path", "root", "description", "config", "input_example")
+        ],
         supports_check_mode=True,
     )
     run(module, publish_models)

@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: GPL-3.0-or-later
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or
+# https://www.gnu.org/licenses/gpl-3.0.txt)
 
 from __future__ import annotations
 
@@ -9,11 +10,13 @@ module: triton_model
 short_description: Deliver a model from the MLflow Model Registry to Triton
 version_added: 0.1.0
 description:
-  - Makes a Triton Inference Server in EXPLICIT mode serve a model from an MLflow Model Registry, or stop serving it.
-  - The model is staged beside the repository, verified, swapped in at once, loaded, and proven to be the one that is served.
-    When any of this fails, the model before it is put back and the task fails with Triton's own reason.
-  - Runs on the host that holds the model repository, with a Python that has the required libraries; role
-    P(mlops.triton.triton#role) makes one.
+  - Makes a Triton Inference Server in EXPLICIT mode serve a model from an MLflow Model Registry, or
+    stop serving it.
+  - The model is staged beside the repository, verified, swapped in at once, loaded, and proven to
+    be the one that is served. When any of this fails, the model before it is put back and the task
+    fails with Triton's own reason.
+  - Runs on the host that holds the model repository, with a Python that has the required libraries;
+    role P(mlops.triton.triton#role) makes one.
 extends_documentation_fragment:
   - mlops.triton.attributes
   - mlops.triton.libraries
@@ -27,7 +30,8 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    details: Nothing is downloaded. A server that is not running yet is taken to serve nothing, with a warning.
+    details: Nothing is downloaded. A server that is not running yet is taken to serve nothing, with
+      a warning.
   diff_mode:
     support: full
   idempotent:
@@ -74,7 +78,9 @@ actions:
   returned: always
   type: list
   elements: str
-  sample: ["replace models:/sid-minibert-onnx/1 by models:/sid-minibert-onnx/2 (2 files, 1024 bytes)", "load on localhost:8000"]
+  sample:
+    - replace models:/sid-minibert-onnx/1 by models:/sid-minibert-onnx/2 (2 files, 1024 bytes)
+    - load on localhost:8000
 reported:
   description: Those of the actions that tell the registry something, by O(registry_status).
   returned: always
@@ -178,7 +184,8 @@ model:
       returned: when present
       sample: null
     transaction:
-      description: Identifies the run that changed it last, also one which kept the deploy id. O(rollback_to) takes it.
+      description: Identifies the run that changed it last, also one which kept the deploy id.
+        O(rollback_to) takes it.
       type: str
       returned: when present
       sample: 20260101T120000-0a1b2c3d
@@ -207,8 +214,15 @@ def deliver(module: AnsibleModule) -> dict:
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={**_options.REGISTRY, **_options.SERVER, **_options.REPOSITORY, **_options.POLICY, **_options.STATUS, **_options.WAIT,
-                       **_options.MODEL},
+        argument_spec={
+            **_options.REGISTRY,
+            **_options.SERVER,
+            **_options.REPOSITORY,
+            **_options.POLICY,
+            **_options.STATUS,
+            **_options.WAIT,
+            **_options.MODEL,
+        },
         required_if=[("state", "present", ("model_uri",))],
         supports_check_mode=True,
     )

@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: GPL-3.0-or-later
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or
+# https://www.gnu.org/licenses/gpl-3.0.txt)
 
 from __future__ import annotations
 
@@ -9,9 +10,10 @@ module: triton_model_info
 short_description: What is deployed to a Triton repository, and what each server really serves
 version_added: 0.1.0
 description:
-  - Compares the records of this collection, the files on disk and every server, and says in words where they differ.
-  - The registry's options are accepted, and not used, so that C(module_defaults) of the action group C(mlops.triton.triton) can set
-    registry, server and repository once for all modules.
+  - Compares the records of this collection, the files on disk and every server, and says in words
+    where they differ.
+  - The registry's options are accepted, and not used, so that C(module_defaults) of the action
+    group C(mlops.triton.triton) can set registry, server and repository once for all modules.
 extends_documentation_fragment:
   - mlops.triton.attributes
   - mlops.triton.libraries
@@ -52,7 +54,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 models:
-  description: One entry for each model, sorted by name; the keys of RV(mlops.triton.triton_model#module:model) and those below.
+  description: One entry for each model, sorted by name; the keys of
+    RV(mlops.triton.triton_model#module:model) and those below.
   returned: always
   type: list
   elements: dict
@@ -77,7 +80,11 @@ models:
       type: list
       elements: dict
       returned: always
-      sample: [{url: "localhost:8000", deploy_id: 20260101T120000-0a1b2c3d, ready_versions: [2], versions: []}]
+      sample:
+        - url: localhost:8000
+          deploy_id: 20260101T120000-0a1b2c3d
+          ready_versions: [2]
+          versions: []
     drift:
       description: Sentences on where record, disk and servers differ.
       type: list
@@ -101,8 +108,13 @@ def report(module: AnsibleModule) -> dict:
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={**_options.REGISTRY, **_options.SERVER, **_options.REPOSITORY, **_options.WAIT,
-                       "names": {"type": "list", "elements": "str"}},
+        argument_spec={
+            **_options.REGISTRY,
+            **_options.SERVER,
+            **_options.REPOSITORY,
+            **_options.WAIT,
+            "names": {"type": "list", "elements": "str"},
+        },
         supports_check_mode=True,
     )
     run(module, report)

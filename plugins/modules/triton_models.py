@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: GPL-3.0-or-later
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or
+# https://www.gnu.org/licenses/gpl-3.0.txt)
 
 from __future__ import annotations
 
@@ -9,12 +10,15 @@ module: triton_models
 short_description: Deliver a list of models from MLflow to Triton in one task
 version_added: 0.1.0
 description:
-  - Does for each entry of O(models) what M(mlops.triton.triton_model) does for one, in a single process, which is what makes a
-    hundred models as quick as one.
-  - A model that fails does not stop the others. The task fails at the end and says which failed and why.
-  - Models are downloaded and loaded in parallel. An ensemble, and a model with O(models[].depends_on), comes after the models that it
-    needs, and on the way out before them. Where one that it needs failed, it is left as it is and fails too.
-  - A registry, an artifact store or a server that does not answer is waited for once, and not for each model.
+  - Does for each entry of O(models) what M(mlops.triton.triton_model) does for one, in a single
+    process, which is what makes a hundred models as quick as one.
+  - A model that fails does not stop the others. The task fails at the end and says which failed and
+    why.
+  - Models are downloaded and loaded in parallel. An ensemble, and a model with
+    O(models[].depends_on), comes after the models that it needs, and on the way out before them.
+    Where one that it needs failed, it is left as it is and fails too.
+  - A registry, an artifact store or a server that does not answer is waited for once, and not for
+    each model.
 extends_documentation_fragment:
   - mlops.triton.attributes
   - mlops.triton.libraries
@@ -27,14 +31,16 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    details: Nothing is downloaded. A server that is not running yet is taken to serve nothing, with a warning.
+    details: Nothing is downloaded. A server that is not running yet is taken to serve nothing, with
+      a warning.
   diff_mode:
     support: full
   idempotent:
     support: full
 options:
   models:
-    description: The models, each with the options of M(mlops.triton.triton_model). Names must differ.
+    description: The models, each with the options of M(mlops.triton.triton_model). Names must
+      differ.
     type: list
     elements: dict
     required: true
@@ -42,78 +48,91 @@ options:
       name:
         description:
           - Name of the model in Triton, which is also the name of its folder.
-          - Letters, digits and C(. _ @ -), at most 200 characters, because Triton's URLs can carry nothing else.
+          - Letters, digits and C(. _ @ -), at most 200 characters, because Triton's URLs can carry
+            nothing else.
         type: str
         required: true
       model_uri:
         description:
           - What to deploy. Required with O(models[].state=present).
-          - One of C(models:/name/3), C(models:/name@alias), C(models:/name/latest), C(models:/m-<id>), C(runs:/<run id>/path),
-            or a folder on this host.
+          - One of C(models:/name/3), C(models:/name@alias), C(models:/name/latest),
+            C(models:/m-<id>), C(runs:/<run id>/path), or a folder on this host.
         type: str
       alias:
         description:
-          - The alias that O(models[].model_uri) was pinned from, for the record, where a playbook resolved it for a whole fleet before.
+          - The alias that O(models[].model_uri) was pinned from, for the record, where a playbook
+            resolved it for a whole fleet before.
         type: str
       state:
         description:
           - V(present) makes Triton serve the model as asked.
           - V(absent) unloads it and removes its files, record and retained copies.
-          - V(unloaded) keeps its files and record and does not load it, also after a restart of the server. O(models[].model_uri) may be
-            omitted for a model that is deployed.
-          - V(rolled_back) goes back to the deployment before the last V(present) from the copy that O(models[].keep) retained, without the
-            registry. Run again it changes nothing. The next V(present) rolls forward, with a warning.
+          - V(unloaded) keeps its files and record and does not load it, also after a restart of the
+            server. O(models[].model_uri) may be omitted for a model that is deployed.
+          - V(rolled_back) goes back to the deployment before the last V(present) from the copy that
+            O(models[].keep) retained, without the registry. Run again it changes nothing. The next
+            V(present) rolls forward, with a warning.
         type: str
         choices: [present, absent, unloaded, rolled_back]
         default: present
       rollback_to:
         description:
-          - With O(models[].state=rolled_back), how far to go back. A registry version, a deploy id, or a source such as C(models:/name/2).
+          - With O(models[].state=rolled_back), how far to go back. A registry version, a deploy id,
+            or a source such as C(models:/name/2).
           - The deployment before the last V(present) when omitted.
         type: str
       flavor:
         description:
-          - What the artifact holds. V(triton) is a folder in Triton's repository layout, V(onnx) an ONNX file.
-          - The others are what MLflow's flavors of these names store. Trees of V(xgboost), V(lightgbm) and V(sklearn) go to Triton's FIL
-            backend (V(sklearn) needs the library treelite), TorchScript modules of V(pytorch) to its PyTorch backend, each with a
+          - What the artifact holds. V(triton) is a folder in Triton's repository layout, V(onnx) an
+            ONNX file.
+          - The others are what MLflow's flavors of these names store. Trees of V(xgboost),
+            V(lightgbm) and V(sklearn) go to Triton's FIL backend (V(sklearn) needs the library
+            treelite), TorchScript modules of V(pytorch) to its PyTorch backend, each with a
             configuration that is made of the model.
           - Read from the artifact's C(MLmodel) when omitted.
         type: str
         choices: [triton, onnx, xgboost, lightgbm, sklearn, pytorch]
       config:
         description:
-          - Fields of Triton's model configuration that replace the author's, named as in C(config.pbtxt), for example
-            C(max_batch_size) or C(instance_group). A field set to C(null) is cleared.
-          - When omitted the configuration is the author's, byte for byte, with one block appended that identifies the deployment.
+          - Fields of Triton's model configuration that replace the author's, named as in
+            C(config.pbtxt), for example C(max_batch_size) or C(instance_group). A field set to
+            C(null) is cleared.
+          - When omitted the configuration is the author's, byte for byte, with one block appended
+            that identifies the deployment.
         type: dict
       instance_kind:
         description:
-          - Changes the kind of every instance group, and nothing else, so that a configuration which asks for a GPU serves
-            on a host without one (V(cpu)), or the other way round.
+          - Changes the kind of every instance group, and nothing else, so that a configuration
+            which asks for a GPU serves on a host without one (V(cpu)), or the other way round.
         type: str
         choices: [cpu, gpu, auto]
       version_folders:
         description:
-          - V(registry) makes the registry version the Triton version, V(artifact) keeps the artifact's version folders.
-          - V(auto) does the first, except for artifacts with several version folders, a C(version_policy.specific), or a model which
-            an ensemble in the repository pins.
+          - V(registry) makes the registry version the Triton version, V(artifact) keeps the
+            artifact's version folders.
+          - V(auto) does the first, except for artifacts with several version folders, a
+            C(version_policy.specific), or a model which an ensemble in the repository pins.
         type: str
         choices: [auto, registry, artifact]
         default: auto
       serve_versions:
         description:
-          - Number of registry versions to keep loaded side by side, the wanted one being the highest, so that clients can pin a version.
-          - A version that comes or goes leaves the files of the others untouched, and Triton initialises nothing else. Each keeps the
-            configuration of the newest.
+          - Number of registry versions to keep loaded side by side, the wanted one being the
+            highest, so that clients can pin a version.
+          - A version that comes or goes leaves the files of the others untouched, and Triton
+            initialises nothing else. Each keeps the configuration of the newest.
         type: int
         default: 1
       verify:
         description:
-          - How to prove that the model serves, after each load, and also when nothing else has to be done if the option is given.
-          - V(none) trusts Triton's word. V(auto) sends the model's own MLflow input example where it has one; this is done
-            after a load when the option is omitted.
-          - A dictionary C({inputs, outputs, tolerance}) sends C(inputs) (tensor name to nested lists) and compares C(outputs) where given.
-          - A model that fails its verification is replaced by the one before it, and the task fails.
+          - How to prove that the model serves, after each load, and also when nothing else has to
+            be done if the option is given.
+          - V(none) trusts Triton's word. V(auto) sends the model's own MLflow input example where
+            it has one; this is done after a load when the option is omitted.
+          - A dictionary C({inputs, outputs, tolerance}) sends C(inputs) (tensor name to nested
+            lists) and compares C(outputs) where given.
+          - A model that fails its verification is replaced by the one before it, and the task
+            fails.
         type: raw
       keep:
         description: Number of previous deployments of this model to retain on disk.
@@ -121,32 +140,37 @@ options:
         default: 1
       adopt:
         description:
-          - Take over (or, with O(models[].state=absent), remove) a model of this name which this collection did not deploy.
+          - Take over (or, with O(models[].state=absent), remove) a model of this name which this
+            collection did not deploy.
         type: bool
         default: false
       check_files:
         description:
-          - Hash the deployed files and compare them with the record, instead of trusting size, times and inode.
+          - Hash the deployed files and compare them with the record, instead of trusting size,
+            times and inode.
         type: bool
         default: false
       depends_on:
         description:
-          - Names of models that this one calls while it serves, such as those that a Python model asks by BLS. In a list of
-            M(mlops.triton.triton_models) it is changed after them, and removed before them.
+          - Names of models that this one calls while it serves, such as those that a Python model
+            asks by BLS. In a list of M(mlops.triton.triton_models) it is changed after them, and
+            removed before them.
           - An ensemble needs no such list, because its configuration names them.
           - What was said before is kept when omitted.
         type: list
         elements: str
       owner:
-        description: Owner of the model's files. The owner of the repository folder when omitted and run by root.
+        description: Owner of the model's files. The owner of the repository folder when omitted and
+          run by root.
         type: str
       group:
-        description: Group of the model's files. The group of the repository folder when omitted and run by root.
+        description: Group of the model's files. The group of the repository folder when omitted and
+          run by root.
         type: str
       mode:
         description:
-          - Permission bits of the model's files as an octal string such as V('0640'); folders get an execute bit wherever there is
-            a read bit.
+          - Permission bits of the model's files as an octal string such as V('0640'); folders get
+            an execute bit wherever there is a read bit.
           - V('0644') when omitted, so that the server's user can read them.
         type: raw
   deployment_set:
@@ -154,8 +178,9 @@ options:
     type: str
   purge:
     description:
-      - Remove the models that were deployed with the same O(deployment_set) and are no longer listed in O(models), and no others, ever.
-        Models that a listed one still depends on are left, with an error.
+      - Remove the models that were deployed with the same O(deployment_set) and are no longer
+        listed in O(models), and no others, ever. Models that a listed one still depends on are
+        left, with an error.
     type: bool
     default: false
   parallel_downloads:
@@ -164,8 +189,8 @@ options:
     default: 4
   parallel_loads:
     description:
-      - How many models are put in place and loaded at the same time. Triton itself loads four at a time by default
-        (C(--model-load-thread-count)).
+      - How many models are put in place and loaded at the same time. Triton itself loads four at a
+        time by default (C(--model-load-thread-count)).
       - Over HTTP, each load can make other HTTP clients of the server wait; over gRPC none does.
     type: int
     default: 4
@@ -227,13 +252,17 @@ models:
       description: Why it failed, and what was left in place.
       type: str
       returned: when it failed
-      sample: "model 'sid-minibert-onnx', load: Triton answered: load failed. Models:/sid-minibert-onnx/1 is in place as before."
+      sample: "model 'sid-minibert-onnx', load: Triton answered: load failed.
+        models:/sid-minibert-onnx/1 is in place as before."
     actions:
       description: What was done, or has to be done in check mode.
       type: list
       elements: str
       returned: always
-      sample: ["deploy models:/sid-minibert-onnx/1 (2 files, 1024 bytes)", "load on localhost:8000", "write the record"]
+      sample:
+        - deploy models:/sid-minibert-onnx/1 (2 files, 1024 bytes)
+        - load on localhost:8000
+        - write the record
     reported:
       description: Those of the actions that tell the registry something, by O(registry_status).
       type: list
@@ -271,13 +300,22 @@ def combined(results: list[Result]) -> dict:
     changed = [entry for entry in entries if entry["changed"]]
     outcome = {
         "changed": bool(changed),
-        "models": [{key: value for key, value in entry.items() if key != "diff"} for entry in entries],
+        "models": [
+            {key: value for key, value in entry.items() if key != "diff"} for entry in entries
+        ],
         "diff": [entry["diff"] for entry in changed if "diff" in entry],
-        "warnings": list(dict.fromkeys(f"{result.name}: {text}" for result in results for text in result.warnings)),
+        "warnings": list(
+            dict.fromkeys(
+                f"{result.name}: {text}" for result in results for text in result.warnings
+            )
+        ),
     }
     if failures:
-        outcome.update(failed=True, failures=failures,
-                       msg=f"{len(failures)} of {len(entries)} models failed: {' | '.join(failures)}")
+        outcome.update(
+            failed=True,
+            failures=failures,
+            msg=f"{len(failures)} of {len(entries)} models failed: {' | '.join(failures)}",
+        )
     return outcome
 
 
@@ -286,27 +324,44 @@ def deliver(module: AnsibleModule) -> dict:
     wanted, refused = [], {}
     for entry in module.params["models"]:
         try:
-            wanted.append(DesiredModel.from_options({**entry, "deployment_set": module.params["deployment_set"]}))
+            wanted.append(
+                DesiredModel.from_options(
+                    {**entry, "deployment_set": module.params["deployment_set"]}
+                )
+            )
         except InvalidOption as error:
             refused[str(entry["name"])] = Result(str(entry["name"]), error=error)
     purge = module.params["deployment_set"] if module.params["purge"] else None
     with Delivery(Place.from_options(module.params)) as delivery:
         try:
-            done = delivery.deliver(wanted, check=module.check_mode, purge=purge, failed=list(refused))
+            done = delivery.deliver(
+                wanted, check=module.check_mode, purge=purge, failed=list(refused)
+            )
         except DeliveryError:
             if not refused:
                 raise
             done = []
     results = {**{result.name: result for result in done}, **refused}
-    return combined([results[name] for name in dict.fromkeys([*listed, *results]) if name in results])
+    return combined(
+        [results[name] for name in dict.fromkeys([*listed, *results]) if name in results]
+    )
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            **_options.REGISTRY, **_options.SERVER, **_options.REPOSITORY, **_options.POLICY, **_options.STATUS,
+            **_options.REGISTRY,
+            **_options.SERVER,
+            **_options.REPOSITORY,
+            **_options.POLICY,
+            **_options.STATUS,
             **_options.WAIT,
-            "models": {"type": "list", "elements": "dict", "required": True, "options": _options.MODEL},
+            "models": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": _options.MODEL,
+            },
             "deployment_set": {"type": "str"},
             "purge": {"type": "bool", "default": False},
             "parallel_downloads": {"type": "int", "default": 4},

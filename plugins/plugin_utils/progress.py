@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or
+# https://www.gnu.org/licenses/gpl-3.0.txt)
 """Lines on what a module is doing, while Ansible waits for it.
 
-The module runs as any other does. Only where it takes seconds, a thread asks beside it, on a connection of the same kind, for the file
-in which the module writes down its standing. Whatever goes wrong with that ends the lines, and nothing else.
+The module runs as any other does. Only where it takes seconds, a thread asks beside it, on a
+connection of the same kind, for the file in which the module writes down its standing. Whatever
+goes wrong with that ends the lines, and nothing else.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ display = Display()
 
 
 class ProgressAction(NormalAction):
-    """Runs the module of its own name, as Ansible would without this plugin, and shows what it tells of itself."""
+    """Runs the module of its own name, as Ansible would without this plugin, and shows what it
+    tells of itself.
+    """
 
     def _execute_module(self, *args, task_vars=None, **kwargs):
         if not self._is_shown():
@@ -64,7 +68,9 @@ def _label(task, task_vars):
 
 
 class _Watch:
-    """Reads the file every now and then. It has an action and a connection of its own: those of the module are busy."""
+    """Reads the file every now and then. It has an action and a connection of its own: those of the
+    module are busy.
+    """
 
     def __init__(self, action, path, label):
         self._action = copy.copy(action)
@@ -76,7 +82,9 @@ class _Watch:
         self._over = threading.Event()
         self._seen = False
         context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=(self._run,), daemon=True, name="progress")
+        self._thread = threading.Thread(
+            target=context.run, args=(self._run,), daemon=True, name="progress"
+        )
 
     def start(self):
         self._thread.start()

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The MLflow plugin with older clients of MLflow: the contract against a server of the same age, the guide against today's.
+"""The MLflow plugin with older clients of MLflow: the contract against a server of the same age,
+the guide against today's.
 
     python tests/compat/run.py [2.11.3] [2]
 
@@ -24,8 +25,10 @@ CLIENTS = {
     "2": ("mlflow-skinny<3", "numpy"),
 }
 # What meets MLflow's client in another way; the rest of the contract is the same code.
-TESTS = ("(whole_life or existing_name or without_model_uri or errors_have or scripts_know or notebook or command_line or one_client) "
-         "and not one_sentence")
+TESTS = (
+    "(whole_life or existing_name or without_model_uri or errors_have or scripts_know or notebook"
+    " or command_line or one_client) and not one_sentence"
+)
 
 
 def environment(name: str) -> Path:
@@ -35,13 +38,25 @@ def environment(name: str) -> Path:
 
 def run(name: str) -> int:
     python = environment(name)
-    said = subprocess.run([python, "-c", "import mlflow; print(mlflow.__version__)"], check=True, capture_output=True, text=True).stdout
+    said = subprocess.run(
+        [python, "-c", "import mlflow; print(mlflow.__version__)"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
     print(f"MLflow {said.strip()}:", flush=True)
     begin = time.monotonic()
     pytest = [str(python), "-m", "pytest", "-q", "-W", "ignore", "-p", "no:cacheprovider"]
     own = {**os.environ, "MLFLOW_SERVER_PYTHON": str(run_servers.environment(name))}
-    contract = subprocess.run([*pytest, "-k", TESTS, "tests/integration/test_mlflow_plugin.py"], cwd=ROOT, env=own, check=False)
-    guide = subprocess.run([*pytest, "tests/integration/test_reference_guide.py"], cwd=ROOT, check=False)
+    contract = subprocess.run(
+        [*pytest, "-k", TESTS, "tests/integration/test_mlflow_plugin.py"],
+        cwd=ROOT,
+        env=own,
+        check=False,
+    )
+    guide = subprocess.run(
+        [*pytest, "tests/integration/test_reference_guide.py"], cwd=ROOT, check=False
+    )
     print(f"{time.monotonic() - begin:.0f} s", flush=True)
     return contract.returncode or guide.returncode
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Publishing to an old MLflow server, and deploying from it: with the new client, and with the server's own."""
+"""Publishing to an old MLflow server, and deploying from it: with the new client, and with the
+server's own.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,25 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/integration"), str(ROOT / ".dev")]
 
 import servers  # noqa: E402
-from ansible_collections.mlops.triton.plugins.module_utils._delivery import published_place  # noqa: E402
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import Delivery, Place  # noqa: E402
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import parse_model_uri  # noqa: E402
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.publications import publish  # noqa: E402
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry  # noqa: E402
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import DesiredModel  # noqa: E402
+from ansible_collections.mlops.triton.plugins.module_utils._delivery import (  # noqa: E402
+    published_place,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import (  # noqa: E402
+    Delivery,
+    Place,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import (  # noqa: E402
+    parse_model_uri,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.publications import (  # noqa: E402
+    publish,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import (  # noqa: E402
+    Registry,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import (  # noqa: E402
+    DesiredModel,
+)
 from models import make_forest, make_onnx  # noqa: E402
 
 pytest.importorskip("mlflow")
@@ -37,8 +52,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.MLflow]
 def test_publish_again_change_and_read(server: servers.MLflow, tmp_path: Path) -> None:
     registry = Registry(server.url, 60)
     sample = make_onnx(tmp_path, "old", external_data=True)
-    options: dict[str, Any] = {"name": "old", "path": str(sample.folder), "aliases": ["champion"], "tags": {"a": "b"},
-                               "input_example": {"x": [[1.0, 2.0, 3.0]]}}
+    options: dict[str, Any] = {
+        "name": "old",
+        "path": str(sample.folder),
+        "aliases": ["champion"],
+        "tags": {"a": "b"},
+        "input_example": {"x": [[1.0, 2.0, 3.0]]},
+    }
     first, again = (publish(registry, [options])[0] for _time in range(2))
     assert first.error is None, str(first.error)
     assert (first.changed, again.changed) == (True, False)
@@ -47,55 +67,107 @@ def test_publish_again_change_and_read(server: servers.MLflow, tmp_path: Path) -
     assert changed.published and changed.published.version == 2
     files = registry.files(registry.resolve(parse_model_uri("models:/old@champion")))
     assert [file.path for file in files.list()] == [
-        "MLmodel", "input_example.json", "old/1/model.onnx", "old/config.pbtxt", "serving_input_example.json", "triton-manifest.json"]
+        "MLmodel",
+        "input_example.json",
+        "old/1/model.onnx",
+        "old/config.pbtxt",
+        "serving_input_example.json",
+        "triton-manifest.json",
+    ]
     assert registry.versions("old")[0].tags["a"] == "b"
 
 
 def test_the_servers_own_client_reads_it(server: servers.MLflow, tmp_path: Path) -> None:
-    done = publish(Registry(server.url, 60), [{"name": "own", "path": str(make_forest(tmp_path, "own").folder),
-                                               "input_example": {"input__0": [[1.0, 2.0, 3.0, 4.0]]}}])[0]
+    done = publish(
+        Registry(server.url, 60),
+        [
+            {
+                "name": "own",
+                "path": str(make_forest(tmp_path, "own").folder),
+                "input_example": {"input__0": [[1.0, 2.0, 3.0, 4.0]]},
+            }
+        ],
+    )[0]
     assert done.error is None, str(done.error)
-    program = ("import json, sys, mlflow\nmlflow.set_tracking_uri(sys.argv[1])\ninfo = mlflow.models.get_model_info('models:/own/1')\n"
-               "path = mlflow.artifacts.download_artifacts('models:/own/1')\n"
-               "example = mlflow.models.Model.load(path).load_input_example(path)\n"
-               "print(json.dumps([info.flavors['triton']['backend'], info.signature.inputs.input_names(), example]))")
-    run = subprocess.run([str(server.python), "-c", program, server.url], capture_output=True, text=True, check=False)
+    program = (
+        "import json, sys, mlflow\nmlflow.set_tracking_uri(sys.argv[1])\ninfo ="
+        " mlflow.models.get_model_info('models:/own/1')\npath ="
+        " mlflow.artifacts.download_artifacts('models:/own/1')\nexample ="
+        " mlflow.models.Model.load(path).load_input_example(path)\nprint(json.dumps([info.flavors['triton']['backend'],"  # noqa: E501
+        " info.signature.inputs.input_names(), example]))"
+    )
+    run = subprocess.run(
+        [str(server.python), "-c", program, server.url], capture_output=True, text=True, check=False
+    )
     assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout.splitlines()[-1]) == ["fil", ["input__0"], {"input__0": [[1.0, 2.0, 3.0, 4.0]]}]
+    assert json.loads(run.stdout.splitlines()[-1]) == [
+        "fil",
+        ["input__0"],
+        {"input__0": [[1.0, 2.0, 3.0, 4.0]]},
+    ]
 
 
 def test_deploying_from_it(server: servers.MLflow, tmp_path: Path) -> None:
-    samples = [make_onnx(tmp_path / str(number), "served", bias=(float(number), 0.0)) for number in (1, 2)]
+    samples = [
+        make_onnx(tmp_path / str(number), "served", bias=(float(number), 0.0)) for number in (1, 2)
+    ]
     for sample in samples:
-        done = publish(Registry(server.url, 60), [{"name": "served", "path": str(sample.folder), "aliases": ["champion"]}])[0]
+        done = publish(
+            Registry(server.url, 60),
+            [{"name": "served", "path": str(sample.folder), "aliases": ["champion"]}],
+        )[0]
         assert done.error is None, str(done.error)
     with servers.triton_server(tmp_path / "triton") as triton:
-        place = Place(str(triton.repository), servers=(triton.url,), tracking_uri=server.url, timeout=60, registry_status="old.example.org")
+        place = Place(
+            str(triton.repository),
+            servers=(triton.url,),
+            tracking_uri=server.url,
+            timeout=60,
+            registry_status="old.example.org",
+        )
 
         def deliver(**options: Any) -> bool:
             with Delivery(place) as delivery:
-                result = delivery.deliver([DesiredModel.from_options({"name": "served", **options})])[0]
+                result = delivery.deliver(
+                    [DesiredModel.from_options({"name": "served", **options})]
+                )[0]
             assert result.error is None, str(result.error)
             return result.changed
 
-        for uri, sample in (("models:/served/1", samples[0]), ("models:/served@champion", samples[1])):
+        for uri, sample in (
+            ("models:/served/1", samples[0]),
+            ("models:/served@champion", samples[1]),
+        ):
             assert deliver(model_uri=uri)
             assert not deliver(model_uri=uri)
             assert not sample.differences(triton.infer("served", sample.request())[1])
         assert deliver(state="rolled_back")
         assert not samples[0].differences(triton.infer("served", samples[0].request())[1])
-        first, second = (Registry(server.url, 60).version_info("served", version) for version in (1, 2))
-        assert first.tags["triton.deployed/old.example.org"].startswith("present since ") and "| old.example.org |" in first.description
-        assert not [key for key in second.tags if "deployed" in key] and "old.example.org" not in second.description
+        first, second = (
+            Registry(server.url, 60).version_info("served", version) for version in (1, 2)
+        )
+        assert (
+            first.tags["triton.deployed/old.example.org"].startswith("present since ")
+            and "| old.example.org |" in first.description
+        )
+        assert (
+            not [key for key in second.tags if "deployed" in key]
+            and "old.example.org" not in second.description
+        )
 
 
 def test_what_a_killed_publisher_left(server: servers.MLflow, tmp_path: Path) -> None:
     """In MLflow 2 the files of a version lie in a run."""
     registry = Registry(server.url, 60)
     path = str(make_onnx(tmp_path, "killed").folder)
-    program = (f"import sys\nsys.path.insert(0, {str(ROOT / '.dev')!r})\nfrom {published_place.__name__} import new_place\n"
-               f"from {Registry.__module__} import Registry\nprint(new_place(Registry({server.url!r}, 60), 'killed', None)[0].run_id)")
-    begun = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()[-1]
+    program = (
+        f"import sys\nsys.path.insert(0, {str(ROOT / '.dev')!r})\nfrom {published_place.__name__}"
+        f" import new_place\nfrom {Registry.__module__} import"
+        f" Registry\nprint(new_place(Registry({server.url!r}, 60), 'killed', None)[0].run_id)"
+    )
+    begun = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout.split()[-1]
     assert registry.client.get_run(begun).info.status == "RUNNING"
     done = publish(registry, [{"name": "killed", "path": path}])[0]
     assert done.published and done.published.version == 1

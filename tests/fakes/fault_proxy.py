@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A proxy before a real HTTP server, with switches for what networks and servers do on bad days. Standard library only.
+"""A proxy before a real HTTP server, with switches for what networks and servers do on bad days.
+Standard library only.
 
-    with FaultProxy(mlflow.url) as proxy:
-        proxy.fault, proxy.only = "cut", "mlflow-artifacts/artifacts/"
+with FaultProxy(mlflow.url) as proxy:
+    proxy.fault, proxy.only = "cut", "mlflow-artifacts/artifacts/"
 """
 
 from __future__ import annotations
@@ -17,7 +18,18 @@ from email.message import Message
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
-FAULTS = ("", "cut", "cut without length", "silent", "trickle", "hang up", "no ranges", "fresh tags", "lose", "slow")
+FAULTS = (
+    "",
+    "cut",
+    "cut without length",
+    "silent",
+    "trickle",
+    "hang up",
+    "no ranges",
+    "fresh tags",
+    "lose",
+    "slow",
+)
 _DROPPED = {"no ranges": {"host", "range", "if-range"}}
 _HOP = {"connection", "transfer-encoding", "keep-alive", "content-length"}
 
@@ -26,11 +38,13 @@ class FaultProxy:
     """Answers one request per connection, as the real server does, or with a fault.
 
     Attributes:
-        fault: "" (pass on), "cut" (the body ends at byte ``after`` of the file, Content-Length tells the whole), "cut without length"
-            (the body ends there and nothing tells that it is not whole), "silent" (nothing is ever answered), "trickle" (a byte a
-            second), "hang up" (the connection is closed without an answer), "no ranges" (as servers that do not know them),
-            "fresh tags" (as a server that copies a file from elsewhere for each answer: each has an ETag of its own), "lose"
-            (the server gets the request, and nobody its answer), "slow" (``after`` bytes a second, in both directions).
+        fault: "" (pass on), "cut" (the body ends at byte ``after`` of the file, Content-Length
+            tells the whole), "cut without length" (the body ends there and nothing tells that it is
+            not whole), "silent" (nothing is ever answered), "trickle" (a byte a second), "hang up"
+            (the connection is closed without an answer), "no ranges" (as servers that do not know
+            them), "fresh tags" (as a server that copies a file from elsewhere for each answer: each
+            has an ETag of its own), "lose" (the server gets the request, and nobody its answer),
+            "slow" (``after`` bytes a second, in both directions).
         only: a text that the request line must hold for the fault to happen.
         times: how many requests get the fault; all of them when None.
         hit: how many requests got the fault.
@@ -112,9 +126,15 @@ class FaultProxy:
                 return
             if fault == "hang up":
                 return
-            with contextlib.closing(http.client.HTTPConnection(*self._target, timeout=120)) as behind:
+            with contextlib.closing(
+                http.client.HTTPConnection(*self._target, timeout=120)
+            ) as behind:
                 # The real host's name: MLflow refuses others.
-                given = {key: value for key, value in headers.items() if key.lower() not in _HOP | _DROPPED.get(fault, {"host"})}
+                given = {
+                    key: value
+                    for key, value in headers.items()
+                    if key.lower() not in _HOP | _DROPPED.get(fault, {"host"})
+                }
                 if fault == "fresh tags" and "If-Range" in given:
                     given["If-Range"] = '"another"'
                 behind.request(method, path, body or None, given)
@@ -142,10 +162,20 @@ class FaultProxy:
             self.hit += 1
             return self.fault
 
-    def _pass_on(self, connection: socket.socket, answer: http.client.HTTPResponse, body: bytes, fault: str) -> None:
+    def _pass_on(
+        self, connection: socket.socket, answer: http.client.HTTPResponse, body: bytes, fault: str
+    ) -> None:
         head = [f"HTTP/1.1 {answer.status} {answer.reason}", "Connection: close"]
-        hidden = _HOP | ({"accept-ranges", "etag"} if fault == "no ranges" else {"etag"} if fault == "fresh tags" else set())
-        head += [f"{key}: {value}" for key, value in answer.getheaders() if key.lower() not in hidden]
+        hidden = _HOP | (
+            {"accept-ranges", "etag"}
+            if fault == "no ranges"
+            else {"etag"}
+            if fault == "fresh tags"
+            else set()
+        )
+        head += [
+            f"{key}: {value}" for key, value in answer.getheaders() if key.lower() not in hidden
+        ]
         if fault == "fresh tags":
             head.append(f'ETag: "{self.hit}"')
         if fault != "cut without length":
@@ -157,11 +187,15 @@ class FaultProxy:
                 if self._over.wait(1):
                     return
         if fault.startswith("cut"):
-            start = int(answer.headers.get("Content-Range", "bytes 0-").removeprefix("bytes ").partition("-")[0])
-            body = body[:max(0, self.after - start)]
+            start = int(
+                answer.headers.get("Content-Range", "bytes 0-")
+                .removeprefix("bytes ")
+                .partition("-")[0]
+            )
+            body = body[: max(0, self.after - start)]
         step = self.after // 10 if fault == "slow" else max(len(body), 1)
         for start in range(0, len(body), step):
-            connection.sendall(body[start:start + step])
+            connection.sendall(body[start : start + step])
             if fault == "slow" and self._over.wait(0.1):
                 return
         with self._lock:

@@ -19,28 +19,47 @@ from typing import Any
 
 import models
 from ansible_collections.mlops.triton.plugins.module_utils._delivery import config_pbtxt
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import Delivery, Place, Result
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.manifest import Manifest, manifest_of_folder
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import (
+    Delivery,
+    Place,
+    Result,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.manifest import (
+    Manifest,
+    manifest_of_folder,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.record import Record
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import OWN_FILES, DesiredModel
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import (
+    OWN_FILES,
+    DesiredModel,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.state_store import StateStore
 from servers import ServerError, Triton, triton_server
 
 CHILD = Path(__file__).with_name("child.py")
 NAME = "doubler"
-# Complete configurations load three times as fast without it.
-# As many HTTP threads as the role gives: a load over HTTP stalls the questions that share a thread with it.
+# Complete configurations load three times as fast without it. As many HTTP threads as the role
+# gives: a load over HTTP stalls the questions that share a thread with it.
 FAST = ("--disable-auto-complete-config", "--http-thread-count=32")
-QUESTION = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1.0, 2.5, -4.0]}]}
+QUESTION = {
+    "inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1.0, 2.5, -4.0]}]
+}
 VERIFY = {"inputs": {"x": [[1.0, 2.5, -4.0]]}, "outputs": {"y": [[2.0, 5.0, -8.0]]}}
 
 
 class Children:
-    """The process of child.py, and one thread that talks to it: requests are answered one after another."""
+    """The process of child.py, and one thread that talks to it: requests are answered one after
+    another.
+    """
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen([sys.executable, str(CHILD)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                         start_new_session=True)
+        self._process = subprocess.Popen(
+            [sys.executable, str(CHILD)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
         self._todo: queue.Queue[Any] = queue.Queue()
         self.paused: queue.Queue[int] = queue.Queue()
         threading.Thread(target=self._talk, daemon=True).start()
@@ -59,7 +78,9 @@ class Children:
                 self.paused.put(answer["paused"])
 
     def start(self, **request: Any) -> Future[dict[str, Any]]:
-        while not self.paused.empty():  # an effect of several threads is paused, and told, several times
+        while (
+            not self.paused.empty()
+        ):  # an effect of several threads is paused, and told, several times
             self.paused.get()
         future: Future[dict[str, Any]] = Future()
         self._todo.put((request, future))
@@ -83,16 +104,25 @@ class Bench:
         self.folder = folder
         self.triton = triton
         self.repository = triton.repository
-        self.place: dict[str, Any] = {"model_repository": str(self.repository), "triton_url": triton.url, "timeout": 20, "lock_timeout": 20,
-                                      **place}
+        self.place: dict[str, Any] = {
+            "model_repository": str(self.repository),
+            "triton_url": triton.url,
+            "timeout": 20,
+            "lock_timeout": 20,
+            **place,
+        }
         self._children: list[Children] = []
 
-    # -- deliveries ----------------------------------------------------------------------------------------------------------
+    # -- deliveries --------------------------------------------------------------------------------
 
-    def deliver(self, check: bool = False, place: Mapping[str, Any] | None = None, **options: Any) -> Result:
+    def deliver(
+        self, check: bool = False, place: Mapping[str, Any] | None = None, **options: Any
+    ) -> Result:
         """In this process."""
         with Delivery(Place.from_options({**self.place, **(place or {})})) as delivery:
-            return delivery.deliver([DesiredModel.from_options({"name": NAME, **options})], check=check)[0]
+            return delivery.deliver(
+                [DesiredModel.from_options({"name": NAME, **options})], check=check
+            )[0]
 
     def good(self, place: Mapping[str, Any] | None = None, **options: Any) -> Result:
         result = self.deliver(place=place, **options)
@@ -108,7 +138,9 @@ class Bench:
         """In a process of its own."""
         return self.begin(0, request, **options).result(120)
 
-    def begin(self, number: int, request: Mapping[str, Any] | None = None, **options: Any) -> Future[dict[str, Any]]:
+    def begin(
+        self, number: int, request: Mapping[str, Any] | None = None, **options: Any
+    ) -> Future[dict[str, Any]]:
         given = dict(request or {})
         place = {**self.place, **given.pop("place", {})}
         return self.child(number).start(place=place, options={"name": NAME, **options}, **given)
@@ -117,7 +149,7 @@ class Bench:
         for child in self._children:
             child.close()
 
-    # -- what is there -------------------------------------------------------------------------------------------------------
+    # -- what is there -----------------------------------------------------------------------------
 
     @property
     def store(self) -> StateStore:
@@ -142,43 +174,75 @@ class Bench:
         with Delivery(Place.from_options(self.place)) as delivery:
             return list(delivery.status([name])[0]["drift"])
 
-    def left_behind(self, retained: int | None = None, models_there: tuple[str, ...] = (NAME,)) -> list[str]:
-        """Sentences on everything in the repository and the state folder that should not be there."""
+    def left_behind(
+        self, retained: int | None = None, models_there: tuple[str, ...] = (NAME,)
+    ) -> list[str]:
+        """Sentences on everything in the repository and the state folder that should not be
+        there.
+        """
         store, found = self.store, []
-        inside = os.path.basename(store.path) if os.path.dirname(store.path) == store.repository else ""
+        inside = (
+            os.path.basename(store.path) if os.path.dirname(store.path) == store.repository else ""
+        )
         allowed = {os.path.basename(store.marker), inside, "lost+found", *models_there}
-        found += [f"{entry} in the repository" for entry in sorted(os.listdir(store.repository)) if entry not in allowed]
+        found += [
+            f"{entry} in the repository"
+            for entry in sorted(os.listdir(store.repository))
+            if entry not in allowed
+        ]
         if not os.path.isdir(store.path):
             return found
         for folder in sorted(os.listdir(store.path)):
             entries = sorted(os.listdir(os.path.join(store.path, folder)))
             if folder == "records":
-                entries = [entry for entry in entries if entry not in {f"{name}.json" for name in models_there}]
+                entries = [
+                    entry
+                    for entry in entries
+                    if entry not in {f"{name}.json" for name in models_there}
+                ]
             elif folder == "retained":
-                entries = [problem for entry in entries for problem in self._retained_problems(entry, retained, models_there)]
+                entries = [
+                    problem
+                    for entry in entries
+                    for problem in self._retained_problems(entry, retained, models_there)
+                ]
             elif folder not in ("journals", "locks", "staging"):
                 entries = [""]
             found += [f"{folder}/{entry}" for entry in entries]
         return found
 
-    def _retained_problems(self, name: str, wanted: int | None, models_there: tuple[str, ...]) -> list[str]:
+    def _retained_problems(
+        self, name: str, wanted: int | None, models_there: tuple[str, ...]
+    ) -> list[str]:
         if name not in models_there:
             return [name]
         copies = sorted(os.listdir(self.store.retained(name)))
-        problems = [f"{len(copies)} copies instead of {wanted}"] if wanted is not None and len(copies) != wanted else []
+        problems = (
+            [f"{len(copies)} copies instead of {wanted}"]
+            if wanted is not None and len(copies) != wanted
+            else []
+        )
         for copy in copies:
             inside = set(os.listdir(self.store.retained(name, copy)))
-            if "record.json" not in inside or [entry for entry in inside - {"record.json", "model", "config.pbtxt"} if not entry.isdigit()]:
+            if "record.json" not in inside or [
+                entry
+                for entry in inside - {"record.json", "model", "config.pbtxt"}
+                if not entry.isdigit()
+            ]:
                 problems.append(f"{name}/{copy}: {sorted(inside)}")
         return problems
 
-    def check_agreement(self, identity: int | None, *, retained: int | None = None, name: str = NAME) -> None:
+    def check_agreement(
+        self, identity: int | None, *, retained: int | None = None, name: str = NAME
+    ) -> None:
         """Disk, record and server say the same; nothing else is there."""
         record, folder = self.record(name), self.repository / name
         if identity is None:
             assert record is None
             assert not folder.exists()
-            assert not any(row.get("state") == "READY" for row in self.triton.index() if row["name"] == name)
+            assert not any(
+                row.get("state") == "READY" for row in self.triton.index() if row["name"] == name
+            )
             assert self.left_behind(models_there=()) == []
             return
         self.check_agreement_of(name, identity)
@@ -190,12 +254,21 @@ class Bench:
         assert self.identity(name) == identity
         assert record is not None
         served = self.served_config(name)["parameters"][config_pbtxt.DEPLOY_ID_KEY]["string_value"]
-        assert served == record.deploy_id == config_pbtxt.deploy_id_of((folder / "config.pbtxt").read_bytes())
-        assert Manifest.from_dict(record.manifest) == manifest_of_folder(str(folder), ignore=OWN_FILES)
-        assert f"IDENTITY = {identity}\n" in (folder / str(max(record.triton_versions)) / "model.py").read_text()
+        assert (
+            served
+            == record.deploy_id
+            == config_pbtxt.deploy_id_of((folder / "config.pbtxt").read_bytes())
+        )
+        assert Manifest.from_dict(record.manifest) == manifest_of_folder(
+            str(folder), ignore=OWN_FILES
+        )
+        assert (
+            f"IDENTITY = {identity}\n"
+            in (folder / str(max(record.triton_versions)) / "model.py").read_text()
+        )
         assert self.drift(name) == []
 
-    # -- the server ----------------------------------------------------------------------------------------------------------
+    # -- the server --------------------------------------------------------------------------------
 
     def crash(self) -> None:
         """The server ends as in a power cut, and comes up as the role starts it."""
@@ -207,12 +280,16 @@ class Bench:
         self.triton.kill()
         for place in (self.repository, Path(f"{self.repository}.mlops-triton")):
             for entry in place.iterdir() if place.is_dir() else ():
-                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+                (
+                    shutil.rmtree(entry)
+                    if entry.is_dir() and not entry.is_symlink()
+                    else entry.unlink()
+                )
         if Path(f"{self.repository}.mlops-triton").is_dir():
             Path(f"{self.repository}.mlops-triton").rmdir()
         self.triton.start()
 
-    # -- models --------------------------------------------------------------------------------------------------------------
+    # -- models ------------------------------------------------------------------------------------
 
     def sample(self, identity: int, name: str = NAME, **options: Any) -> models.Sample:
         """A model folder under ``sources``; made once for each identity."""
@@ -226,11 +303,23 @@ class Bench:
 
 
 @contextlib.contextmanager
-def new_bench(folder: Path, *, extra_args: tuple[str, ...] = FAST, repository: Path | None = None,
-              place: Mapping[str, Any] | None = None, **settings: Any) -> Iterator[Bench]:
+def new_bench(
+    folder: Path,
+    *,
+    extra_args: tuple[str, ...] = FAST,
+    repository: Path | None = None,
+    place: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Iterator[Bench]:
     folder.mkdir(parents=True, exist_ok=True)
-    with triton_server(folder / "triton", repository=repository or folder / "models", extra_args=extra_args,
-                       backend_directory=folder.parent / "backends", metrics_port=0, **settings) as triton:
+    with triton_server(
+        folder / "triton",
+        repository=repository or folder / "models",
+        extra_args=extra_args,
+        backend_directory=folder.parent / "backends",
+        metrics_port=0,
+        **settings,
+    ) as triton:
         bench = Bench(folder, triton, **(place or {}))
         try:
             yield bench

@@ -3,13 +3,16 @@
 
     python child.py      # one JSON request per line on stdin, one JSON answer per line on stdout
 
-The libraries take most of a second to import, so this process imports them once and forks for each request. It never uses them
+The libraries take most of a second to import, so this process imports them once and forks for each
+request. It never uses them
 itself: gevent's loop does not survive a fork.
 
-Keys of a request: ``place`` and ``options`` as a module has them; ``kill`` (number, moment) and ``pause`` (kind, moment, path: wait
-there until the path is gone); ``before`` (path: wait until it is there); ``no_exchange`` (the file system has no renameat2);
-``user`` (uid to run as); ``registry`` (version to folder: what ``models:/<name>/<version>`` means, without any MLflow);
-``publish`` (options of a publication, instead of a delivery, to ``tracking_uri``, each step of it within ``timeout`` seconds).
+Keys of a request: ``place`` and ``options`` as a module has them; ``kill`` (number, moment) and
+    ``pause`` (kind, moment, path: wait
+there until the path is gone); ``before`` (path: wait until it is there); ``no_exchange`` (the file
+system has no renameat2); ``user`` (uid to run as); ``registry`` (version to folder: what
+``models:/<name>/<version>`` means, without any MLflow); ``publish`` (options of a publication,
+instead of a delivery, to ``tracking_uri``, each step of it within ``timeout`` seconds).
 Answer: ``code`` of the process, ``effects`` it reached, ``result`` unless it was killed.
 """
 
@@ -35,11 +38,21 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.effects imp
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import DeliveryError
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import ModelUri
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.publications import publish
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry, Source
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import (
+    Registry,
+    Source,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import DesiredModel
 
 # Imported once for all forks; each of them would need a second of its own for it.
-for library in ("gevent", "numpy", "tritonclient.http", "yaml", "google.protobuf.text_format", "tritonclient.grpc.model_config_pb2"):
+for library in (
+    "gevent",
+    "numpy",
+    "tritonclient.http",
+    "yaml",
+    "google.protobuf.text_format",
+    "tritonclient.grpc.model_config_pb2",
+):
     importlib.import_module(library)
 
 
@@ -74,9 +87,19 @@ class Watcher:
 
 def pretend(delivery: Delivery, versions: dict[str, str]) -> None:
     """A registry whose versions are folders of this host."""
+
     def resolve(uri: ModelUri) -> Source:
         folder = versions[str(uri.version)]
-        return Source(uri, uri.name, uri.version, None, f"models:/m-{uri.version}", folder, None, f"m-{uri.version}")
+        return Source(
+            uri,
+            uri.name,
+            uri.version,
+            None,
+            f"models:/m-{uri.version}",
+            folder,
+            None,
+            f"m-{uri.version}",
+        )
 
     delivery.registry.resolve = resolve
     delivery.registry.files = lambda source: LocalRoot(source.artifact_root, 20)
@@ -85,6 +108,7 @@ def pretend(delivery: Delivery, versions: dict[str, str]) -> None:
 def work(request: dict[str, Any], out: int) -> None:
     watcher = Watcher(request, out)
     if request.get("no_exchange"):
+
         def missing(source: str, target: str, flags: int) -> None:
             raise OSError(22, os.strerror(22), source, None, target)
 
@@ -101,18 +125,34 @@ def work(request: dict[str, Any], out: int) -> None:
     try:
         if request.get("publish"):
             with observed(watcher):
-                made = publish(Registry(request["tracking_uri"], request.get("timeout", 30)), [request["publish"]])[0]
+                made = publish(
+                    Registry(request["tracking_uri"], request.get("timeout", 30)),
+                    [request["publish"]],
+                )[0]
             watcher.tell({"result": {**made.to_dict(), "warnings": list(made.warnings)}})
             return
         with observed(watcher), Delivery(Place.from_options(request["place"])) as delivery:
             if request.get("registry"):
                 pretend(delivery, request["registry"])
-            found = delivery.deliver([DesiredModel.from_options(request["options"])], check=bool(request.get("check")))[0]
+            found = delivery.deliver(
+                [DesiredModel.from_options(request["options"])], check=bool(request.get("check"))
+            )[0]
         watcher.tell({"result": {**found.to_dict(), "warnings": list(found.warnings)}})
     except DeliveryError as error:
-        watcher.tell({"result": {"failed": True, "changed": False, "msg": str(error), **error.facts}})
+        watcher.tell(
+            {"result": {"failed": True, "changed": False, "msg": str(error), **error.facts}}
+        )
     except BaseException:
-        watcher.tell({"result": {"failed": True, "changed": False, "msg": traceback.format_exc(), "error": "traceback"}})
+        watcher.tell(
+            {
+                "result": {
+                    "failed": True,
+                    "changed": False,
+                    "msg": traceback.format_exc(),
+                    "error": "traceback",
+                }
+            }
+        )
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -133,9 +173,12 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
             if "paused" in message:
                 print(json.dumps({"paused": pid}), flush=True)
     _pid, status = os.waitpid(pid, 0)
-    return {"pid": pid, "code": os.waitstatus_to_exitcode(status),
-            "effects": [[m["effect"], m["subject"]] for m in said if "effect" in m],
-            "result": next((m["result"] for m in said if "result" in m), None)}
+    return {
+        "pid": pid,
+        "code": os.waitstatus_to_exitcode(status),
+        "effects": [[m["effect"], m["subject"]] for m in said if "effect" in m],
+        "result": next((m["result"] for m in said if "result" in m), None),
+    }
 
 
 if __name__ == "__main__":

@@ -60,15 +60,23 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
         made.saw(str(call.excinfo.value) if call.excinfo else "")
     elif report.outcome == "failed":
         verdict = "NOT HELD"
-        made.saw(str(call.excinfo.value).splitlines()[0] if call.excinfo and str(call.excinfo.value) else report.when)
+        made.saw(
+            str(call.excinfo.value).splitlines()[0]
+            if call.excinfo and str(call.excinfo.value)
+            else report.when
+        )
     else:
         verdict = "held"
     # What travels from the processes of pytest-xdist to the one that prints.
-    report.user_properties.append(("row", {"title": made.title, "seen": "; ".join(made.seen), "verdict": verdict}))
+    report.user_properties.append(
+        ("row", {"title": made.title, "seen": "; ".join(made.seen), "verdict": verdict})
+    )
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    _ROWS.extend(value for key, value in report.user_properties if key == "row" and isinstance(value, dict))
+    _ROWS.extend(
+        value for key, value in report.user_properties if key == "row" and isinstance(value, dict)
+    )
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -81,9 +89,14 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         for number in range(max(len(head), len(body))):
             left = head[number] if number < len(head) else ""
             right = body[number] if number < len(body) else ""
-            terminalreporter.write_line(f"{left:<45} {right:<97} {made['verdict'] if number == 0 else ''}".rstrip())
+            terminalreporter.write_line(
+                f"{left:<45} {right:<97} {made['verdict'] if number == 0 else ''}".rstrip()
+            )
     held = sum(made["verdict"] == "held" for made in _ROWS)
-    terminalreporter.write_line(f"{held} of {len(_ROWS)} held, {sum(made['verdict'] == 'skipped' for made in _ROWS)} skipped")
+    terminalreporter.write_line(
+        f"{held} of {len(_ROWS)} held, {sum(made['verdict'] == 'skipped' for made in _ROWS)}"
+        " skipped"
+    )
 
 
 @pytest.fixture(scope="session")

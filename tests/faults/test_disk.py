@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Disks that are full, read-only, mounted or old-fashioned, and people who change files behind the engine's back."""
+"""Disks that are full, read-only, mounted or old-fashioned, and people who change files behind the
+engine's back.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,12 @@ def mounted(folder: Path, *arguments: str) -> Iterator[Path]:
     if os.geteuid() != 0:
         pytest.skip(NEEDS_ROOT)
     folder.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(["mount", *(arguments or ("-t", "tmpfs", "-o", "size=8m,mode=755", "tmpfs")), str(folder)],
-                          capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["mount", *(arguments or ("-t", "tmpfs", "-o", "size=8m,mode=755", "tmpfs")), str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode != 0:
         pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
     try:
@@ -56,7 +62,10 @@ def weights(bench: Bench, identity: int, size: int) -> str:
 
 @pytest.fixture
 def small(base: Path) -> Iterator[Bench]:
-    with mounted(base / "tmpfs"), new_bench(base / "small", repository=base / "tmpfs" / "models") as bench:
+    with (
+        mounted(base / "tmpfs"),
+        new_bench(base / "small", repository=base / "tmpfs" / "models") as bench,
+    ):
         yield bench
 
 
@@ -71,7 +80,10 @@ def test_disk_full_known_before(small: Bench, row: Row) -> None:
     row.saw(f"{failed.error}")
 
 
-@pytest.mark.parametrize(("kind", "moment"), [("download", "before"), ("write", "before"), ("exchange", "before"), ("load", "after")])
+@pytest.mark.parametrize(
+    ("kind", "moment"),
+    [("download", "before"), ("write", "before"), ("exchange", "before"), ("load", "after")],
+)
 def test_disk_full_meanwhile(kind: str, moment: str, small: Bench, row: Row, base: Path) -> None:
     """disk full: somebody else fills it {moment} effect {kind}."""
     small.good(model_uri=weights(small, 1, 1 << 20))
@@ -110,13 +122,23 @@ def test_repository_is_a_mount_point(base: Path, row: Row) -> None:
         bench.check_agreement(1, retained=1)
         bench.good(state="absent")
         bench.check_agreement(None)
-        assert [line for line in bench.triton.log_text().splitlines() if ".mlops-triton" in line and line.startswith("E")] == []
-    row.saw("the state lies inside, Triton takes it for no model; created, updated, restarted, rolled back and removed")
+        assert [
+            line
+            for line in bench.triton.log_text().splitlines()
+            if ".mlops-triton" in line and line.startswith("E")
+        ] == []
+    row.saw(
+        "the state lies inside, Triton takes it for no model; created, updated, restarted, rolled"
+        " back and removed"
+    )
 
 
 def test_read_only_repository(base: Path, row: Row) -> None:
     """read-only repository (a mount that is made read-only)."""
-    with mounted(base / "readonly"), new_bench(base / "ro", repository=base / "readonly" / "models") as bench:
+    with (
+        mounted(base / "readonly"),
+        new_bench(base / "ro", repository=base / "readonly" / "models") as bench,
+    ):
         old = bench.source(1)
         bench.good(model_uri=old)
         subprocess.run(["mount", "-o", "remount,ro", str(base / "readonly")], check=True)
@@ -152,6 +174,7 @@ def test_repository_of_somebody_else(bench: Bench, row: Row) -> None:
 
 def test_no_exchange(bench: Bench, row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
     """file system without exchange."""
+
     def missing(source: str, target: str, flags: int) -> None:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), source, None, target)
 
@@ -168,13 +191,21 @@ def test_no_exchange(bench: Bench, row: Row, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("restart", [True, False], ids=["restarted", "running"])
 def test_no_exchange_killed(restart: bool, bench: Bench, row: Row) -> None:
-    """kill -9 between the three renames where there is no exchange (server restarted: {restart})."""
+    """kill -9 between the three renames where there is no exchange (server restarted:
+    {restart}).
+    """
     now, seen = 1, []
     bench.good(model_uri=bench.source(1))
     bench.source(2)
-    whole = bench.run({"no_exchange": True}, model_uri=str(bench.folder / "sources" / f"{NAME}-2" / NAME))
+    whole = bench.run(
+        {"no_exchange": True}, model_uri=str(bench.folder / "sources" / f"{NAME}-2" / NAME)
+    )
     now = 2
-    renames = [number for number, (kind, path) in enumerate(whole["effects"], 1) if kind == "rename" and "retained" not in path]
+    renames = [
+        number
+        for number, (kind, path) in enumerate(whole["effects"], 1)
+        if kind == "rename" and "retained" not in path
+    ]
     assert len(renames) == 3
     for number in renames:
         for moment in ("before", "after"):
@@ -190,17 +221,24 @@ def test_no_exchange_killed(restart: bool, bench: Bench, row: Row) -> None:
             assert not done["failed"], done["msg"]
             now = 3 - now
             bench.check_agreement(now, retained=1)
-    row.saw(f"{2 * len(renames)} kills, each settled{f'; served after the restart: {chr(44).join(seen)}' if seen else ''}")
+    row.saw(
+        f"{2 * len(renames)} kills, each"
+        f" settled{f'; served after the restart: {chr(44).join(seen)}' if seen else ''}"
+    )
 
 
-# -- behind our back ---------------------------------------------------------------------------------------------------------
+# -- behind our back -------------------------------------------------------------------------------
 
 
 def test_future_times(bench: Bench, row: Row) -> None:
     """file touched with a time in the future."""
     bench.good(model_uri=bench.source(1))
     future = time.time() + 10 * 365 * 86400
-    for path in [bench.repository / NAME / "1" / "model.py", bench.repository / NAME / "config.pbtxt", bench.repository / NAME / "1"]:
+    for path in [
+        bench.repository / NAME / "1" / "model.py",
+        bench.repository / NAME / "config.pbtxt",
+        bench.repository / NAME / "1",
+    ]:
         os.utime(path, (future, future))
     assert bench.triton.load(NAME)[0] == 200
     for identity in (2, 3):
@@ -218,7 +256,10 @@ def test_future_times(bench: Bench, row: Row) -> None:
     time.sleep(0.2)
     bench.good(model_uri=str(bench.folder / "sources" / f"{NAME}-3" / NAME), verify=VERIFY)
     bench.check_agreement(3)
-    row.saw("updates to older files, going back after a failed verification, and healing are really served")
+    row.saw(
+        "updates to older files, going back after a failed verification, and healing are really"
+        " served"
+    )
 
 
 def test_back_and_forth(bench: Bench, row: Row) -> None:
@@ -257,7 +298,9 @@ def test_file_changed(bench: Bench, row: Row) -> None:
     said = []
     for change in ("changed", "added", "gone"):
         if change == "changed":
-            (live / "model.py").write_text((live / "model.py").read_text().replace("IDENTITY = 1", "IDENTITY = 7"))
+            (live / "model.py").write_text(
+                (live / "model.py").read_text().replace("IDENTITY = 1", "IDENTITY = 7")
+            )
             bench.triton.load(NAME)
             assert bench.identity() == 7
         elif change == "added":
@@ -320,7 +363,7 @@ def test_unloaded_behind_our_back(bench: Bench, row: Row) -> None:
     row.saw(f"{', '.join(healed.plan.actions) if healed.plan else ''}")
 
 
-# -- the state ---------------------------------------------------------------------------------------------------------------
+# -- the state -------------------------------------------------------------------------------------
 
 
 def test_newer_record(bench: Bench, row: Row) -> None:
@@ -330,7 +373,12 @@ def test_newer_record(bench: Bench, row: Row) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 2}))
     before = path.read_bytes()
     said = []
-    for options in ({"model_uri": bench.source(2)}, {"state": "absent"}, {"state": "rolled_back"}, {"state": "unloaded"}):
+    for options in (
+        {"model_uri": bench.source(2)},
+        {"state": "absent"},
+        {"state": "rolled_back"},
+        {"state": "unloaded"},
+    ):
         failed = bench.deliver(**options)
         assert failed.error is not None
         assert "schema 2" in str(failed.error)
@@ -341,8 +389,11 @@ def test_newer_record(bench: Bench, row: Row) -> None:
     row.saw(said[0])
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 1, "name": "doubler"}', '{"schema": "1"}', "\udcff\udcfe"],
-                         ids=["empty", "cut", "list", "no keys", "few keys", "schema", "bytes"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "{}", '{"schema": 1, "name": "doubler"}', '{"schema": "1"}', "\udcff\udcfe"],
+    ids=["empty", "cut", "list", "no keys", "few keys", "schema", "bytes"],
+)
 def test_damaged_record(text: str, bench: Bench, row: Row) -> None:
     """damaged record ({text!r})."""
     bench.good(model_uri=bench.source(1))
@@ -391,13 +442,18 @@ def test_damaged_journal_and_marker(bench: Bench, row: Row) -> None:
     row.saw(f"{one.error} {two.value}")
 
 
-# -- what artifacts and names can hold ----------------------------------------------------------------------------------------
+# -- what artifacts and names can hold -------------------------------------------------------------
 
 
 def test_symlinks(bench: Bench, row: Row) -> None:
     """symlinks in an artifact."""
     said = []
-    for link, target in (("1/secret", "/etc/passwd"), ("1/up", "../../../../.."), ("2", "/etc"), ("1/gone", "nowhere")):
+    for link, target in (
+        ("1/secret", "/etc/passwd"),
+        ("1/up", "../../../../.."),
+        ("2", "/etc"),
+        ("1/gone", "nowhere"),
+    ):
         sample = bench.sample(1)
         (sample.folder / link).symlink_to(target)
         failed = bench.deliver(model_uri=str(sample.folder))
@@ -413,23 +469,54 @@ def test_symlinks(bench: Bench, row: Row) -> None:
     row.saw(f"{said[0]} A link inside the model became a file")
 
 
-HOSTILE = [".", "..", "", "a b", "a*", "modèle", "%2e%2e", "x" * 201, "a/b", "../models", "a\nb", "a\0b", ".mlops-triton", "-", "~"]
+HOSTILE = [
+    ".",
+    "..",
+    "",
+    "a b",
+    "a*",
+    "modèle",
+    "%2e%2e",
+    "x" * 201,
+    "a/b",
+    "../models",
+    "a\nb",
+    "a\0b",
+    ".mlops-triton",
+    "-",
+    "~",
+]
 
 
 def test_hostile_names(bench: Bench, row: Row) -> None:
     """hostile names."""
     bench.good(model_uri=bench.source(1))
-    before = sorted(str(path) for path in bench.folder.rglob("*") if "sources" not in path.parts and path.name != "triton.log")
+    before = sorted(
+        str(path)
+        for path in bench.folder.rglob("*")
+        if "sources" not in path.parts and path.name != "triton.log"
+    )
     said = []
     for name in HOSTILE:
-        for options in ({"model_uri": bench.source(1)}, {"state": "absent", "adopt": True}, {"state": "rolled_back"}):
+        for options in (
+            {"model_uri": bench.source(1)},
+            {"state": "absent", "adopt": True},
+            {"state": "rolled_back"},
+        ):
             if name == "-":
                 continue  # a good name
             with pytest.raises(Exception, match=r"the name|the model's name") as refusal:
                 bench.deliver(**{**options, "name": name})
             assert type(refusal.value).__name__ == "InvalidOption"
             said.append(str(refusal.value))
-    after = sorted(str(path) for path in bench.folder.rglob("*") if "sources" not in path.parts and path.name != "triton.log")
+    after = sorted(
+        str(path)
+        for path in bench.folder.rglob("*")
+        if "sources" not in path.parts and path.name != "triton.log"
+    )
     assert after == before
     bench.check_agreement(1)
-    row.saw(f"{len(HOSTILE) - 1} names refused for present, absent and rolled_back, nothing touched: {said[0]}")
+    row.saw(
+        f"{len(HOSTILE) - 1} names refused for present, absent and rolled_back, nothing touched:"
+        f" {said[0]}"
+    )

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Updates while clients keep asking: none of them fails, each gets the answer of a deployment that could have been in place."""
+"""Updates while clients keep asking: none of them fails, each gets the answer of a deployment that
+could have been in place.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ class Client(threading.Thread):
         while not self.over.is_set():
             asked = time.monotonic()
             try:
-                self._connection.request("POST", f"/v2/models/{NAME}/infer", body, {"Content-Type": "application/json"})
+                self._connection.request(
+                    "POST", f"/v2/models/{NAME}/infer", body, {"Content-Type": "application/json"}
+                )
                 answer = self._connection.getresponse()
                 text = answer.read()
                 if answer.status != 200:
@@ -57,7 +61,9 @@ class Client(threading.Thread):
 
 
 def not_in_place(answers: list[Answer], windows: dict[int, tuple[float, float]]) -> list[Answer]:
-    """Answers of deployments that were neither in place nor on their way in or out between question and answer."""
+    """Answers of deployments that were neither in place nor on their way in or out between question
+    and answer.
+    """
     return [one for one in answers if one[1] < windows[one[2]][0] or one[0] > windows[one[2]][1]]
 
 
@@ -88,7 +94,8 @@ def test_updates_under_fire(bench: Bench, row: Row) -> None:
         windows[identity] = [started, float("inf")]
         bench.good(model_uri=source)
         loads.append(time.monotonic() - started)
-        # A request that was being computed by the old instance when the load ended is answered by it.
+        # A request that was being computed by the old instance when the load ended is answered by
+        # it.
         windows[identity - 1][1] = time.monotonic()
     time.sleep(0.2)
     for client in clients:
@@ -98,11 +105,16 @@ def test_updates_under_fire(bench: Bench, row: Row) -> None:
     answers = [answer for client in clients for answer in client.answers]
     failures = [failure for client in clients for failure in client.failures]
     slowest = max(end - start for start, end, _identity in answers)
-    row.saw(f"{UPDATES} updates of {min(loads):.1f} to {max(loads):.1f} s, {len(answers)} requests, {len(failures)} failed, "
-            f"{len({one[2] for one in answers})} deployments answered, the slowest answer took {slowest:.2f} s")
+    row.saw(
+        f"{UPDATES} updates of {min(loads):.1f} to {max(loads):.1f} s, {len(answers)} requests,"
+        f" {len(failures)} failed, {len({one[2] for one in answers})} deployments answered, the"
+        f" slowest answer took {slowest:.2f} s"
+    )
     assert failures == []
     assert len(answers) >= 10_000
     assert min(loads) >= 1.0
-    assert not_in_place(answers, {key: (value[0], value[1]) for key, value in windows.items()}) == []
+    assert (
+        not_in_place(answers, {key: (value[0], value[1]) for key, value in windows.items()}) == []
+    )
     assert backwards(answers) == []
     bench.check_agreement(UPDATES + 1, retained=1)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Killed before and after each call that changes something, in each operation: what is served then, and the run after it."""
+"""Killed before and after each call that changes something, in each operation: what is served then,
+and the run after it.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,8 @@ def served(bench: Bench) -> Served:
 
 @dataclass
 class Operation:
-    """One operation. ``prepare`` brings the old state about and says what to run, and what is served before and after it.
+    """One operation. ``prepare`` brings the old state about and says what to run, and what is
+    served before and after it.
 
     ``retained`` are the copies kept afterwards.
     """
@@ -89,7 +92,11 @@ def configure(bench: Bench) -> tuple[dict[str, Any], Served, Served]:
         now = served(bench)
     assert now is not None
     other = 4 if now[1] == 8 else 8
-    return {"model_uri": source(bench, now[0]), "config": {"max_batch_size": other}}, now, (now[0], other)
+    return (
+        {"model_uri": source(bench, now[0]), "config": {"max_batch_size": other}},
+        now,
+        (now[0], other),
+    )
 
 
 def roll_back(bench: Bench) -> tuple[dict[str, Any], Served, Served]:
@@ -131,8 +138,12 @@ class Findings:
     new: int = 0
 
 
-def try_points(bench: Bench, operation: Operation, points: list[tuple[int, str]], restart: bool) -> Findings:
-    """At each point: the old state, a run that kills itself there, the server's start, and a run to the end."""
+def try_points(
+    bench: Bench, operation: Operation, points: list[tuple[int, str]], restart: bool
+) -> Findings:
+    """At each point: the old state, a run that kills itself there, the server's start, and a run to
+    the end.
+    """
     found = Findings()
     for number, moment in points:
         options, old, new = operation.prepare(bench)
@@ -164,9 +175,17 @@ def at_all_points(benches: list[Bench], name: str, restart: bool) -> tuple[int, 
     moments = ("before", "after") if restart else ("after",)
     points = [(number, moment) for number in range(1, len(kinds) + 1) for moment in moments]
     with ThreadPoolExecutor(len(benches)) as pool:
-        shares = [points[index::len(benches)] for index in range(len(benches))]
-        parts = list(pool.map(lambda bench, share: try_points(bench, operation, share, restart), benches, shares))
-    together = Findings([text for part in parts for text in part.wrong], sum(part.old for part in parts), sum(part.new for part in parts))
+        shares = [points[index :: len(benches)] for index in range(len(benches))]
+        parts = list(
+            pool.map(
+                lambda bench, share: try_points(bench, operation, share, restart), benches, shares
+            )
+        )
+    together = Findings(
+        [text for part in parts for text in part.wrong],
+        sum(part.old for part in parts),
+        sum(part.new for part in parts),
+    )
     return len(kinds), len(points), together
 
 
@@ -174,8 +193,10 @@ def at_all_points(benches: list[Bench], name: str, restart: bool) -> tuple[int, 
 def test_kill_points(name: str, benches: list[Bench], row: Row) -> None:
     """kill -9 in a {name}, before and after each effect, the server started anew."""
     effects, kills, found = at_all_points(benches, name, restart=True)
-    row.saw(f"N = {effects}; of {kills} kills {found.old} came up with the old one and {found.new} with the new one, all whole; "
-            f"{kills - len(found.wrong)} converged in one run and left nothing")
+    row.saw(
+        f"N = {effects}; of {kills} kills {found.old} came up with the old one and {found.new} with"
+        f" the new one, all whole; {kills - len(found.wrong)} converged in one run and left nothing"
+    )
     assert not found.wrong, f"{len(found.wrong)} points: " + "\n".join(found.wrong)
 
 
@@ -183,20 +204,29 @@ def test_kill_points(name: str, benches: list[Bench], row: Row) -> None:
 def test_kill_points_while_the_server_runs(name: str, benches: list[Bench], row: Row) -> None:
     """kill -9 in a {name}, after each effect, the server running on."""
     effects, kills, found = at_all_points(benches, name, restart=False)
-    row.saw(f"N = {effects}; {kills - len(found.wrong)} kills of {kills} were settled by the next run without a restart")
+    row.saw(
+        f"N = {effects}; {kills - len(found.wrong)} kills of {kills} were settled by the next run"
+        " without a restart"
+    )
     assert not found.wrong, f"{len(found.wrong)} points: " + "\n".join(found.wrong)
 
 
-# -- versions side by side: several moves, which no exchange makes one ------------------------------------------------------------
+# -- versions side by side: several moves, which no exchange makes one -----------------------------
 
 
 def _versions_served(bench: Bench, upto: int) -> dict[int, int | None]:
-    return {version: identity for version in range(1, upto + 2) if (identity := bench.identity(NAME, version)) is not None}
+    return {
+        version: identity
+        for version in range(1, upto + 2)
+        if (identity := bench.identity(NAME, version)) is not None
+    }
 
 
 @pytest.mark.parametrize("restart", [True, False])
 def test_kill_points_of_versions_side_by_side(restart: bool, bench: Bench, row: Row) -> None:
-    """kill -9 where a version goes beside another and a third is retired, after each effect (server restarted: {restart})."""
+    """kill -9 where a version goes beside another and a third is retired, after each effect (server
+    restarted: {restart}).
+    """
     bench.wipe()
     folders: dict[str, str] = {}
 
@@ -215,12 +245,18 @@ def test_kill_points_of_versions_side_by_side(restart: bool, bench: Bench, row: 
     whole = run(newest)
     assert not whole["result"]["failed"], whole["result"]["msg"]
     total = len(whole["effects"])
-    print(f"\nversions side by side: N = {total}: {', '.join(kind for kind, _subject in whole['effects'])}")
+    print(
+        f"\nversions side by side: N = {total}:"
+        f" {', '.join(kind for kind, _subject in whole['effects'])}"
+    )
     seen = {"old": 0, "new": 0}
     wrong = []
     for number in range(1, total + 1):
         newest += 1
-        old, new = {version: version for version in (newest - 2, newest - 1)}, {version: version for version in (newest - 1, newest)}
+        old, new = (
+            {version: version for version in (newest - 2, newest - 1)},
+            {version: version for version in (newest - 1, newest)},
+        )
         killed = run(newest, kill=[number, "after"])
         where = f"killed after effect {number} ({' '.join(killed['effects'][-1])})"
         assert killed["code"] == -9, (where, killed)
@@ -240,6 +276,8 @@ def test_kill_points_of_versions_side_by_side(restart: bool, bench: Bench, row: 
             assert (again["result"]["changed"], again["effects"]) == (False, [])
         except AssertionError as error:
             wrong.append(f"{where}: {' '.join(str(error).split())[:300]}")
-    row.saw(f"N = {total}; of {total} kills {seen['old']} had the old versions served and {seen['new']} the new ones; "
-            f"{total - len(wrong)} converged in one run and left nothing")
+    row.saw(
+        f"N = {total}; of {total} kills {seen['old']} had the old versions served and {seen['new']}"
+        f" the new ones; {total - len(wrong)} converged in one run and left nothing"
+    )
     assert not wrong, f"{len(wrong)} points: " + "\n".join(wrong)

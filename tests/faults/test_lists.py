@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A list of 20 with one that fails in its middle, each kind of failure once: the other 19 are deployed."""
+"""A list of 20 with one that fails in its middle, each kind of failure once: the other 19 are
+deployed.
+"""
 
 from __future__ import annotations
 
@@ -57,9 +59,13 @@ class Case:
     during: Callable[[Bench], Any] | None = None
 
 
-def deliver(bench: Bench, wanted: list[dict[str, Any]], check: bool = False, **place: Any) -> list[Result]:
+def deliver(
+    bench: Bench, wanted: list[dict[str, Any]], check: bool = False, **place: Any
+) -> list[Result]:
     with Delivery(Place.from_options({**bench.place, **place})) as delivery:
-        return delivery.deliver([DesiredModel.from_options(options) for options in wanted], check=check)
+        return delivery.deliver(
+            [DesiredModel.from_options(options) for options in wanted], check=check
+        )
 
 
 def others(bench: Bench) -> list[dict[str, Any]]:
@@ -67,8 +73,13 @@ def others(bench: Bench) -> list[dict[str, Any]]:
     members = [bench.sample(number + 20, f"member-{number}") for number in range(3)]
     folder = bench.folder / "sources" / "ensembles"
     shutil.rmtree(folder, ignore_errors=True)
-    ensembles = [models.make_ensemble(folder, f"ensemble-{number:02d}", [members[number % 3]]) for number in range(COUNT - 4)]
-    return [{"name": sample.name, "model_uri": str(sample.folder)} for sample in [*ensembles, *members]]
+    ensembles = [
+        models.make_ensemble(folder, f"ensemble-{number:02d}", [members[number % 3]])
+        for number in range(COUNT - 4)
+    ]
+    return [
+        {"name": sample.name, "model_uri": str(sample.folder)} for sample in [*ensembles, *members]
+    ]
 
 
 def published(bench: Bench, mlflow: MLflow, name: str, **options: Any) -> Path:
@@ -76,7 +87,9 @@ def published(bench: Bench, mlflow: MLflow, name: str, **options: Any) -> Path:
     sample = bench.sample(2, **options)
     (sample.folder / "1" / "weights.bin").write_bytes(b"\2" * WEIGHTS)
     registry = Registry(mlflow.url, 30)
-    made = apply_publication(registry, plan_publication(registry, DesiredPublication(name, str(sample.folder))))
+    made = apply_publication(
+        registry, plan_publication(registry, DesiredPublication(name, str(sample.folder)))
+    )
     return mlflow.artifacts / made.artifact_uri.removeprefix("mlflow-artifacts:/") / NAME
 
 
@@ -99,7 +112,9 @@ def truncated(bench: Bench, mlflow: MLflow, proxy: FaultProxy) -> Case:
 def silent(bench: Bench, mlflow: MLflow, proxy: FaultProxy) -> Case:
     published(bench, mlflow, "silent-of-list")
     proxy.fault, proxy.only = "silent", "weights.bin HTTP"
-    return Case("less than 1 KiB came within 6 s", {"model_uri": "models:/silent-of-list/1"}, {"timeout": 6})
+    return Case(
+        "less than 1 KiB came within 6 s", {"model_uri": "models:/silent-of-list/1"}, {"timeout": 6}
+    )
 
 
 def changed_bytes(bench: Bench, mlflow: MLflow, proxy: FaultProxy) -> Case:
@@ -109,7 +124,10 @@ def changed_bytes(bench: Bench, mlflow: MLflow, proxy: FaultProxy) -> Case:
 
 
 def bad_configuration(bench: Bench, mlflow: MLflow, proxy: FaultProxy) -> Case:
-    return Case("max_bach_size", {"model_uri": bench.source(2, config='backend: "python"\nmax_bach_size: 8')})
+    return Case(
+        "max_bach_size",
+        {"model_uri": bench.source(2, config='backend: "python"\nmax_bach_size: 8')},
+    )
 
 
 def no_folder(bench: Bench, mlflow: MLflow, proxy: FaultProxy) -> Case:
@@ -133,7 +151,9 @@ def foreign(bench: Bench, mlflow: MLflow, proxy: FaultProxy) -> Case:
 
 def too_large(bench: Bench, mlflow: MLflow, proxy: FaultProxy) -> Case:
     published(bench, mlflow, "large-of-list")
-    return Case("max_size allows 100000", {"model_uri": "models:/large-of-list/1"}, {"max_size": "100KB"})
+    return Case(
+        "max_size allows 100000", {"model_uri": "models:/large-of-list/1"}, {"max_size": "100KB"}
+    )
 
 
 def locked(bench: Bench, mlflow: MLflow, proxy: FaultProxy) -> Case:
@@ -146,13 +166,30 @@ def locked(bench: Bench, mlflow: MLflow, proxy: FaultProxy) -> Case:
     return Case("has been changing it", {"model_uri": bench.source(2)}, {"lock_timeout": 0.5}, hold)
 
 
-CASES = (unknown_version, unknown_alias, truncated, silent, changed_bytes, bad_configuration, no_folder, fails_to_load, answers_wrongly,
-         foreign, too_large, locked)
+CASES = (
+    unknown_version,
+    unknown_alias,
+    truncated,
+    silent,
+    changed_bytes,
+    bad_configuration,
+    no_folder,
+    fails_to_load,
+    answers_wrongly,
+    foreign,
+    too_large,
+    locked,
+)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-def test_failing_middle(case: Callable[[Bench, MLflow, FaultProxy], Case], bench: Bench, mlflow: MLflow, proxy: FaultProxy,
-                        row: Row) -> None:
+def test_failing_middle(
+    case: Callable[[Bench, MLflow, FaultProxy], Case],
+    bench: Bench,
+    mlflow: MLflow,
+    proxy: FaultProxy,
+    row: Row,
+) -> None:
     """list of 20, the middle one fails: {case.__name__}."""
     bench.good(model_uri=bench.source(1))
     wanted = others(bench)
@@ -167,18 +204,29 @@ def test_failing_middle(case: Callable[[Bench, MLflow, FaultProxy], Case], bench
         held.__exit__(None, None, None)
     assert [result.name for result in done] == [options["name"] for options in wanted]
     failed = done[MIDDLE]
-    assert [result.name for result in done if result.error] == [NAME], [str(result.error) for result in done if result.error]
+    assert [result.name for result in done if result.error] == [NAME], [
+        str(result.error) for result in done if result.error
+    ]
     assert made.words in str(failed.error), str(failed.error)
     assert all(result.changed for result in done if not result.error)
-    assert [said[result.name].changed for result in done if not result.error] == [True] * (COUNT - 1), "the check run promised it"
+    assert [said[result.name].changed for result in done if not result.error] == [True] * (
+        COUNT - 1
+    ), "the check run promised it"
     assert bench.identity() == 1, "what was served before is served"
     for options in wanted:
         if options["name"] != NAME:
             assert bench.drift(options["name"]) == []
             assert bench.triton.call(f"v2/models/{options['name']}/ready")[0] == 200
     proxy.clear()
-    healed = deliver(bench, [*wanted[:MIDDLE], {"name": NAME, "model_uri": bench.source(3), "adopt": True}, *wanted[MIDDLE + 1:]],
-                     tracking_uri=proxy.url)
+    healed = deliver(
+        bench,
+        [
+            *wanted[:MIDDLE],
+            {"name": NAME, "model_uri": bench.source(3), "adopt": True},
+            *wanted[MIDDLE + 1 :],
+        ],
+        tracking_uri=proxy.url,
+    )
     assert not [str(result.error) for result in healed if result.error]
     assert [result.changed for result in healed] == [number == MIDDLE for number in range(COUNT)]
     assert bench.identity() == 3
@@ -187,18 +235,24 @@ def test_failing_middle(case: Callable[[Bench, MLflow, FaultProxy], Case], bench
 
 
 def test_slow_load_in_a_list(bench: Bench, row: Row) -> None:
-    """list of 20, the middle one loads longer than timeout: the others do not wait for it, and the next run settles it."""
+    """list of 20, the middle one loads longer than timeout: the others do not wait for it, and the
+    next run settles it.
+    """
     bench.good(model_uri=bench.source(1))
     wanted = others(bench)
     wanted.insert(MIDDLE, {"name": NAME, "model_uri": bench.source(2, load_delay=20)})
     done = deliver(bench, wanted, timeout=15)
     assert "was still loading" in str(done[MIDDLE].error)
-    assert [str(result.error) for number, result in enumerate(done) if result.error and number != MIDDLE] == []
+    assert [
+        str(result.error) for number, result in enumerate(done) if result.error and number != MIDDLE
+    ] == []
     ended = deliver(bench, wanted, timeout=120)
     assert not [str(result.error) for result in ended if result.error]
     assert [result.changed for result in ended] == [number == MIDDLE for number in range(COUNT)]
     assert all(bench.drift(options["name"]) == [] for options in wanted)
-    assert all(bench.triton.call(f"v2/models/{options['name']}/ready")[0] == 200 for options in wanted)
+    assert all(
+        bench.triton.call(f"v2/models/{options['name']}/ready")[0] == 200 for options in wanted
+    )
     assert bench.identity() == 2
     assert bench.left_behind(models_there=tuple(options["name"] for options in wanted)) == []
     row.saw(f"19 are deployed; {done[MIDDLE].error}")
@@ -206,7 +260,15 @@ def test_slow_load_in_a_list(bench: Bench, row: Row) -> None:
 
 def test_all_kinds_at_once(bench: Bench, mlflow: MLflow, proxy: FaultProxy, row: Row) -> None:
     """list with seven failures of different kinds among eight good ones."""
-    kinds = (unknown_version, bad_configuration, no_folder, fails_to_load, answers_wrongly, changed_bytes, unknown_alias)
+    kinds = (
+        unknown_version,
+        bad_configuration,
+        no_folder,
+        fails_to_load,
+        answers_wrongly,
+        changed_bytes,
+        unknown_alias,
+    )
     bad = []
     for kind in kinds:
         made = kind(bench, mlflow, proxy)
@@ -215,13 +277,26 @@ def test_all_kinds_at_once(bench: Bench, mlflow: MLflow, proxy: FaultProxy, row:
         if os.path.isdir(uri):
             shutil.rmtree(place, ignore_errors=True)
             uri = str(shutil.copytree(uri, place))
-        bad.append((kind.__name__.replace("_", "-"), made.words, {**made.options, "model_uri": uri, "config": {"name": None}}))
+        bad.append(
+            (
+                kind.__name__.replace("_", "-"),
+                made.words,
+                {**made.options, "model_uri": uri, "config": {"name": None}},
+            )
+        )
     good = others(bench)[8:]
     failing = [{"name": name, **options} for name, _words, options in bad]
-    wanted = [options for pair in zip(good, failing) for options in pair] + good[len(bad):]
-    done = {result.name: result for result in deliver(bench, wanted, tracking_uri=mlflow.url, timeout=10)}
-    assert [name for name, result in done.items() if result.error] == [name for name, _words, _options in bad]
-    assert all(words in str(done[name].error) for name, words, _options in bad), [str(done[name].error) for name, _w, _o in bad]
+    wanted = [options for pair in zip(good, failing) for options in pair] + good[len(bad) :]
+    done = {
+        result.name: result
+        for result in deliver(bench, wanted, tracking_uri=mlflow.url, timeout=10)
+    }
+    assert [name for name, result in done.items() if result.error] == [
+        name for name, _words, _options in bad
+    ]
+    assert all(words in str(done[name].error) for name, words, _options in bad), [
+        str(done[name].error) for name, _w, _o in bad
+    ]
     assert all(bench.drift(options["name"]) == [] for options in good)
     row.saw("; ".join(type(done[name].error).__name__ for name, _words, _options in bad))
 
@@ -234,7 +309,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.state impor
 with Delivery(Place.from_options(json.loads(sys.argv[2]))) as delivery:
     (result,) = delivery.deliver([DesiredModel.from_options(json.loads(sys.argv[3]))])
 print(json.dumps({"error": str(result.error or ""), "kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
-"""
+"""  # noqa: E501
 
 
 def test_memory_does_not_grow_with_the_artifact(bench: Bench, mlflow: MLflow, row: Row) -> None:
@@ -251,11 +326,24 @@ def test_memory_does_not_grow_with_the_artifact(bench: Bench, mlflow: MLflow, ro
             uri = str(sample.folder)
             if way == "MLflow":
                 registry = Registry(mlflow.url, 60)
-                apply_publication(registry, plan_publication(registry, DesiredPublication(name, uri)))
+                apply_publication(
+                    registry, plan_publication(registry, DesiredPublication(name, uri))
+                )
                 uri = f"models:/{name}/1"
-            arguments = [json.dumps(value) for value in (sys.path, {**bench.place, "timeout": 60, "tracking_uri": mlflow.url},
-                                                         {"name": name, "model_uri": uri})]
-            run = subprocess.run([sys.executable, "-c", MEASURED, *arguments], check=True, capture_output=True, text=True)
+            arguments = [
+                json.dumps(value)
+                for value in (
+                    sys.path,
+                    {**bench.place, "timeout": 60, "tracking_uri": mlflow.url},
+                    {"name": name, "model_uri": uri},
+                )
+            ]
+            run = subprocess.run(
+                [sys.executable, "-c", MEASURED, *arguments],
+                check=True,
+                capture_output=True,
+                text=True,
+            )
             done = json.loads(run.stdout)
             assert not done["error"]
             peaks.append(done["kib"] << 10)

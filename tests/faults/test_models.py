@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models that do not load, load wrongly, hang, or take the server down: the good one before them goes on."""
+"""Models that do not load, load wrongly, hang, or take the server down: the good one before them
+goes on.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from conftest import Row
 
 
 def refused(bench: Bench, result: Result, *words: str, served: int = 1) -> str:
-    """The update failed, says why in these words, and the deployment before it is in place, in memory and on disk."""
+    """The update failed, says why in these words, and the deployment before it is in place, in
+    memory and on disk.
+    """
     assert result.error is not None
     text = str(result.error)
     for word in words:
@@ -29,14 +33,18 @@ def refused(bench: Bench, result: Result, *words: str, served: int = 1) -> str:
 
 
 def over(bench: Bench, transport: str) -> dict[str, Any]:
-    return {"triton_url": f"grpc://{bench.triton.grpc_url}" if transport == "gRPC" else bench.triton.url}
+    return {
+        "triton_url": f"grpc://{bench.triton.grpc_url}" if transport == "gRPC" else bench.triton.url
+    }
 
 
 @pytest.mark.parametrize("transport", ["HTTP", "gRPC"])
 def test_fails_in_initialize(transport: str, bench: Bench, row: Row) -> None:
     """broken model: initialize raises (asked over {transport})."""
     bench.good(model_uri=bench.source(1))
-    failed = bench.deliver(model_uri=bench.source(2, fail="no weights for you"), place=over(bench, transport))
+    failed = bench.deliver(
+        model_uri=bench.source(2, fail="no weights for you"), place=over(bench, transport)
+    )
     text = refused(bench, failed, "no weights for you", "is in place as before", "serves version 1")
     row.saw(f"the old one serves, also after a restart: {text}")
 
@@ -52,22 +60,32 @@ def test_first_deployment_fails(bench: Bench, row: Row) -> None:
     row.saw(f"nothing is left: {failed.error}")
 
 
-@pytest.mark.parametrize("verify", [VERIFY, {"inputs": VERIFY["inputs"]}], ids=["wrong answer", "error"])
+@pytest.mark.parametrize(
+    "verify", [VERIFY, {"inputs": VERIFY["inputs"]}], ids=["wrong answer", "error"]
+)
 def test_fails_its_verification(verify: dict[str, Any], bench: Bench, row: Row) -> None:
     """broken model: loads, and the verification by inference fails."""
     bench.good(model_uri=bench.source(1), verify=VERIFY)
     broken = {"wrong": True} if "outputs" in verify else {"fail_infer": "the tokenizer is missing"}
     failed = bench.deliver(model_uri=bench.source(2, **broken), verify=verify)
-    text = refused(bench, failed, "output 'y'" if "outputs" in verify else "the tokenizer is missing", "is in place as before")
+    text = refused(
+        bench,
+        failed,
+        "output 'y'" if "outputs" in verify else "the tokenizer is missing",
+        "is in place as before",
+    )
     row.saw(f"the old one serves: {text}")
 
 
 CONFIGS = {
-    "does not parse": ("backend: \"python\"\nmax_batch_size: oops", "does not parse in line 2"),
-    "unknown field": ("backend: \"python\"\nmax_bach_size: 8", "max_bach_size"),
-    "another name": ("name: \"other\"\nbackend: \"python\"", "names the model 'other'"),
+    "does not parse": ('backend: "python"\nmax_batch_size: oops', "does not parse in line 2"),
+    "unknown field": ('backend: "python"\nmax_bach_size: 8', "max_bach_size"),
+    "another name": ('name: "other"\nbackend: "python"', "names the model 'other'"),
     "no version folder": ("full", "no version folder"),
-    "no backend": ("backend: \"nope\"\nmax_batch_size: 8\n", "model configuration; this server has no such backend"),
+    "no backend": (
+        'backend: "nope"\nmax_batch_size: 8\n',
+        "model configuration; this server has no such backend",
+    ),
 }
 
 
@@ -103,13 +121,18 @@ def test_load_that_hangs(transport: str, bench: Bench, row: Row) -> None:
     journal = bench.store.journal(NAME)
     assert journal is not None
     assert journal["op"] == "pending"
-    assert "IDENTITY = 1\n" in (bench.repository / NAME / "1" / "model.py").read_text(), "the disk went back"
+    assert "IDENTITY = 1\n" in (bench.repository / NAME / "1" / "model.py").read_text(), (
+        "the disk went back"
+    )
     assert any("pending" in sentence for sentence in bench.drift())
     again = bench.deliver(model_uri=slow, place={"timeout": 1})
     assert again.error is not None, "still too slow"
     settled = bench.good(model_uri=bench.source(3))
     bench.check_agreement(3, retained=1)
-    row.saw(f"{text} The next run with time enough: {', '.join(settled.plan.actions) if settled.plan else ''}")
+    row.saw(
+        f"{text} The next run with time enough:"
+        f" {', '.join(settled.plan.actions) if settled.plan else ''}"
+    )
 
 
 def test_load_that_hangs_is_given_up_on(bench: Bench, row: Row) -> None:
@@ -128,7 +151,10 @@ def test_load_that_hangs_and_a_restart(bench: Bench, row: Row) -> None:
     """load that hangs, then the server is started anew."""
     old = bench.source(1)
     bench.good(model_uri=old)
-    assert bench.deliver(model_uri=bench.source(2, load_delay=60), place={"timeout": 1}).error is not None
+    assert (
+        bench.deliver(model_uri=bench.source(2, load_delay=60), place={"timeout": 1}).error
+        is not None
+    )
     bench.crash()
     assert bench.identity() == 1
     bench.good(model_uri=old)
@@ -150,7 +176,8 @@ def test_stub_that_dies_in_initialize(bench: Bench, row: Row) -> None:
             assert "IDENTITY = 1\n" in (bench.repository / NAME / "1" / "model.py").read_text()
             healed = bench.deliver(model_uri=old, place={"timeout": 5})
             if healed.error is not None:
-                # Triton's own load hangs for ever: only a restart ends it, and the error says that it is pending.
+                # Triton's own load hangs for ever: only a restart ends it, and the error says that
+                # it is pending.
                 assert "still loading" in str(healed.error), str(healed.error)
                 bench.triton.kill()
                 time.sleep(1)
@@ -158,16 +185,25 @@ def test_stub_that_dies_in_initialize(bench: Bench, row: Row) -> None:
                 said[-1] += " and a hang until a restart"
             bench.check_agreement(1)
         restarts = supervisor.restarts
-    row.saw(f"{', '.join(said)}; {restarts} restarts of the server; each time the old one was on disk and served again")
+    row.saw(
+        f"{', '.join(said)}; {restarts} restarts of the server; each time the old one was on disk"
+        " and served again"
+    )
 
 
-@pytest.mark.parametrize(("transport", "supervised"), [("HTTP", True), ("HTTP", False), ("gRPC", True)])
-def test_server_killed_during_an_update(transport: str, supervised: bool, bench: Bench, row: Row) -> None:
+@pytest.mark.parametrize(
+    ("transport", "supervised"), [("HTTP", True), ("HTTP", False), ("gRPC", True)]
+)
+def test_server_killed_during_an_update(
+    transport: str, supervised: bool, bench: Bench, row: Row
+) -> None:
     """server killed in the middle of a load (over {transport}, with a supervisor: {supervised})."""
     bench.good(model_uri=bench.source(1))
     pid = bench.triton.pid
     new = bench.source(2, load_delay=2)
-    run = bench.begin(0, {"place": {"timeout": 10 if supervised else 3, **over(bench, transport)}}, model_uri=new)
+    run = bench.begin(
+        0, {"place": {"timeout": 10 if supervised else 3, **over(bench, transport)}}, model_uri=new
+    )
     deadline = time.monotonic() + 10
     while "IDENTITY = 2\n" not in (bench.repository / NAME / "1" / "model.py").read_text():
         assert time.monotonic() < deadline
@@ -235,7 +271,10 @@ def test_rollback_that_does_not_load(bench: Bench, row: Row) -> None:
     flag.unlink(missing_ok=True)
     sample = bench.sample(1)
     with open(sample.folder / "1" / "model.py", "a") as stream:
-        stream.write(f"if os.path.exists({str(flag)!r}):\n    raise RuntimeError('the licence has expired')\n")
+        stream.write(
+            f"if os.path.exists({str(flag)!r}):\n    raise RuntimeError('the licence has"
+            " expired')\n"
+        )
     bench.good(model_uri=str(sample.folder))
     bench.good(model_uri=bench.source(2))
     flag.touch()

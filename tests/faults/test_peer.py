@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each fault that was measured of NVIDIA's mlflow-triton-plugin, through this engine.
 
-Those which have a test of their own: concurrent updates (test_runs), full disks, symbolic links and names (test_disk), registries
+Those which have a test of their own: concurrent updates (test_runs), full disks, symbolic links and
+    names (test_disk), registries
 (test_registry), a broken update (test_models).
 """
 
@@ -43,7 +44,10 @@ def test_killed_in_a_download(bench: Bench, row: Row) -> None:
     assert [row["name"] for row in bench.triton.index()] == [NAME]
     bench.good(model_uri=bench.source(3))
     bench.check_agreement(3, retained=1)
-    row.saw(f"{came} of {64 << 20} bytes lay outside the repository; the restarted server serves the old model, and the record knows it")
+    row.saw(
+        f"{came} of {64 << 20} bytes lay outside the repository; the restarted server serves the"
+        " old model, and the record knows it"
+    )
 
 
 def test_broken_update_and_other_models(bench: Bench, row: Row) -> None:
@@ -54,13 +58,18 @@ def test_broken_update_and_other_models(bench: Bench, row: Row) -> None:
     bench.crash()
     assert (bench.identity(), bench.identity("other")) == (1, 5)
     assert bench.triton.call("v2/health/ready")[0] == 200
-    (bench.repository / NAME / "1" / "model.py").write_text("raise RuntimeError('broken behind our back')")
+    (bench.repository / NAME / "1" / "model.py").write_text(
+        "raise RuntimeError('broken behind our back')"
+    )
     bench.crash()
     assert (bench.identity(), bench.identity("other")) == (None, 5)
     assert bench.triton.call("v2/health/ready")[0] == 200
     bench.good(model_uri=str(bench.folder / "sources" / f"{NAME}-1" / NAME))
     bench.check_agreement_of(NAME, 1)
-    row.saw("both come up as they were; one that is broken by hand does not keep the server or the others from starting")
+    row.saw(
+        "both come up as they were; one that is broken by hand does not keep the server or the"
+        " others from starting"
+    )
 
 
 def test_delete(bench: Bench, row: Row) -> None:
@@ -122,7 +131,10 @@ def test_second_folder_in_the_artifact(beside: str, bench: Bench, row: Row) -> N
 def test_config_option(bench: Bench, row: Row) -> None:
     """peer: config= is accepted and ignored."""
     source = bench.source(1)
-    bench.good(model_uri=source, config={"max_batch_size": 3, "instance_group": [{"kind": "KIND_CPU", "count": 2}]})
+    bench.good(
+        model_uri=source,
+        config={"max_batch_size": 3, "instance_group": [{"kind": "KIND_CPU", "count": 2}]},
+    )
     config = bench.served_config()
     assert (config["max_batch_size"], config["instance_group"][0]["count"]) == (3, 2)
     bench.check_agreement(1)
@@ -164,16 +176,25 @@ def _refused_early(bench: Bench, url: str) -> str:
 @pytest.mark.parametrize("fault", ["broken", "down"])
 def test_two_servers(fault: str, bench: Bench, row: Row) -> None:
     """two servers on one repository, the second is {fault} in an update."""
-    with triton_server(bench.folder / "second", repository=bench.repository, extra_args=FAST,
-                       backend_directory=bench.folder.parent / "backends", metrics_port=0) as second:
+    with triton_server(
+        bench.folder / "second",
+        repository=bench.repository,
+        extra_args=FAST,
+        backend_directory=bench.folder.parent / "backends",
+        metrics_port=0,
+    ) as second:
         place = {"triton_url": [bench.triton.url, second.url], "timeout": 5}
         bench.good(model_uri=bench.source(1), place=place)
         marker = second.folder / "broken"
         sample = bench.sample(2)
         with open(sample.folder / "1" / "model.py", "a") as stream:
             # The second server's stub is told by its shared memory's name.
-            stream.write(f"import sys\nif os.path.exists({str(marker)!r}) and any({second.settings['shm_region_prefix']!r} in word "
-                         "for word in open('/proc/self/cmdline').read().split('\\0')):\n    raise RuntimeError('no memory left')\n")
+            stream.write(
+                f"import sys\nif os.path.exists({str(marker)!r}) and"
+                f" any({second.settings['shm_region_prefix']!r} in word for word in"
+                " open('/proc/self/cmdline').read().split('\\0')):\n    raise RuntimeError('no"
+                " memory left')\n"
+            )
         if fault == "broken":
             marker.touch()
             failed = bench.deliver(model_uri=str(sample.folder), place=place)
@@ -182,7 +203,11 @@ def test_two_servers(fault: str, bench: Bench, row: Row) -> None:
         else:
             gate = bench.folder / "gate"
             gate.touch()
-            run = bench.begin(0, {"pause": ["load", "after", str(gate)], "place": place}, model_uri=str(sample.folder))
+            run = bench.begin(
+                0,
+                {"pause": ["load", "after", str(gate)], "place": place},
+                model_uri=str(sample.folder),
+            )
             bench.child(0).paused.get(timeout=30)
             second.kill()
             gate.unlink()

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each fault that was measured of NVIDIA's mlflow-triton-plugin, through the MLflow plugin that takes its place."""
+"""Each fault that was measured of NVIDIA's mlflow-triton-plugin, through the MLflow plugin that
+takes its place.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ ASK = {"x": [[1.0, 2.5, -4.0]]}
 
 
 def client(bench: Bench, url: str = "", seconds: float = 20) -> TritonDeploymentClient:
-    return TritonDeploymentClient(f"triton://{url or bench.triton.url}?model_repository={bench.repository}&timeout={seconds}")
+    return TritonDeploymentClient(
+        f"triton://{url or bench.triton.url}?model_repository={bench.repository}&timeout={seconds}"
+    )
 
 
 def refused(code: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> str:
@@ -58,8 +62,10 @@ def test_killed_in_an_update(bench: Bench, row: Row) -> None:
     """plugin: killed in the middle of an update, part of the weights written."""
     client(bench).create_deployment(NAME, bench.source(1))
     source = weights(bench, 2, 256 << 20)
-    code = (f"import sys; from {TritonDeploymentClient.__module__} import TritonDeploymentClient\n"
-            "TritonDeploymentClient(sys.argv[1]).update_deployment(*sys.argv[2:])")
+    code = (
+        f"import sys; from {TritonDeploymentClient.__module__} import TritonDeploymentClient\n"
+        "TritonDeploymentClient(sys.argv[1]).update_deployment(*sys.argv[2:])"
+    )
     target = f"triton://{bench.triton.url}?model_repository={bench.repository}"
     with subprocess.Popen([sys.executable, "-c", code, target, NAME, source]) as process:
         staged = Path(bench.store.staging(NAME))
@@ -73,7 +79,10 @@ def test_killed_in_an_update(bench: Bench, row: Row) -> None:
     survives(bench, 1)
     client(bench).update_deployment(NAME, bench.source(3))
     bench.check_agreement(3, retained=1)
-    row.saw(f"{came} of {256 << 20} bytes lay outside the repository; list and get show the old model, which a restarted server serves")
+    row.saw(
+        f"{came} of {256 << 20} bytes lay outside the repository; list and get show the old model,"
+        " which a restarted server serves"
+    )
 
 
 def test_update_to_a_broken_model(bench: Bench, row: Row) -> None:
@@ -83,7 +92,10 @@ def test_update_to_a_broken_model(bench: Bench, row: Row) -> None:
     here.create_deployment("other", bench.source(5, "other"))
     said = refused("INVALID_STATE", here.update_deployment, NAME, bench.source(2, fail="broken"))
     survives(bench, 1)
-    assert [(entry["name"], entry["state"]) for entry in here.list_deployments()] == [(NAME, "READY"), ("other", "READY")]
+    assert [(entry["name"], entry["state"]) for entry in here.list_deployments()] == [
+        (NAME, "READY"),
+        ("other", "READY"),
+    ]
     row.saw(said)
 
 
@@ -93,7 +105,10 @@ def test_delete(bench: Bench, row: Row) -> None:
     for number, name in enumerate(("fraud", "fraud-v2", "fraud.old")):
         here.create_deployment(name, bench.source(number, name))
     here.delete_deployment("fraud")
-    assert sorted(path.name for path in bench.repository.iterdir() if path.is_dir()) == ["fraud-v2", "fraud.old"]
+    assert sorted(path.name for path in bench.repository.iterdir() if path.is_dir()) == [
+        "fraud-v2",
+        "fraud.old",
+    ]
     assert [bench.identity(name) for name in ("fraud", "fraud-v2", "fraud.old")] == [None, 1, 2]
     assert bench.left_behind(models_there=("fraud-v2", "fraud.old")) == []
     row.saw("files, record and memory are gone; fraud-v2 and fraud.old serve on")
@@ -116,12 +131,18 @@ def test_two_updates_at_once(bench: Bench, row: Row) -> None:
         bench.check_agreement(served, retained=1)
         assert client(bench).get_deployment(NAME)["deploy_id"] in ids
         last.add(served)
-    row.saw(f"both succeed, one after the other, each time; record, disk and server agree (last came {sorted(last)})")
+    row.saw(
+        "both succeed, one after the other, each time; record, disk and server agree (last came"
+        f" {sorted(last)})"
+    )
 
 
 @pytest.fixture
 def small(base: Path) -> Iterator[Bench]:
-    with mounted(base / "tmpfs"), new_bench(base / "small", repository=base / "tmpfs" / "models") as bench:
+    with (
+        mounted(base / "tmpfs"),
+        new_bench(base / "small", repository=base / "tmpfs" / "models") as bench,
+    ):
         yield bench
 
 
@@ -130,7 +151,9 @@ def test_disk_full(small: Bench, base: Path, row: Row) -> None:
     here = client(small)
     here.create_deployment(NAME, weights(small, 1, 1 << 20))
     filler = fill(base / "tmpfs")
-    with pytest.raises(MlflowException, match=r"No space left|are needed and|disk is full") as caught:
+    with pytest.raises(
+        MlflowException, match=r"No space left|are needed and|disk is full"
+    ) as caught:
         here.update_deployment(NAME, weights(small, 2, 1 << 20))
     assert "\n" not in str(caught.value)
     assert small.identity() == 1
@@ -150,8 +173,13 @@ def test_registry(registry: str, bench: Bench, row: Row) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         port = deaf.getsockname()[1] if registry == "never answers" else 9
         started = time.monotonic()
-        said = refused("DEADLINE_EXCEEDED" if port != 9 else "TEMPORARILY_UNAVAILABLE", here.update_deployment, NAME, "models:/doubler/2",
-                       config={"tracking_uri": f"http://127.0.0.1:{port}"})
+        said = refused(
+            "DEADLINE_EXCEEDED" if port != 9 else "TEMPORARILY_UNAVAILABLE",
+            here.update_deployment,
+            NAME,
+            "models:/doubler/2",
+            config={"tracking_uri": f"http://127.0.0.1:{port}"},
+        )
         seconds = time.monotonic() - started
     assert seconds < 15
     survives(bench, 1)
@@ -165,11 +193,18 @@ def test_triton(server: str, protocol: str, bench: Bench, row: Row) -> None:
     client(bench).create_deployment(NAME, bench.source(1))
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         port = deaf.getsockname()[1] if server == "never answers" else 9
-        there = TritonDeploymentClient(f"triton://127.0.0.1:{port}?protocol={protocol}&model_repository={bench.repository}&timeout=2")
+        there = TritonDeploymentClient(
+            f"triton://127.0.0.1:{port}?protocol={protocol}&model_repository={bench.repository}&timeout=2"
+        )
         code = "DEADLINE_EXCEEDED" if port != 9 else "TEMPORARILY_UNAVAILABLE"
         said = set()
-        for verb in (lambda: there.update_deployment(NAME, bench.source(2)), there.list_deployments, lambda: there.get_deployment(NAME),
-                     lambda: there.predict(NAME, ASK), lambda: there.delete_deployment(NAME)):
+        for verb in (
+            lambda: there.update_deployment(NAME, bench.source(2)),
+            there.list_deployments,
+            lambda: there.get_deployment(NAME),
+            lambda: there.predict(NAME, ASK),
+            lambda: there.delete_deployment(NAME),
+        ):
             started = time.monotonic()
             said.add(refused(code, verb))
             assert time.monotonic() - started < 15
@@ -181,18 +216,26 @@ def test_symbolic_link(bench: Bench, row: Row) -> None:
     """plugin: a symbolic link to /etc/passwd in the artifact."""
     sample = bench.sample(1)
     (sample.folder / "1" / "labels.txt").symlink_to("/etc/passwd")
-    said = refused("INVALID_PARAMETER_VALUE", client(bench).create_deployment, NAME, str(sample.folder))
+    said = refused(
+        "INVALID_PARAMETER_VALUE", client(bench).create_deployment, NAME, str(sample.folder)
+    )
     bench.check_agreement(None)
     row.saw(said)
 
 
-@pytest.mark.parametrize("name", [".", "..", "a b", "a*", "mod\u00e8le", "%2e%2e", "a/b", "", "x" * 300])
+@pytest.mark.parametrize(
+    "name", [".", "..", "a b", "a*", "mod\u00e8le", "%2e%2e", "a/b", "", "x" * 300]
+)
 def test_name(name: str, bench: Bench, row: Row) -> None:
     """plugin: the name '{name:.10}'."""
     here = client(bench)
     here.create_deployment(NAME, bench.source(1))
-    for verb in (lambda: here.create_deployment(name, bench.source(2)), lambda: here.update_deployment(name, bench.source(2)),
-                 lambda: here.delete_deployment(name), lambda: here.get_deployment(name)):
+    for verb in (
+        lambda: here.create_deployment(name, bench.source(2)),
+        lambda: here.update_deployment(name, bench.source(2)),
+        lambda: here.delete_deployment(name),
+        lambda: here.get_deployment(name),
+    ):
         said = refused("INVALID_PARAMETER_VALUE", verb)
     bench.check_agreement(1)
     row.saw(said)
@@ -238,7 +281,9 @@ def test_metadata_file_of_the_peer_is_damaged(bench: Bench, row: Row) -> None:
     here = client(bench)
     here.create_deployment("good", bench.source(1, "good"))
     for number, text in enumerate(("", "{", "[]", "null", '{"name": 3}', "\udcff")):
-        folder = shutil.copytree(bench.source(2, f"other{number}"), bench.repository / f"other{number}")
+        folder = shutil.copytree(
+            bench.source(2, f"other{number}"), bench.repository / f"other{number}"
+        )
         Path(folder, "mlflow-meta.json").write_bytes(text.encode(errors="surrogateescape"))
     assert [entry["name"] for entry in here.list_deployments()] == ["good"]
     row.saw("list shows what is deployed")
@@ -246,7 +291,11 @@ def test_metadata_file_of_the_peer_is_damaged(bench: Bench, row: Row) -> None:
 
 def test_installation(row: Row) -> None:
     """plugin: installed beside MLflow 3, 2.x and 2.11.3."""
-    wanted = [Requirement(line) for line in requires("mlops-triton") or () if re.match(r"mlflow-skinny\b", line)]
+    wanted = [
+        Requirement(line)
+        for line in requires("mlops-triton") or ()
+        if re.match(r"mlflow-skinny\b", line)
+    ]
     assert len(wanted) == 1
     for version in ("2.11.3", "2.22.4", "3.17.2"):
         assert version in wanted[0].specifier

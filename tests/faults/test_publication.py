@@ -13,8 +13,14 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import models
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.manifest import MANIFEST_NAME, Manifest, manifest_of_folder
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import parse_model_uri
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    manifest_of_folder,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import (
+    parse_model_uri,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry
 from bench import Children
 from conftest import Row
@@ -48,24 +54,39 @@ class Shelf:
         self.folder = models.make_onnx(folder, "network").folder
 
     def request(self, **more: Any) -> dict[str, Any]:
-        return {"publish": {"name": self.name, "path": str(self.folder), "aliases": ["champion"], "tags": {"a": "b"}},
-                "tracking_uri": self.mlflow.url, **more}
+        return {
+            "publish": {
+                "name": self.name,
+                "path": str(self.folder),
+                "aliases": ["champion"],
+                "tags": {"a": "b"},
+            },
+            "tracking_uri": self.mlflow.url,
+            **more,
+        }
 
     def is_whole(self, version: int) -> None:
         """Its files are those of the folder, and the place that they are in is finished."""
-        files = self.registry.files(self.registry.resolve(parse_model_uri(f"models:/{self.name}/{version}")))
+        files = self.registry.files(
+            self.registry.resolve(parse_model_uri(f"models:/{self.name}/{version}"))
+        )
         manifest = Manifest.from_dict(yaml.safe_load(files.read(MANIFEST_NAME)))
         assert manifest == manifest_of_folder(str(self.folder))
-        assert {file.path: file.size for file in files.list() if file.path.startswith("network/")} == {
-            f"network/{entry.path}": entry.size for entry in manifest.files}
+        assert {
+            file.path: file.size for file in files.list() if file.path.startswith("network/")
+        } == {f"network/{entry.path}": entry.size for entry in manifest.files}
 
     def places(self) -> list[str]:
         """States of the logged models of this name."""
-        found = self.registry.client.search_logged_models(["0"], filter_string=f"name = '{self.name}'")
+        found = self.registry.client.search_logged_models(
+            ["0"], filter_string=f"name = '{self.name}'"
+        )
         return sorted(str(model.status) for model in found)
 
 
-def test_kill_points_of_a_publication(mlflow: MLflow, publishers: list[Children], base: Path, row: Row) -> None:
+def test_kill_points_of_a_publication(
+    mlflow: MLflow, publishers: list[Children], base: Path, row: Row
+) -> None:
     """kill -9 in a publication, before and after each effect."""
     whole = publishers[0].start(**Shelf(mlflow, "whole", base / "whole").request()).result(120)
     assert not whole["result"]["failed"], whole["result"]
@@ -78,21 +99,32 @@ def test_kill_points_of_a_publication(mlflow: MLflow, publishers: list[Children]
             killed = publishers[0].start(**shelf.request(kill=[number, moment])).result(120)
             assert killed["code"] == -9, killed
             try:
-                done, again = (publishers[0].start(**shelf.request()).result(120) for _time in range(2))
+                done, again = (
+                    publishers[0].start(**shelf.request()).result(120) for _time in range(2)
+                )
                 assert not done["result"]["failed"], done["result"]["msg"]
                 assert (again["result"]["changed"], again["effects"]) == (False, [])
                 versions = shelf.registry.versions(shelf.name)
-                assert [(one.version, one.aliases, one.tags["a"]) for one in versions] == [(1, ("champion",), "b")]
+                assert [(one.version, one.aliases, one.tags["a"]) for one in versions] == [
+                    (1, ("champion",), "b")
+                ]
                 shelf.is_whole(1)
                 assert shelf.places() == ["READY"]
             except AssertionError as error:
-                wrong.append(f"killed {moment} effect {number} ({kinds[number - 1]}): {' '.join(str(error).split())[:300]}")
-    row.saw(f"N = {len(kinds)}; {2 * len(kinds) - len(wrong)} kills of {2 * len(kinds)} led to one whole version at the next run, and "
-            "left nothing")
+                wrong.append(
+                    f"killed {moment} effect {number} ({kinds[number - 1]}):"
+                    f" {' '.join(str(error).split())[:300]}"
+                )
+    row.saw(
+        f"N = {len(kinds)}; {2 * len(kinds) - len(wrong)} kills of {2 * len(kinds)} led to one"
+        " whole version at the next run, and left nothing"
+    )
     assert not wrong, "\n".join(wrong)
 
 
-def test_one_at_work_is_left_alone(mlflow: MLflow, publishers: list[Children], base: Path, row: Row) -> None:
+def test_one_at_work_is_left_alone(
+    mlflow: MLflow, publishers: list[Children], base: Path, row: Row
+) -> None:
     """a second publisher of the same content while the first uploads."""
     shelf = Shelf(mlflow, "at_work", base / "at-work")
     gate = base / "gate-at-work"
@@ -107,44 +139,78 @@ def test_one_at_work_is_left_alone(mlflow: MLflow, publishers: list[Children], b
     assert [one.version for one in shelf.registry.versions(shelf.name)] == [1]
     shelf.is_whole(1)
     assert shelf.places() == ["READY"]
-    row.saw("the second made version 1; the first found it after its upload, and gave its own files up")
+    row.saw(
+        "the second made version 1; the first found it after its upload, and gave its own files up"
+    )
 
 
-def test_two_at_the_same_moment(mlflow: MLflow, publishers: list[Children], base: Path, row: Row) -> None:
+def test_two_at_the_same_moment(
+    mlflow: MLflow, publishers: list[Children], base: Path, row: Row
+) -> None:
     """two publishers of the same content, both past their last question."""
     shelf = Shelf(mlflow, "moment", base / "moment")
     gate = base / "gate-moment"
     gate.touch()
-    runs = [publisher.start(**shelf.request(pause=["create version", "before", str(gate)])) for publisher in publishers]
+    runs = [
+        publisher.start(**shelf.request(pause=["create version", "before", str(gate)]))
+        for publisher in publishers
+    ]
     for publisher in publishers:
         publisher.paused.get(timeout=60)
     gate.unlink()
     results = [run.result(120)["result"] for run in runs]
     assert not any(result["failed"] for result in results), results
     assert sorted(result["model"]["version"] for result in results) == [1, 2]
-    said = [text for result in results for text in result["warnings"] if "another publisher was at work" in text]
+    said = [
+        text
+        for result in results
+        for text in result["warnings"]
+        if "another publisher was at work" in text
+    ]
     assert said
     for version in (1, 2):
         shelf.is_whole(version)
     again = publishers[0].start(**shelf.request()).result(120)["result"]
     assert len(shelf.registry.versions(shelf.name)) == 2
-    row.saw(f"two versions, both whole; {said[0]}; the run after them: version {again['model']['version']}")
+    row.saw(
+        f"two versions, both whole; {said[0]}; the run after them: version"
+        f" {again['model']['version']}"
+    )
 
 
 @pytest.mark.parametrize("fault", ["hang up", "lose"])
-@pytest.mark.parametrize("only", ["model-versions/create", "logged-models HTTP", "logged-models/m-", "registered-models/create", "PUT /"])
-def test_answer_is_lost(only: str, fault: str, mlflow: MLflow, publishers: list[Children], base: Path, row: Row) -> None:
+@pytest.mark.parametrize(
+    "only",
+    [
+        "model-versions/create",
+        "logged-models HTTP",
+        "logged-models/m-",
+        "registered-models/create",
+        "PUT /",
+    ],
+)
+def test_answer_is_lost(
+    only: str, fault: str, mlflow: MLflow, publishers: list[Children], base: Path, row: Row
+) -> None:
     """registry {fault} at {only} while a model is published."""
     name = f"{fault}_{only}".replace("/", "_").replace(" ", "_")
     shelf = Shelf(mlflow, name, base / name)
     with FaultProxy(mlflow.url) as proxy:
         proxy.fault, proxy.only = fault, only
-        failed = publishers[0].start(**{**shelf.request(), "tracking_uri": proxy.url, "timeout": 8}).result(180)["result"]
+        failed = (
+            publishers[0]
+            .start(**{**shelf.request(), "tracking_uri": proxy.url, "timeout": 8})
+            .result(180)["result"]
+        )
         assert proxy.hit, proxy.lines
-    done, again = (publishers[0].start(**shelf.request()).result(120)["result"] for _time in range(2))
+    done, again = (
+        publishers[0].start(**shelf.request()).result(120)["result"] for _time in range(2)
+    )
     assert "Traceback" not in str(failed)
     assert not done["failed"], done
     assert not again["changed"]
     assert len(shelf.registry.versions(shelf.name)) == 1
     shelf.is_whole(1)
-    row.saw(f"{failed.get('msg') or 'published all the same'}; one whole version after the next run")
+    row.saw(
+        f"{failed.get('msg') or 'published all the same'}; one whole version after the next run"
+    )

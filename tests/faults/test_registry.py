@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real MLflow behind a proxy that cuts, stalls and lies; the model that is served does not notice."""
+"""A real MLflow behind a proxy that cuts, stalls and lies; the model that is served does not
+notice.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def publish(mlflow: MLflow, bench: Bench, identity: int, name: str) -> Path:
     weights = sample.folder / "1" / "weights.bin"
     weights.write_bytes(bytes([identity]) * SIZE)
     registry = Registry(mlflow.url, 30)
-    made = apply_publication(registry, plan_publication(registry, DesiredPublication(name, str(sample.folder))))
+    made = apply_publication(
+        registry, plan_publication(registry, DesiredPublication(name, str(sample.folder)))
+    )
     assert made.version == identity
     return mlflow.artifacts / made.artifact_uri.removeprefix("mlflow-artifacts:/") / NAME
 
@@ -63,8 +67,12 @@ def published(bench: Bench, both: dict[int, Path], proxy: FaultProxy) -> Iterato
     del bench.place["tracking_uri"]
 
 
-def survives(bench: Bench, name: str, proxy: FaultProxy, row: Row, *words: str, within: float = 30) -> None:
-    """Version 2 cannot be brought; version 1 is served as before; when the fault is over, version 2 is deployed."""
+def survives(
+    bench: Bench, name: str, proxy: FaultProxy, row: Row, *words: str, within: float = 30
+) -> None:
+    """Version 2 cannot be brought; version 1 is served as before; when the fault is over, version 2
+    is deployed.
+    """
     before = bench.triton.loads(NAME)
     started = time.monotonic()
     failed = bench.deliver(model_uri=f"models:/{name}/2", place={"timeout": 2})
@@ -84,25 +92,58 @@ def survives(bench: Bench, name: str, proxy: FaultProxy, row: Row, *words: str, 
 
 
 @pytest.mark.parametrize("fault", ["cut", "cut without length"])
-@pytest.mark.parametrize("file", ["weights.bin", "model.py", "config.pbtxt", "MLmodel", "triton-manifest.json"])
-def test_download_cut(fault: str, file: str, bench: Bench, published: str, proxy: FaultProxy, row: Row) -> None:
+@pytest.mark.parametrize(
+    "file", ["weights.bin", "model.py", "config.pbtxt", "MLmodel", "triton-manifest.json"]
+)
+def test_download_cut(
+    fault: str, file: str, bench: Bench, published: str, proxy: FaultProxy, row: Row
+) -> None:
     """registry {fault} in the middle of {file}."""
-    proxy.fault, proxy.only, proxy.after = fault, f"{file} HTTP", {"weights.bin": SIZE // 2, "model.py": 500}.get(file, 60)
-    survives(bench, published, proxy, row, "instead of", "connection broke", "came", "cannot be read", "connection")
+    proxy.fault, proxy.only, proxy.after = (
+        fault,
+        f"{file} HTTP",
+        {"weights.bin": SIZE // 2, "model.py": 500}.get(file, 60),
+    )
+    survives(
+        bench,
+        published,
+        proxy,
+        row,
+        "instead of",
+        "connection broke",
+        "came",
+        "cannot be read",
+        "connection",
+    )
 
 
 @pytest.mark.parametrize("fault", ["silent", "trickle", "hang up"])
-def test_download_stalls(fault: str, bench: Bench, published: str, proxy: FaultProxy, row: Row) -> None:
+def test_download_stalls(
+    fault: str, bench: Bench, published: str, proxy: FaultProxy, row: Row
+) -> None:
     """registry {fault} in a download."""
     proxy.fault, proxy.only = fault, "weights.bin HTTP"
     survives(bench, published, proxy, row, "less than 1 KiB", "connection", "cannot be reached")
 
 
 @pytest.mark.parametrize("fault", ["silent", "trickle", "hang up"])
-def test_registry_stalls(fault: str, bench: Bench, published: str, proxy: FaultProxy, row: Row) -> None:
+def test_registry_stalls(
+    fault: str, bench: Bench, published: str, proxy: FaultProxy, row: Row
+) -> None:
     """registry {fault} from the first question on."""
     proxy.fault = fault
-    survives(bench, published, proxy, row, "did not answer", "did not", "cannot be reached", "connection", "within 2 s", within=12)
+    survives(
+        bench,
+        published,
+        proxy,
+        row,
+        "did not answer",
+        "did not",
+        "cannot be reached",
+        "connection",
+        "within 2 s",
+        within=12,
+    )
 
 
 def test_registry_refuses(bench: Bench, published: str, proxy: FaultProxy, row: Row) -> None:
@@ -119,14 +160,22 @@ def test_registry_refuses(bench: Bench, published: str, proxy: FaultProxy, row: 
     bench.check_agreement(1)
     bench.good(model_uri=f"models:/{published}/2")
     bench.check_agreement(2, retained=1)
-    row.saw(f"after {seconds:.1f} s: {failed.error} A pinned version in place: unchanged, without it")
+    row.saw(
+        f"after {seconds:.1f} s: {failed.error} A pinned version in place: unchanged, without it"
+    )
 
 
-def test_registry_comes_back_in_the_middle(bench: Bench, mlflow: MLflow, published: str, proxy: FaultProxy, row: Row) -> None:
+def test_registry_comes_back_in_the_middle(
+    bench: Bench, mlflow: MLflow, published: str, proxy: FaultProxy, row: Row
+) -> None:
     """registry killed in the middle of a download."""
     gate = bench.folder / "gate"
     gate.touch()
-    run = bench.begin(0, {"pause": ["download", "before", str(gate)], "place": {"timeout": 10}}, model_uri=f"models:/{published}/2")
+    run = bench.begin(
+        0,
+        {"pause": ["download", "before", str(gate)], "place": {"timeout": 10}},
+        model_uri=f"models:/{published}/2",
+    )
     bench.child(0).paused.get(timeout=30)
     mlflow.kill()
     gate.unlink()
@@ -168,7 +217,9 @@ def test_artifact_changed(bench: Bench, published: str, stored: Path, row: Row) 
 
 
 @pytest.mark.parametrize("change", ["gone", "added", "config", "symlink"])
-def test_artifact_changed_otherwise(change: str, bench: Bench, published: str, stored: Path, row: Row) -> None:
+def test_artifact_changed_otherwise(
+    change: str, bench: Bench, published: str, stored: Path, row: Row
+) -> None:
     """artifact changed in the registry after publishing: {change}."""
     if change == "gone":
         (stored / "1" / "weights.bin").unlink()
@@ -181,6 +232,8 @@ def test_artifact_changed_otherwise(change: str, bench: Bench, published: str, s
         config.write_text(config.read_text().replace("max_batch_size: 8", "max_batch_size: 7"))
     failed = bench.deliver(model_uri=f"models:/{published}/2")
     # MLflow itself refuses to follow a link out of its store.
-    assert ("outside the artifact directory" if change == "symlink" else "not what was published") in str(failed.error)
+    assert (
+        "outside the artifact directory" if change == "symlink" else "not what was published"
+    ) in str(failed.error)
     bench.check_agreement(1)
     row.saw(f"{failed.error}")

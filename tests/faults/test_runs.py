@@ -26,12 +26,20 @@ def test_two_runs_at_once(bench: Bench, row: Row) -> None:
     identity = None
     for number in range(ROUNDS):
         gate.unlink(missing_ok=True)
-        both = [one for one in sources if one != identity][:2]  # neither is in place: both have to change it
-        runs = [bench.begin(child, {"before": str(gate)}, model_uri=sources[one]) for child, one in enumerate(both)]
+        both = [one for one in sources if one != identity][
+            :2
+        ]  # neither is in place: both have to change it
+        runs = [
+            bench.begin(child, {"before": str(gate)}, model_uri=sources[one])
+            for child, one in enumerate(both)
+        ]
         time.sleep(0.03)
         gate.touch()
         done = [run.result(60)["result"] for run in runs]
-        assert [one["failed"] for one in done] == [False, False], (number, [one.get("msg") for one in done])
+        assert [one["failed"] for one in done] == [False, False], (
+            number,
+            [one.get("msg") for one in done],
+        )
         record = bench.record()
         assert record is not None
         served = bench.served_config()["parameters"][config_pbtxt.DEPLOY_ID_KEY]["string_value"]
@@ -39,13 +47,18 @@ def test_two_runs_at_once(bench: Bench, row: Row) -> None:
         assert served == record.deploy_id == on_disk, number
         identity = bench.identity()
         assert identity is not None
-        assert f"IDENTITY = {identity}\n" in (bench.repository / NAME / "1" / "model.py").read_text()
+        assert (
+            f"IDENTITY = {identity}\n" in (bench.repository / NAME / "1" / "model.py").read_text()
+        )
         assert record.model_uri == sources[identity]
         ends["first" if identity == both[0] else "second"] += 1
         assert bench.left_behind(1) == []
     bench.check_agreement(bench.identity(), retained=1)
-    row.saw(f"{ROUNDS} rounds of two updates, all succeeded one after the other, {ends['first']} ended with the one and "
-            f"{ends['second']} with the other; disk = record = served each time, nothing left behind")
+    row.saw(
+        f"{ROUNDS} rounds of two updates, all succeeded one after the other, {ends['first']} ended"
+        f" with the one and {ends['second']} with the other; disk = record = served each time,"
+        " nothing left behind"
+    )
 
 
 def test_update_and_removal_at_once(bench: Bench, row: Row) -> None:
@@ -56,7 +69,10 @@ def test_update_and_removal_at_once(bench: Bench, row: Row) -> None:
     for _number in range(10):
         bench.good(model_uri=sources[1])
         gate.unlink(missing_ok=True)
-        runs = [bench.begin(0, {"before": str(gate)}, model_uri=sources[2]), bench.begin(1, {"before": str(gate)}, state="absent")]
+        runs = [
+            bench.begin(0, {"before": str(gate)}, model_uri=sources[2]),
+            bench.begin(1, {"before": str(gate)}, state="absent"),
+        ]
         time.sleep(0.03)
         gate.touch()
         done = [run.result(60)["result"] for run in runs]
@@ -74,8 +90,10 @@ def test_two_models_at_once(bench: Bench, row: Row) -> None:
     for _number in range(10):
         bench.wipe()
         gate.unlink(missing_ok=True)
-        runs = [bench.begin(number, {"before": str(gate)}, name=name, model_uri=source)
-                for number, (name, source) in enumerate(sources.items())]
+        runs = [
+            bench.begin(number, {"before": str(gate)}, name=name, model_uri=source)
+            for number, (name, source) in enumerate(sources.items())
+        ]
         time.sleep(0.03)
         gate.touch()
         done = [run.result(60)["result"] for run in runs]
@@ -116,7 +134,10 @@ def test_folders_that_come_and_go(bench: Bench, row: Row) -> None:
     assert [str(one.error) for one in results if one.error] == []
     assert not any(one.changed for one in results)
     bench.check_agreement_of(NAME, 2)
-    row.saw(f"Triton's own index failed {sum(status != 200 for status in raw)} times of {len(raw)}, no delivery of {len(results)} did")
+    row.saw(
+        f"Triton's own index failed {sum(status != 200 for status in raw)} times of {len(raw)}, no"
+        f" delivery of {len(results)} did"
+    )
 
 
 def test_lock_of_a_living_run(bench: Bench, row: Row) -> None:
@@ -176,7 +197,9 @@ def test_killed_creation_then_removal(bench: Bench, row: Row) -> None:
     assert checked.error is None
     done = bench.good(state="absent")
     bench.check_agreement(None)
-    assert bench.triton.infer(NAME, bench.sample(1).request())[0] != 200, "Triton serves on what is gone"
+    assert bench.triton.infer(NAME, bench.sample(1).request())[0] != 200, (
+        "Triton serves on what is gone"
+    )
     assert bench.deliver(state="absent").changed is False
     row.saw(f"{'; '.join(done.warnings)}; it is no longer served")
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A repository in S3: killed after each call that changes something, locks of the dead and of the living, a store that fails."""
+"""A repository in S3: killed after each call that changes something, locks of the dead and of the
+living, a store that fails.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,19 @@ from typing import Any
 
 import pytest
 import test_kill_points as points
-from ansible_collections.mlops.triton.plugins.module_utils._delivery import config_pbtxt, s3_client, s3_lock
+from ansible_collections.mlops.triton.plugins.module_utils._delivery import (
+    config_pbtxt,
+    s3_client,
+    s3_lock,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import Delivery, Place
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import LockTimeout, RepositoryError
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.s3_repository import S3Repository
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
+    LockTimeout,
+    RepositoryError,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.s3_repository import (
+    S3Repository,
+)
 from bench import FAST, NAME, Bench
 from conftest import Row
 from servers import S3, Triton, free_ports, s3_server, triton_server
@@ -42,11 +53,15 @@ class S3Bench(Bench):
     def body(self, key: str) -> bytes:
         return bytes(self.s3.client().get_object(Bucket=self.bucket, Key=key)["Body"].read())
 
-    def left_behind(self, retained: int | None = None, models_there: tuple[str, ...] = (NAME,)) -> list[str]:
+    def left_behind(
+        self, retained: int | None = None, models_there: tuple[str, ...] = (NAME,)
+    ) -> list[str]:
         found, copies = [], set()
         for key in self.listed():
             inside = key.removeprefix("prod/")
-            if key in ("prod/", "prod/.mlops-triton.json") or (inside != key and inside.split("/")[0] in models_there):
+            if key in ("prod/", "prod/.mlops-triton.json") or (
+                inside != key and inside.split("/")[0] in models_there
+            ):
                 continue
             parts = key.removeprefix(STATE).split("/")
             if parts[0] == "retained" and parts[1] in models_there:
@@ -54,14 +69,29 @@ class S3Bench(Bench):
             elif not (parts[0] == "records" and parts[1].removesuffix(".json") in models_there):
                 found.append(key)
         scratch = S3Repository(self.place["model_repository"], None, None, 20).scratch.path
-        found += [f"{scratch}/{entry}" for entry in (os.listdir(scratch) if os.path.isdir(scratch) else ())]
-        found += [f"{copy} has no record" for copy in copies if f"{STATE}retained/{NAME}/{copy}/record.json" not in self.listed()]
-        return found + ([f"{len(copies)} copies instead of {retained}"] if retained is not None and len(copies) != retained else [])
+        found += [
+            f"{scratch}/{entry}"
+            for entry in (os.listdir(scratch) if os.path.isdir(scratch) else ())
+        ]
+        found += [
+            f"{copy} has no record"
+            for copy in copies
+            if f"{STATE}retained/{NAME}/{copy}/record.json" not in self.listed()
+        ]
+        return found + (
+            [f"{len(copies)} copies instead of {retained}"]
+            if retained is not None and len(copies) != retained
+            else []
+        )
 
-    def check_agreement(self, identity: int | None, *, retained: int | None = None, name: str = NAME) -> None:
+    def check_agreement(
+        self, identity: int | None, *, retained: int | None = None, name: str = NAME
+    ) -> None:
         if identity is None:
             assert self.record(name) is None
-            assert not any(row.get("state") == "READY" for row in self.triton.index() if row["name"] == name)
+            assert not any(
+                row.get("state") == "READY" for row in self.triton.index() if row["name"] == name
+            )
             assert self.left_behind(models_there=()) == []
             return
         self.check_agreement_of(name, identity)
@@ -72,10 +102,25 @@ class S3Bench(Bench):
         assert self.identity(name) == identity
         assert record is not None
         served = self.served_config(name)["parameters"][config_pbtxt.DEPLOY_ID_KEY]["string_value"]
-        assert served == record.deploy_id == config_pbtxt.deploy_id_of(self.body(f"prod/{name}/config.pbtxt"))
-        assert f"IDENTITY = {identity}\n" in self.body(f"prod/{name}/{max(record.triton_versions)}/model.py").decode()
-        live = {key.removeprefix(f"prod/{name}/") for key in self.listed() if key.startswith(f"prod/{name}/")}
-        assert live == {*(entry["path"] for entry in record.manifest["files"]), "config.pbtxt", "mlflow-meta.json"}
+        assert (
+            served
+            == record.deploy_id
+            == config_pbtxt.deploy_id_of(self.body(f"prod/{name}/config.pbtxt"))
+        )
+        assert (
+            f"IDENTITY = {identity}\n"
+            in self.body(f"prod/{name}/{max(record.triton_versions)}/model.py").decode()
+        )
+        live = {
+            key.removeprefix(f"prod/{name}/")
+            for key in self.listed()
+            if key.startswith(f"prod/{name}/")
+        }
+        assert live == {
+            *(entry["path"] for entry in record.manifest["files"]),
+            "config.pbtxt",
+            "mlflow-meta.json",
+        }
         assert self.drift(name) == []
 
     def wipe(self) -> None:
@@ -88,8 +133,14 @@ class S3Bench(Bench):
 @contextlib.contextmanager
 def s3_bench(folder: Path, s3: S3, bucket: str) -> Iterator[S3Bench]:
     s3.client().create_bucket(Bucket=bucket)
-    with triton_server(folder / "triton", repository=f"s3://{s3.endpoint}/{bucket}/prod", extra_args=FAST, metrics_port=0,
-                       backend_directory=folder.parent / "backends", environment=s3.environment) as triton:
+    with triton_server(
+        folder / "triton",
+        repository=f"s3://{s3.endpoint}/{bucket}/prod",
+        extra_args=FAST,
+        metrics_port=0,
+        backend_directory=folder.parent / "backends",
+        environment=s3.environment,
+    ) as triton:
         bench = S3Bench(folder, triton, s3, bucket)
         bench.sample(1)
         bench.sample(2)
@@ -106,7 +157,10 @@ def benches(base: Path) -> Iterator[list[S3Bench]]:
         for name, value in S3.environment.items():
             patch.setenv(name, value)
         s3 = stack.enter_context(s3_server(base / "s3"))
-        yield [stack.enter_context(s3_bench(base / f"s3-{number}", s3, f"bench-{number}")) for number in (1, 2)]
+        yield [
+            stack.enter_context(s3_bench(base / f"s3-{number}", s3, f"bench-{number}"))
+            for number in (1, 2)
+        ]
 
 
 @pytest.fixture
@@ -127,7 +181,9 @@ def test_kill_points_while_the_server_runs(benches: list[S3Bench], row: Row) -> 
 
 
 def test_kill_points_between_versions(bench: S3Bench, row: Row) -> None:
-    """S3: kill -9 where version n+1 replaces version n, after each effect, the server started anew."""
+    """S3: kill -9 where version n+1 replaces version n, after each effect, the server started
+    anew.
+    """
     folders = {str(version): bench.source(version) for version in range(1, 41)}
 
     def run(version: int, **request: Any) -> dict[str, Any]:
@@ -138,7 +194,10 @@ def test_kill_points_between_versions(bench: S3Bench, row: Row) -> None:
     assert not whole["result"]["failed"], whole["result"]["msg"]
     total, wrong = len(whole["effects"]), []
     assert total < 38
-    print(f"\nversions: N = {total}: {', '.join(kind for kind, _subject in whole['effects'])}", flush=True)
+    print(
+        f"\nversions: N = {total}: {', '.join(kind for kind, _subject in whole['effects'])}",
+        flush=True,
+    )
     for number in range(1, total + 1):
         old, new = number + 1, number + 2
         killed = run(new, kill=[number, "after"])
@@ -152,7 +211,10 @@ def test_kill_points_between_versions(bench: S3Bench, row: Row) -> None:
             again = run(new)
             assert (again["result"]["changed"], again["effects"]) == (False, [])
         except AssertionError as error:
-            wrong.append(f"killed after effect {number} ({' '.join(killed['effects'][-1])}): {' '.join(str(error).split())[:300]}")
+            wrong.append(
+                f"killed after effect {number} ({' '.join(killed['effects'][-1])}):"
+                f" {' '.join(str(error).split())[:300]}"
+            )
             run(new)
     row.saw(f"N = {total}; {total - len(wrong)} kills converged in one run and left nothing")
     assert not wrong, f"{len(wrong)} points: " + "\n".join(wrong)
@@ -167,11 +229,20 @@ def _at_all_points(name: str, benches: list[S3Bench], row: Row, restart: bool) -
     print(f"\n{name}: N = {len(kinds)}: {', '.join(kinds)}", flush=True)
     places = [(number, "after") for number in range(1, len(kinds) + 1)]
     with ThreadPoolExecutor(len(benches)) as pool:
-        shares = [places[index::len(benches)] for index in range(len(benches))]
-        parts = list(pool.map(lambda bench, share: points.try_points(bench, operation, share, restart), benches, shares))
+        shares = [places[index :: len(benches)] for index in range(len(benches))]
+        parts = list(
+            pool.map(
+                lambda bench, share: points.try_points(bench, operation, share, restart),
+                benches,
+                shares,
+            )
+        )
     wrong = [text for part in parts for text in part.wrong]
-    row.saw(f"N = {len(kinds)}; {sum(part.old for part in parts)} kills came up with the old one and {sum(part.new for part in parts)} "
-            f"with the new one; {len(places) - len(wrong)} converged in one run and left nothing")
+    row.saw(
+        f"N = {len(kinds)}; {sum(part.old for part in parts)} kills came up with the old one and"
+        f" {sum(part.new for part in parts)} with the new one; {len(places) - len(wrong)} converged"
+        " in one run and left nothing"
+    )
     assert not wrong, f"{len(wrong)} points: " + "\n".join(wrong)
 
 
@@ -185,7 +256,9 @@ def test_lock_of_a_living_run_is_respected(bench: S3Bench, row: Row) -> None:
     assert bench.good(model_uri=bench.source(1)).changed
 
 
-def test_lock_of_another_machine_expires(bench: S3Bench, row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_of_another_machine_expires(
+    bench: S3Bench, row: Row, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """S3: a run on another machine died with the lock."""
     monkeypatch.setattr(s3_lock, "SECONDS", 2.0)
     monkeypatch.setattr(s3_lock, "_process", lambda: ["another boot", "pid:[1]", 1, "1"])
@@ -200,17 +273,23 @@ def test_lock_of_another_machine_expires(bench: S3Bench, row: Row, monkeypatch: 
     bench.check_agreement(1)
 
 
-def test_run_whose_lock_was_taken_stops(bench: S3Bench, row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_whose_lock_was_taken_stops(
+    bench: S3Bench, row: Row, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """S3: a run that slept too long finds its lock in other hands, and changes nothing more."""
     bench.good(model_uri=bench.source(1))
     repository = S3Repository(bench.place["model_repository"], None, None, 20)
     with repository.store.lock(NAME, 1):
         lock = repository.store._locks[NAME]
-        repository.bucket.put(lock.key, b'{"identity": "another", "holder": "another@host", "seconds": 30}')
+        repository.bucket.put(
+            lock.key, b'{"identity": "another", "holder": "another@host", "seconds": 30}'
+        )
         lock._renew_once()
         with pytest.raises(Exception, match="another run may be changing it"):
             repository.store.check_lock(NAME)
-    assert any(key.endswith("locks/doubler.lock") for key in bench.listed()), "the other's lock stays"
+    assert any(key.endswith("locks/doubler.lock") for key in bench.listed()), (
+        "the other's lock stays"
+    )
     bench.s3.client().delete_object(Bucket=bench.bucket, Key=lock.key)
     row.saw("refused, and the other's lock was left alone")
 
@@ -224,8 +303,15 @@ def test_store_fails(how: str, bench: S3Bench, row: Row) -> None:
         os.kill(bench.s3.pid, 19)
     try:
         started = time.monotonic()
-        place = {**bench.place, "model_repository": f"s3://http://127.0.0.1:{port}/{bench.bucket}/prod", "timeout": 3}
-        with pytest.raises(Exception, match=r"does not answer|did not answer") as raised, Delivery(Place.from_options(place)) as delivery:
+        place = {
+            **bench.place,
+            "model_repository": f"s3://http://127.0.0.1:{port}/{bench.bucket}/prod",
+            "timeout": 3,
+        }
+        with (
+            pytest.raises(Exception, match=r"does not answer|did not answer") as raised,
+            Delivery(Place.from_options(place)) as delivery,
+        ):
             delivery.status([NAME])
         row.saw(f"{raised.value} ({time.monotonic() - started:.0f} s)")
     finally:
@@ -235,8 +321,12 @@ def test_store_fails(how: str, bench: S3Bench, row: Row) -> None:
     assert bench.run(model_uri=bench.source(1))["result"]["changed"] is False
 
 
-def test_store_without_conditions(bench: S3Bench, row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S3: the store minds no conditions of a write: said in a warning, and a lock that is there is still respected."""
+def test_store_without_conditions(
+    bench: S3Bench, row: Row, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3: the store minds no conditions of a write: said in a warning, and a lock that is there is
+    still respected.
+    """
     whole = s3_client.Bucket.put_quietly
 
     def careless(self: s3_client.Bucket, key: str, data: bytes, **_conditions: Any) -> Any:
@@ -247,11 +337,15 @@ def test_store_without_conditions(bench: S3Bench, row: Row, monkeypatch: pytest.
     assert any("minds no conditions" in text for text in result.warnings)
     row.saw(next(text for text in result.warnings if "conditions" in text))
     with bench.store.lock(NAME, 5):
-        assert isinstance(bench.deliver(place={"lock_timeout": 1}, model_uri=bench.source(2)).error, LockTimeout)
+        assert isinstance(
+            bench.deliver(place={"lock_timeout": 1}, model_uri=bench.source(2)).error, LockTimeout
+        )
     bench.check_agreement(1)
 
 
-def test_upload_that_breaks_leaves_the_old_one(bench: S3Bench, row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upload_that_breaks_leaves_the_old_one(
+    bench: S3Bench, row: Row, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """S3: the store refuses an upload: nothing changed, nothing left."""
     bench.good(model_uri=bench.source(1))
     broken = RepositoryError("the object store refuses it", step="upload")

@@ -36,7 +36,9 @@ class Gpu:
 
 
 def listed_gpus() -> list[Gpu]:
-    """As nvidia-smi lists them; capabilities from CUDA, for nvidia-smi's word to be compared with."""
+    """As nvidia-smi lists them; capabilities from CUDA, for nvidia-smi's word to be compared
+    with.
+    """
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     rows = [row for row in host.listed_gpus() or [] if row[0]]
     if not rows:
@@ -72,27 +74,67 @@ class Here:
     def __post_init__(self) -> None:
         venv = servers.server_python("TRITON_SERVER_PYTHON", "triton-server").parent.parent
         self.variables = {
-            "ansible_connection": "local", "ansible_python_interpreter": sys.executable,
-            "triton_home": str(self.folder / "triton"), "triton_model_repository": str(self.folder / "models"),
-            "triton_user": "", "triton_service_manager": "supervisor", "triton_python": sys.executable,
-            "triton_http_port": self.ports[0], "triton_grpc_port": self.ports[1], "triton_metrics_port": self.ports[2],
-            "triton_start_timeout": 120, "triton_shutdown_timeout": 10, "triton_extra_args": ["--disable-auto-complete-config"],
-            "triton_manage_venvs": False, "triton_server_venv": str(venv), "triton_client_venv": sys.prefix,
-            "triton_supervisor_venv": sys.prefix}
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            "triton_home": str(self.folder / "triton"),
+            "triton_model_repository": str(self.folder / "models"),
+            "triton_user": "",
+            "triton_service_manager": "supervisor",
+            "triton_python": sys.executable,
+            "triton_http_port": self.ports[0],
+            "triton_grpc_port": self.ports[1],
+            "triton_metrics_port": self.ports[2],
+            "triton_start_timeout": 120,
+            "triton_shutdown_timeout": 10,
+            "triton_extra_args": ["--disable-auto-complete-config"],
+            "triton_manage_venvs": False,
+            "triton_server_venv": str(venv),
+            "triton_client_venv": sys.prefix,
+            "triton_supervisor_venv": sys.prefix,
+        }
 
     def play(self, playbook: str, **more: Any) -> subprocess.CompletedProcess[str]:
         self.variables.update(more)
         inventory = self.folder / "inventory.json"
-        inventory.write_text(json.dumps({"all": {"vars": self.variables}, "triton": {"hosts": {"here": None}}}), encoding="utf-8")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "MLFLOW_", "TRITON_", "CUDA_"))}
-        environment = {**kept, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_COLLECTIONS_PATH": f"{ROOT / '.dev'}:{ROOT / '.cache/collections'}"}
-        return subprocess.run([sys.executable, "-m", "ansible", "playbook", "-i", str(inventory), f"mlops.triton.{playbook}"],
-                              cwd=self.folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        inventory.write_text(
+            json.dumps({"all": {"vars": self.variables}, "triton": {"hosts": {"here": None}}}),
+            encoding="utf-8",
+        )
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("ANSIBLE_", "MLFLOW_", "TRITON_", "CUDA_"))
+        }
+        environment = {
+            **kept,
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_COLLECTIONS_PATH": f"{ROOT / '.dev'}:{ROOT / '.cache/collections'}",
+        }
+        return subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "ansible",
+                "playbook",
+                "-i",
+                str(inventory),
+                f"mlops.triton.{playbook}",
+            ],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
 
     def changes(self, playbook: str, **more: Any) -> int:
         done = self.play(playbook, **more)
         assert done.returncode == 0, done.stdout + done.stderr
-        return sum(int(number) for number in re.findall(r"changed=(\d+)", done.stdout.rpartition("PLAY RECAP")[2]))
+        return sum(
+            int(number)
+            for number in re.findall(r"changed=(\d+)", done.stdout.rpartition("PLAY RECAP")[2])
+        )
 
     @property
     def url(self) -> str:
@@ -100,7 +142,9 @@ class Here:
 
     def infer(self, name: str, values: list[float]) -> dict[str, Any]:
         """Of each output the data."""
-        body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [len(values)], "data": values}]}
+        body = {
+            "inputs": [{"name": "x", "datatype": "FP32", "shape": [len(values)], "data": values}]
+        }
         status, answer = servers.http(f"http://{self.url}/v2/models/{name}/infer", body)
         assert status == 200, answer
         return {output["name"]: output["data"] for output in answer["outputs"]}
@@ -112,7 +156,10 @@ class Here:
         """Values of one metric by its labels."""
         text = str(servers.http(f"http://127.0.0.1:{self.ports[2]}/metrics")[1])
         rows = re.findall(rf"^{name}\{{(.*)\}} (\S+)$", text, re.MULTILINE)
-        return {frozenset(re.findall(r'(\w+)="([^"]*)"', labels)): float(value) for labels, value in rows}
+        return {
+            frozenset(re.findall(r'(\w+)="([^"]*)"', labels)): float(value)
+            for labels, value in rows
+        }
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model of Triton's Python backend: y = 2 x + 1, computed where its instance is placed, and that place: a GPU's UUID, or CPU.
+"""A model of Triton's Python backend: y = 2 x + 1, computed where its instance is placed, and that
+place: a GPU's UUID, or CPU.
 
-Its parameter ``library`` says what computes on a GPU: ``torch``, or ``driver``, which is NVIDIA's driver and nothing else.
+Its parameter ``library`` says what computes on a GPU: ``torch``, or ``driver``, which is NVIDIA's
+    driver and nothing else.
 """
 
 import ctypes
@@ -73,7 +75,20 @@ class Driver:
             self.call("cuMemcpyHtoD_v2", data, values.ctypes.data_as(ctypes.c_void_p), size)
             arguments = (ctypes.c_void_p * 2)(ctypes.addressof(data), ctypes.addressof(count))
             blocks = (values.size + THREADS - 1) // THREADS
-            self.call("cuLaunchKernel", self.function, blocks, 1, 1, THREADS, 1, 1, 0, None, arguments, None)
+            self.call(
+                "cuLaunchKernel",
+                self.function,
+                blocks,
+                1,
+                1,
+                THREADS,
+                1,
+                1,
+                0,
+                None,
+                arguments,
+                None,
+            )
             self.call("cuMemcpyDtoH_v2", result.ctypes.data_as(ctypes.c_void_p), data, size)
         finally:
             self.call("cuMemFree_v2", data)
@@ -104,15 +119,22 @@ class TritonPythonModel:
     def initialize(self, args):
         library = json.loads(args["model_config"])["parameters"]["library"]["string_value"]
         if args["model_instance_kind"] == "GPU":
-            self.place = {"torch": Torch, "driver": Driver}[library](int(args["model_instance_device_id"]))
+            self.place = {"torch": Torch, "driver": Driver}[library](
+                int(args["model_instance_device_id"])
+            )
         else:
             self.place = Cpu()
 
     def execute(self, requests):
         responses = []
         for request in requests:
-            values = np.ascontiguousarray(pb_utils.get_input_tensor_by_name(request, "x").as_numpy(), dtype=np.float32)
+            values = np.ascontiguousarray(
+                pb_utils.get_input_tensor_by_name(request, "x").as_numpy(), dtype=np.float32
+            )
             place = np.array([self.place.name.encode()], dtype=object)
-            tensors = [pb_utils.Tensor("y", self.place.affine(values)), pb_utils.Tensor("place", place)]
+            tensors = [
+                pb_utils.Tensor("y", self.place.affine(values)),
+                pb_utils.Tensor("place", place),
+            ]
             responses.append(pb_utils.InferenceResponse(tensors))
         return responses

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the collection does on a host with an NVIDIA GPU: role, deliveries, instance kinds, TensorRT plans."""
+"""What the collection does on a host with an NVIDIA GPU: role, deliveries, instance kinds, TensorRT
+plans.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery import config_pbtxt, tensorrt_plan
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import Delivery, Place, Result
+from ansible_collections.mlops.triton.plugins.module_utils._delivery import (
+    config_pbtxt,
+    tensorrt_plan,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import (
+    Delivery,
+    Place,
+    Result,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.publications import publish
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import DesiredModel
@@ -20,21 +29,33 @@ from conftest import ROOT, Gpu, Here
 from models import make_onnx
 from servers import MLflow, count_loads, http, server_python
 
-VALUES, ANSWER = [1.0, 2.5, -4.0, *map(float, range(1000))], [3.0, 6.0, -7.0, *(2.0 * number + 1 for number in range(1000))]
+VALUES, ANSWER = (
+    [1.0, 2.5, -4.0, *map(float, range(1000))],
+    [
+        3.0,
+        6.0,
+        -7.0,
+        *(2.0 * number + 1 for number in range(1000)),
+    ],
+)
 VERIFY = {"inputs": {"x": VALUES}, "outputs": {"y": ANSWER}}
 PLAN = b"ftrt" + bytes(20) + bytes([10, 5, 0, 18]) + bytes(100)
 CONFIG = """backend: "python"
 input [ { name: "x" data_type: TYPE_FP32 dims: [ -1 ] } ]
 output [ { name: "y" data_type: TYPE_FP32 dims: [ -1 ] }, { name: "place" data_type: TYPE_STRING dims: [ 1 ] } ]
-"""
+"""  # noqa: E501
 
 
 def said_by_the_servers_python(code: str) -> str:
     command = [server_python("TRITON_SERVER_PYTHON", "triton-server"), "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout.strip()
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=120
+    ).stdout.strip()
 
 
-TORCH = said_by_the_servers_python("import importlib.util; print(importlib.util.find_spec('torch') or '')")
+TORCH = said_by_the_servers_python(
+    "import importlib.util; print(importlib.util.find_spec('torch') or '')"
+)
 LIBRARIES = ("driver", "torch") if TORCH else ("driver",)
 
 
@@ -42,7 +63,9 @@ def make(folder: Path, name: str, group: str, library: str = "driver") -> Path:
     place = folder / name / "1"
     place.mkdir(parents=True)
     (place / "model.py").write_bytes((ROOT / "tests/gpu/model.py").read_bytes())
-    text = f'{CONFIG}{group}\nparameters {{ key: "library" value {{ string_value: "{library}" }} }}\n'
+    text = (
+        f'{CONFIG}{group}\nparameters {{ key: "library" value {{ string_value: "{library}" }} }}\n'
+    )
     (place.parent / "config.pbtxt").write_text(text, encoding="utf-8")
     return place.parent
 
@@ -53,20 +76,33 @@ def published(mlflow: MLflow, name: str, path: Path, **options: Any) -> str:
     return f"models:/{name}/{done.published.version}"
 
 
-def deliver(here: Here, name: str, check: bool = False, tracking_uri: str | None = None, **options: Any) -> Result:
-    place = Place(str(here.folder / "models"), servers=(here.url,), tracking_uri=tracking_uri, timeout=120)
+def deliver(
+    here: Here, name: str, check: bool = False, tracking_uri: str | None = None, **options: Any
+) -> Result:
+    place = Place(
+        str(here.folder / "models"), servers=(here.url,), tracking_uri=tracking_uri, timeout=120
+    )
     with Delivery(place) as delivery:
         return delivery.deliver([DesiredModel.from_options({"name": name, **options})], check)[0]
 
 
 def kind_served(here: Here, name: str) -> list[str]:
-    return [group["kind"] for group in http(f"http://{here.url}/v2/models/{name}/config")[1]["instance_group"]]
+    return [
+        group["kind"]
+        for group in http(f"http://{here.url}/v2/models/{name}/config")[1]["instance_group"]
+    ]
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_a_model_that_asks_for_a_gpu_computes_there(here: Here, mlflow: MLflow, gpus: list[Gpu], tmp_path: Path, library: str) -> None:
+def test_a_model_that_asks_for_a_gpu_computes_there(
+    here: Here, mlflow: MLflow, gpus: list[Gpu], tmp_path: Path, library: str
+) -> None:
     name = f"on_gpu_{library}"
-    uri = published(mlflow, name, make(tmp_path, name, "instance_group [ { kind: KIND_GPU count: 1 } ]", library))
+    uri = published(
+        mlflow,
+        name,
+        make(tmp_path, name, "instance_group [ { kind: KIND_GPU count: 1 } ]", library),
+    )
     options = {"tracking_uri": mlflow.url, "model_uri": uri, "verify": VERIFY}
     first = deliver(here, name, **options)
     assert first.error is None and first.changed, str(first.error)
@@ -107,8 +143,14 @@ def test_instance_kind(here: Here, gpus: list[Gpu], tmp_path: Path, author: str 
 def test_a_gpu_that_the_server_does_not_see(here: Here, gpus: list[Gpu], tmp_path: Path) -> None:
     """The server has one GPU, number 0 to it, however many the host has."""
     name = "elsewhere"
-    refused = deliver(here, name, model_uri=str(make(tmp_path, name, "instance_group [ { kind: KIND_GPU gpus: [ 1 ] } ]")))
-    assert "unsupported gpu id 1" in str(refused.error) and "GPUs that it sees from 0" in str(refused.error)
+    refused = deliver(
+        here,
+        name,
+        model_uri=str(make(tmp_path, name, "instance_group [ { kind: KIND_GPU gpus: [ 1 ] } ]")),
+    )
+    assert "unsupported gpu id 1" in str(refused.error) and "GPUs that it sees from 0" in str(
+        refused.error
+    )
     assert not (here.folder / "models" / name).exists()
     there = {"instance_group": [{"kind": "KIND_GPU", "gpus": [0]}]}
     other = deliver(here, name, model_uri=str(tmp_path / name), config=there, verify=VERIFY)
@@ -118,7 +160,9 @@ def test_a_gpu_that_the_server_does_not_see(here: Here, gpus: list[Gpu], tmp_pat
 
 def test_module_and_playbook(here: Here, gpus: list[Gpu], tmp_path: Path) -> None:
     folder = make(tmp_path, "played", "instance_group [ { kind: KIND_CPU } ]")
-    models = [{"name": "played", "model_uri": str(folder), "instance_kind": "gpu", "verify": VERIFY}]
+    models = [
+        {"name": "played", "model_uri": str(folder), "instance_kind": "gpu", "verify": VERIFY}
+    ]
     assert here.changes("deploy_models", triton_models=models) == 1
     assert here.changes("deploy_models") == 0
     assert here.infer("played", VALUES) == {"y": ANSWER, "place": [gpus[-1].uuid]}
@@ -126,11 +170,15 @@ def test_module_and_playbook(here: Here, gpus: list[Gpu], tmp_path: Path) -> Non
 
 def test_an_onnx_model_is_not_on_a_gpu_unnoticed(here: Here, tmp_path: Path) -> None:
     """What `make venvs` installs has no CUDA."""
-    providers = said_by_the_servers_python("import onnxruntime; print(onnxruntime.get_available_providers())")
+    providers = said_by_the_servers_python(
+        "import onnxruntime; print(onnxruntime.get_available_providers())"
+    )
     sample = make_onnx(tmp_path)
     done = deliver(here, sample.name, model_uri=str(sample.folder), instance_kind="gpu")
     assert done.error is None and kind_served(here, sample.name) == ["KIND_GPU"], str(done.error)
-    assert not sample.differences(http(f"http://{here.url}/v2/models/{sample.name}/infer", sample.request())[1])
+    assert not sample.differences(
+        http(f"http://{here.url}/v2/models/{sample.name}/infer", sample.request())[1]
+    )
     assert ("computes on the CPU" in here.log()) == ("CUDAExecutionProvider" not in providers)
 
 
@@ -140,50 +188,88 @@ def test_compute_capability_is_read(here: Here, gpus: list[Gpu]) -> None:
     assert tensorrt_plan.read_target(None, ["elsewhere:8000"]).capabilities == ()
 
 
-def test_a_plan_for_other_gpus_is_refused_before_the_swap(here: Here, mlflow: MLflow, gpus: list[Gpu], tmp_path: Path) -> None:
+def test_a_plan_for_other_gpus_is_refused_before_the_swap(
+    here: Here, mlflow: MLflow, gpus: list[Gpu], tmp_path: Path
+) -> None:
     name, tag = "detector", tensorrt_plan.CAPABILITY_TAG
     group = "instance_group [ { kind: KIND_GPU } ]"
-    serving = deliver(here, name, tracking_uri=mlflow.url, model_uri=published(mlflow, name, make(tmp_path, name, group)))
+    serving = deliver(
+        here,
+        name,
+        tracking_uri=mlflow.url,
+        model_uri=published(mlflow, name, make(tmp_path, name, group)),
+    )
     assert serving.error is None, str(serving.error)
     before = (here.folder / "models" / name / "config.pbtxt").read_bytes()
     (tmp_path / "detector.engine").write_bytes(PLAN)
-    config = {side: [{"name": side, "data_type": "TYPE_FP32", "dims": [3]}] for side in ("input", "output")}
+    config = {
+        side: [{"name": side, "data_type": "TYPE_FP32", "dims": [3]}]
+        for side in ("input", "output")
+    }
     plan: dict[str, Any] = {"path": tmp_path / "detector.engine", "config": config}
     other = published(mlflow, name, **plan, tags={tag: "5.2"})
     for check in (True, False):
         refused = deliver(here, name, check, tracking_uri=mlflow.url, model_uri=other)
-        words = f"compute capability 5.2, and the server has {', '.join(sorted({gpu.capability for gpu in gpus}))}"
-        assert words in str(refused.error) and "Nothing was changed" in str(refused.error), str(refused.error)
+        words = (
+            "compute capability 5.2, and the server has"
+            f" {', '.join(sorted({gpu.capability for gpu in gpus}))}"
+        )
+        assert words in str(refused.error) and "Nothing was changed" in str(refused.error), str(
+            refused.error
+        )
     assert (here.folder / "models" / name / "config.pbtxt").read_bytes() == before
-    assert here.infer(name, VALUES)["place"] == [gpus[-1].uuid] and count_loads(here.log(), name) == 1
+    assert (
+        here.infer(name, VALUES)["place"] == [gpus[-1].uuid] and count_loads(here.log(), name) == 1
+    )
     (tmp_path / "detector.engine").write_bytes(PLAN + b"another")
-    fitting = deliver(here, name, True, tracking_uri=mlflow.url, model_uri=published(mlflow, name, **plan, tags={tag: gpus[0].capability}))
+    fitting = deliver(
+        here,
+        name,
+        True,
+        tracking_uri=mlflow.url,
+        model_uri=published(mlflow, name, **plan, tags={tag: gpus[0].capability}),
+    )
     assert fitting.error is None and fitting.changed, str(fitting.error)
     assert not [text for text in fitting.warnings if "compute capability" in text]
 
 
 def test_the_roles_question_of_gpus(gpus: list[Gpu]) -> None:
     def problems(wanted: Any) -> list[str]:
-        command = [sys.executable, str(ROOT / "roles/triton/files/host.py"), json.dumps({"gpus": wanted})]
+        command = [
+            sys.executable,
+            str(ROOT / "roles/triton/files/host.py"),
+            json.dumps({"gpus": wanted}),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         return list(json.loads(done.stdout)["problems"])
 
-    assert problems("all") == problems([gpu.index for gpu in gpus]) == problems([gpu.uuid for gpu in gpus]) == []
+    assert (
+        problems("all")
+        == problems([gpu.index for gpu in gpus])
+        == problems([gpu.uuid for gpu in gpus])
+        == []
+    )
     (sentence,) = problems([gpus[0].index, len(gpus)])
     has = f"it has 0 ({gpus[0].name}, {gpus[0].uuid})"
-    assert sentence.startswith(f"triton_gpus names GPU {len(gpus)}, which this host does not have; {has}")
+    assert sentence.startswith(
+        f"triton_gpus names GPU {len(gpus)}, which this host does not have; {has}"
+    )
 
 
 def test_the_role_hands_out_gpus(here: Here, gpus: list[Gpu], tmp_path: Path) -> None:
     refused = here.play("provision", triton_gpus=[len(gpus)])
     assert refused.returncode != 0
-    assert f"triton_gpus names GPU {len(gpus)}, which this host does not have" in re.sub(r"\s+", " ", refused.stdout + refused.stderr)
+    assert f"triton_gpus names GPU {len(gpus)}, which this host does not have" in re.sub(
+        r"\s+", " ", refused.stdout + refused.stderr
+    )
     folder = make(tmp_path, "handed", "instance_group [ { kind: KIND_GPU gpus: [ 0 ] } ]")
     assert here.changes("provision", triton_gpus="none") > 0
     none = deliver(here, "handed", model_uri=str(folder))
     assert "unsupported gpu id 0" in str(none.error) and "instance_kind: cpu" in str(none.error)
     anywhere = deliver(here, "handed", model_uri=str(folder), instance_kind="auto", verify=VERIFY)
-    assert anywhere.error is None and here.infer("handed", VALUES)["place"] == ["CPU"], str(anywhere.error)
+    assert anywhere.error is None and here.infer("handed", VALUES)["place"] == ["CPU"], str(
+        anywhere.error
+    )
     assert here.changes("provision", triton_gpus=[gpus[0].uuid]) > 0
     assert here.infer("handed", VALUES) == {"y": ANSWER, "place": [gpus[0].uuid]}
     assert set(here.metrics("nv_gpu_utilization")) == {frozenset({("gpu_uuid", gpus[0].uuid)})}

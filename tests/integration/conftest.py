@@ -21,8 +21,17 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import servers  # noqa: E402
 
-LONG = {"test_control.py", "test_fleet.py", "test_many.py", "test_matrix.py", "test_mlflow_plugin_places.py", "test_progress.py",
-        "test_roles_native.py", "test_s3_repository.py", "test_transfer.py"}
+LONG = {
+    "test_control.py",
+    "test_fleet.py",
+    "test_many.py",
+    "test_matrix.py",
+    "test_mlflow_plugin_places.py",
+    "test_progress.py",
+    "test_roles_native.py",
+    "test_s3_repository.py",
+    "test_transfer.py",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -40,16 +49,23 @@ def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.MLflow]
 
 @pytest.fixture(scope="session")
 def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Triton]:
-    """A Triton in EXPLICIT mode with an empty repository of its own; complete configurations only, which load much faster."""
+    """A Triton in EXPLICIT mode with an empty repository of its own; complete configurations only,
+    which load much faster.
+    """
     repository = tmp_path_factory.mktemp("repository") / "models"
     repository.mkdir()
-    with servers.triton_server(tmp_path_factory.mktemp("triton"), repository=repository,
-                               extra_args=["--disable-auto-complete-config"]) as server:
+    with servers.triton_server(
+        tmp_path_factory.mktemp("triton"),
+        repository=repository,
+        extra_args=["--disable-auto-complete-config"],
+    ) as server:
         yield server
 
 
 class ProcessList:
-    """The command lines of all processes that run while the block does, as far as a look every few milliseconds sees them."""
+    """The command lines of all processes that run while the block does, as far as a look every few
+    milliseconds sees them.
+    """
 
     def __init__(self) -> None:
         self.seen: set[bytes] = set()
@@ -85,11 +101,22 @@ class Playbook:
 
 def environment(**more: str) -> dict[str, str]:
     """The caller's, less what would change how Ansible or MLflow behave."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MLFLOW_", "TRITON_"))}
-    return {**kept, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCALHOST_WARNING": "0", "NO_PROXY": "127.0.0.1,localhost",
-            # This checkout, and not what somebody installed into ~/.ansible/collections, which goes before.
-            "ANSIBLE_COLLECTIONS_PATH": f"{ROOT / '.dev'}:{ROOT / '.cache/collections'}",
-            "PATH": f"{Path(sys.executable).parent}:{kept.get('PATH', os.defpath)}", **more}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("ANSIBLE_", "MLFLOW_", "TRITON_"))
+    }
+    return {
+        **kept,
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_LOCALHOST_WARNING": "0",
+        "NO_PROXY": "127.0.0.1,localhost",
+        # This checkout, and not what somebody installed into ~/.ansible/collections, which goes
+        # before.
+        "ANSIBLE_COLLECTIONS_PATH": f"{ROOT / '.dev'}:{ROOT / '.cache/collections'}",
+        "PATH": f"{Path(sys.executable).parent}:{kept.get('PATH', os.defpath)}",
+        **more,
+    }
 
 
 def run_playbook(folder: Path, plays: Any, *arguments: str, **more: str) -> Playbook:
@@ -99,20 +126,54 @@ def run_playbook(folder: Path, plays: Any, *arguments: str, **more: str) -> Play
         path.write_text(plays if isinstance(plays, str) else json.dumps(plays), encoding="utf-8")
     inventory = folder / "inventory.ini"
     if not inventory.exists():
-        inventory.write_text(f"localhost ansible_connection=local ansible_python_interpreter={sys.executable!r}\n", encoding="utf-8")
+        inventory.write_text(
+            f"localhost ansible_connection=local ansible_python_interpreter={sys.executable!r}\n",
+            encoding="utf-8",
+        )
     done = subprocess.run(
-        [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(inventory), str(path), *arguments], cwd=folder,
-        env=environment(**more), capture_output=True, text=True, timeout=900, check=False)
+        [
+            str(Path(sys.executable).parent / "ansible-playbook"),
+            "-i",
+            str(inventory),
+            str(path),
+            *arguments,
+        ],
+        cwd=folder,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
     return Playbook(done.returncode, done.stdout + done.stderr)
 
 
-def run_task(folder: Path, module: str, options: dict[str, Any], *arguments: str, **more: str) -> dict[str, Any]:
+def run_task(
+    folder: Path, module: str, options: dict[str, Any], *arguments: str, **more: str
+) -> dict[str, Any]:
     """Run one module through ansible-playbook; returns its result."""
     written = folder / "result.json"
     written.unlink(missing_ok=True)
-    tasks = [{"name": "Do", f"mlops.triton.{module}": options, "register": "done", "ignore_errors": True},
-             {"name": "Write", "ansible.builtin.copy": {"content": "{{ done | to_json }}", "dest": str(written), "mode": "0600"},
-              "check_mode": False, "diff": False}]
-    done = run_playbook(folder, [{"hosts": "localhost", "gather_facts": False, "tasks": tasks}], *arguments, **more)
+    tasks = [
+        {
+            "name": "Do",
+            f"mlops.triton.{module}": options,
+            "register": "done",
+            "ignore_errors": True,
+        },
+        {
+            "name": "Write",
+            "ansible.builtin.copy": {
+                "content": "{{ done | to_json }}",
+                "dest": str(written),
+                "mode": "0600",
+            },
+            "check_mode": False,
+            "diff": False,
+        },
+    ]
+    done = run_playbook(
+        folder, [{"hosts": "localhost", "gather_facts": False, "tasks": tasks}], *arguments, **more
+    )
     assert written.exists(), done.output
     return {**json.loads(written.read_text(encoding="utf-8")), "_output": done.output}

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Python-based backends `onnxruntime` and `fil` in a real Triton, against plain arithmetic and the libraries."""
+"""The Python-based backends `onnxruntime` and `fil` in a real Triton, against plain arithmetic and
+the libraries.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +28,20 @@ client = pytest.importorskip("tritonclient.http")
 MORPHEUS = Path(os.environ.get("MORPHEUS_DATA") or ROOT.parent / "shared" / "data" / "morpheus")
 ONE = "instance_group [ { kind: KIND_CPU count: 1 } ]\n"
 NUMPY = {
-    "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
-    "INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64,
-    "FP16": np.float16, "FP32": np.float32, "FP64": np.float64, "BYTES": np.object_,
-}  # fmt: skip
+    "BOOL": np.bool_,
+    "UINT8": np.uint8,
+    "UINT16": np.uint16,
+    "UINT32": np.uint32,
+    "UINT64": np.uint64,
+    "INT8": np.int8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "FP16": np.float16,
+    "FP32": np.float32,
+    "FP64": np.float64,
+    "BYTES": np.object_,
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +55,14 @@ def name(request: pytest.FixtureRequest) -> str:
     return "".join(char if char.isalnum() else "_" for char in request.node.name)
 
 
-def put(triton: Triton, name: str, data: bytes, config: str | None, filename: str = "model.onnx", version: int = 1) -> None:
+def put(
+    triton: Triton,
+    name: str,
+    data: bytes,
+    config: str | None,
+    filename: str = "model.onnx",
+    version: int = 1,
+) -> None:
     folder = triton.repository / name / str(version)
     folder.mkdir(parents=True)
     (folder / filename).write_bytes(data)
@@ -65,7 +84,9 @@ def refused(triton: Triton, name: str, *words: str) -> str:
     return str(body["error"])
 
 
-def ask(triton: Triton, name: str, inputs: dict[str, Any], outputs: Sequence[str] = ()) -> dict[str, Any]:
+def ask(
+    triton: Triton, name: str, inputs: dict[str, Any], outputs: Sequence[str] = ()
+) -> dict[str, Any]:
     with client.InferenceServerClient(triton.url) as server:
         tensors = []
         for key, value in inputs.items():
@@ -76,7 +97,9 @@ def ask(triton: Triton, name: str, inputs: dict[str, Any], outputs: Sequence[str
             tensors.append(tensor)
         wanted = [client.InferRequestedOutput(key) for key in outputs] or None
         result = server.infer(name, tensors, outputs=wanted)
-        return {item["name"]: result.as_numpy(item["name"]) for item in result.get_response()["outputs"]}
+        return {
+            item["name"]: result.as_numpy(item["name"]) for item in result.get_response()["outputs"]
+        }
 
 
 def failure(triton: Triton, name: str, inputs: dict[str, Any]) -> str:
@@ -86,15 +109,21 @@ def failure(triton: Triton, name: str, inputs: dict[str, Any]) -> str:
 
 
 def identity(kind: str, dims: Sequence[Any] | None) -> bytes:
-    return onnx_model([onnx_node("Identity", ["x"], ["y"])], {"x": (kind, dims)}, {"y": (kind, dims)})
+    return onnx_model(
+        [onnx_node("Identity", ["x"], ["y"])], {"x": (kind, dims)}, {"y": (kind, dims)}
+    )
 
 
-# ---- onnxruntime -------------------------------------------------------------------------------------------------
+# ---- onnxruntime ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("config", ["full", None, 'parameters { key: "p" value { string_value: "v" } }\n'])
+@pytest.mark.parametrize(
+    "config", ["full", None, 'parameters { key: "p" value { string_value: "v" } }\n']
+)
 @pytest.mark.parametrize("version", [1, 7])
-def test_network_answers_as_arithmetic_does(triton: Triton, name: str, config: str | None, version: int) -> None:
+def test_network_answers_as_arithmetic_does(
+    triton: Triton, name: str, config: str | None, version: int
+) -> None:
     sample = models.make_onnx(triton.repository, name, config=config, version=version)
     loaded(triton, name)
     status, body = triton.infer(name, sample.request())
@@ -105,7 +134,12 @@ def test_network_answers_as_arithmetic_does(triton: Triton, name: str, config: s
 
 @pytest.mark.parametrize("config", ['backend: "onnxruntime"\n', 'platform: "onnxruntime_onnx"\n'])
 def test_default_model_filename(triton: Triton, name: str, config: str) -> None:
-    sample = models.make_onnx(triton.repository, name, filename="net.onnx", config=config + 'default_model_filename: "net.onnx"\n')
+    sample = models.make_onnx(
+        triton.repository,
+        name,
+        filename="net.onnx",
+        config=config + 'default_model_filename: "net.onnx"\n',
+    )
     loaded(triton, name)
     assert sample.differences(triton.infer(name, sample.request())[1]) == []
 
@@ -117,8 +151,12 @@ def test_completed_configuration(triton: Triton, name: str) -> None:
     assert config["backend"] == "onnxruntime"
     assert config["max_batch_size"] == 4
     assert "dynamic_batching" in config
-    assert [(item["name"], item["data_type"], item["dims"]) for item in config["input"]] == [("x", "TYPE_INT64", [3, -1])]
-    assert [(item["name"], item["data_type"], item["dims"]) for item in config["output"]] == [("y", "TYPE_INT64", [3, -1])]
+    assert [(item["name"], item["data_type"], item["dims"]) for item in config["input"]] == [
+        ("x", "TYPE_INT64", [3, -1])
+    ]
+    assert [(item["name"], item["data_type"], item["dims"]) for item in config["output"]] == [
+        ("y", "TYPE_INT64", [3, -1])
+    ]
 
 
 def test_completed_configuration_without_batching(triton: Triton, name: str) -> None:
@@ -142,19 +180,27 @@ def test_vector_of_batches_is_reshaped(triton: Triton, name: str) -> None:
 
 def test_scalars_are_one_element(triton: Triton, name: str) -> None:
     data = onnx_model(
-        [onnx_node("ReduceSum", ["x"], ["sum"], keepdims=0), onnx_node("Mul", ["sum", "factor"], ["y"])],
+        [
+            onnx_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+            onnx_node("Mul", ["sum", "factor"], ["y"]),
+        ],
         {"x": ("FP32", ["n"]), "factor": ("FP32", [])},
         {"y": ("FP32", [])},
     )
     put(triton, name, data, None)
     loaded(triton, name)
-    got = ask(triton, name, {"x": np.array([1, 2, 3], np.float32), "factor": np.array([2], np.float32)})["y"]
+    got = ask(
+        triton, name, {"x": np.array([1, 2, 3], np.float32), "factor": np.array([2], np.float32)}
+    )["y"]
     assert got.tolist() == [12]
 
 
 def test_undeclared_rank_takes_what_the_configuration_says(triton: Triton, name: str) -> None:
     tensor = '{{ name: "{}" data_type: TYPE_FP32 dims: [ -1, 2 ] }}'
-    config = f'backend: "onnxruntime"\ninput [ {tensor.format("x")} ]\noutput [ {tensor.format("y")} ]\n' + ONE
+    config = (
+        f'backend: "onnxruntime"\ninput [ {tensor.format("x")} ]\noutput [ {tensor.format("y")} ]\n'
+        + ONE
+    )
     put(triton, name, identity("FP32", None), config)
     loaded(triton, name)
     value = np.ones((3, 2), np.float32)
@@ -187,7 +233,9 @@ def test_dynamic_shapes(triton: Triton, name: str) -> None:
 
 
 def test_requests_are_batched_and_bad_ones_fail_alone(triton: Triton, name: str) -> None:
-    """Requests of several clients in one run: each gets its own rows, and an index out of range spoils only its own."""
+    """Requests of several clients in one run: each gets its own rows, and an index out of range
+    spoils only its own.
+    """
     data = onnx_model(
         [onnx_node("Gather", ["table", "i"], ["y"], axis=0)],
         {"i": ("INT64", ["batch", "n"])},
@@ -195,9 +243,10 @@ def test_requests_are_batched_and_bad_ones_fail_alone(triton: Triton, name: str)
         [onnx_tensor("table", "FP32", [float(value) for value in range(100)])],
     )
     config = (
-        'backend: "onnxruntime"\nmax_batch_size: 64\n'
-        'input [ { name: "i" data_type: TYPE_INT64 dims: [ -1 ] } ]\noutput [ { name: "y" data_type: TYPE_FP32 dims: [ -1 ] } ]\n'
-        "dynamic_batching { max_queue_delay_microseconds: 200000 preferred_batch_size: [ 32 ] }\n" + ONE
+        'backend: "onnxruntime"\nmax_batch_size: 64\ninput [ { name: "i" data_type: TYPE_INT64'
+        ' dims: [ -1 ] } ]\noutput [ { name: "y" data_type: TYPE_FP32 dims: [ -1 ] }'
+        " ]\ndynamic_batching { max_queue_delay_microseconds: 200000 preferred_batch_size: [ 32"
+        " ] }\n" + ONE
     )
     put(triton, name, data, config)
     loaded(triton, name)
@@ -205,7 +254,9 @@ def test_requests_are_batched_and_bad_ones_fail_alone(triton: Triton, name: str)
 
     def one(index: int) -> None:
         rows = [[index, 100 if index == 5 else index + 1]] * (1 + index % 3)
-        request = {"inputs": [{"name": "i", "datatype": "INT64", "shape": [len(rows), 2], "data": rows}]}
+        request = {
+            "inputs": [{"name": "i", "datatype": "INT64", "shape": [len(rows), 2], "data": rows}]
+        }
         answers.append((index, len(rows), triton.infer(name, request)))
 
     threads = [threading.Thread(target=one, args=(index,)) for index in range(16)]
@@ -218,7 +269,10 @@ def test_requests_are_batched_and_bad_ones_fail_alone(triton: Triton, name: str)
             assert status == 400
             assert "'i'" in body["error"]
         else:
-            assert (status, body["outputs"][0]["data"]) == (200, [float(index), float(index + 1)] * rows)
+            assert (status, body["outputs"][0]["data"]) == (
+                200,
+                [float(index), float(index + 1)] * rows,
+            )
     statistics = triton.call(f"v2/models/{name}/stats")[1]["model_stats"][0]
     assert statistics["execution_count"] < 16
 
@@ -241,7 +295,10 @@ def test_optional_inputs(triton: Triton, name: str, batch: int, free: str) -> No
     loaded(triton, name)
     x = np.array([[1, 2], [3, 4]], np.float32)
     assert ask(triton, name, {"x": x})["y"].tolist() == [[10, 20], [30, 40]]
-    assert ask(triton, name, {"x": x, "scale": np.array([[3], [2]], np.float32)})["y"].tolist() == [[3, 6], [6, 8]]
+    assert ask(triton, name, {"x": x, "scale": np.array([[3], [2]], np.float32)})["y"].tolist() == [
+        [3, 6],
+        [6, 8],
+    ]
 
 
 def test_optional_input_without_default_is_named(triton: Triton, name: str) -> None:
@@ -252,7 +309,8 @@ def test_optional_input_without_default_is_named(triton: Triton, name: str) -> N
     )
     tensor = '{{ name: "{}" data_type: TYPE_FP32 dims: [ 2 ] {} }}'
     config = (
-        f'backend: "onnxruntime"\ninput [ {tensor.format("x", "")}, {tensor.format("z", "optional: true")} ]\n'
+        f'backend: "onnxruntime"\ninput [ {tensor.format("x", "")},'
+        f" {tensor.format('z', 'optional: true')} ]\n"
         f"output [ {tensor.format('y', '')} ]\n" + ONE
     )
     put(triton, name, data, config)
@@ -283,7 +341,10 @@ def test_only_requested_outputs(triton: Triton, name: str) -> None:
     put(triton, name, data, None)
     loaded(triton, name)
     x = np.array([[-2]], np.float32)
-    assert {key: value.tolist() for key, value in ask(triton, name, {"x": x}).items()} == {"a": [[2]], "b": [[2]]}
+    assert {key: value.tolist() for key, value in ask(triton, name, {"x": x}).items()} == {
+        "a": [[2]],
+        "b": [[2]],
+    }
     assert list(ask(triton, name, {"x": x}, ["b"])) == ["b"]
 
 
@@ -315,27 +376,53 @@ def test_bad_requests(triton: Triton, inputs: dict[str, Any], word: str) -> None
 
 def test_dimension_that_only_the_model_knows_is_named(triton: Triton, name: str) -> None:
     config = (
-        'backend: "onnxruntime"\nmax_batch_size: 4\ninput [ { name: "x" data_type: TYPE_FP32 dims: [ -1 ] } ]\n'
-        'output [ { name: "y" data_type: TYPE_FP32 dims: [ -1 ] } ]\n' + ONE
+        'backend: "onnxruntime"\nmax_batch_size: 4\ninput [ { name: "x" data_type: TYPE_FP32 dims:'
+        ' [ -1 ] } ]\noutput [ { name: "y" data_type: TYPE_FP32 dims: [ -1 ] } ]\n' + ONE
     )
     models.make_onnx(triton.repository, name, config=config)
     loaded(triton, name)
     assert "x" in failure(triton, name, {"x": np.zeros((1, 5), np.float32)})
 
 
-CONFIG = 'backend: "onnxruntime"\nmax_batch_size: {batch}\ninput [ {{ {input} }} ]\noutput [ {{ {output} }} ]\n' + ONE.replace(
-    "{", "{{"
-).replace("}", "}}")
+CONFIG = (
+    'backend: "onnxruntime"\nmax_batch_size: {batch}\ninput [ {{ {input} }} ]\noutput [ {{ {output}'
+    " }} ]\n" + ONE.replace("{", "{{").replace("}", "}}")
+)
 
 
 @pytest.mark.parametrize(
     ("batch", "tensor_in", "tensor_out", "words"),
     [
-        (4, 'name: "z" data_type: TYPE_FP32 dims: [ 3 ]', 'name: "y" data_type: TYPE_FP32 dims: [ 2 ]', ("input 'z'", "x")),
-        (4, 'name: "x" data_type: TYPE_INT32 dims: [ 3 ]', 'name: "y" data_type: TYPE_FP32 dims: [ 2 ]', ("'x'", "TYPE_FP32")),
-        (4, 'name: "x" data_type: TYPE_FP32 dims: [ 5 ]', 'name: "y" data_type: TYPE_FP32 dims: [ 2 ]', ("'x'", "[-1, 5]")),
-        (4, 'name: "x" data_type: TYPE_FP32 dims: [ 3 ]', 'name: "q" data_type: TYPE_FP32 dims: [ 2 ]', ("output 'q'", "y")),
-        (0, 'name: "x" data_type: TYPE_FP32 dims: [ 3 ]', 'name: "y" data_type: TYPE_FP32 dims: [ 2 ]', ("'x'", "[3]")),
+        (
+            4,
+            'name: "z" data_type: TYPE_FP32 dims: [ 3 ]',
+            'name: "y" data_type: TYPE_FP32 dims: [ 2 ]',
+            ("input 'z'", "x"),
+        ),
+        (
+            4,
+            'name: "x" data_type: TYPE_INT32 dims: [ 3 ]',
+            'name: "y" data_type: TYPE_FP32 dims: [ 2 ]',
+            ("'x'", "TYPE_FP32"),
+        ),
+        (
+            4,
+            'name: "x" data_type: TYPE_FP32 dims: [ 5 ]',
+            'name: "y" data_type: TYPE_FP32 dims: [ 2 ]',
+            ("'x'", "[-1, 5]"),
+        ),
+        (
+            4,
+            'name: "x" data_type: TYPE_FP32 dims: [ 3 ]',
+            'name: "q" data_type: TYPE_FP32 dims: [ 2 ]',
+            ("output 'q'", "y"),
+        ),
+        (
+            0,
+            'name: "x" data_type: TYPE_FP32 dims: [ 3 ]',
+            'name: "y" data_type: TYPE_FP32 dims: [ 2 ]',
+            ("'x'", "[3]"),
+        ),
     ],
 )
 def test_configurations_that_do_not_fit(
@@ -351,7 +438,10 @@ def test_configurations_that_do_not_fit(
     [
         (b"", ("is empty",)),
         (b"not a model at all", ("cannot be loaded",)),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", ("git-lfs pointer",)),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+            ("git-lfs pointer",),
+        ),
         (identity("FP32", [1])[:-20], ("cannot be loaded",)),
         (identity("BF16", ["n"]), ("'x'", "bfloat16")),
     ],
@@ -364,16 +454,17 @@ def test_broken_onnx_files(triton: Triton, name: str, content: bytes, words: Seq
 
 def test_parameters_of_the_real_backend(triton: Triton, name: str) -> None:
     config = (
-        'backend: "onnxruntime"\nparameters { key: "intra_op_thread_count" value { string_value: "1" } }\n'
-        'parameters { key: "execution_mode" value { string_value: "0" } }\n'
-        'parameters { key: "enable_mem_arena" value { string_value: "false" } }\noptimization { graph { level: 1 } }\n'
+        'backend: "onnxruntime"\nparameters { key: "intra_op_thread_count" value { string_value:'
+        ' "1" } }\nparameters { key: "execution_mode" value { string_value: "0" } }\nparameters {'
+        ' key: "enable_mem_arena" value { string_value: "false" } }\noptimization { graph { level:'
+        " 1 } }\n"
     )
     sample = models.make_onnx(triton.repository, name, config=config)
     loaded(triton, name)
     assert sample.differences(triton.infer(name, sample.request())[1]) == []
 
 
-# ---- fil ---------------------------------------------------------------------------------------------------------
+# ---- fil -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -389,7 +480,9 @@ def test_parameters_of_the_real_backend(triton: Triton, name: str) -> None:
     ],
     ids=lambda knobs: "-".join(f"{key}={value}" for key, value in knobs.items()),
 )
-def test_forest_answers_as_arithmetic_does(triton: Triton, name: str, knobs: dict[str, Any]) -> None:
+def test_forest_answers_as_arithmetic_does(
+    triton: Triton, name: str, knobs: dict[str, Any]
+) -> None:
     sample = models.make_forest(triton.repository, name, **knobs)
     loaded(triton, name)
     status, body = triton.infer(name, sample.request())
@@ -399,22 +492,41 @@ def test_forest_answers_as_arithmetic_does(triton: Triton, name: str, knobs: dic
     assert body["outputs"][0]["shape"] == ([3, 2] if knobs.get("predict_proba", True) else [3])
 
 
-NOTHING_HERE = ("threads_per_tree", "chunk_size", "transfer_threshold", "use_experimental_optimizations", "layout", "precision")
+NOTHING_HERE = (
+    "threads_per_tree",
+    "chunk_size",
+    "transfer_threshold",
+    "use_experimental_optimizations",
+    "layout",
+    "precision",
+)
 
 
 @pytest.mark.parametrize(("proba", "classifies"), [("true", "true"), ("false", "false")])
-def test_one_column_of_probabilities(triton: Triton, name: str, proba: str, classifies: str) -> None:
+def test_one_column_of_probabilities(
+    triton: Triton, name: str, proba: str, classifies: str
+) -> None:
     """Also with all the parameters that tune a GPU."""
     sample = models.make_forest(triton.repository, name)
     path = sample.folder / "config.pbtxt"
     text = path.read_text().replace("dims: [ 2 ]", "dims: [ 1 ]")
     for key, value in (("predict_proba", proba), ("output_class", classifies)):
-        text = text.replace(f'"{key}" value {{ string_value: "true" }}', f'"{key}" value {{ string_value: "{value}" }}')
+        text = text.replace(
+            f'"{key}" value {{ string_value: "true" }}',
+            f'"{key}" value {{ string_value: "{value}" }}',
+        )
     assert text.count('"false"') == (proba, classifies).count("false")
-    path.write_text(text + "".join(f'parameters {{ key: "{key}" value {{ string_value: "1" }} }}\n' for key in NOTHING_HERE))
+    path.write_text(
+        text
+        + "".join(
+            f'parameters {{ key: "{key}" value {{ string_value: "1" }} }}\n' for key in NOTHING_HERE
+        )
+    )
     loaded(triton, name)
     got = triton.infer(name, sample.request())[1]["outputs"][0]["data"]
-    assert got == pytest.approx([row[1] for row in sample.expected(sample.inputs)["output__0"]], abs=1e-6)
+    assert got == pytest.approx(
+        [row[1] for row in sample.expected(sample.inputs)["output__0"]], abs=1e-6
+    )
 
 
 MULTI = ((0, 0.5, 1.0, 0.0, 0), (0, 0.5, 0.0, 1.0, 1), (1, 2.0, 0.5, 2.0, 2))
@@ -424,9 +536,9 @@ MULTI = ((0, 0.5, 1.0, 0.0, 0), (0, 0.5, 0.0, 1.0, 1), (1, 2.0, 0.5, 2.0, 2))
 def test_several_classes(triton: Triton, name: str, proba: bool) -> None:
     document = models.xgboost_document(MULTI, objective="multi:softmax", classes=3)
     config = (
-        'backend: "fil"\nparameters { key: "model_type" value { string_value: "xgboost_json" } }\n'
-        f'parameters {{ key: "predict_proba" value {{ string_value: "{str(proba).lower()}" }} }}\n'
-        'parameters { key: "output_class" value { string_value: "true" } }\n'
+        'backend: "fil"\nparameters { key: "model_type" value { string_value: "xgboost_json" }'
+        f' }}\nparameters {{ key: "predict_proba" value {{ string_value: "{str(proba).lower()}" }}'
+        ' }\nparameters { key: "output_class" value { string_value: "true" } }\n'
     )
     put(triton, name, json.dumps(document).encode(), config, "xgboost.json")
     loaded(triton, name)
@@ -490,22 +602,27 @@ end of trees
 
 def test_lightgbm(triton: Triton, name: str) -> None:
     config = (
-        'backend: "fil"\nmax_batch_size: 0\nparameters { key: "model_type" value { string_value: "lightgbm" } }\n'
-        'parameters { key: "output_class" value { string_value: "true" } }\n'
-        'parameters { key: "predict_proba" value { string_value: "true" } }\n'
-        'input [ { name: "input__0" data_type: TYPE_FP32 dims: [ -1, 2 ] } ]\n'
-        'output [ { name: "output__0" data_type: TYPE_FP32 dims: [ -1, 2 ] } ]\n'
+        'backend: "fil"\nmax_batch_size: 0\nparameters { key: "model_type" value { string_value:'
+        ' "lightgbm" } }\nparameters { key: "output_class" value { string_value: "true" }'
+        ' }\nparameters { key: "predict_proba" value { string_value: "true" } }\ninput [ { name:'
+        ' "input__0" data_type: TYPE_FP32 dims: [ -1, 2 ] } ]\noutput [ { name: "output__0"'
+        " data_type: TYPE_FP32 dims: [ -1, 2 ] } ]\n"
     )
     put(triton, name, LIGHTGBM.encode(), config, "model.txt")
     loaded(triton, name)
     got = ask(triton, name, {"input__0": np.array([[0, 0.25], [0, 0.75]], np.float32)})["output__0"]
-    assert got[:, 1].tolist() == pytest.approx([models.logistic(-1.5), models.logistic(2)], abs=1e-6)
+    assert got[:, 1].tolist() == pytest.approx(
+        [models.logistic(-1.5), models.logistic(2)], abs=1e-6
+    )
 
 
 def test_requests_of_different_size_in_one_batch(triton: Triton, name: str) -> None:
     sample = models.make_forest(triton.repository, name)
     path = sample.folder / "config.pbtxt"
-    path.write_text(path.read_text() + "dynamic_batching { max_queue_delay_microseconds: 200000 preferred_batch_size: [ 64 ] }\n")
+    path.write_text(
+        path.read_text()
+        + "dynamic_batching { max_queue_delay_microseconds: 200000 preferred_batch_size: [ 64 ] }\n"
+    )
     loaded(triton, name)
     wrong: list[Any] = []
 
@@ -546,7 +663,9 @@ def test_wrong_number_of_features_is_named(triton: Triton, name: str) -> None:
         ('string_value: "0.5"', 'string_value: "half"', ("threshold",)),
     ],
 )
-def test_forest_configurations_that_do_not_fit(triton: Triton, name: str, old: str, new: str, words: Sequence[str]) -> None:
+def test_forest_configurations_that_do_not_fit(
+    triton: Triton, name: str, old: str, new: str, words: Sequence[str]
+) -> None:
     sample = models.make_forest(triton.repository, name)
     path = sample.folder / "config.pbtxt"
     text = path.read_text()
@@ -555,10 +674,19 @@ def test_forest_configurations_that_do_not_fit(triton: Triton, name: str, old: s
     refused(triton, name, *words)
 
 
-@pytest.mark.parametrize("model_type", ["xgboost", "xgboost_json", "xgboost_ubj", "lightgbm", "treelite_checkpoint"])
+@pytest.mark.parametrize(
+    "model_type", ["xgboost", "xgboost_json", "xgboost_ubj", "lightgbm", "treelite_checkpoint"]
+)
 @pytest.mark.parametrize(
     "content",
-    [b"", b"version https://git-lfs.github.com/spec/v1\n", bytes(range(256)) * 20, b'{"learner": {', b"\x80\x04\x95pickle.", b"../../x.tl"],
+    [
+        b"",
+        b"version https://git-lfs.github.com/spec/v1\n",
+        bytes(range(256)) * 20,
+        b'{"learner": {',
+        b"\x80\x04\x95pickle.",
+        b"../../x.tl",
+    ],
     ids=["empty", "pointer", "garbage", "truncated", "pickle", "link"],
 )
 def test_broken_forest_files(triton: Triton, name: str, model_type: str, content: bytes) -> None:
@@ -585,7 +713,8 @@ def test_damaged_checkpoint_does_not_take_the_server_along(triton: Triton, name:
     sample = models.make_forest(triton.repository, name)
     checkpoint = sample.folder / "1" / "checkpoint.tl"
     library(
-        "import sys, treelite; treelite.frontend.load_xgboost_model(sys.argv[1]).serialize(sys.argv[2]); print(1)",
+        "import sys, treelite;"
+        " treelite.frontend.load_xgboost_model(sys.argv[1]).serialize(sys.argv[2]); print(1)",
         str(sample.folder / "1" / "xgboost.json"),
         str(checkpoint),
     )
@@ -607,20 +736,31 @@ print(json.dumps(treelite.gtil.predict(model, rows).astype(np.float32)[:, 0, :].
 """
 
 
-@pytest.mark.skipif(not MORPHEUS.is_dir(), reason="the reference models of Morpheus are not on this machine")
+@pytest.mark.skipif(
+    not MORPHEUS.is_dir(), reason="the reference models of Morpheus are not on this machine"
+)
 @pytest.mark.parametrize("model", ["ransomw-model-short-rf", "ransomw-model-medium-rf"])
 def test_forests_of_morpheus(triton: Triton, tmp_path: Path, model: str) -> None:
-    """Unmodified but for the kind of instance, which is the deployer's business on a host without GPU."""
+    """Unmodified but for the kind of instance, which is the deployer's business on a host without
+    GPU.
+    """
     source = MORPHEUS / "triton-model-repo" / model
     folder = triton.repository / model
     (folder / "1").mkdir(parents=True)
-    (folder / "1" / "checkpoint.tl").write_bytes((MORPHEUS / "ransomware-models" / model / "checkpoint.tl").read_bytes())
-    (folder / "config.pbtxt").write_text((source / "config.pbtxt").read_text().replace("KIND_GPU", "KIND_CPU"))
+    (folder / "1" / "checkpoint.tl").write_bytes(
+        (MORPHEUS / "ransomware-models" / model / "checkpoint.tl").read_bytes()
+    )
+    (folder / "config.pbtxt").write_text(
+        (source / "config.pbtxt").read_text().replace("KIND_GPU", "KIND_CPU")
+    )
     loaded(triton, model)
     features = triton.model_config(model)["input"][0]["dims"][0]
     rows = np.random.default_rng(7).random((200, features), np.float32) * 50
     (tmp_path / "rows.json").write_text(json.dumps(rows.tolist()))
-    want = np.array(library(PREDICT, str(folder / "1" / "checkpoint.tl"), str(tmp_path / "rows.json")), np.float32)
+    want = np.array(
+        library(PREDICT, str(folder / "1" / "checkpoint.tl"), str(tmp_path / "rows.json")),
+        np.float32,
+    )
     assert len(np.unique(want)) > 2
     assert (ask(triton, model, {"input__0": rows})["output__0"] == want).all()
 

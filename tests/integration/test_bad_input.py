@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever is wrong with what a user gives ends in one sentence that names the model, the step and what was left in place."""
+"""Whatever is wrong with what a user gives ends in one sentence that names the model, the step and
+what was left in place.
+"""
 
 from __future__ import annotations
 
@@ -83,51 +85,127 @@ MLMODEL = b"flavors:\n  triton:\n    data: model\n"
 CONFIG = b'backend: "python"\nmax_batch_size: 8\n'
 
 
+def packed(config: bytes, script: bytes) -> dict[str, bytes]:
+    """The files of an artifact that the flavor triton logged, with one version."""
+    return {"MLmodel": MLMODEL, "model/config.pbtxt": config, "model/1/model.py": script}
+
+
+def misplaced_artifacts(config: bytes, script: bytes) -> dict[str, dict[str, bytes]]:
+    """Artifacts whose files are not where a model has them."""
+    return {
+        "no-model": {"notes.txt": b"nothing here"},
+        "two-models": {
+            "one/config.pbtxt": CONFIG,
+            "one/1/model.py": script,
+            "two/config.pbtxt": CONFIG,
+            "two/1/model.py": script,
+        },
+        "no-version": {"MLmodel": MLMODEL, "model/config.pbtxt": config, "model/readme.md": b"x"},
+        "lost-folder": {
+            "MLmodel": MLMODEL,
+            "other/config.pbtxt": config,
+            "other/1/model.py": script,
+        },
+        "other-flavor": {"MLmodel": b"flavors:\n  spacy:\n    data: x\n", "x/model.bin": b"x"},
+    }
+
+
+def misconfigured_artifacts(config: bytes, script: bytes) -> dict[str, dict[str, bytes]]:
+    """Artifacts whose config.pbtxt is wrong, or is not for this server."""
+    nameless = re.sub(b'name: "[^"]*"\n', b"", config)
+    configs = {
+        "bad-config": b'backend: "python"\nmax_batch_size: {\n',
+        "unknown-field": b'backend: "python"\n  bogus: 1\n',
+        "other-name": b'name: "somebody-else"\n' + CONFIG,
+        "below-zero": b'backend: "python"\nmax_batch_size: -1\n',
+        "wants-gpu": nameless.replace(b"KIND_CPU", b"KIND_GPU"),
+        "names-gpu": nameless.replace(b"KIND_CPU", b"KIND_GPU gpus: [ 0 ]"),
+        "no-backend": b'backend: "nope"\nmax_batch_size: 8\n',
+    }
+    return {name: packed(wrong, script) for name, wrong in configs.items()}
+
+
 def artifacts(source: Path) -> dict[str, dict[str, bytes]]:
     """Artifacts with one fault each."""
     script = (source / "1" / "model.py").read_bytes()
     config = (source / "config.pbtxt").read_bytes()
-    return {
-        "no-model": {"notes.txt": b"nothing here"},
-        "two-models": {"one/config.pbtxt": CONFIG, "one/1/model.py": script, "two/config.pbtxt": CONFIG, "two/1/model.py": script},
-        "no-version": {"MLmodel": MLMODEL, "model/config.pbtxt": config, "model/readme.md": b"x"},
-        "lost-folder": {"MLmodel": MLMODEL, "other/config.pbtxt": config, "other/1/model.py": script},
-        "bad-config": {"MLmodel": MLMODEL, "model/config.pbtxt": b'backend: "python"\nmax_batch_size: {\n', "model/1/model.py": script},
-        "unknown-field": {"MLmodel": MLMODEL, "model/config.pbtxt": b'backend: "python"\n  bogus: 1\n', "model/1/model.py": script},
-        "other-name": {"MLmodel": MLMODEL, "model/config.pbtxt": b'name: "somebody-else"\n' + CONFIG, "model/1/model.py": script},
-        "other-flavor": {"MLmodel": b"flavors:\n  spacy:\n    data: x\n", "x/model.bin": b"x"},
-        "below-zero": {"MLmodel": MLMODEL, "model/config.pbtxt": b'backend: "python"\nmax_batch_size: -1\n', "model/1/model.py": script},
-        "wants-gpu": {"MLmodel": MLMODEL, "model/1/model.py": script,
-                      "model/config.pbtxt": re.sub(b'name: "[^"]*"\n', b"", config).replace(b"KIND_CPU", b"KIND_GPU")},
-        "names-gpu": {"MLmodel": MLMODEL, "model/1/model.py": script,
-                      "model/config.pbtxt": re.sub(b'name: "[^"]*"\n', b"", config).replace(b"KIND_CPU", b"KIND_GPU gpus: [ 0 ]")},
-        "no-backend": {"MLmodel": MLMODEL, "model/config.pbtxt": b'backend: "nope"\nmax_batch_size: 8\n', "model/1/model.py": script},
-    }
+    return {**misplaced_artifacts(config, script), **misconfigured_artifacts(config, script)}
 
 
-def cases(mlflow: MLflow, triton: Triton, folder: Path, source: Path, silent: str, slow: str, closed: str, polling: str) -> list[Case]:
-    link, outside = folder / "link", folder / "outside"
-    shutil.copytree(source, link)
-    outside.write_text("secret", encoding="utf-8")
-    (link / "1" / "weights").symlink_to(outside)
-    published = "models:/good/1"
-    refused = ("cannot be reached", "Nothing was changed")
-    ended = PATIENCE / 2  # long before the peers give up, however busy this machine is
+@dataclass(frozen=True)
+class Addresses:
+    """Peers that are no use: one never answers, one takes forever, one refuses, and a Triton that
+    cannot be told what to load.
+    """
+
+    silent: str
+    slow: str
+    closed: str
+    polling: str
+
+
+PUBLISHED = "models:/good/1"
+
+
+def source_cases(folder: Path) -> list[Case]:
+    """What model_uri names is not there."""
     return [
-        Case("m", ("has no model 'unknown'", "Nothing was changed"), {"model_uri": "models:/unknown/1"}),
+        Case(
+            "m",
+            ("has no model 'unknown'", "Nothing was changed"),
+            {"model_uri": "models:/unknown/1"},
+        ),
         Case("m", ("no version 99", "versions there: 1"), {"model_uri": "models:/good/99"}),
         Case("m", ("no alias 'nobody'", "aliases there"), {"model_uri": "models:/good@nobody"}),
         Case("m", ("possible are models:/",), {"model_uri": "models:/good/Production"}),
         Case("m", ("does not exist on this host",), {"model_uri": str(folder / "nowhere")}),
-        Case("m", refused, {"model_uri": published, "tracking_uri": f"http://{closed}"}, ended),
-        Case("m", ("did not answer within",), {"model_uri": published, "tracking_uri": f"http://{silent}"}, ended),
-        Case("m", ("did not answer within",), {"model_uri": published, "tracking_uri": f"http://{slow}"}, ended),
-        Case("m", refused, {"model_uri": published, "triton_url": closed}, ended),
-        Case("m", ("did not answer within",), {"model_uri": published, "triton_url": silent}, ended),
-        Case("m", ("did not answer within",), {"model_uri": published, "triton_url": slow}, ended),
-        Case("good", ("--model-control-mode=explicit", "Nothing was changed"), {"model_uri": published, "triton_url": polling}),
-        *(Case(name, ("the name", "Nothing was changed"), {"model_uri": published})
-          for name in ("a b", "modèle", "a/b", ".", "..", "%2e%2e", "x" * 201, "")),
+    ]
+
+
+def peer_cases(peers: Addresses) -> list[Case]:
+    """A registry or a server that cannot be used."""
+    refused = ("cannot be reached", "Nothing was changed")
+    late = ("did not answer within",)
+    peer_options = [
+        (refused, {"tracking_uri": f"http://{peers.closed}"}),
+        (late, {"tracking_uri": f"http://{peers.silent}"}),
+        (late, {"tracking_uri": f"http://{peers.slow}"}),
+        (refused, {"triton_url": peers.closed}),
+        (late, {"triton_url": peers.silent}),
+        (late, {"triton_url": peers.slow}),
+    ]
+    ended = PATIENCE / 2  # long before the peers give up, however busy this machine is
+    return [
+        *(
+            Case("m", says, {"model_uri": PUBLISHED, **options}, ended)
+            for says, options in peer_options
+        ),
+        Case(
+            "good",
+            ("--model-control-mode=explicit", "Nothing was changed"),
+            {"model_uri": PUBLISHED, "triton_url": peers.polling},
+        ),
+    ]
+
+
+def name_cases() -> list[Case]:
+    return [
+        Case(name, ("the name", "Nothing was changed"), {"model_uri": PUBLISHED})
+        for name in ("a b", "modèle", "a/b", ".", "..", "%2e%2e", "x" * 201, "")
+    ]
+
+
+def make_linked_model(folder: Path, source: Path) -> Path:
+    """A model with a symbolic link to a file outside of it."""
+    link, outside = folder / "link", folder / "outside"
+    shutil.copytree(source, link)
+    outside.write_text("secret", encoding="utf-8")
+    (link / "1" / "weights").symlink_to(outside)
+    return link
+
+
+def artifact_cases(server_log: Path, linked: Path) -> list[Case]:
+    return [
         Case("no-model", ("holds no model",)),
         Case("two-models", ("holds 2 models", "one, two")),
         Case("no-version", ("no version folder",)),
@@ -136,28 +214,80 @@ def cases(mlflow: MLflow, triton: Triton, folder: Path, source: Path, silent: st
         Case("unknown-field", ("line 2, column 3", "bogus")),
         Case("other-name", ("names the model 'somebody-else'",)),
         Case("other-flavor", ("spacy", "cannot be served")),
-        Case("below-zero", ("'max_batch_size' must be non-negative", "Nothing of it was left"), {"server_log": str(triton.log)}),
+        Case(
+            "below-zero",
+            ("'max_batch_size' must be non-negative", "Nothing of it was left"),
+            {"server_log": str(server_log)},
+        ),
         Case("below-zero", ("server_log", "Nothing of it was left")),
-        Case("wants-gpu", ("no GPUs are available", "instance_kind: cpu", "Nothing of it was left")),
+        Case(
+            "wants-gpu", ("no GPUs are available", "instance_kind: cpu", "Nothing of it was left")
+        ),
         Case("names-gpu", ("unsupported gpu id 0", "instance_kind: cpu", "Nothing of it was left")),
-        Case("names-gpu", ("specifies one or more GPUs", "instance_kind: cpu", "Nothing of it was left"),
-             {"config": {"instance_group": [{"kind": "KIND_AUTO", "gpus": [0]}]}}),
+        Case(
+            "names-gpu",
+            ("specifies one or more GPUs", "instance_kind: cpu", "Nothing of it was left"),
+            {"config": {"instance_group": [{"kind": "KIND_AUTO", "gpus": [0]}]}},
+        ),
         Case("no-backend", ("nope", "Nothing of it was left")),
-        Case("linked", ("symbolic link", "leaves"), {"model_uri": str(link)}),
-        Case("good", ("config has no field 'no_such_field'",), {"model_uri": published, "config": {"no_such_field": 1}}),
-        Case("good", ("config.max_batch_size",), {"model_uri": published, "config": {"max_batch_size": "many"}}),
-        Case("foreign", ("did not deploy", "adopt: true"), {"model_uri": published}),
+        Case("linked", ("symbolic link", "leaves"), {"model_uri": str(linked)}),
+    ]
+
+
+def model_option_cases() -> list[Case]:
+    """Options that say what the model shall be."""
+    return [
+        Case(
+            "good",
+            ("config has no field 'no_such_field'",),
+            {"model_uri": PUBLISHED, "config": {"no_such_field": 1}},
+        ),
+        Case(
+            "good",
+            ("config.max_batch_size",),
+            {"model_uri": PUBLISHED, "config": {"max_batch_size": "many"}},
+        ),
+        Case("foreign", ("did not deploy", "adopt: true"), {"model_uri": PUBLISHED}),
         Case("foreign", ("did not deploy", "adopt: true"), {"state": "absent"}),
         Case("m", ("model_uri",), {"model_uri": None}),
-        Case("m", ("rollback_to goes with",), {"model_uri": published, "rollback_to": "1"}),
+        Case("m", ("rollback_to goes with",), {"model_uri": PUBLISHED, "rollback_to": "1"}),
         Case("m", ("not deployed",), {"state": "rolled_back"}),
-        Case("m", ("verify is none, auto",), {"model_uri": published, "verify": {"nonsense": 1}}),
-        Case("m", ("octal",), {"model_uri": published, "mode": "rw-r--r--"}),
-        Case("m", ("there is no user",), {"model_uri": published, "owner": "nobody-of-this-name", "name": "good"}),
-        Case("m", ("triton_url",), {"model_uri": published, "triton_url": "ftp://host"}),
-        Case("m", ("does not exist on this host",), {"model_uri": published, "model_repository": str(folder / "none")}),
-        Case("m", ("state_dir says",), {"model_uri": published, "state_dir": str(folder / "elsewhere")}),
-        Case("m", ("more than 0 seconds",), {"model_uri": published, "timeout": 0}),
+        Case("m", ("verify is none, auto",), {"model_uri": PUBLISHED, "verify": {"nonsense": 1}}),
+    ]
+
+
+def place_option_cases(folder: Path) -> list[Case]:
+    """Options that say where the model goes, and how."""
+    return [
+        Case("m", ("octal",), {"model_uri": PUBLISHED, "mode": "rw-r--r--"}),
+        Case(
+            "m",
+            ("there is no user",),
+            {"model_uri": PUBLISHED, "owner": "nobody-of-this-name", "name": "good"},
+        ),
+        Case("m", ("triton_url",), {"model_uri": PUBLISHED, "triton_url": "ftp://host"}),
+        Case(
+            "m",
+            ("does not exist on this host",),
+            {"model_uri": PUBLISHED, "model_repository": str(folder / "none")},
+        ),
+        Case(
+            "m",
+            ("state_dir says",),
+            {"model_uri": PUBLISHED, "state_dir": str(folder / "elsewhere")},
+        ),
+        Case("m", ("more than 0 seconds",), {"model_uri": PUBLISHED, "timeout": 0}),
+    ]
+
+
+def cases(triton: Triton, folder: Path, source: Path, peers: Addresses) -> list[Case]:
+    return [
+        *source_cases(folder),
+        *peer_cases(peers),
+        *name_cases(),
+        *artifact_cases(triton.log, make_linked_model(folder, source)),
+        *model_option_cases(),
+        *place_option_cases(folder),
     ]
 
 
@@ -166,47 +296,112 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_python(tmp_path_factory.mktemp("good"), "good").folder
 
 
-def test_bad_input_ends_in_one_sentence(tmp_path: Path, mlflow: MLflow, triton: Triton, source: Path) -> None:
+def register_artifacts(mlflow: MLflow, source: Path, folder: Path) -> None:
+    """Those with a fault, and ``good``, which has none."""
+    good = {
+        f"model/{path.relative_to(source)}": path.read_bytes()
+        for path in source.rglob("*")
+        if path.is_file()
+    }
+    everything = {**artifacts(source), "good": {"MLmodel": MLMODEL, **good}}
+    for name, files in everything.items():
+        register(mlflow, name, files, folder)
+
+
+@contextlib.contextmanager
+def useless_peers(folder: Path) -> Iterator[Addresses]:
+    (folder / "empty").mkdir()
+    with (
+        socket.socket() as closed,
+        talker(b"", 1) as silent,
+        talker(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 500, 1) as slow,
+        triton_server(
+            folder / "polling",
+            repository=folder / "empty",
+            extra_args=["--model-control-mode=none"],
+        ) as polling,
+    ):
+        # taken, and nobody listens: refused, whoever else looks for a port
+        closed.bind(("127.0.0.1", 0))
+        yield Addresses(
+            silent,
+            slow,
+            f"127.0.0.1:{closed.getsockname()[1]}",
+            polling.url.removeprefix("http://"),
+        )
+
+
+def options_of(case: Case, usual: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **usual,
+        "name": case.name,
+        "model_uri": f"models:/{case.name}/1",
+        **({"timeout": DEADLINE} if case.seconds else {}),
+        **case.options,
+    }
+
+
+def test_bad_input_ends_in_one_sentence(
+    tmp_path: Path, mlflow: MLflow, triton: Triton, source: Path
+) -> None:
     good = make_python(tmp_path, "served")
     foreign = make_onnx(triton.repository, "foreign")
-    for name, files in {**artifacts(source), "good": {"MLmodel": MLMODEL, **{
-            f"model/{path.relative_to(source)}": path.read_bytes() for path in source.rglob("*") if path.is_file()}}}.items():
-        register(mlflow, name, files, tmp_path)
-    (tmp_path / "empty").mkdir()
-    with contextlib.ExitStack() as stack:
-        closed = stack.enter_context(socket.socket())
-        closed.bind(("127.0.0.1", 0))  # taken, and nobody listens: refused, whoever else looks for a port
-        silent, slow = stack.enter_context(talker(b"", 1)), stack.enter_context(talker(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 500, 1))
-        polling = stack.enter_context(triton_server(tmp_path / "polling", repository=tmp_path / "empty",
-                                                    extra_args=["--model-control-mode=none"]))
-        table = cases(mlflow, triton, tmp_path, source, silent, slow, f"127.0.0.1:{closed.getsockname()[1]}", polling.url.removeprefix("http://"))
-        usual = {"tracking_uri": mlflow.url, "triton_url": triton.url.removeprefix("http://"), "model_repository": str(triton.repository),
-                 "timeout": PATIENCE}
-        served = {**usual, "name": "served", "model_uri": str(good.folder)}
-        calls = [{**usual, "name": case.name, "model_uri": f"models:/{case.name}/1", **({"timeout": DEADLINE} if case.seconds else {}),
-                  **case.options} for case in table]
+    register_artifacts(mlflow, source, tmp_path)
+    usual = {
+        "tracking_uri": mlflow.url,
+        "triton_url": triton.url.removeprefix("http://"),
+        "model_repository": str(triton.repository),
+        "timeout": PATIENCE,
+    }
+    served = {**usual, "name": "served", "model_uri": str(good.folder)}
+    with useless_peers(tmp_path) as peers:
+        table = cases(triton, tmp_path, source, peers)
+        calls = [options_of(case, usual) for case in table]
         timed = {number for number, case in enumerate(table, 1) if case.seconds}
         results, output = run_all(tmp_path, [served, *calls, served], timed)
     assert "Traceback" not in output
-    assert results[0]["changed"] and not results[-1].get("failed") and not results[-1]["changed"], results[-1]
-    wrong = [problem for case, result in zip(table, results[1:-1]) if (problem := check(case, result))]
+    assert results[0]["changed"] and not results[-1].get("failed") and not results[-1]["changed"], (
+        results[-1]
+    )
+    wrong = [
+        problem for case, result in zip(table, results[1:-1]) if (problem := check(case, result))
+    ]
     assert not wrong, "\n".join(wrong)
     assert not good.differences(triton.infer("served", good.request())[1])
     assert foreign.folder.exists()
-    assert {path.name for path in triton.repository.iterdir() if path.is_dir()} >= {"served", "foreign"}
-    assert not {path.name for path in triton.repository.iterdir()} & {case.name for case in table if case.name != "foreign"}
+    assert {path.name for path in triton.repository.iterdir() if path.is_dir()} >= {
+        "served",
+        "foreign",
+    }
+    assert not {path.name for path in triton.repository.iterdir()} & {
+        case.name for case in table if case.name != "foreign"
+    }
 
 
 def check(case: Case, result: dict[str, Any]) -> str | None:
     message = result.get("msg", "")
     missing = [part for part in case.says if part.lower() not in message.lower()]
-    if not result.get("failed") or missing or "Traceback" in json.dumps(result) or "\n" in message.strip():
-        return f"{case.name} {case.options}: {missing} not in {message!r} (failed: {result.get('failed')})"
+    if (
+        not result.get("failed")
+        or missing
+        or "Traceback" in json.dumps(result)
+        or "\n" in message.strip()
+    ):
+        return (
+            f"{case.name} {case.options}: {missing} not in {message!r} (failed:"
+            f" {result.get('failed')})"
+        )
     took = result["_seconds"]
-    return f"{case.name} {case.options}: took {took:.0f} s" if case.seconds and took > case.seconds else None
+    return (
+        f"{case.name} {case.options}: took {took:.0f} s"
+        if case.seconds and took > case.seconds
+        else None
+    )
 
 
-def run_all(folder: Path, calls: list[dict[str, Any]], timed: set[int]) -> tuple[list[dict[str, Any]], str]:
+def run_all(
+    folder: Path, calls: list[dict[str, Any]], timed: set[int]
+) -> tuple[list[dict[str, Any]], str]:
     """Each call as a task of one playbook, some of them with the time that they took."""
     written = folder / "results.json"
     tasks: list[dict[str, Any]] = []
@@ -214,16 +409,28 @@ def run_all(folder: Path, calls: list[dict[str, Any]], timed: set[int]) -> tuple
         given = {key: value for key, value in options.items() if value is not None}
         if given.get("state") in ("absent", "rolled_back"):
             given.pop("model_uri", None)
-        clock = [{"set_fact": {f"{edge}_{number}": "{{ now(utc=true).timestamp() }}"}} for edge in ("begin", "end")]
-        task = {"mlops.triton.triton_model": given, "register": f"result_{number}", "ignore_errors": True}
+        clock = [
+            {"set_fact": {f"{edge}_{number}": "{{ now(utc=true).timestamp() }}"}}
+            for edge in ("begin", "end")
+        ]
+        task = {
+            "mlops.triton.triton_model": given,
+            "register": f"result_{number}",
+            "ignore_errors": True,
+        }
         tasks += [clock[0], task, clock[1]] if number in timed else [task]
-    names = [[f"result_{n}", *([f"begin_{n}", f"end_{n}"] if n in timed else ["0", "0"])] for n in range(len(calls))]
+    names = [
+        [f"result_{n}", *([f"begin_{n}", f"end_{n}"] if n in timed else ["0", "0"])]
+        for n in range(len(calls))
+    ]
     everything = "{{ [" + ", ".join(f"[{', '.join(triple)}]" for triple in names) + "] | to_json }}"
     tasks.append({"copy": {"content": everything, "dest": str(written), "mode": "0600"}})
     done = run_playbook(folder, [{"hosts": "localhost", "gather_facts": False, "tasks": tasks}])
     assert written.exists(), done.output
-    return [{**result, "_seconds": float(end) - float(begin)}
-            for result, begin, end in json.loads(written.read_text(encoding="utf-8"))], done.output
+    return [
+        {**result, "_seconds": float(end) - float(begin)}
+        for result, begin, end in json.loads(written.read_text(encoding="utf-8"))
+    ], done.output
 
 
 class Evil:
@@ -238,19 +445,39 @@ class Evil:
 
 TENSOR = '[{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 4]}}]'
 LOGGED = {
-    "evil-pickle": ("sklearn: {pickled_model: model.pkl}", "model.pkl", True, "touch, which is not scikit-learn's"),
-    "evil-torch": ("pytorch: {model_data: data}", "data/model.pth", True, "looks like a pickle, which is a program and is not run here"),
+    "evil-pickle": (
+        "sklearn: {pickled_model: model.pkl}",
+        "model.pkl",
+        True,
+        "touch, which is not scikit-learn's",
+    ),
+    "evil-torch": (
+        "pytorch: {model_data: data}",
+        "data/model.pth",
+        True,
+        "looks like a pickle, which is a program and is not run here",
+    ),
     "empty-trees": ("xgboost: {data: model.ubj}", "model.ubj", False, "model.ubj is empty"),
 }
 
 
 @pytest.mark.parametrize("name", LOGGED)
-def test_what_a_flavor_cannot_hold(tmp_path: Path, mlflow: MLflow, triton: Triton, name: str) -> None:
+def test_what_a_flavor_cannot_hold(
+    tmp_path: Path, mlflow: MLflow, triton: Triton, name: str
+) -> None:
     flavor, path, is_evil, says = LOGGED[name]
     mlmodel = f"flavors: {{{flavor}}}\nsignature: {{inputs: '{TENSOR}', outputs: '{TENSOR}'}}\n"
     data = pickle.dumps(Evil(tmp_path / "was-run")) if is_evil else b""
     register(mlflow, name, {"MLmodel": mlmodel.encode(), path: data}, tmp_path)
-    with Delivery(Place(str(triton.repository), servers=(triton.url,), tracking_uri=mlflow.url, timeout=PATIENCE)) as delivery:
-        result = delivery.deliver([DesiredModel.from_options({"name": name, "model_uri": f"models:/{name}/1"})])[0]
-    assert says in str(result.error) and "Nothing of it was left" in str(result.error), str(result.error)
+    with Delivery(
+        Place(
+            str(triton.repository), servers=(triton.url,), tracking_uri=mlflow.url, timeout=PATIENCE
+        )
+    ) as delivery:
+        result = delivery.deliver(
+            [DesiredModel.from_options({"name": name, "model_uri": f"models:/{name}/1"})]
+        )[0]
+    assert says in str(result.error) and "Nothing of it was left" in str(result.error), str(
+        result.error
+    )
     assert not (tmp_path / "was-run").exists() and not (triton.repository / name).exists()

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a server is controlled: gRPC, TLS, client certificates, restricted APIs, and no proxy on the way to this host."""
+"""How a server is controlled: gRPC, TLS, client certificates, restricted APIs, and no proxy on the
+way to this host.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import Delivery, Place, Result
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import InvalidOption, ServerError
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import (
+    Delivery,
+    Place,
+    Result,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
+    InvalidOption,
+    ServerError,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import DesiredModel
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton_server import TritonServer
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton_server import (
+    TritonServer,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton_transport import Access
 from certificates import Authority
 from conftest import run_playbook, run_task
@@ -39,14 +50,23 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def guarded(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Triton]:
     """Both protocols restricted by a key, gRPC behind TLS that asks for a client certificate."""
     certificate, key = authority.issue("server")
-    arguments = [FAST, f"--http-restricted-api={APIS}:admin-key={SECRET}", f"--grpc-restricted-protocol={APIS}:admin-key={SECRET}",
-                 "--grpc-use-ssl=true", "--grpc-use-ssl-mutual=true", f"--grpc-server-cert={certificate}", f"--grpc-server-key={key}",
-                 f"--grpc-root-cert={authority.ca_file}"]
+    arguments = [
+        FAST,
+        f"--http-restricted-api={APIS}:admin-key={SECRET}",
+        f"--grpc-restricted-protocol={APIS}:admin-key={SECRET}",
+        "--grpc-use-ssl=true",
+        "--grpc-use-ssl-mutual=true",
+        f"--grpc-server-cert={certificate}",
+        f"--grpc-server-key={key}",
+        f"--grpc-root-cert={authority.ca_file}",
+    ]
     with triton_server(tmp_path_factory.mktemp("guarded"), extra_args=arguments) as server:
         yield server
 
 
-def place_of(triton: Triton, authority: Authority, protocol: str, secret: str | None = SECRET) -> dict[str, Any]:
+def place_of(
+    triton: Triton, authority: Authority, protocol: str, secret: str | None = SECRET
+) -> dict[str, Any]:
     """Options of a module."""
     options: dict[str, Any] = {"model_repository": str(triton.repository), "timeout": 60}
     if secret:
@@ -54,8 +74,13 @@ def place_of(triton: Triton, authority: Authority, protocol: str, secret: str | 
     if protocol == "HTTP":
         return {**options, "triton_url": triton.url}
     certificate, key = authority.issue("client")
-    return {**options, "triton_url": f"grpcs://{triton.grpc_url}", "ca_file": authority.ca_file, "client_cert": certificate,
-            "client_key": key}
+    return {
+        **options,
+        "triton_url": f"grpcs://{triton.grpc_url}",
+        "ca_file": authority.ca_file,
+        "client_cert": certificate,
+        "client_key": key,
+    }
 
 
 def client_of(triton: Triton, authority: Authority, protocol: str, **changes: Any) -> TritonServer:
@@ -64,10 +89,16 @@ def client_of(triton: Triton, authority: Authority, protocol: str, **changes: An
 
 
 @pytest.mark.parametrize("protocol", ["HTTP", "gRPC"])
-def test_the_whole_life_of_a_model(protocol: str, guarded: Triton, authority: Authority, tmp_path: Path) -> None:
-    """Deploy, again, a broken update, roll back, unload, remove: with the key, and over gRPC with TLS and a client certificate."""
+def test_the_whole_life_of_a_model(
+    protocol: str, guarded: Triton, authority: Authority, tmp_path: Path
+) -> None:
+    """Deploy, again, a broken update, roll back, unload, remove: with the key, and over gRPC with
+    TLS and a client certificate.
+    """
     options = place_of(guarded, authority, protocol)
-    first, second = (make_python(tmp_path / str(number), "guarded", identity=number) for number in (1, 2))
+    first, second = (
+        make_python(tmp_path / str(number), "guarded", identity=number) for number in (1, 2)
+    )
     broken = make_python(tmp_path / "3", "guarded", identity=3, fail="no weights")
 
     def deliver(**more: Any) -> Result:
@@ -76,7 +107,11 @@ def test_the_whole_life_of_a_model(protocol: str, guarded: Triton, authority: Au
 
     def served() -> int | None:
         status, body = guarded.infer("guarded", first.request())
-        return {entry["name"]: entry["data"] for entry in body["outputs"]}["identity"][0] if status == 200 else None
+        return (
+            {entry["name"]: entry["data"] for entry in body["outputs"]}["identity"][0]
+            if status == 200
+            else None
+        )
 
     verify = {"inputs": first.inputs, "outputs": first.expected(first.inputs)}
     assert deliver(model_uri=str(first.folder), verify=verify).changed
@@ -91,13 +126,27 @@ def test_the_whole_life_of_a_model(protocol: str, guarded: Triton, authority: Au
 
 
 @pytest.mark.parametrize("protocol", ["HTTP", "gRPC"])
-@pytest.mark.parametrize(("key", "words"), [
-    (None, "wants an admin_key with the name 'admin-key'"),
-    ({"name": "admin-key", "secret": "a guess"}, "wants another secret in admin_key 'admin-key'"),
-    ({"name": "other", "secret": SECRET}, "wants the admin_key 'admin-key', and 'other' was given"),
-])
-def test_wrong_key(protocol: str, key: dict[str, str] | None, words: str, guarded: Triton, authority: Authority) -> None:
-    with client_of(guarded, authority, protocol, admin_key=key) as server, pytest.raises(ServerError) as failure:
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        (None, "wants an admin_key with the name 'admin-key'"),
+        (
+            {"name": "admin-key", "secret": "a guess"},
+            "wants another secret in admin_key 'admin-key'",
+        ),
+        (
+            {"name": "other", "secret": SECRET},
+            "wants the admin_key 'admin-key', and 'other' was given",
+        ),
+    ],
+)
+def test_wrong_key(
+    protocol: str, key: dict[str, str] | None, words: str, guarded: Triton, authority: Authority
+) -> None:
+    with (
+        client_of(guarded, authority, protocol, admin_key=key) as server,
+        pytest.raises(ServerError) as failure,
+    ):
         server.index()
     assert words in str(failure.value)
     assert failure.value.extra["status"] == 403
@@ -105,23 +154,51 @@ def test_wrong_key(protocol: str, key: dict[str, str] | None, words: str, guarde
 
 
 @pytest.mark.parametrize("protocol", ["HTTP", "gRPC"])
-def test_the_secret_is_in_no_output(protocol: str, guarded: Triton, authority: Authority, tmp_path: Path) -> None:
+def test_the_secret_is_in_no_output(
+    protocol: str, guarded: Triton, authority: Authority, tmp_path: Path
+) -> None:
     """Of a wrong key, and of the right one; nor in what lies on the disk afterwards."""
     sample = make_python(tmp_path, "locked", identity=1)
     options = {"name": "locked", "model_uri": str(sample.folder)}
-    failed = run_task(tmp_path, "triton_model", {**place_of(guarded, authority, protocol, "a-guess-of-mine"), **options}, "-vvv")
+    failed = run_task(
+        tmp_path,
+        "triton_model",
+        {**place_of(guarded, authority, protocol, "a-guess-of-mine"), **options},
+        "-vvv",
+    )
     assert "another secret in admin_key" in failed["msg"] and "othing was changed" in failed["msg"]
     assert not (guarded.repository / "locked").exists()
-    done = run_task(tmp_path, "triton_model", {**place_of(guarded, authority, protocol), **options}, "-vvv", "--diff")
+    done = run_task(
+        tmp_path,
+        "triton_model",
+        {**place_of(guarded, authority, protocol), **options},
+        "-vvv",
+        "--diff",
+    )
     assert done["changed"], done
     (tmp_path / "playbook.yml").unlink()
     roots = (tmp_path, guarded.repository, Path(f"{guarded.repository}.mlops-triton"))
-    kept = [path.read_text(errors="replace") for root in roots for path in root.rglob("*") if path.is_file()]
-    assert not [text for text in [str(failed), str(done), *kept] if SECRET in text or "a-guess-of-mine" in text]
-    assert run_task(tmp_path, "triton_model", {**place_of(guarded, authority, protocol), "name": "locked", "state": "absent"})["changed"]
+    kept = [
+        path.read_text(errors="replace")
+        for root in roots
+        for path in root.rglob("*")
+        if path.is_file()
+    ]
+    assert not [
+        text
+        for text in [str(failed), str(done), *kept]
+        if SECRET in text or "a-guess-of-mine" in text
+    ]
+    assert run_task(
+        tmp_path,
+        "triton_model",
+        {**place_of(guarded, authority, protocol), "name": "locked", "state": "absent"},
+    )["changed"]
 
 
-def test_certificates_that_do_not_fit(guarded: Triton, authority: Authority, tmp_path: Path) -> None:
+def test_certificates_that_do_not_fit(
+    guarded: Triton, authority: Authority, tmp_path: Path
+) -> None:
     stranger = Authority(tmp_path / "stranger")
     wrong_client = stranger.issue("client")
     cases: list[tuple[dict[str, Any], str]] = [
@@ -130,17 +207,23 @@ def test_certificates_that_do_not_fit(guarded: Triton, authority: Authority, tmp
         ({"client_cert": wrong_client[0], "client_key": wrong_client[1]}, "cannot be reached"),
     ]
     for changes, words in cases:
-        with client_of(guarded, authority, "gRPC", **changes) as server, pytest.raises(ServerError) as failure:
+        with (
+            client_of(guarded, authority, "gRPC", **changes) as server,
+            pytest.raises(ServerError) as failure,
+        ):
             server.index()
         assert words in str(failure.value), changes
     with pytest.raises(InvalidOption, match="client_cert and client_key go together"):
         Access.from_options({"client_cert": wrong_client[0]})
-    with client_of(guarded, authority, "gRPC", ca_file="/nowhere/ca.pem") as server, pytest.raises(InvalidOption) as failure2:
+    with (
+        client_of(guarded, authority, "gRPC", ca_file="/nowhere/ca.pem") as server,
+        pytest.raises(InvalidOption) as failure2,
+    ):
         server.index()
     assert "ca_file /nowhere/ca.pem cannot be read" in str(failure2.value)
 
 
-# -- https, as a proxy in front of Triton does it ----------------------------------------------------------------------------
+# -- https, as a proxy in front of Triton does it --------------------------------------------------
 
 
 class _Relay(http.server.BaseHTTPRequestHandler):
@@ -151,8 +234,12 @@ class _Relay(http.server.BaseHTTPRequestHandler):
 
     def _pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        request = urllib.request.Request(f"http://{self.behind}{self.path}", body if self.command == "POST" else None, method=self.command,
-                                         headers={key: value for key, value in self.headers.items() if key.lower() != "host"})
+        request = urllib.request.Request(
+            f"http://{self.behind}{self.path}",
+            body if self.command == "POST" else None,
+            method=self.command,
+            headers={key: value for key, value in self.headers.items() if key.lower() != "host"},
+        )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(request, timeout=60) as answer:
@@ -180,7 +267,9 @@ def https_in_front_of(triton: Triton, authority: Authority) -> Iterator[str]:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.ca_file)
     context.load_cert_chain(certificate, key)
     context.verify_mode = ssl.CERT_REQUIRED
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Relay", (_Relay,), {"behind": triton.url}))
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), type("Relay", (_Relay,), {"behind": triton.url})
+    )
     server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -190,48 +279,108 @@ def https_in_front_of(triton: Triton, authority: Authority) -> Iterator[str]:
         server.server_close()
 
 
-def test_https_with_a_client_certificate(guarded: Triton, authority: Authority, tmp_path: Path) -> None:
+def test_https_with_a_client_certificate(
+    guarded: Triton, authority: Authority, tmp_path: Path
+) -> None:
     sample = make_python(tmp_path, "over-https", identity=1)
     certificate, key = authority.issue("client")
     with https_in_front_of(guarded, authority) as url:
-        options = {"triton_url": url, "model_repository": str(guarded.repository), "admin_key": {"secret": SECRET},
-                   "ca_file": authority.ca_file, "client_cert": certificate, "client_key": key, "name": "over-https"}
+        options = {
+            "triton_url": url,
+            "model_repository": str(guarded.repository),
+            "admin_key": {"secret": SECRET},
+            "ca_file": authority.ca_file,
+            "client_cert": certificate,
+            "client_key": key,
+            "name": "over-https",
+        }
         done = run_task(tmp_path, "triton_model", {**options, "model_uri": str(sample.folder)})
         assert done["changed"], done
         assert guarded.infer("over-https", sample.request())[0] == 200
-        refused = run_task(tmp_path, "triton_model", {**options, "client_cert": None, "client_key": None, "timeout": 10, "state": "absent"})
-        assert refused["failed"] and "Triton at https://127.0.0.1" in refused["msg"] and "othing was changed" in refused["msg"]
+        refused = run_task(
+            tmp_path,
+            "triton_model",
+            {**options, "client_cert": None, "client_key": None, "timeout": 10, "state": "absent"},
+        )
+        assert (
+            refused["failed"]
+            and "Triton at https://127.0.0.1" in refused["msg"]
+            and "othing was changed" in refused["msg"]
+        )
         assert run_task(tmp_path, "triton_model", {**options, "state": "absent"})["changed"]
 
 
-# -- proxies -----------------------------------------------------------------------------------------------------------------
+# -- proxies ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("protocol", ["HTTP", "gRPC"])
-def test_loopback_never_goes_through_a_proxy(protocol: str, triton: Triton, mlflow: MLflow, tmp_path: Path) -> None:
-    """Registry, artifacts and Triton on this host, with a dead proxy in every variable that a library may read."""
+def test_loopback_never_goes_through_a_proxy(
+    protocol: str, triton: Triton, mlflow: MLflow, tmp_path: Path
+) -> None:
+    """Registry, artifacts and Triton on this host, with a dead proxy in every variable that a
+    library may read.
+    """
     dead = f"http://127.0.0.1:{free_ports(1)[0]}"
-    proxies = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), dead)
+    proxies = dict.fromkeys(
+        (
+            "http_proxy",
+            "https_proxy",
+            "grpc_proxy",
+            "all_proxy",
+            "HTTP_PROXY",
+            "HTTPS_PROXY",
+            "ALL_PROXY",
+        ),
+        dead,
+    )
     surroundings = {**proxies, "NO_PROXY": "", "no_proxy": "internal.example.com"}
     name = f"direct-{protocol.lower()}"
     sample = make_onnx(tmp_path, name)
-    published = run_task(tmp_path, "mlflow_publish", {"name": name, "path": str(sample.folder), "tracking_uri": mlflow.url,
-                                                      "aliases": ["champion"]}, **surroundings)
+    published = run_task(
+        tmp_path,
+        "mlflow_publish",
+        {
+            "name": name,
+            "path": str(sample.folder),
+            "tracking_uri": mlflow.url,
+            "aliases": ["champion"],
+        },
+        **surroundings,
+    )
     assert published["changed"], published
-    url = triton.url if protocol == "HTTP" else f"grpc://localhost:{triton.grpc_url.rpartition(':')[2]}"
-    options = {"tracking_uri": mlflow.url, "triton_url": url, "model_repository": str(triton.repository), "name": name, "timeout": 60}
-    deployed = run_task(tmp_path, "triton_model", {**options, "model_uri": f"models:/{name}@champion",
-                                                   "verify": {"inputs": sample.inputs}}, **surroundings)
+    url = (
+        triton.url
+        if protocol == "HTTP"
+        else f"grpc://localhost:{triton.grpc_url.rpartition(':')[2]}"
+    )
+    options = {
+        "tracking_uri": mlflow.url,
+        "triton_url": url,
+        "model_repository": str(triton.repository),
+        "name": name,
+        "timeout": 60,
+    }
+    deployed = run_task(
+        tmp_path,
+        "triton_model",
+        {**options, "model_uri": f"models:/{name}@champion", "verify": {"inputs": sample.inputs}},
+        **surroundings,
+    )
     assert deployed["changed"], deployed
     assert triton.infer(name, sample.request())[0] == 200
 
 
-# -- answers that are no broken connection -----------------------------------------------------------------------------------
+# -- answers that are no broken connection ---------------------------------------------------------
 
 
 def test_grpc_answers_are_told_from_a_broken_connection(tmp_path: Path) -> None:
-    """A server that shuts down, one that is gone, and one in another control mode: three sentences, over gRPC as over HTTP."""
-    with triton_server(tmp_path / "one", extra_args=[FAST]) as triton, TritonServer(f"grpc://{triton.grpc_url}", 20) as server:
+    """A server that shuts down, one that is gone, and one in another control mode: three sentences,
+    over gRPC as over HTTP.
+    """
+    with (
+        triton_server(tmp_path / "one", extra_args=[FAST]) as triton,
+        TritonServer(f"grpc://{triton.grpc_url}", 20) as server,
+    ):
         sample: Sample = make_python(triton.repository, "slow", identity=1, infer_delay=4)
         server.load("slow")
         inference = threading.Thread(target=triton.infer, args=("slow", sample.request()))
@@ -258,13 +407,30 @@ def test_grpc_answers_are_told_from_a_broken_connection(tmp_path: Path) -> None:
         assert "cannot be reached" in str(gone.value) and gone.value.extra["unreachable"]
     with triton_server(tmp_path / "two", extra_args=["--model-control-mode=none"]) as triton:
         for url in (triton.url, f"grpc://{triton.grpc_url}"):
-            with TritonServer(url, 20) as server, pytest.raises(ServerError, match="--model-control-mode=explicit"):
+            with (
+                TritonServer(url, 20) as server,
+                pytest.raises(ServerError, match="--model-control-mode=explicit"),
+            ):
                 server.require_explicit()
 
 
 def test_certificate_without_its_key(tmp_path: Path) -> None:
     """A client certificate without its key is said before anything is asked."""
-    play = [{"hosts": "localhost", "gather_facts": False, "tasks": [{"mlops.triton.triton_model": {
-        "name": "x", "state": "absent", "model_repository": str(tmp_path), "client_cert": "/c.pem"}}]}]
+    play = [
+        {
+            "hosts": "localhost",
+            "gather_facts": False,
+            "tasks": [
+                {
+                    "mlops.triton.triton_model": {
+                        "name": "x",
+                        "state": "absent",
+                        "model_repository": str(tmp_path),
+                        "client_cert": "/c.pem",
+                    }
+                }
+            ],
+        }
+    ]
     done = run_playbook(tmp_path, play)
     assert done.rc != 0 and "client_cert and client_key go together" in done.output

@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery import effects
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import Delivery, Place, Result
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import (
+    Delivery,
+    Place,
+    Result,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.publications import publish
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import DesiredModel
@@ -26,19 +30,33 @@ class Told:
     def __init__(self, folder: Path, name: str, mlflow: MLflow, triton: Triton) -> None:
         self.folder, self.name = folder, name
         self.registry = Registry(mlflow.url, 60)
-        self.place: dict[str, Any] = {"model_repository": str(triton.repository), "triton_url": triton.url, "tracking_uri": mlflow.url,
-                                      "registry_status": "one", "timeout": 60}
+        self.place: dict[str, Any] = {
+            "model_repository": str(triton.repository),
+            "triton_url": triton.url,
+            "tracking_uri": mlflow.url,
+            "registry_status": "one",
+            "timeout": 60,
+        }
         self.writes: list[str] = []
 
     def publish(self, identity: int, **options: Any) -> None:
         sample = make_python(self.folder / str(identity), self.name, identity=identity)
-        (done,) = publish(self.registry, [{"name": self.name, "path": str(sample.folder), **options}])
+        (done,) = publish(
+            self.registry, [{"name": self.name, "path": str(sample.folder), **options}]
+        )
         assert done.error is None, str(done.error)
 
-    def deliver(self, check: bool = False, model: dict[str, Any] | None = None, **place: Any) -> Result:
+    def deliver(
+        self, check: bool = False, model: dict[str, Any] | None = None, **place: Any
+    ) -> Result:
         self.writes = []
-        wanted = DesiredModel.from_options({"name": self.name, "model_uri": f"models:/{self.name}/latest", **(model or {})})
-        with effects.observed(self._seen), Delivery(Place.from_options({**self.place, **place})) as delivery:
+        wanted = DesiredModel.from_options(
+            {"name": self.name, "model_uri": f"models:/{self.name}/latest", **(model or {})}
+        )
+        with (
+            effects.observed(self._seen),
+            Delivery(Place.from_options({**self.place, **place})) as delivery,
+        ):
             (result,) = delivery.deliver([wanted], check=check)
         assert result.error is None, str(result.error)
         return result
@@ -60,8 +78,11 @@ class Told:
     def tags(self, version: int) -> dict[str, str]:
         """Target → state."""
         prefix = "triton.deployed/"
-        return {key.removeprefix(prefix): value.split()[0] for key, value in self.registry.version_info(self.name, version).tags.items()
-                if key.startswith(prefix)}
+        return {
+            key.removeprefix(prefix): value.split()[0]
+            for key, value in self.registry.version_info(self.name, version).tags.items()
+            if key.startswith(prefix)
+        }
 
     def description(self, version: int) -> str:
         return self.registry.version_info(self.name, version).description
@@ -95,18 +116,25 @@ def test_targets_that_report_at_once(told: Told) -> None:
     told.publish(1, description=PROSE)
     told.deliver()
     targets = [f"target-{number}" for number in range(4)]
-    threads = [threading.Thread(target=told.deliver, kwargs={"registry_status": target}) for target in targets]
+    threads = [
+        threading.Thread(target=told.deliver, kwargs={"registry_status": target})
+        for target in targets
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert set(told.tags(1)) == {"one", *targets}
-    assert [line.split()[1] for line in told.description(1).splitlines() if " present " in line] == ["one", *targets]
+    assert [
+        line.split()[1] for line in told.description(1).splitlines() if " present " in line
+    ] == ["one", *targets]
     told.changes(state="absent")
     assert set(told.tags(1)) == set(targets) and told.description(1).startswith(PROSE)
 
 
-def test_a_registry_that_does_not_answer_fails_no_deployment(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registry_that_does_not_answer_fails_no_deployment(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # as in the modules
     told.publish(1)
     told.deliver()
@@ -114,7 +142,11 @@ def test_a_registry_that_does_not_answer_fails_no_deployment(told: Told, monkeyp
     for expected in (True, False):
         result = told.deliver(model={"state": "unloaded", "model_uri": None}, registry_uri=nobody)
         assert result.changed == expected
-        assert [text for text in result.warnings if "its deployment status is not in the registry" in text]
+        assert [
+            text
+            for text in result.warnings
+            if "its deployment status is not in the registry" in text
+        ]
     assert told.tags(1) == {"one": "present"}
     assert told.deliver(model={"state": "unloaded", "model_uri": None}).changed
     assert told.tags(1) == {"one": "unloaded"}

@@ -40,38 +40,93 @@ class Fleet:
     variables: dict[str, Any] = field(default_factory=dict)
     host_variables: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def play(self, playbook: str, *arguments: str, **overrides: Any) -> subprocess.CompletedProcess[str]:
-        hosts = {name: {"triton_url": triton.url, "triton_model_repository": str(triton.repository), **self.host_variables.get(name, {})}
-                 for name, triton in self.tritons.items()}
+    def play(
+        self, playbook: str, *arguments: str, **overrides: Any
+    ) -> subprocess.CompletedProcess[str]:
+        hosts = {
+            name: {
+                "triton_url": triton.url,
+                "triton_model_repository": str(triton.repository),
+                **self.host_variables.get(name, {}),
+            }
+            for name, triton in self.tritons.items()
+        }
         inventory = {"all": {"vars": {**self.variables, **overrides}}, "triton": {"hosts": hosts}}
         (self.folder / "inventory.yml").write_text(yaml.safe_dump(inventory, sort_keys=False))
-        words = [sys.executable, "-m", "ansible", "playbook", "-i", "inventory.yml", f"mlops.triton.{playbook}", *arguments]
-        done = subprocess.run(words, cwd=self.folder, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+        words = [
+            sys.executable,
+            "-m",
+            "ansible",
+            "playbook",
+            "-i",
+            "inventory.yml",
+            f"mlops.triton.{playbook}",
+            *arguments,
+        ]
+        done = subprocess.run(
+            words,
+            cwd=self.folder,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
         (self.folder / "last.log").write_text(done.stdout + done.stderr)
         return done
 
     def publish(self, **identities: int | models.Sample) -> None:
-        """Publish the next version of each model, which becomes the champion; an integer stands for a good one of that identity."""
-        made = [what if isinstance(what, models.Sample) else models.make_python(self.folder / f"source-{what}", name, identity=what)
-                for name, what in identities.items()]
-        listed = [{"name": sample.name, "path": str(sample.folder), "aliases": ["champion"]} for sample in made]
-        assert not run_task(self.folder, "mlflow_publish", {"models": listed, "tracking_uri": self.mlflow.url}).get("failed")
+        """Publish the next version of each model, which becomes the champion; an integer stands for
+        a good one of that identity.
+        """
+        made = [
+            (
+                what
+                if isinstance(what, models.Sample)
+                else models.make_python(self.folder / f"source-{what}", name, identity=what)
+            )
+            for name, what in identities.items()
+        ]
+        listed = [
+            {"name": sample.name, "path": str(sample.folder), "aliases": ["champion"]}
+            for sample in made
+        ]
+        assert not run_task(
+            self.folder, "mlflow_publish", {"models": listed, "tracking_uri": self.mlflow.url}
+        ).get("failed")
 
     def serves(self) -> dict[str, dict[str, Any]]:
-        """host → model → what tells one deployment from another: the answer of the model's output "identity"."""
+        """host → model → what tells one deployment from another: the answer of the model's output
+        "identity".
+        """
         found: dict[str, dict[str, Any]] = {}
         for host, triton in self.tritons.items():
             found[host] = {}
             for row in triton.index():
                 if row.get("state") == "READY":
-                    status, answer = triton.infer(row["name"], {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3],
-                                                                            "data": [1, 2, 3]}]})
+                    status, answer = triton.infer(
+                        row["name"],
+                        {
+                            "inputs": [
+                                {
+                                    "name": "x",
+                                    "datatype": "FP32",
+                                    "shape": [1, 3],
+                                    "data": [1, 2, 3],
+                                }
+                            ]
+                        },
+                    )
                     assert status == 200, answer
-                    found[host][row["name"]] = next(o["data"][0] for o in answer["outputs"] if o["name"] == "identity")
+                    found[host][row["name"]] = next(
+                        o["data"][0] for o in answer["outputs"] if o["name"] == "identity"
+                    )
         return found
 
     def hooks(self) -> list[tuple[str, str]]:
-        """(host, "leaves" or "returns") in the order of the calls; each call of this forgets them."""
+        """(host, "leaves" or "returns") in the order of the calls; each call of this forgets
+        them.
+        """
         journal = self.folder / "journal"
         lines = journal.read_text().splitlines() if journal.exists() else []
         journal.unlink(missing_ok=True)
@@ -84,16 +139,31 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, mlflow: servers.MLflow) -> I
     with contextlib.ExitStack() as stack:
         tritons = {}
         for name in HOSTS:
-            tritons[name] = stack.enter_context(servers.triton_server(
-                folder / name, extra_args=["--disable-auto-complete-config"], admin_key=None))
+            tritons[name] = stack.enter_context(
+                servers.triton_server(
+                    folder / name, extra_args=["--disable-auto-complete-config"], admin_key=None
+                )
+            )
         for name in ("leaves", "returns"):
             (folder / f"{name}.yml").write_text(HOOK.format(name))
-        yield Fleet(folder, mlflow, tritons, {
-            "ansible_connection": "local", "ansible_python_interpreter": sys.executable, "mlflow_tracking_uri": mlflow.url,
-            "triton_client_python": sys.executable, "journal": str(folder / "journal"),
-            "triton_out_of_service_tasks": str(folder / "leaves.yml"), "triton_in_service_tasks": str(folder / "returns.yml"),
-            "triton_models": [{"name": name, "model_uri": f"models:/{name}@champion"} for name in ("stable", "moving")],
-        })
+        yield Fleet(
+            folder,
+            mlflow,
+            tritons,
+            {
+                "ansible_connection": "local",
+                "ansible_python_interpreter": sys.executable,
+                "mlflow_tracking_uri": mlflow.url,
+                "triton_client_python": sys.executable,
+                "journal": str(folder / "journal"),
+                "triton_out_of_service_tasks": str(folder / "leaves.yml"),
+                "triton_in_service_tasks": str(folder / "returns.yml"),
+                "triton_models": [
+                    {"name": name, "model_uri": f"models:/{name}@champion"}
+                    for name in ("stable", "moving")
+                ],
+            },
+        )
 
 
 def everywhere(**served: int) -> dict[str, dict[str, int]]:
@@ -103,7 +173,11 @@ def everywhere(**served: int) -> dict[str, dict[str, int]]:
 def changes(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
     """host → number of tasks that reported a change."""
     recap = done.stdout.rpartition("PLAY RECAP")[2].splitlines()
-    return {line.split()[0]: int(line.split("changed=")[1].split()[0]) for line in recap if "changed=" in line}
+    return {
+        line.split()[0]: int(line.split("changed=")[1].split()[0])
+        for line in recap
+        if "changed=" in line
+    }
 
 
 def test_hosts_are_changed_one_after_the_other_and_once(fleet: Fleet) -> None:
@@ -136,46 +210,84 @@ def test_hosts_report_for_themselves_and_stay_in_service_for_it(fleet: Fleet) ->
     would = fleet.play("deploy_models", "--check", "--diff", **variables)
     done = fleet.play("deploy_models", "--diff", **variables)
     again = fleet.play("deploy_models", **variables)
-    assert [run.returncode for run in (would, done, again)] == [0, 0, 0], would.stdout + done.stdout + again.stdout
-    assert changes(would) == changes(done) == dict.fromkeys(HOSTS, 1) and changes(again) == dict.fromkeys(HOSTS, 0)
+    assert [run.returncode for run in (would, done, again)] == [0, 0, 0], (
+        would.stdout + done.stdout + again.stdout
+    )
+    assert changes(would) == changes(done) == dict.fromkeys(HOSTS, 1) and changes(
+        again
+    ) == dict.fromkeys(HOSTS, 0)
     assert diffs(would) == diffs(done) != []
     assert {what for dummy, what in fleet.hooks()} == {"returns"}
     version = Registry(fleet.mlflow.url, 60).version_info("moving", 1)
-    assert {key for key in version.tags if "deployed" in key} == {f"triton.deployed/{host}" for host in HOSTS}
+    assert {key for key in version.tags if "deployed" in key} == {
+        f"triton.deployed/{host}" for host in HOSTS
+    }
     assert all(f"| {host} | present |" in version.description for host in HOSTS)
 
 
 def test_the_password_in_an_address_is_not_shown(fleet: Fleet) -> None:
-    done = run_task(fleet.folder, "triton_model_info", {
-        "triton_url": fleet.tritons["one"].url, "model_repository": str(fleet.tritons["one"].repository), "names": [],
-        "tracking_uri": "http://reader:Sesame-4712@127.0.0.1:1"}, "-vvv")
+    done = run_task(
+        fleet.folder,
+        "triton_model_info",
+        {
+            "triton_url": fleet.tritons["one"].url,
+            "model_repository": str(fleet.tritons["one"].repository),
+            "names": [],
+            "tracking_uri": "http://reader:Sesame-4712@127.0.0.1:1",
+        },
+        "-vvv",
+    )
     assert done["models"] == []
     assert "tracking_uri" in done["_output"]
-    assert "Sesame-4712" not in done["_output"].partition("TASK [Do]")[2].partition("TASK [Write]")[0]
+    assert (
+        "Sesame-4712" not in done["_output"].partition("TASK [Do]")[2].partition("TASK [Write]")[0]
+    )
 
 
 def test_a_model_that_breaks_on_the_canary_reaches_no_other_host(fleet: Fleet) -> None:
-    fleet.publish(stable=2, moving=models.make_python(fleet.folder / "bad", "moving", identity=2, fail="no such weights"))
+    fleet.publish(
+        stable=2,
+        moving=models.make_python(
+            fleet.folder / "bad", "moving", identity=2, fail="no such weights"
+        ),
+    )
     done = fleet.play("deploy_models")
     assert done.returncode == 2
     assert fleet.serves() == everywhere(stable=1, moving=1)
     assert fleet.hooks() == [("one", "leaves"), ("one", "returns")]
-    assert "no such weights" in done.stdout and "rolled back" in done.stdout and "not reached" in done.stdout
+    assert (
+        "no such weights" in done.stdout
+        and "rolled back" in done.stdout
+        and "not reached" in done.stdout
+    )
 
 
-def test_a_host_that_fails_in_the_middle_ends_the_run_and_those_before_it_stay(fleet: Fleet) -> None:
+def test_a_host_that_fails_in_the_middle_ends_the_run_and_those_before_it_stay(
+    fleet: Fleet,
+) -> None:
     fleet.publish(moving=3)
-    assert fails_on_two(fleet) == {**everywhere(stable=1, moving=1), "one": {"stable": 2, "moving": 3}}
+    assert fails_on_two(fleet) == {
+        **everywhere(stable=1, moving=1),
+        "one": {"stable": 2, "moving": 3},
+    }
 
 
 def test_or_all_are_returned(fleet: Fleet) -> None:
     fleet.publish(stable=4)
-    assert fails_on_two(fleet, triton_on_failure="rollback_all") == {**everywhere(stable=1, moving=1), "one": {"stable": 2, "moving": 3}}
+    assert fails_on_two(fleet, triton_on_failure="rollback_all") == {
+        **everywhere(stable=1, moving=1),
+        "one": {"stable": 2, "moving": 3},
+    }
     assert fleet.hooks()[-2:] == [("one", "leaves"), ("one", "returns")]
 
 
 def fails_on_two(fleet: Fleet, **variables: Any) -> dict[str, dict[str, Any]]:
-    broken = {"name": "broken", "model_uri": str(models.make_python(fleet.folder / "broken", "broken", fail="not on this host").folder)}
+    broken = {
+        "name": "broken",
+        "model_uri": str(
+            models.make_python(fleet.folder / "broken", "broken", fail="not on this host").folder
+        ),
+    }
     fleet.hooks()
     fleet.host_variables["two"] = {"triton_models": [*fleet.variables["triton_models"], broken]}
     done = fleet.play("deploy_models", **variables)
@@ -189,7 +301,9 @@ def test_the_next_run_repairs_and_models_are_rolled_back_and_removed(fleet: Flee
     assert fleet.play("deploy_models").returncode == 0
     assert fleet.serves() == everywhere(stable=4, moving=3)
     for _again in range(2):
-        done = fleet.play("rollback_models", "--limit", "three", triton_models_to_roll_back=["stable"])
+        done = fleet.play(
+            "rollback_models", "--limit", "three", triton_models_to_roll_back=["stable"]
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         assert fleet.serves()["three"] == {"stable": 1, "moving": 3}
     assert changes(done) == {"three": 0}
@@ -202,9 +316,17 @@ def test_the_next_run_repairs_and_models_are_rolled_back_and_removed(fleet: Flee
 
 def test_a_host_that_cannot_be_planned_keeps_all_others_as_they_are(fleet: Fleet) -> None:
     fleet.publish(stable=5)
-    for variables, words in (({"triton_client_python": "/nowhere/bin/python"}, "run mlops.triton.provision first"),
-                             ({"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": servers.free_ports(1)[0]},
-                              "cannot be reached")):
+    for variables, words in (
+        ({"triton_client_python": "/nowhere/bin/python"}, "run mlops.triton.provision first"),
+        (
+            {
+                "ansible_connection": "ssh",
+                "ansible_host": "127.0.0.1",
+                "ansible_port": servers.free_ports(1)[0],
+            },
+            "cannot be reached",
+        ),
+    ):
         fleet.host_variables["three"] = variables
         done = fleet.play("deploy_models")
         fleet.host_variables.clear()

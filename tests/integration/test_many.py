@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole lists on real servers: order, parallelism, purge, policy, and what a check run says of them."""
+"""Whole lists on real servers: order, parallelism, purge, policy, and what a check run says of
+them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ from typing import Any
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery import effects
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import Delivery, Place
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import DeliveryError, InvalidOption
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
+    DeliveryError,
+    InvalidOption,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.report import Result
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import DesiredModel
 from conftest import run_task
@@ -30,7 +35,12 @@ class Lists:
     def __init__(self, folder: Path, triton: Triton, **place: Any) -> None:
         self.folder = folder
         self.triton = triton
-        self.place: dict[str, Any] = {"model_repository": str(triton.repository), "triton_url": triton.url, "timeout": 60, **place}
+        self.place: dict[str, Any] = {
+            "model_repository": str(triton.repository),
+            "triton_url": triton.url,
+            "timeout": 60,
+            **place,
+        }
         self.changes: list[tuple[str, str]] = []
         self.at_once: dict[str, int] = {}
         self._now: dict[str, int] = {}
@@ -43,11 +53,22 @@ class Lists:
             if moment == "after" and kind in ("load", "unload"):
                 self.changes.append((kind, subject))
 
-    def deliver(self, models: Sequence[dict[str, Any]], check: bool = False, purge: str | None = None, set_name: str | None = None,
-                **place: Any) -> list[Result]:
+    def deliver(
+        self,
+        models: Sequence[dict[str, Any]],
+        check: bool = False,
+        purge: str | None = None,
+        set_name: str | None = None,
+        **place: Any,
+    ) -> list[Result]:
         self.changes, self.at_once, self._now = [], {}, {}
-        with effects.observed(self._seen), Delivery(Place.from_options({**self.place, **place})) as delivery:
-            wanted = [DesiredModel.from_options({**model, "deployment_set": set_name}) for model in models]
+        with (
+            effects.observed(self._seen),
+            Delivery(Place.from_options({**self.place, **place})) as delivery,
+        ):
+            wanted = [
+                DesiredModel.from_options({**model, "deployment_set": set_name}) for model in models
+            ]
             return delivery.deliver(wanted, check=check, purge=purge)
 
     def good(self, models: Sequence[dict[str, Any]], **options: Any) -> list[Result]:
@@ -69,7 +90,9 @@ class Lists:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
-    with triton_server(tmp_path_factory.mktemp("server"), extra_args=["--disable-auto-complete-config"]) as triton:
+    with triton_server(
+        tmp_path_factory.mktemp("server"), extra_args=["--disable-auto-complete-config"]
+    ) as triton:
         yield triton
 
 
@@ -80,7 +103,13 @@ def lists(server: Triton, tmp_path: Path) -> Iterator[Lists]:
     yield made
     with Delivery(Place.from_options({**made.place, "lock_timeout": 5})) as delivery:
         names = sorted(made.names() | {row["name"] for row in server.index()})
-        assert not [str(r.error) for r in delivery.deliver([DesiredModel(name, state="absent", adopt=True) for name in names]) if r.error]
+        assert not [
+            str(r.error)
+            for r in delivery.deliver(
+                [DesiredModel(name, state="absent", adopt=True) for name in names]
+            )
+            if r.error
+        ]
 
 
 def entry(sample: Sample, **options: Any) -> dict[str, Any]:
@@ -93,8 +122,12 @@ def before(changes: list[tuple[str, str]], first: tuple[str, str], second: tuple
 
 @pytest.mark.parametrize("protocol", ["HTTP", "gRPC"])
 def test_ensemble_among_its_members(protocol: str, lists: Lists) -> None:
-    """Named first, loaded last; the check run says the same; removed first. With one more user, which names what it calls."""
-    lists.place["triton_url"] = lists.triton.url if protocol == "HTTP" else f"grpc://{lists.triton.grpc_url}"
+    """Named first, loaded last; the check run says the same; removed first. With one more user,
+    which names what it calls.
+    """
+    lists.place["triton_url"] = (
+        lists.triton.url if protocol == "HTTP" else f"grpc://{lists.triton.grpc_url}"
+    )
     one, two, caller = lists.sample("one"), lists.sample("two"), lists.sample("a-caller")
     both = make_ensemble(lists.folder, "both", [one, two])
     wanted = [entry(caller, depends_on=["both"]), entry(both), entry(two), entry(one)]
@@ -103,32 +136,54 @@ def test_ensemble_among_its_members(protocol: str, lists: Lists) -> None:
     assert lists.changes == [] and lists.names() == set()
     done = lists.good(wanted)
     assert [result.name for result in done] == ["a-caller", "both", "two", "one"]
-    assert [result.to_dict()["diff"] for result in check] == [result.to_dict()["diff"] for result in done]
-    assert [result.to_dict()["actions"] for result in check] == [result.to_dict()["actions"] for result in done]
-    assert all(before(lists.changes, ("load", member), ("load", "both")) for member in ("one", "two"))
+    assert [result.to_dict()["diff"] for result in check] == [
+        result.to_dict()["diff"] for result in done
+    ]
+    assert [result.to_dict()["actions"] for result in check] == [
+        result.to_dict()["actions"] for result in done
+    ]
+    assert all(
+        before(lists.changes, ("load", member), ("load", "both")) for member in ("one", "two")
+    )
     assert before(lists.changes, ("load", "both"), ("load", "a-caller"))
     assert lists.answers(both) and lists.answers(caller)
 
     assert not any(result.changed for result in lists.good(wanted)) and lists.changes == []
     newer = lists.sample("one", identity=2)
-    assert [result.changed for result in lists.good([*wanted[:3], entry(newer)])] == [False, False, False, True]
+    assert [result.changed for result in lists.good([*wanted[:3], entry(newer)])] == [
+        False,
+        False,
+        False,
+        True,
+    ]
     assert lists.answers(both) and lists.answers(newer)
 
     out = lists.good([{**model, "state": "absent"} for model in reversed(wanted)])
     assert all(result.changed for result in out) and lists.names() == set()
     assert before(lists.changes, ("unload", "a-caller"), ("unload", "both"))
-    assert all(before(lists.changes, ("unload", "both"), ("unload", member)) for member in ("one", "two"))
+    assert all(
+        before(lists.changes, ("unload", "both"), ("unload", member)) for member in ("one", "two")
+    )
 
 
 def test_member_that_fails(lists: Lists) -> None:
-    """Its users are left as they are and say so; what is apart is delivered, and what is unchanged is no failure."""
+    """Its users are left as they are and say so; what is apart is delivered, and what is unchanged
+    is no failure.
+    """
     one, two = lists.sample("one"), lists.sample("two")
     both, apart = make_ensemble(lists.folder, "both", [one, two]), lists.sample("apart")
     idle = make_ensemble(lists.folder, "idle", [one])
     lists.good([entry(one), entry(two), entry(both), entry(idle)])
     broken, caller = lists.sample("one", identity=2, fail="no weights"), lists.sample("caller")
     changed = {"max_batch_size": 4}
-    wanted = [entry(both, config=changed), entry(broken), entry(two), entry(idle), entry(apart), entry(caller, depends_on=["both"])]
+    wanted = [
+        entry(both, config=changed),
+        entry(broken),
+        entry(two),
+        entry(idle),
+        entry(apart),
+        entry(caller, depends_on=["both"]),
+    ]
     done = {result.name: result for result in lists.deliver(wanted)}
     assert "no weights" in str(done["one"].error)
     assert "it depends on 'one', which failed in this run" in str(done["both"].error)
@@ -136,25 +191,47 @@ def test_member_that_fails(lists: Lists) -> None:
     assert all("othing was changed" in str(done[name].error) for name in ("both", "caller"))
     assert [done[name].changed for name in ("two", "idle", "apart")] == [False, False, True]
     assert not [done[name].error for name in ("two", "idle", "apart") if done[name].error]
-    assert lists.answers(both) and lists.answers(one) and lists.answers(apart) and "caller" not in lists.names()
+    assert (
+        lists.answers(both)
+        and lists.answers(one)
+        and lists.answers(apart)
+        and "caller" not in lists.names()
+    )
     assert lists.triton.model_config("both")["max_batch_size"] == 8
 
 
 def test_circles_and_removals_that_would_break_others(lists: Lists) -> None:
     samples = {name: lists.sample(name) for name in ("a", "b", "c", "apart", "needed")}
-    wanted = [entry(samples["a"], depends_on=["b"]), entry(samples["b"], depends_on=["a"]), entry(samples["c"], depends_on=["c"]),
-              entry(samples["apart"], depends_on=["needed"]), entry(samples["needed"])]
+    wanted = [
+        entry(samples["a"], depends_on=["b"]),
+        entry(samples["b"], depends_on=["a"]),
+        entry(samples["c"], depends_on=["c"]),
+        entry(samples["apart"], depends_on=["needed"]),
+        entry(samples["needed"]),
+    ]
     for check in (True, False):
         done = {result.name: result for result in lists.deliver(wanted, check=check)}
-        assert all("depend on each other (" in str(done[name].error) for name in ("a", "b")), [str(done[name].error) for name in done]
+        assert all("depend on each other (" in str(done[name].error) for name in ("a", "b")), [
+            str(done[name].error) for name in done
+        ]
         assert "itself" in str(done["c"].error)
         assert not done["apart"].error and not done["needed"].error
     assert lists.names() == {"apart", "needed"}
     for check in (True, False):
-        kept = {result.name: result for result in lists.deliver([wanted[3], {"name": "needed", "state": "absent"}], check=check)}
-        assert "'apart' of the same list depends on it" in str(kept["needed"].error) and not kept["apart"].error
+        kept = {
+            result.name: result
+            for result in lists.deliver(
+                [wanted[3], {"name": "needed", "state": "absent"}], check=check
+            )
+        }
+        assert (
+            "'apart' of the same list depends on it" in str(kept["needed"].error)
+            and not kept["apart"].error
+        )
     assert lists.answers(samples["needed"])
-    freed = lists.good([entry(samples["apart"], depends_on=[]), {"name": "needed", "state": "absent"}])
+    freed = lists.good(
+        [entry(samples["apart"], depends_on=[]), {"name": "needed", "state": "absent"}]
+    )
     assert [result.changed for result in freed] == [True, True] and lists.names() == {"apart"}
 
 
@@ -165,28 +242,44 @@ def test_removal_waits_for_a_user_that_fails(lists: Lists) -> None:
     lists.good([entry(one), entry(two), entry(both)])
     broken = make_ensemble(lists.folder / "broken", "both", [one])
     text = (broken.folder / "config.pbtxt").read_text()
-    (broken.folder / "config.pbtxt").write_text(text.replace('key: "x" value', 'key: "no_such_input" value'))
-    done = {r.name: r for r in lists.deliver([entry(one), {"name": "two", "state": "absent"}, entry(broken)])}
+    (broken.folder / "config.pbtxt").write_text(
+        text.replace('key: "x" value', 'key: "no_such_input" value')
+    )
+    done = {
+        r.name: r
+        for r in lists.deliver([entry(one), {"name": "two", "state": "absent"}, entry(broken)])
+    }
     assert done["both"].error is not None
     assert "'both' still uses it, having failed in this run" in str(done["two"].error)
     assert lists.answers(both)
     good = make_ensemble(lists.folder / "good", "both", [one])
-    assert [result.changed for result in lists.good([entry(one), {"name": "two", "state": "absent"}, entry(good)])] == [False, True, True]
+    assert [
+        result.changed
+        for result in lists.good([entry(one), {"name": "two", "state": "absent"}, entry(good)])
+    ] == [False, True, True]
     assert lists.answers(good) and "two" not in lists.names()
 
 
 def test_versions_that_an_ensemble_of_the_list_pins(lists: Lists, mlflow: MLflow) -> None:
-    """A member whose version the ensemble names keeps its folder, also where both are new; the check run knows it."""
+    """A member whose version the ensemble names keeps its folder, also where both are new; the
+    check run knows it.
+    """
     member = lists.sample("pinned-member")
     ensemble = make_ensemble(lists.folder, "pinning", [member], pinned=1)
     options = {"tracking_uri": mlflow.url}
     for dummy in range(2):  # so that the registry's version is 2, and the folder 1
         (member.folder / "1" / f"note-{dummy}.txt").write_text("another version")
-        run_task(lists.folder, "mlflow_publish", {"name": member.name, "path": str(member.folder), **options})
+        run_task(
+            lists.folder,
+            "mlflow_publish",
+            {"name": member.name, "path": str(member.folder), **options},
+        )
     wanted = [{"name": member.name, "model_uri": f"models:/{member.name}/2"}, entry(ensemble)]
     check = lists.deliver(wanted, check=True, **options)
     done = lists.good(wanted, **options)
-    assert [result.to_dict()["actions"] for result in check] == [result.to_dict()["actions"] for result in done]
+    assert [result.to_dict()["actions"] for result in check] == [
+        result.to_dict()["actions"] for result in done
+    ]
     assert done[0].record is not None and done[0].record.triton_versions == (1,)
     assert lists.answers(ensemble)
     assert not any(result.changed for result in lists.good(wanted, **options))
@@ -203,7 +296,7 @@ def test_limits_are_kept_and_used(lists: Lists) -> None:
             lists.deliver([], **{key: 0})
 
 
-# -- purge -------------------------------------------------------------------------------------------------------------------
+# -- purge -----------------------------------------------------------------------------------------
 
 
 def test_purge(lists: Lists) -> None:
@@ -217,16 +310,26 @@ def test_purge(lists: Lists) -> None:
     make_python(lists.triton.repository, foreign.name)
     everything = {"one", "two", "both", other.name, none.name, foreign.name}
 
-    assert lists.good([entry(one), entry(two), entry(both)], set_name="nightly", purge="nightly")[-1].name == "both"
+    assert (
+        lists.good([entry(one), entry(two), entry(both)], set_name="nightly", purge="nightly")[
+            -1
+        ].name
+        == "both"
+    )
     assert lists.changes == [] and lists.names() == everything
-    kept = {r.name: r for r in lists.deliver([entry(one), entry(both)], set_name="nightly", purge="nightly")}
+    kept = {
+        r.name: r
+        for r in lists.deliver([entry(one), entry(both)], set_name="nightly", purge="nightly")
+    }
     assert "'both' of the same list depends on it" in str(kept["two"].error) and lists.answers(both)
 
     check = lists.deliver([entry(one)], set_name="nightly", purge="nightly", check=True)
     assert lists.names() == everything
     done = lists.good([entry(one)], set_name="nightly", purge="nightly")
     assert [result.name for result in done] == ["one", "both", "two"]
-    assert [result.to_dict()["diff"] for result in check] == [result.to_dict()["diff"] for result in done]
+    assert [result.to_dict()["diff"] for result in check] == [
+        result.to_dict()["diff"] for result in done
+    ]
     assert before(lists.changes, ("unload", "both"), ("unload", "two"))
     assert lists.names() == everything - {"both", "two"}
     assert len(lists.good([entry(one)], set_name="nightly", purge="nightly")) == 1
@@ -243,47 +346,82 @@ def test_purge_in_a_task(lists: Lists) -> None:
     options = {"model_repository": lists.place["model_repository"], "triton_url": lists.triton.url}
     samples = [lists.sample(name) for name in ("one", "two", "three")]
     named = {**options, "deployment_set": "nightly", "purge": True}
-    first = run_task(lists.folder, "triton_models", {**named, "models": [entry(sample) for sample in samples]})
+    first = run_task(
+        lists.folder, "triton_models", {**named, "models": [entry(sample) for sample in samples]}
+    )
     assert first["changed"], first
     refused = run_task(lists.folder, "triton_models", {**options, "models": [], "purge": True})
     assert refused["failed"] and "deployment_set" in refused["msg"]
     wanted = [entry(samples[1], keep=-1), entry(samples[0])]
-    check = run_task(lists.folder, "triton_models", {**named, "models": wanted}, "--check", "--diff")
+    check = run_task(
+        lists.folder, "triton_models", {**named, "models": wanted}, "--check", "--diff"
+    )
     done = run_task(lists.folder, "triton_models", {**named, "models": wanted}, "--diff")
     assert [model["name"] for model in done["models"]] == ["two", "one", "three"]
     assert [(model["name"], model["changed"], model["failed"]) for model in check["models"]] == [
-        ("two", False, True), ("one", False, False), ("three", True, False)]
-    assert check["diff"] == done["diff"] and check["models"][2]["actions"] == done["models"][2]["actions"]
+        ("two", False, True),
+        ("one", False, False),
+        ("three", True, False),
+    ]
+    assert (
+        check["diff"] == done["diff"]
+        and check["models"][2]["actions"] == done["models"][2]["actions"]
+    )
     assert done["failures"] == check["failures"] and "keep cannot be negative" in done["msg"]
     assert lists.names() == {"one", "two"}
 
 
-# -- policy ------------------------------------------------------------------------------------------------------------------
+# -- policy ----------------------------------------------------------------------------------------
 
 
 def test_policy_refuses_before_anything_is_brought(lists: Lists, mlflow: MLflow) -> None:
     python, network = lists.sample("code"), make_onnx(lists.folder, "network-of-policy")
     hidden = make_onnx(lists.folder / "hidden", "hidden")
     (hidden.folder / "1" / "libtriton_onnxruntime.so").write_bytes(b"\x7fELF")
-    runtime = make_onnx(lists.folder / "runtime", "runtime", config='backend: "onnxruntime"\nruntime: "model.py"\n')
+    runtime = make_onnx(
+        lists.folder / "runtime", "runtime", config='backend: "onnxruntime"\nruntime: "model.py"\n'
+    )
     unnamed = make_python(lists.folder / "unnamed", "unnamed", config="max_batch_size: 8")
-    run_task(lists.folder, "mlflow_publish", {"name": network.name, "path": str(network.folder), "tracking_uri": mlflow.url})
+    run_task(
+        lists.folder,
+        "mlflow_publish",
+        {"name": network.name, "path": str(network.folder), "tracking_uri": mlflow.url},
+    )
     published = {"name": network.name, "model_uri": f"models:/{network.name}/1"}
     cases: list[tuple[dict[str, Any], dict[str, Any], str | None]] = [
-        ({"allowed_backends": ["onnxruntime"]}, entry(python), "it needs the backend python, and allowed_backends has onnxruntime"),
-        ({"allowed_backends": ["onnxruntime"]}, entry(hidden), "it brings the library 1/libtriton_onnxruntime.so"),
+        (
+            {"allowed_backends": ["onnxruntime"]},
+            entry(python),
+            "it needs the backend python, and allowed_backends has onnxruntime",
+        ),
+        (
+            {"allowed_backends": ["onnxruntime"]},
+            entry(hidden),
+            "it brings the library 1/libtriton_onnxruntime.so",
+        ),
         ({"allowed_backends": ["onnxruntime"]}, entry(runtime), "names the runtime 'model.py'"),
         ({"allowed_backends": ["onnxruntime"]}, entry(unnamed), "it needs the backend python"),
-        ({"allowed_backends": ["python"]}, entry(python, config={"backend": "identity"}), "it needs the backend identity"),
+        (
+            {"allowed_backends": ["python"]},
+            entry(python, config={"backend": "identity"}),
+            "it needs the backend identity",
+        ),
         ({"allowed_backends": []}, published, "allowed_backends has none"),
         ({"max_size": "100"}, entry(python), "bytes, and max_size allows 100"),
         ({"require_digest": True}, entry(network), "it has no manifest of its publisher"),
-        ({"require_digest": True, "max_size": "1MiB", "allowed_backends": ["onnxruntime"]}, published, None),
+        (
+            {"require_digest": True, "max_size": "1MiB", "allowed_backends": ["onnxruntime"]},
+            published,
+            None,
+        ),
     ]
     for policy, model, words in cases:
         for check in (True, False):
             (result,) = lists.deliver([model], check=check, tracking_uri=mlflow.url, **policy)
-            assert words in str(result.error) if words else result.error is None, (policy, str(result.error))
+            assert words in str(result.error) if words else result.error is None, (
+                policy,
+                str(result.error),
+            )
             assert words is None or "othing was changed" in str(result.error)
         assert lists.names() == ({network.name} if words is None else set()), policy
     with pytest.raises(InvalidOption, match="max_size 'much'"):
@@ -291,20 +429,28 @@ def test_policy_refuses_before_anything_is_brought(lists: Lists, mlflow: MLflow)
 
 
 def test_policy_on_what_is_deployed(lists: Lists, mlflow: MLflow) -> None:
-    """It fails and is left alone; it can be removed; a rollback to what is not allowed is refused; a forged manifest too."""
+    """It fails and is left alone; it can be removed; a rollback to what is not allowed is refused;
+    a forged manifest too.
+    """
     old, new = lists.sample("fraud"), make_onnx(lists.folder / "new", "fraud")
     lists.good([entry(old)])
     (result,) = lists.deliver([entry(old)], allowed_backends=["onnxruntime"])
     assert "the backend python" in str(result.error) and lists.answers(old) and lists.changes == []
     lists.good([entry(new)], allowed_backends=["onnxruntime"])
-    (back,) = lists.deliver([{"name": "fraud", "state": "rolled_back"}], allowed_backends=["onnxruntime"])
+    (back,) = lists.deliver(
+        [{"name": "fraud", "state": "rolled_back"}], allowed_backends=["onnxruntime"]
+    )
     assert "the backend python" in str(back.error) and lists.answers(new)
     lists.good([{"name": "fraud", "state": "rolled_back"}])
     assert lists.answers(old)
     lists.good([{"name": "fraud", "state": "absent"}], allowed_backends=["onnxruntime"])
 
     published = make_onnx(lists.folder / "published", "forged")
-    run_task(lists.folder, "mlflow_publish", {"name": "forged", "path": str(published.folder), "tracking_uri": mlflow.url})
+    run_task(
+        lists.folder,
+        "mlflow_publish",
+        {"name": "forged", "path": str(published.folder), "tracking_uri": mlflow.url},
+    )
     model = {"name": "forged", "model_uri": "models:/forged/1"}
     with Delivery(Place.from_options({**lists.place, "tracking_uri": mlflow.url})) as delivery:
         delivery.registry.set_version_tag("forged", 1, "triton.digest", "0" * 64)
@@ -312,7 +458,7 @@ def test_policy_on_what_is_deployed(lists: Lists, mlflow: MLflow) -> None:
     assert "names another manifest" in str(forged.error) and lists.names() == set()
 
 
-# -- what does not answer ----------------------------------------------------------------------------------------------------
+# -- what does not answer --------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -321,6 +467,7 @@ def silent_server() -> Iterator[tuple[str, list[int]]]:
     accepted: list[int] = []
     held: list[socket.socket] = []
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
+
         def accept() -> None:
             with contextlib.suppress(OSError):
                 while True:
@@ -337,21 +484,34 @@ def silent_server() -> Iterator[tuple[str, list[int]]]:
 def test_silent_registry_is_waited_for_once(what: str, lists: Lists) -> None:
     with silent_server() as (address, accepted):
         local = lists.sample("local")
-        wanted = [*({"name": f"n{number}", "model_uri": f"models:/n{number}{what}"} for number in range(30)), entry(local)]
+        wanted = [
+            *(
+                {"name": f"n{number}", "model_uri": f"models:/n{number}{what}"}
+                for number in range(30)
+            ),
+            entry(local),
+        ]
         done = lists.deliver(wanted, tracking_uri=f"http://{address}", timeout=2)
         assert len(accepted) <= 20, "each model waited for it"
     said = [str(result.error) for result in done[:-1]]
-    assert all("did not answer within 2 s" in text and "othing was changed" in text for text in said)
+    assert all(
+        "did not answer within 2 s" in text and "othing was changed" in text for text in said
+    )
     assert done[-1].error is None and lists.answers(local)
 
 
 def stopped(pid: int) -> bool:
     """A signal is sent in no time, and obeyed by all threads a little later."""
-    return all(task.joinpath("stat").read_text().rpartition(")")[2].split()[0] == "T" for task in Path(f"/proc/{pid}/task").iterdir())
+    return all(
+        task.joinpath("stat").read_text().rpartition(")")[2].split()[0] == "T"
+        for task in Path(f"/proc/{pid}/task").iterdir()
+    )
 
 
 def test_silent_server_is_waited_for_once(lists: Lists) -> None:
-    """Frozen in the middle of a list: what was loaded stays, the rest fails at once and leaves nothing."""
+    """Frozen in the middle of a list: what was loaded stays, the rest fails at once and leaves
+    nothing.
+    """
     samples = [lists.sample(f"m{number}") for number in range(6)]
     frozen = threading.Event()
 
@@ -364,7 +524,12 @@ def test_silent_server_is_waited_for_once(lists: Lists) -> None:
 
     try:
         with effects.observed(freeze):
-            done = lists.deliver([entry(sample) for sample in samples], timeout=3, parallel_loads=1, parallel_downloads=1)
+            done = lists.deliver(
+                [entry(sample) for sample in samples],
+                timeout=3,
+                parallel_loads=1,
+                parallel_downloads=1,
+            )
     finally:
         os.kill(lists.triton.pid, signal.SIGCONT)
     said = [str(result.error) for result in done]

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What frameworks log or save: published, delivered, asked through Triton, and compared with the framework's own prediction."""
+"""What frameworks log or save: published, delivered, asked through Triton, and compared with the
+framework's own prediction.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import Delivery, Place, Result
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.publications import Publication, publish
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import (
+    Delivery,
+    Place,
+    Result,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.publications import (
+    Publication,
+    publish,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import DesiredModel
 from conftest import environment
@@ -18,17 +27,43 @@ from servers import ROOT, MLflow, Triton, server_python
 
 # Triton's tensors are FP32: frameworks that compute in double precision agree to its last digits.
 TOLERANCE = 2e-6
-LOGGED = {"xgboost_booster": "xgboost", "xgboost_classes": "xgboost", "lightgbm_booster": "lightgbm", "lightgbm_skops": "lightgbm",
-          "lightgbm_pickle": "lightgbm",
-          "sklearn_forest": "sklearn", "sklearn_pickle": "sklearn", "sklearn_histogram": "sklearn", "onnx_logged": "onnx"}
-SAVED = ("xgboost_json", "xgboost_ubj", "lightgbm_text", "treelite_file", "onnx_file", "python_file")
+LOGGED = {
+    "xgboost_booster": "xgboost",
+    "xgboost_classes": "xgboost",
+    "lightgbm_booster": "lightgbm",
+    "lightgbm_skops": "lightgbm",
+    "lightgbm_pickle": "lightgbm",
+    "sklearn_forest": "sklearn",
+    "sklearn_pickle": "sklearn",
+    "sklearn_histogram": "sklearn",
+    "onnx_logged": "onnx",
+}
+SAVED = (
+    "xgboost_json",
+    "xgboost_ubj",
+    "lightgbm_text",
+    "treelite_file",
+    "onnx_file",
+    "python_file",
+)
 
 
 @pytest.fixture(scope="session")
 def trained(mlflow: MLflow, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("trained")
-    done = subprocess.run([str(server_python("FRAMEWORKS_PYTHON", "frameworks")), str(ROOT / "tests/train.py"), str(folder), mlflow.url],
-                          capture_output=True, text=True, env=environment(), timeout=300, check=False)
+    done = subprocess.run(
+        [
+            str(server_python("FRAMEWORKS_PYTHON", "frameworks")),
+            str(ROOT / "tests/train.py"),
+            str(folder),
+            mlflow.url,
+        ],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(json.loads((folder / "index.json").read_text(encoding="utf-8")))
 
@@ -40,9 +75,16 @@ class Line:
         self.mlflow, self.triton, self.name = mlflow, triton, name
 
     def deliver(self, **options: Any) -> Result:
-        place = Place(str(self.triton.repository), servers=(self.triton.url,), tracking_uri=self.mlflow.url, timeout=60)
+        place = Place(
+            str(self.triton.repository),
+            servers=(self.triton.url,),
+            tracking_uri=self.mlflow.url,
+            timeout=60,
+        )
         with Delivery(place) as delivery:
-            result = delivery.deliver([DesiredModel.from_options({"name": self.name, **options})])[0]
+            result = delivery.deliver([DesiredModel.from_options({"name": self.name, **options})])[
+                0
+            ]
         assert result.error is None, str(result.error)
         return result
 
@@ -52,18 +94,34 @@ class Line:
         output = next(one["name"] for one in config["output"] if one["data_type"] == "TYPE_FP32")
         rows = entry["rows"]
         data = [value for row in rows for value in row]
-        status, answer = self.triton.infer(self.name, {"inputs": [
-            {"name": config["input"][0]["name"], "datatype": "FP32", "shape": [len(rows), len(rows[0])], "data": data}]})
+        status, answer = self.triton.infer(
+            self.name,
+            {
+                "inputs": [
+                    {
+                        "name": config["input"][0]["name"],
+                        "datatype": "FP32",
+                        "shape": [len(rows), len(rows[0])],
+                        "data": data,
+                    }
+                ]
+            },
+        )
         assert status == 200, answer
         found = next(one["data"] for one in answer["outputs"] if one["name"] == output)
         expected = [value for row in entry["expected"] for value in row]
         assert found == pytest.approx(expected, rel=TOLERANCE, abs=TOLERANCE)
 
     def publish(self, entry: dict[str, Any]) -> Publication:
-        return publish(Registry(self.mlflow.url, 60), [{"name": self.name, "path": entry["path"], **entry["options"]}])[0]
+        return publish(
+            Registry(self.mlflow.url, 60),
+            [{"name": self.name, "path": entry["path"], **entry["options"]}],
+        )[0]
 
 
-def there_and_back(line: Line, first: dict[str, Any], second: dict[str, Any], versions: tuple[int, int]) -> None:
+def there_and_back(
+    line: Line, first: dict[str, Any], second: dict[str, Any], versions: tuple[int, int]
+) -> None:
     made = line.deliver(model_uri=f"models:/{line.name}/{versions[0]}")
     line.answers(first)
     assert not line.deliver(model_uri=f"models:/{line.name}/{versions[0]}").changed
@@ -71,7 +129,9 @@ def there_and_back(line: Line, first: dict[str, Any], second: dict[str, Any], ve
     line.answers(second)
     back = line.deliver(state="rolled_back")
     line.answers(first)
-    assert back.record and made.record and back.record.manifest_digest == made.record.manifest_digest
+    assert (
+        back.record and made.record and back.record.manifest_digest == made.record.manifest_digest
+    )
     line.deliver(state="absent")
 
 
@@ -82,13 +142,25 @@ def test_logged(mlflow: MLflow, triton: Triton, trained: dict[str, Any], name: s
     there_and_back(line, first, second, (first["version"], second["version"]))
 
 
-def test_the_same_artifact_becomes_the_same_bytes(mlflow: MLflow, triton: Triton, trained: dict[str, Any]) -> None:
+def test_the_same_artifact_becomes_the_same_bytes(
+    mlflow: MLflow, triton: Triton, trained: dict[str, Any]
+) -> None:
     for name in ("sklearn_pickle", "onnx_logged"):
         line, records = Line(mlflow, triton, name), []
         for _time in range(2):
-            records.append(line.deliver(model_uri=f"models:/{name}/{trained[name][0]['version']}").record)
+            records.append(
+                line.deliver(model_uri=f"models:/{name}/{trained[name][0]['version']}").record
+            )
             line.deliver(state="absent")
-        assert len({(record.flavor, record.manifest_digest, record.config_digest) for record in records}) == 1
+        assert (
+            len(
+                {
+                    (record.flavor, record.manifest_digest, record.config_digest)
+                    for record in records
+                }
+            )
+            == 1
+        )
         assert records[0].flavor == LOGGED[name]
 
 
@@ -99,7 +171,11 @@ def test_saved(mlflow: MLflow, triton: Triton, trained: dict[str, Any], name: st
         done, again = line.publish(entry), line.publish(entry)
         assert done.error is None, str(done.error)
         assert (done.changed, again.changed) == (True, False)
-        assert done.published and again.published and (done.published.version, again.published.version) == (number, number)
+        assert (
+            done.published
+            and again.published
+            and (done.published.version, again.published.version) == (number, number)
+        )
     there_and_back(line, first, second, (1, 2))
 
 
@@ -110,9 +186,20 @@ def test_published_twice_by_different_random_names(mlflow: MLflow, tmp_path: Pat
     for name in ("0f8e.data", "77ab.data"):
         make_onnx(tmp_path / name, "drawn", external_data=name)
     registry = Registry(mlflow.url, 60)
-    first, second = (publish(registry, [{"name": "drawn", "path": str(tmp_path / name / "drawn/1/model.onnx")}])[0]
-                     for name in ("0f8e.data", "77ab.data"))
+    first, second = (
+        publish(registry, [{"name": "drawn", "path": str(tmp_path / name / "drawn/1/model.onnx")}])[
+            0
+        ]
+        for name in ("0f8e.data", "77ab.data")
+    )
     assert first.changed and not second.changed
     assert first.plan and second.plan and first.plan.digest == second.plan.digest
-    other = make_onnx(tmp_path / "other", "drawn", external_data="0f8e.data", weights=((9.0, 2.0), (3.0, 4.0), (5.0, 6.0)))
-    assert publish(registry, [{"name": "drawn", "path": str(other.folder / "1/model.onnx")}])[0].changed
+    other = make_onnx(
+        tmp_path / "other",
+        "drawn",
+        external_data="0f8e.data",
+        weights=((9.0, 2.0), (3.0, 4.0), (5.0, 6.0)),
+    )
+    assert publish(registry, [{"name": "drawn", "path": str(other.folder / "1/model.onnx")}])[
+        0
+    ].changed

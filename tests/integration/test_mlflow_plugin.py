@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MLflow's contract for a deployment plugin, on a real MLflow and a real Triton, through Python and the command line."""
+"""MLflow's contract for a deployment plugin, on a real MLflow and a real Triton, through Python and
+the command line.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.state_store import StateStore
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton_server import TritonServer
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton_server import (
+    TritonServer,
+)
 from mlflow.deployments import BaseDeploymentClient, get_deploy_client
 from mlflow.deployments.interface import plugin_store
 from mlflow.exceptions import MlflowException
@@ -44,7 +48,9 @@ from servers import MLflow, Triton, free_ports, mlflow_server, server_python, tr
 numpy = pytest.importorskip("numpy")
 pytest.importorskip("tritonclient.http")
 
-with_pandas = pytest.mark.skipif(importlib.util.find_spec("pandas") is None, reason="MLflow's own command imports pandas")
+with_pandas = pytest.mark.skipif(
+    importlib.util.find_spec("pandas") is None, reason="MLflow's own command imports pandas"
+)
 PEER_KEYS = ("name", "version", "state", "triton_model_path", "mlflow_model_uri", "flavor")
 
 
@@ -56,17 +62,26 @@ class Stage:
 
     @property
     def variables(self) -> dict[str, str]:
-        return plugin.environment(self.site, TRITON_URL=self.triton.url, TRITON_MODEL_REPO=str(self.triton.repository),
-                                  MLFLOW_TRACKING_URI=self.mlflow.url)
+        return plugin.environment(
+            self.site,
+            TRITON_URL=self.triton.url,
+            TRITON_MODEL_REPO=str(self.triton.repository),
+            MLFLOW_TRACKING_URI=self.mlflow.url,
+        )
 
     def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
         return plugin.deployments(self.variables, *words)
 
     def served(self, name: str) -> int:
         """The number that tells one published version of the doubler from another."""
-        status, answer = self.triton.infer(name, {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}]})
+        status, answer = self.triton.infer(
+            name,
+            {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}]},
+        )
         assert status == 200, answer
-        return next(int(output["data"][0]) for output in answer["outputs"] if output["name"] == "identity")
+        return next(
+            int(output["data"][0]) for output in answer["outputs"] if output["name"] == "identity"
+        )
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +89,20 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     base = tmp_path_factory.mktemp("plugin")
     site = plugin.registered(base / "site")
     complete = ["--disable-auto-complete-config"]  # loads in half the time
-    with triton_server(base / "triton", extra_args=complete) as triton, mlflow_server(base / "mlflow") as server:
+    with (
+        triton_server(base / "triton", extra_args=complete) as triton,
+        mlflow_server(base / "mlflow") as server,
+    ):
         registry = Registry(server.url, 60)
         for version in (1, 2):
-            publish(registry, models.make_python(base / f"v{version}", "doubler", identity=version).folder, "doubler")
-        publish(registry, models.make_python(base / "v3", "doubler", fail="no good").folder, "doubler")
+            publish(
+                registry,
+                models.make_python(base / f"v{version}", "doubler", identity=version).folder,
+                "doubler",
+            )
+        publish(
+            registry, models.make_python(base / "v3", "doubler", fail="no good").folder, "doubler"
+        )
         mlflow.MlflowClient(server.url).set_registered_model_alias("doubler", "champion", "1")
         yield Stage(triton, server, site)
 
@@ -98,7 +122,9 @@ def client(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[TritonDepl
         made.delete_deployment(entry["name"], config={"adopt": "true"})
 
 
-def refused(code: str, words: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> MlflowException:
+def refused(
+    code: str, words: str, function: Callable[..., Any], *args: Any, **kwargs: Any
+) -> MlflowException:
     with pytest.raises(MlflowException, match=words) as caught:
         function(*args, **kwargs)
     assert caught.value.error_code == code, caught.value
@@ -106,51 +132,90 @@ def refused(code: str, words: str, function: Callable[..., Any], *args: Any, **k
     return caught.value
 
 
-# -- the plugin as MLflow sees it --------------------------------------------------------------------------------------------
+# -- the plugin as MLflow sees it ------------------------------------------------------------------
 
 
 def test_plugin_has_one_client_class() -> None:
-    classes = [one for one in vars(mlflow_deployments).values() if isinstance(one, type) and issubclass(one, BaseDeploymentClient)]
+    classes = [
+        one
+        for one in vars(mlflow_deployments).values()
+        if isinstance(one, type) and issubclass(one, BaseDeploymentClient)
+    ]
     assert classes == [TritonDeploymentClient]
     assert callable(mlflow_deployments.run_local)
     assert "triton:/<profile>" in mlflow_deployments.target_help()
 
 
 def test_help_imports_nothing_heavy(stage: Stage) -> None:
-    code = ("import sys; from mlflow.deployments.interface import _target_help; before = set(sys.modules); text = _target_help('triton');"
-            "assert 'triton://host:8001?protocol=grpc' in text;"
-            "print(sorted({'tritonclient', 'gevent', 'grpc', 'pandas', 'numpy'} & (set(sys.modules) - before)))")
-    done = subprocess.run([sys.executable, "-c", code], env=stage.variables, capture_output=True, text=True, check=True, timeout=60)
+    code = (
+        "import sys; from mlflow.deployments.interface import _target_help; before ="
+        " set(sys.modules); text = _target_help('triton');assert 'triton://host:8001?protocol=grpc'"
+        " in text;print(sorted({'tritonclient', 'gevent', 'grpc', 'pandas', 'numpy'} &"
+        " (set(sys.modules) - before)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=stage.variables,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
     assert done.stdout.strip() == "[]"
     assert "triton" in stage.cli("--help").stdout
 
 
 def test_other_plugin_of_the_same_name_is_said(stage: Stage, tmp_path: Path) -> None:
     site = plugin.registered(tmp_path / "other", "mlflow-triton-plugin", plugin.OTHER)
-    variables = {**stage.variables, "PYTHONPATH": os.pathsep.join([str(site), stage.variables["PYTHONPATH"]])}
-    code = ("from ansible_collections.mlops.triton.plugins.mlflow_deployments import TritonDeploymentClient, target_help;"
-            "print(target_help()); TritonDeploymentClient('triton')")
-    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True, timeout=60)
+    variables = {
+        **stage.variables,
+        "PYTHONPATH": os.pathsep.join([str(site), stage.variables["PYTHONPATH"]]),
+    }
+    code = (
+        "from ansible_collections.mlops.triton.plugins.mlflow_deployments import"
+        " TritonDeploymentClient, target_help;print(target_help());"
+        " TritonDeploymentClient('triton')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
     for text in (done.stdout, done.stderr):
         assert "pip uninstall mlflow-triton-plugin" in text
     assert "pip uninstall" not in stage.cli("help", "-t", "triton").stdout
 
 
-# -- the verbs ---------------------------------------------------------------------------------------------------------------
+# -- the verbs -------------------------------------------------------------------------------------
 
 
 def test_whole_life(stage: Stage, client: TritonDeploymentClient) -> None:
     created = client.create_deployment("doubler", "models:/doubler/1", flavor="triton")
     assert (created["name"], created["flavor"], stage.served("doubler")) == ("doubler", "triton", 1)
     listed = client.list_deployments()
-    assert [{key: entry[key] for key in PEER_KEYS} for entry in listed] == [{
-        "name": "doubler", "version": "1", "state": "READY", "triton_model_path": str(stage.triton.repository / "doubler"),
-        "mlflow_model_uri": "models:/doubler/1", "flavor": "triton"}]
+    assert [{key: entry[key] for key in PEER_KEYS} for entry in listed] == [
+        {
+            "name": "doubler",
+            "version": "1",
+            "state": "READY",
+            "triton_model_path": str(stage.triton.repository / "doubler"),
+            "mlflow_model_uri": "models:/doubler/1",
+            "flavor": "triton",
+        }
+    ]
     described = client.get_deployment("doubler")
     assert {key: described[key] for key in PEER_KEYS} == {key: listed[0][key] for key in PEER_KEYS}
     assert (described["registry_version"], described["drift"]) == (1, [])
     assert described["servers"][0]["deploy_id"] == created["deploy_id"]
-    assert json.loads((stage.triton.repository / "doubler" / "mlflow-meta.json").read_text())["mlflow_model_uri"] == "models:/doubler/1"
+    assert (
+        json.loads((stage.triton.repository / "doubler" / "mlflow-meta.json").read_text())[
+            "mlflow_model_uri"
+        ]
+        == "models:/doubler/1"
+    )
     updated = client.update_deployment("doubler", "models:/doubler/2", flavor="triton")
     assert (updated["flavor"], updated["version"], stage.served("doubler")) == ("triton", "2", 2)
     client.delete_deployment("doubler")
@@ -161,27 +226,61 @@ def test_whole_life(stage: Stage, client: TritonDeploymentClient) -> None:
 def test_flavor_is_found(client: TritonDeploymentClient, tmp_path: Path) -> None:
     folder = tmp_path / "logged"
     shutil.copytree(models.make_onnx(tmp_path / "made").folder / "1", folder)
-    (folder / "MLmodel").write_text("flavors:\n  onnx: {data: model.onnx, onnx_version: 1.17.0}\n", encoding="utf-8")
+    (folder / "MLmodel").write_text(
+        "flavors:\n  onnx: {data: model.onnx, onnx_version: 1.17.0}\n", encoding="utf-8"
+    )
     for flavor in (None, "onnx"):
         assert client.create_deployment("network", str(folder), flavor=flavor)["flavor"] == "onnx"
         answer = client.predict("network", {"x": numpy.ones((1, 3), "float32")})
         assert answer["outputs"]["y"].tolist() == [[9.5, 11.5]]
         client.delete_deployment("network")
-    refused("INVALID_PARAMETER_VALUE", "triton, onnx", client.create_deployment, "other", str(folder), flavor="keras")
+    refused(
+        "INVALID_PARAMETER_VALUE",
+        "triton, onnx",
+        client.create_deployment,
+        "other",
+        str(folder),
+        flavor="keras",
+    )
 
 
 def test_create_raises_on_any_existing_name(stage: Stage, client: TritonDeploymentClient) -> None:
     client.create_deployment("doubler", "models:/doubler/1")
-    refused("RESOURCE_ALREADY_EXISTS", "already is a deployment", client.create_deployment, "doubler", "models:/doubler/1")
-    refused("RESOURCE_ALREADY_EXISTS", "already is", client.create_deployment, "doubler", "models:/doubler/2", config={"adopt": True})
+    refused(
+        "RESOURCE_ALREADY_EXISTS",
+        "already is a deployment",
+        client.create_deployment,
+        "doubler",
+        "models:/doubler/1",
+    )
+    refused(
+        "RESOURCE_ALREADY_EXISTS",
+        "already is",
+        client.create_deployment,
+        "doubler",
+        "models:/doubler/2",
+        config={"adopt": True},
+    )
     assert stage.served("doubler") == 1
     foreign = models.make_python(stage.triton.repository, "foreign")
     try:
-        refused("RESOURCE_ALREADY_EXISTS", "a folder of this name", client.create_deployment, "foreign", "models:/doubler/1")
+        refused(
+            "RESOURCE_ALREADY_EXISTS",
+            "a folder of this name",
+            client.create_deployment,
+            "foreign",
+            "models:/doubler/1",
+        )
         assert stage.triton.load("foreign")[0] == 200
         shutil.move(foreign.folder, stage.triton.folder / "aside")
         shutil.move(stage.triton.folder / "aside", foreign.folder)
-        refused("RESOURCE_ALREADY_EXISTS", "already is", client.create_deployment, "foreign", "models:/doubler/1")
+        refused(
+            "RESOURCE_ALREADY_EXISTS",
+            "already is",
+            client.create_deployment,
+            "foreign",
+            "models:/doubler/1",
+        )
     finally:
         stage.triton.unload("foreign")
         shutil.rmtree(foreign.folder)
@@ -190,7 +289,11 @@ def test_create_raises_on_any_existing_name(stage: Stage, client: TritonDeployme
 def test_of_two_creates_at_once_one_succeeds(stage: Stage, client: TritonDeploymentClient) -> None:
     def create(version: int) -> str:
         try:
-            return str(get_deploy_client("triton").create_deployment("doubler", f"models:/doubler/{version}")["version"])
+            return str(
+                get_deploy_client("triton").create_deployment(
+                    "doubler", f"models:/doubler/{version}"
+                )["version"]
+            )
         except MlflowException as error:
             return str(error.error_code)
 
@@ -203,7 +306,13 @@ def test_of_two_creates_at_once_one_succeeds(stage: Stage, client: TritonDeploym
 def test_delete_of_an_absent_one_is_no_error(client: TritonDeploymentClient) -> None:
     client.delete_deployment("never-was")
     refused("RESOURCE_DOES_NOT_EXIST", "no such deployment", client.get_deployment, "never-was")
-    refused("RESOURCE_DOES_NOT_EXIST", "no such deployment", client.update_deployment, "never-was", "models:/doubler/1")
+    refused(
+        "RESOURCE_DOES_NOT_EXIST",
+        "no such deployment",
+        client.update_deployment,
+        "never-was",
+        "models:/doubler/1",
+    )
 
 
 def test_delete_spares_what_is_not_ours(stage: Stage, client: TritonDeploymentClient) -> None:
@@ -216,38 +325,67 @@ def test_delete_spares_what_is_not_ours(stage: Stage, client: TritonDeploymentCl
     assert not foreign.folder.exists()
 
 
-def test_update_without_model_uri_changes_the_configuration_only(stage: Stage, client: TritonDeploymentClient) -> None:
+def test_update_without_model_uri_changes_the_configuration_only(
+    stage: Stage, client: TritonDeploymentClient
+) -> None:
     client.create_deployment("doubler", "models:/doubler@champion", config={"instance_kind": "cpu"})
     registry = mlflow.MlflowClient(stage.mlflow.url)
     registry.set_registered_model_alias("doubler", "champion", "2")
     try:
         updated = client.update_deployment("doubler", config={"config": "{max_batch_size: 4}"})
-        assert (updated["registry_version"], updated["model_uri"], updated["alias"]) == (1, "models:/doubler@champion", "champion")
-        assert (stage.served("doubler"), stage.triton.model_config("doubler")["max_batch_size"]) == (1, 4)
+        assert (updated["registry_version"], updated["model_uri"], updated["alias"]) == (
+            1,
+            "models:/doubler@champion",
+            "champion",
+        )
+        assert (
+            stage.served("doubler"),
+            stage.triton.model_config("doubler")["max_batch_size"],
+        ) == (1, 4)
         client.update_deployment("doubler", "models:/doubler@champion")
-        assert (stage.served("doubler"), stage.triton.model_config("doubler")["max_batch_size"]) == (2, 4)
+        assert (
+            stage.served("doubler"),
+            stage.triton.model_config("doubler")["max_batch_size"],
+        ) == (2, 4)
         client.update_deployment("doubler", config={"config": "null"})
         assert stage.triton.model_config("doubler")["max_batch_size"] == 8
-        refused("INVALID_PARAMETER_VALUE", "needs model_uri", client.update_deployment, "doubler", flavor="onnx")
+        refused(
+            "INVALID_PARAMETER_VALUE",
+            "needs model_uri",
+            client.update_deployment,
+            "doubler",
+            flavor="onnx",
+        )
     finally:
         registry.set_registered_model_alias("doubler", "champion", "1")
 
 
-def test_update_to_the_same_version_reloads_nothing(stage: Stage, client: TritonDeploymentClient) -> None:
+def test_update_to_the_same_version_reloads_nothing(
+    stage: Stage, client: TritonDeploymentClient
+) -> None:
     client.create_deployment("doubler", "models:/doubler/1")
     before, processes = stage.triton.loads("doubler"), stage.triton.stub_pids("doubler")
     client.update_deployment("doubler", "models:/doubler/1", flavor="triton")
     assert (stage.triton.loads("doubler"), stage.triton.stub_pids("doubler")) == (before, processes)
 
 
-def test_update_to_a_broken_model_leaves_the_good_one(stage: Stage, client: TritonDeploymentClient) -> None:
+def test_update_to_a_broken_model_leaves_the_good_one(
+    stage: Stage, client: TritonDeploymentClient
+) -> None:
     client.create_deployment("doubler", "models:/doubler/1")
-    error = refused("INVALID_STATE", "no good", client.update_deployment, "doubler", "models:/doubler/3")
+    error = refused(
+        "INVALID_STATE", "no good", client.update_deployment, "doubler", "models:/doubler/3"
+    )
     assert "version" in str(error) or "served" in str(error)
-    assert (stage.served("doubler"), client.get_deployment("doubler")["mlflow_model_uri"]) == (1, "models:/doubler/1")
+    assert (stage.served("doubler"), client.get_deployment("doubler")["mlflow_model_uri"]) == (
+        1,
+        "models:/doubler/1",
+    )
 
 
-def test_create_of_a_broken_model_leaves_nothing(stage: Stage, client: TritonDeploymentClient) -> None:
+def test_create_of_a_broken_model_leaves_nothing(
+    stage: Stage, client: TritonDeploymentClient
+) -> None:
     refused("INVALID_STATE", "no good", client.create_deployment, "doubler", "models:/doubler/3")
     assert client.list_deployments() == []
     assert not (stage.triton.repository / "doubler").exists()
@@ -259,17 +397,53 @@ def test_create_of_a_broken_model_leaves_nothing(stage: Stage, client: TritonDep
         ("RESOURCE_DOES_NOT_EXIST", "no model 'nothing'", "m", "models:/nothing/1", {}),
         ("RESOURCE_DOES_NOT_EXIST", "versions there: 3, 2, 1", "m", "models:/doubler/9", {}),
         ("RESOURCE_DOES_NOT_EXIST", "aliases there: champion", "m", "models:/doubler@nobody", {}),
-        ("INVALID_PARAMETER_VALUE", "models:/<name>@<alias>", "m", "models:/doubler/Production", {}),
+        (
+            "INVALID_PARAMETER_VALUE",
+            "models:/<name>@<alias>",
+            "m",
+            "models:/doubler/Production",
+            {},
+        ),
         ("INVALID_PARAMETER_VALUE", "URLs cannot carry", "a b", "models:/doubler/1", {}),
         ("INVALID_PARAMETER_VALUE", "reserved", ".", "models:/doubler/1", {}),
-        ("INVALID_PARAMETER_VALUE", "known are .*verify", "m", "models:/doubler/1", {"nonsense": "1"}),
-        ("INVALID_PARAMETER_VALUE", "cpu, gpu, auto", "m", "models:/doubler/1", {"instance_kind": "tpu"}),
-        ("TEMPORARILY_UNAVAILABLE", "cannot be reached", "m", "models:/doubler/1", {"triton_url": "127.0.0.1:9"}),
-        ("INVALID_STATE", "does not exist on this host", "m", "models:/doubler/1", {"model_repository": "/nowhere/models"}),
+        (
+            "INVALID_PARAMETER_VALUE",
+            "known are .*verify",
+            "m",
+            "models:/doubler/1",
+            {"nonsense": "1"},
+        ),
+        (
+            "INVALID_PARAMETER_VALUE",
+            "cpu, gpu, auto",
+            "m",
+            "models:/doubler/1",
+            {"instance_kind": "tpu"},
+        ),
+        (
+            "TEMPORARILY_UNAVAILABLE",
+            "cannot be reached",
+            "m",
+            "models:/doubler/1",
+            {"triton_url": "127.0.0.1:9"},
+        ),
+        (
+            "INVALID_STATE",
+            "does not exist on this host",
+            "m",
+            "models:/doubler/1",
+            {"model_repository": "/nowhere/models"},
+        ),
     ],
 )
-def test_errors_have_a_code_and_a_sentence(client: TritonDeploymentClient, code: str, words: str, name: str, uri: str,
-                                           config: dict[str, str]) -> None:
+def test_errors_have_a_code_and_a_sentence(
+    client: TritonDeploymentClient,
+    code: str,
+    words: str,
+    name: str,
+    uri: str,
+    config: dict[str, str],
+) -> None:
     refused(code, words, client.create_deployment, name, uri, config=config)
     assert client.list_deployments() == []
 
@@ -277,24 +451,38 @@ def test_errors_have_a_code_and_a_sentence(client: TritonDeploymentClient, code:
 def test_registry_that_refuses_connections_is_said_at_once(client: TritonDeploymentClient) -> None:
     begin = time.monotonic()
     with pytest.raises(MlflowException, match="cannot be reached"):
-        client.create_deployment("doubler", "models:/doubler/1", config={"tracking_uri": "http://127.0.0.1:9"})
+        client.create_deployment(
+            "doubler", "models:/doubler/1", config={"tracking_uri": "http://127.0.0.1:9"}
+        )
     assert time.monotonic() - begin < 10
 
 
 def test_repository_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_MODEL_REPO", raising=False)
-    refused("INVALID_PARAMETER_VALUE", "TRITON_MODEL_REPO", TritonDeploymentClient("triton").list_deployments)
+    refused(
+        "INVALID_PARAMETER_VALUE",
+        "TRITON_MODEL_REPO",
+        TritonDeploymentClient("triton").list_deployments,
+    )
 
 
 def test_lock_of_another_run_is_respected(stage: Stage, client: TritonDeploymentClient) -> None:
     client.create_deployment("doubler", "models:/doubler/1")
     with StateStore(str(stage.triton.repository)).lock("doubler", 1):
-        refused("RESOURCE_CONFLICT", str(os.getpid()), client.update_deployment, "doubler", "models:/doubler/2",
-                config={"lock_timeout": "0.2"})
+        refused(
+            "RESOURCE_CONFLICT",
+            str(os.getpid()),
+            client.update_deployment,
+            "doubler",
+            "models:/doubler/2",
+            config={"lock_timeout": "0.2"},
+        )
     assert stage.served("doubler") == 1
 
 
-def test_registry_of_the_notebook_is_used(stage: Stage, client: TritonDeploymentClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_registry_of_the_notebook_is_used(
+    stage: Stage, client: TritonDeploymentClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     mlflow.set_tracking_uri(stage.mlflow.url)
     try:
@@ -303,56 +491,93 @@ def test_registry_of_the_notebook_is_used(stage: Stage, client: TritonDeployment
         mlflow.set_tracking_uri(None)
 
 
-def test_deployment_of_nvidia_s_plugin_is_seen_and_taken_over(stage: Stage, client: TritonDeploymentClient) -> None:
+def test_deployment_of_nvidia_s_plugin_is_seen_and_taken_over(
+    stage: Stage, client: TritonDeploymentClient
+) -> None:
     folder = models.make_python(stage.triton.repository, "doubler", identity=7).folder
-    meta = {"name": "doubler", "triton_model_path": str(folder), "mlflow_model_uri": "models:/doubler/1", "flavor": "triton"}
+    meta = {
+        "name": "doubler",
+        "triton_model_path": str(folder),
+        "mlflow_model_uri": "models:/doubler/1",
+        "flavor": "triton",
+    }
     (folder / "mlflow-meta.json").write_text(json.dumps(meta))
     assert stage.triton.load("doubler")[0] == 200
     assert client.list_deployments() == [{**meta, "version": "1", "state": "READY"}]
     assert client.get_deployment("doubler")["mlflow_model_uri"] == "models:/doubler/1"
-    refused("RESOURCE_DOES_NOT_EXIST", "adopt=true", client.update_deployment, "doubler", "models:/doubler/2")
+    refused(
+        "RESOURCE_DOES_NOT_EXIST",
+        "adopt=true",
+        client.update_deployment,
+        "doubler",
+        "models:/doubler/2",
+    )
     client.update_deployment("doubler", "models:/doubler/2", config={"adopt": "true"})
     assert stage.served("doubler") == 2
 
 
-# -- endpoints and other targets ---------------------------------------------------------------------------------------------
+# -- endpoints and other targets -------------------------------------------------------------------
 
 
 @pytest.fixture
-def pair(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[TritonDeploymentClient, Triton]]:
+def pair(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[TritonDeploymentClient, Triton]]:
     """A profile of two servers on one repository, the second over gRPC."""
     with triton_server(tmp_path / "second", repository=stage.triton.repository) as second:
         profiles = tmp_path / "profiles.yml"
-        profiles.write_text(json.dumps({"both": {
-            "servers": {"one": stage.triton.url, "two": f"grpc://{second.grpc_url}"}, "model_repository": str(stage.triton.repository),
-            "tracking_uri": stage.mlflow.url}}))
+        profiles.write_text(
+            json.dumps(
+                {
+                    "both": {
+                        "servers": {"one": stage.triton.url, "two": f"grpc://{second.grpc_url}"},
+                        "model_repository": str(stage.triton.repository),
+                        "tracking_uri": stage.mlflow.url,
+                    }
+                }
+            )
+        )
         monkeypatch.setenv("MLOPS_TRITON_PROFILES", str(profiles))
         monkeypatch.setenv("TRITON_URL", "127.0.0.1:9")
         monkeypatch.setitem(plugin_store.registry, "triton", mlflow_deployments)
         client = get_deploy_client("triton:/both")
         yield client, second
         # Not through the profile: a test may have stopped the second.
-        get_deploy_client(f"triton://{stage.triton.url}?model_repository={stage.triton.repository}").delete_deployment("doubler")
+        get_deploy_client(
+            f"triton://{stage.triton.url}?model_repository={stage.triton.repository}"
+        ).delete_deployment("doubler")
 
 
-def test_one_call_updates_every_replica(stage: Stage, pair: tuple[TritonDeploymentClient, Triton]) -> None:
+def test_one_call_updates_every_replica(
+    stage: Stage, pair: tuple[TritonDeploymentClient, Triton]
+) -> None:
     client, second = pair
     ids = []
     for call in (client.create_deployment, client.update_deployment):
         call("doubler", f"models:/doubler/{len(ids) + 1}")
-        served = {server["url"]: server["deploy_id"] for server in client.get_deployment("doubler")["servers"]}
+        served = {
+            server["url"]: server["deploy_id"]
+            for server in client.get_deployment("doubler")["servers"]
+        }
         assert len(served) == 2
         assert len(set(served.values())) == 1
         ids.append(served.popitem()[1])
     assert ids[0] != ids[1]
     values = {"x": [[1, 2, 3]]}
     for endpoint in ("one", "two", None):
-        assert client.predict("doubler", values, endpoint=endpoint)["outputs"]["identity"].tolist() == [[2]]
-    assert [(entry["name"], entry["live"]) for entry in client.list_endpoints()] == [("one", True), ("two", True)]
+        assert client.predict("doubler", values, endpoint=endpoint)["outputs"][
+            "identity"
+        ].tolist() == [[2]]
+    assert [(entry["name"], entry["live"]) for entry in client.list_endpoints()] == [
+        ("one", True),
+        ("two", True),
+    ]
     assert client.get_endpoint("two")["url"] == f"grpc://{second.grpc_url}"
 
 
-def test_endpoint_is_accepted_everywhere(stage: Stage, pair: tuple[TritonDeploymentClient, Triton]) -> None:
+def test_endpoint_is_accepted_everywhere(
+    stage: Stage, pair: tuple[TritonDeploymentClient, Triton]
+) -> None:
     client, _second = pair
     client.create_deployment("doubler", "models:/doubler/1", endpoint="one")
     assert [entry["name"] for entry in client.list_deployments(endpoint="one")] == ["doubler"]
@@ -360,24 +585,53 @@ def test_endpoint_is_accepted_everywhere(stage: Stage, pair: tuple[TritonDeploym
     client.update_deployment("doubler", "models:/doubler/1")
     assert client.get_deployment("doubler", endpoint="two")["state"] == "READY"
     client.update_deployment("doubler", "models:/doubler/2", endpoint="two")
-    assert client.predict("doubler", [[1, 2, 3]], endpoint="two")["outputs"]["identity"].tolist() == [[2]]
-    assert client.predict("doubler", [[1, 2, 3]], endpoint="one")["outputs"]["identity"].tolist() == [[1]]
+    assert client.predict("doubler", [[1, 2, 3]], endpoint="two")["outputs"][
+        "identity"
+    ].tolist() == [[2]]
+    assert client.predict("doubler", [[1, 2, 3]], endpoint="one")["outputs"][
+        "identity"
+    ].tolist() == [[1]]
     assert any("instead of" in sentence for sentence in client.get_deployment("doubler")["drift"])
-    refused("RESOURCE_DOES_NOT_EXIST", "one, two", client.update_deployment, "doubler", "models:/doubler/1", endpoint="three")
-    refused("INVALID_PARAMETER_VALUE", "leave endpoint out", client.delete_deployment, "doubler", endpoint="one")
-    assert client.predict(inputs=[[1, 2, 3]], endpoint="two")["outputs"]["y"].tolist() == [[2, 4, 6]]
+    refused(
+        "RESOURCE_DOES_NOT_EXIST",
+        "one, two",
+        client.update_deployment,
+        "doubler",
+        "models:/doubler/1",
+        endpoint="three",
+    )
+    refused(
+        "INVALID_PARAMETER_VALUE",
+        "leave endpoint out",
+        client.delete_deployment,
+        "doubler",
+        endpoint="one",
+    )
+    assert client.predict(inputs=[[1, 2, 3]], endpoint="two")["outputs"]["y"].tolist() == [
+        [2, 4, 6]
+    ]
     client.delete_deployment("doubler")
     assert client.list_deployments(endpoint="one") == []
 
 
-def test_update_stops_at_the_first_replica_that_fails(stage: Stage, pair: tuple[TritonDeploymentClient, Triton]) -> None:
+def test_update_stops_at_the_first_replica_that_fails(
+    stage: Stage, pair: tuple[TritonDeploymentClient, Triton]
+) -> None:
     client, second = pair
     client.create_deployment("doubler", "models:/doubler/1")
     refused("INVALID_STATE", "no good", client.update_deployment, "doubler", "models:/doubler/3")
     for endpoint in ("one", "two"):
-        assert client.predict("doubler", [[1, 2, 3]], endpoint=endpoint)["outputs"]["identity"].tolist() == [[1]]
+        assert client.predict("doubler", [[1, 2, 3]], endpoint=endpoint)["outputs"][
+            "identity"
+        ].tolist() == [[1]]
     second.stop()
-    refused("TEMPORARILY_UNAVAILABLE", second.grpc_url, client.update_deployment, "doubler", "models:/doubler/2")
+    refused(
+        "TEMPORARILY_UNAVAILABLE",
+        second.grpc_url,
+        client.update_deployment,
+        "doubler",
+        "models:/doubler/2",
+    )
     assert stage.served("doubler") == 1
     client.update_deployment("doubler", "models:/doubler/2", endpoint="one")
     assert stage.served("doubler") == 2
@@ -387,11 +641,24 @@ def test_endpoints_are_those_of_the_profile(stage: Stage, client: TritonDeployme
     for verb in (client.create_endpoint, client.update_endpoint, client.delete_endpoint):
         refused("NOT_IMPLEMENTED", "servers of a profile", verb, "other")
     refused("NOT_IMPLEMENTED", "explanations", client.explain, "doubler", None)
-    for command in ("update-endpoint", "delete-endpoint"):  # create-endpoint of MLflow 3.17 fails before it asks any plugin
+    for command in (
+        "update-endpoint",
+        "delete-endpoint",
+    ):  # create-endpoint of MLflow 3.17 fails before it asks any plugin
         done = stage.cli(command, "-t", "triton", "--endpoint", "other")
-        assert (done.returncode, "Traceback" in done.stderr, "servers of a profile" in done.stderr) == (1, False, True), done.stderr
-    assert f"'url': '{stage.triton.url}', 'live': True" in stage.cli("list-endpoints", "-t", "triton").stdout
-    assert f"url: {stage.triton.url}" in stage.cli("get-endpoint", "-t", "triton", "--endpoint", stage.triton.url).stdout
+        assert (
+            done.returncode,
+            "Traceback" in done.stderr,
+            "servers of a profile" in done.stderr,
+        ) == (1, False, True), done.stderr
+    assert (
+        f"'url': '{stage.triton.url}', 'live': True"
+        in stage.cli("list-endpoints", "-t", "triton").stdout
+    )
+    assert (
+        f"url: {stage.triton.url}"
+        in stage.cli("get-endpoint", "-t", "triton", "--endpoint", stage.triton.url).stdout
+    )
 
 
 @pytest.mark.parametrize("target", ["triton://{http}", "triton://{grpc}?protocol=grpc"])
@@ -404,14 +671,24 @@ def test_targets(stage: Stage, client: TritonDeploymentClient, target: str) -> N
     assert client.list_deployments() == []
 
 
-# -- predict -----------------------------------------------------------------------------------------------------------------
+# -- predict ---------------------------------------------------------------------------------------
 
 
 def test_predict_refuses_by_the_tensor_s_name(client: TritonDeploymentClient) -> None:
     client.create_deployment("doubler", "models:/doubler/1")
-    assert client.predict("doubler", numpy.array([[1.0, 2.0, 3.0]]))["outputs"]["y"].tolist() == [[2, 4, 6]]
-    assert client.predict("doubler", df={"x": [0.1, 0.2, 0.3]})["outputs"]["y"].dtype == numpy.float32
-    refused("INVALID_PARAMETER_VALUE", "'x' is FP32", client.predict, "doubler", {"x": numpy.array([[0.1, 2.0, 3.0]])})
+    assert client.predict("doubler", numpy.array([[1.0, 2.0, 3.0]]))["outputs"]["y"].tolist() == [
+        [2, 4, 6]
+    ]
+    assert (
+        client.predict("doubler", df={"x": [0.1, 0.2, 0.3]})["outputs"]["y"].dtype == numpy.float32
+    )
+    refused(
+        "INVALID_PARAMETER_VALUE",
+        "'x' is FP32",
+        client.predict,
+        "doubler",
+        {"x": numpy.array([[0.1, 2.0, 3.0]])},
+    )
     refused("INVALID_PARAMETER_VALUE", "no input 'z'", client.predict, "doubler", {"z": [1]})
     refused("INVALID_PARAMETER_VALUE", "doubler", client.predict, "doubler", {"x": [[1, 2]]})
     refused("RESOURCE_DOES_NOT_EXIST", "unknown model", client.predict, "nothing", {"x": [1]})
@@ -432,10 +709,16 @@ def test_predict_keeps_the_shape_that_scripts_know(client: TritonDeploymentClien
     assert client.predict("doubler", by_row)["outputs"]["y"].tolist() == [[2, 4, 6], [8, 10, 12]]
 
 
-def test_metadata_is_asked_once_for_each_deployment(stage: Stage, client: TritonDeploymentClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metadata_is_asked_once_for_each_deployment(
+    stage: Stage, client: TritonDeploymentClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = []
     plain = TritonServer.metadata
-    monkeypatch.setattr(TritonServer, "metadata", lambda self, *words: (asked.append(words[0]), plain(self, *words))[1])
+    monkeypatch.setattr(
+        TritonServer,
+        "metadata",
+        lambda self, *words: (asked.append(words[0]), plain(self, *words))[1],
+    )
     other = TritonDeploymentClient("triton")
     for deploy, version in ((other.create_deployment, 1), (other.update_deployment, 2)):
         deploy("doubler", f"models:/doubler/{version}")
@@ -445,14 +728,17 @@ def test_metadata_is_asked_once_for_each_deployment(stage: Stage, client: Triton
         assert asked == ["doubler"]
 
 
-def test_another_model_is_noticed_where_the_repository_is_out_of_sight(stage: Stage, client: TritonDeploymentClient,
-                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_model_is_noticed_where_the_repository_is_out_of_sight(
+    stage: Stage, client: TritonDeploymentClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client.create_deployment("model", "models:/doubler/1", config={"config": {"name": "model"}})
     monkeypatch.delenv("TRITON_MODEL_REPO")
     far = TritonDeploymentClient("triton")
     assert far.predict("model", {"x": [[1, 2, 3]]})["outputs"]["y"].tolist() == [[2, 4, 6]]
     client.delete_deployment("model")
-    wide = models.make_onnx(stage.triton.folder / "wide", "model", weights=((1.0,), (1.0,)), bias=(0.0,))
+    wide = models.make_onnx(
+        stage.triton.folder / "wide", "model", weights=((1.0,), (1.0,)), bias=(0.0,)
+    )
     client.create_deployment("model", str(wide.folder))
     assert far.predict("model", {"x": [[1, 2]]})["outputs"]["y"].tolist() == [[3]]
 
@@ -461,15 +747,22 @@ def test_threads_share_a_client(client: TritonDeploymentClient) -> None:
     client.create_deployment("doubler", "models:/doubler/1")
 
     def ask(thread: int) -> list[bool]:
-        return [client.predict("doubler", {"x": numpy.full((1, 3), thread * 100 + call, "float32")})["outputs"]["y"].tolist()
-                == [[2.0 * (thread * 100 + call)] * 3] for call in range(100)]
+        return [
+            client.predict("doubler", {"x": numpy.full((1, 3), thread * 100 + call, "float32")})[
+                "outputs"
+            ]["y"].tolist()
+            == [[2.0 * (thread * 100 + call)] * 3]
+            for call in range(100)
+        ]
 
     with ThreadPoolExecutor(8) as pool:
         answers = [right for one in pool.map(ask, range(8)) for right in one]
     assert answers == [True] * 800
 
 
-def test_server_that_was_restarted_is_found_again(stage: Stage, client: TritonDeploymentClient) -> None:
+def test_server_that_was_restarted_is_found_again(
+    stage: Stage, client: TritonDeploymentClient
+) -> None:
     client.create_deployment("doubler", "models:/doubler/1")
     client.predict("doubler", [[1, 2, 3]])
     stage.triton.restart()
@@ -477,25 +770,62 @@ def test_server_that_was_restarted_is_found_again(stage: Stage, client: TritonDe
     assert client.predict("doubler", [[1, 2, 3]])["outputs"]["y"].tolist() == [[2, 4, 6]]
 
 
-# -- the command line --------------------------------------------------------------------------------------------------------
+# -- the command line ------------------------------------------------------------------------------
 
 
 def test_command_line(stage: Stage, client: TritonDeploymentClient) -> None:
-    done = stage.cli("create", "-t", "triton", "--flavor", "triton", "--name", "doubler", "-m", "models:/doubler/1",
-                     "-C", "instance_kind=cpu")
-    assert (done.returncode, done.stdout.strip()) == (0, "triton deployment doubler is created"), done
-    done = stage.cli("update", "-t", f"triton://{stage.triton.url}", "--name", "doubler", "-m", "models:/doubler/2")
+    done = stage.cli(
+        "create",
+        "-t",
+        "triton",
+        "--flavor",
+        "triton",
+        "--name",
+        "doubler",
+        "-m",
+        "models:/doubler/1",
+        "-C",
+        "instance_kind=cpu",
+    )
+    assert (done.returncode, done.stdout.strip()) == (
+        0,
+        "triton deployment doubler is created",
+    ), done
+    done = stage.cli(
+        "update",
+        "-t",
+        f"triton://{stage.triton.url}",
+        "--name",
+        "doubler",
+        "-m",
+        "models:/doubler/2",
+    )
     assert "Deployment doubler is updated (with flavor triton)" in done.stdout
     listed = stage.cli("list", "-t", "triton").stdout
-    assert "List of all deployments:\n[{'name': 'doubler', 'version': '2', 'state': 'READY'" in listed
-    lines = dict(line.split(": ", 1) for line in stage.cli("get", "-t", "triton", "--name", "doubler").stdout.splitlines() if ": " in line)
-    assert (lines["name"], lines["version"], lines["mlflow_model_uri"]) == ("doubler", "2", "models:/doubler/2")
-    assert stage.cli("delete", "-t", "triton", "--name", "doubler").stdout.strip() == "Deployment doubler is deleted"
+    assert (
+        "List of all deployments:\n[{'name': 'doubler', 'version': '2', 'state': 'READY'" in listed
+    )
+    lines = dict(
+        line.split(": ", 1)
+        for line in stage.cli("get", "-t", "triton", "--name", "doubler").stdout.splitlines()
+        if ": " in line
+    )
+    assert (lines["name"], lines["version"], lines["mlflow_model_uri"]) == (
+        "doubler",
+        "2",
+        "models:/doubler/2",
+    )
+    assert (
+        stage.cli("delete", "-t", "triton", "--name", "doubler").stdout.strip()
+        == "Deployment doubler is deleted"
+    )
     assert stage.cli("delete", "-t", "triton", "--name", "doubler").returncode == 0
 
 
 @with_pandas
-def test_command_line_predicts(stage: Stage, client: TritonDeploymentClient, tmp_path: Path) -> None:
+def test_command_line_predicts(
+    stage: Stage, client: TritonDeploymentClient, tmp_path: Path
+) -> None:
     client.create_deployment("doubler", "models:/doubler/1")
     for content in ({"x": [[1, 2, 3]]}, {"inputs": {"x": [[1, 2, 3]]}}, {"inputs": [[1, 2, 3]]}):
         question = tmp_path / "question.json"
@@ -503,7 +833,9 @@ def test_command_line_predicts(stage: Stage, client: TritonDeploymentClient, tmp
         done = stage.cli("predict", "-t", "triton", "--name", "doubler", "-I", str(question))
         assert json.loads(done.stdout) == {"outputs": {"y": [[2, 4, 6]], "identity": [[1]]}}, done
     answer = tmp_path / "answer.json"
-    stage.cli("predict", "-t", "triton", "--name", "doubler", "-I", str(question), "-O", str(answer))
+    stage.cli(
+        "predict", "-t", "triton", "--name", "doubler", "-I", str(question), "-O", str(answer)
+    )
     assert json.loads(answer.read_text())["outputs"]["y"] == [[2, 4, 6]]
 
 
@@ -523,15 +855,26 @@ def test_command_line_says_one_sentence(stage: Stage, words: tuple[str, ...]) ->
     assert [line for line in done.stderr.splitlines() if line.startswith("Error: ")], done.stderr
 
 
-# -- run-local ---------------------------------------------------------------------------------------------------------------
+# -- run-local -------------------------------------------------------------------------------------
 
 
 def test_run_local_without_the_server_says_so(stage: Stage) -> None:
     if importlib.util.find_spec("pytriton"):
         pytest.skip("this environment has the server")
     http, grpc = free_ports(2)
-    done = stage.cli("run-local", "-t", "triton", "--name", "doubler", "-m", "models:/doubler/1", "-C", f"http_port={http}",
-                     "-C", f"grpc_port={grpc}")
+    done = stage.cli(
+        "run-local",
+        "-t",
+        "triton",
+        "--name",
+        "doubler",
+        "-m",
+        "models:/doubler/1",
+        "-C",
+        f"http_port={http}",
+        "-C",
+        f"grpc_port={grpc}",
+    )
     assert done.returncode == 1
     assert "nvidia-pytriton is not installed" in done.stderr
     assert "server_python" in done.stderr
@@ -541,10 +884,28 @@ def test_run_local_without_the_server_says_so(stage: Stage) -> None:
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_run_local_serves_until_it_is_interrupted(stage: Stage, stop: signal.Signals) -> None:
     http, grpc = free_ports(2)
-    words = ["run-local", "-t", "triton", "--name", "doubler", "-m", "models:/doubler/2", "-C", f"http_port={http}", "-C",
-             f"grpc_port={grpc}", "-C", f"server_python={server_python('TRITON_SERVER_PYTHON', 'triton-server')}"]
-    process = subprocess.Popen([sys.executable, "-m", "mlflow", "deployments", *words], env=stage.variables, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)
+    words = [
+        "run-local",
+        "-t",
+        "triton",
+        "--name",
+        "doubler",
+        "-m",
+        "models:/doubler/2",
+        "-C",
+        f"http_port={http}",
+        "-C",
+        f"grpc_port={grpc}",
+        "-C",
+        f"server_python={server_python('TRITON_SERVER_PYTHON', 'triton-server')}",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "deployments", *words],
+        env=stage.variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     watchdog = threading.Timer(90, process.kill)
     watchdog.start()
     try:
@@ -555,8 +916,15 @@ def test_run_local_serves_until_it_is_interrupted(stage: Stage, stop: signal.Sig
             said += line
         command = re.search(r"^  curl -s .*$", said, re.MULTILINE)
         assert command, said
-        answer = json.loads(subprocess.run(command[0], shell=True, check=True, capture_output=True, timeout=30).stdout)
-        assert {output["name"]: output["data"] for output in answer["outputs"]} == {"y": [0, 0, 0], "identity": [2]}
+        answer = json.loads(
+            subprocess.run(
+                command[0], shell=True, check=True, capture_output=True, timeout=30
+            ).stdout
+        )
+        assert {output["name"]: output["data"] for output in answer["outputs"]} == {
+            "y": [0, 0, 0],
+            "identity": [2],
+        }
         process.send_signal(stop)
         out, err = process.communicate(timeout=180)
     finally:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The MLflow plugin where it is used: servers behind TLS and an admin key, several replicas, a notebook's event loop, a playbook beside."""
+"""The MLflow plugin where it is used: servers behind TLS and an admin key, several replicas, a
+notebook's event loop, a playbook beside.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,13 @@ import models
 import numpy
 import plugin
 import pytest
-from ansible_collections.mlops.triton.plugins.mlflow_deployments import TritonDeploymentClient, embedded
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton_server import TritonServer
+from ansible_collections.mlops.triton.plugins.mlflow_deployments import (
+    TritonDeploymentClient,
+    embedded,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton_server import (
+    TritonServer,
+)
 from certificates import Authority
 from conftest import environment
 from mlflow.exceptions import MlflowException
@@ -35,10 +42,16 @@ ASK = {"x": [[1, 2, 3]]}
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
     """Model folders that answer with their number; 9 does not load where a file says so."""
     base = tmp_path_factory.mktemp("sources")
-    made = {number: models.make_python(base / str(number), "doubler", identity=number).folder for number in (1, 2, 9)}
+    made = {
+        number: models.make_python(base / str(number), "doubler", identity=number).folder
+        for number in (1, 2, 9)
+    }
     with open(made[9] / "1" / "model.py", "a", encoding="utf-8") as stream:
         # A server's stub is told by the name of its shared memory.
-        stream.write(f"if open({str(base / 'bad')!r}).read() in open('/proc/self/cmdline').read():\n    raise RuntimeError('no memory')\n")
+        stream.write(
+            f"if open({str(base / 'bad')!r}).read() in open('/proc/self/cmdline').read():\n   "
+            " raise RuntimeError('no memory')\n"
+        )
     return {number: str(folder) for number, folder in made.items()}
 
 
@@ -50,25 +63,45 @@ def profiles(folder: Path, monkeypatch: pytest.MonkeyPatch, **profile: Any) -> N
         monkeypatch.delenv(name, raising=False)
 
 
-# -- replicas ----------------------------------------------------------------------------------------------------------------
+# -- replicas --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def replicas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[TritonDeploymentClient, list[Triton]]]:
+def replicas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[TritonDeploymentClient, list[Triton]]]:
     with ExitStack() as stack:
-        running = [stack.enter_context(triton_server(tmp_path / f"t{number}", repository=tmp_path / "models", metrics_port=0,
-                                                     backend_directory=tmp_path / "backends", extra_args=FAST)) for number in range(3)]
-        profiles(tmp_path, monkeypatch, servers={f"gpu-{number}": one.url for number, one in enumerate(running)},
-                 model_repository=str(tmp_path / "models"))
+        running = [
+            stack.enter_context(
+                triton_server(
+                    tmp_path / f"t{number}",
+                    repository=tmp_path / "models",
+                    metrics_port=0,
+                    backend_directory=tmp_path / "backends",
+                    extra_args=FAST,
+                )
+            )
+            for number in range(3)
+        ]
+        profiles(
+            tmp_path,
+            monkeypatch,
+            servers={f"gpu-{number}": one.url for number, one in enumerate(running)},
+            model_repository=str(tmp_path / "models"),
+        )
         yield TritonDeploymentClient("triton:/there"), running
 
 
 def identities(client: TritonDeploymentClient) -> list[int]:
-    return [int(client.predict("doubler", ASK, endpoint=f"gpu-{number}")["outputs"]["identity"][0][0]) for number in range(3)]
+    return [
+        int(client.predict("doubler", ASK, endpoint=f"gpu-{number}")["outputs"]["identity"][0][0])
+        for number in range(3)
+    ]
 
 
 def test_update_goes_through_the_replicas_and_stops_at_the_first_that_fails(
-        replicas: tuple[TritonDeploymentClient, list[Triton]], sources: dict[int, str]) -> None:
+    replicas: tuple[TritonDeploymentClient, list[Triton]], sources: dict[int, str]
+) -> None:
     client, running = replicas
     client.create_deployment("doubler", sources[1])
     created = client.get_deployment("doubler")
@@ -90,11 +123,15 @@ def test_update_goes_through_the_replicas_and_stops_at_the_first_that_fails(
     bad.write_text("none of them", encoding="utf-8")
     client.update_deployment("doubler", sources[9])
     updated = client.get_deployment("doubler")
-    assert {one["deploy_id"] for one in updated["servers"]} == {updated["deploy_id"]} != {created["deploy_id"]}
+    assert (
+        {one["deploy_id"] for one in updated["servers"]}
+        == {updated["deploy_id"]}
+        != {created["deploy_id"]}
+    )
     assert identities(client) == [9, 9, 9]
 
 
-# -- TLS and keys ------------------------------------------------------------------------------------------------------------
+# -- TLS and keys ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -106,18 +143,34 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
     authority.issue("client")
     (folder / "secret").write_text(SECRET, encoding="utf-8")
     tls = {"certificate": certificate, "key": key, "client_ca": authority.ca_file}
-    with triton_server(folder, extra_args=FAST, grpc_tls=tls, metrics_port=0,
-                       admin_key={"name": "admin-key", "secret_file": str(folder / "secret")}) as running:
+    with triton_server(
+        folder,
+        extra_args=FAST,
+        grpc_tls=tls,
+        metrics_port=0,
+        admin_key={"name": "admin-key", "secret_file": str(folder / "secret")},
+    ) as running:
         yield running
 
 
 @pytest.mark.parametrize("scheme", ["http", "grpcs"])
-def test_profile_has_the_key_and_the_authority(scheme: str, guarded: Triton, sources: dict[int, str], tmp_path: Path,
-                                               monkeypatch: pytest.MonkeyPatch) -> None:
+def test_profile_has_the_key_and_the_authority(
+    scheme: str,
+    guarded: Triton,
+    sources: dict[int, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     url = f"grpcs://{guarded.grpc_url}" if scheme == "grpcs" else guarded.url
-    options: dict[str, Any] = {"servers": {"here": url}, "model_repository": str(guarded.repository), "timeout": 30,
-                               "admin_key": {"secret_env": "KEY_OF_THE_TEST"}, "ca_file": str(guarded.folder / "ca.pem"),
-                               "client_cert": str(guarded.folder / "client.pem"), "client_key": str(guarded.folder / "client.key")}
+    options: dict[str, Any] = {
+        "servers": {"here": url},
+        "model_repository": str(guarded.repository),
+        "timeout": 30,
+        "admin_key": {"secret_env": "KEY_OF_THE_TEST"},
+        "ca_file": str(guarded.folder / "ca.pem"),
+        "client_cert": str(guarded.folder / "client.pem"),
+        "client_key": str(guarded.folder / "client.key"),
+    }
     profiles(tmp_path, monkeypatch, **options)
     with pytest.raises(MlflowException, match="KEY_OF_THE_TEST, which is not set"):
         TritonDeploymentClient("triton:/there")
@@ -140,12 +193,14 @@ def test_profile_has_the_key_and_the_authority(scheme: str, guarded: Triton, sou
             TritonDeploymentClient("triton:/there").list_deployments()
 
 
-# -- notebooks, types, a playbook ------------------------------------------------------------------------------------------------
+# -- notebooks, types, a playbook ------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
-    with triton_server(tmp_path_factory.mktemp("plain"), extra_args=FAST, metrics_port=0) as running:
+    with triton_server(
+        tmp_path_factory.mktemp("plain"), extra_args=FAST, metrics_port=0
+    ) as running:
         yield running
 
 
@@ -158,10 +213,14 @@ def client(plain: Triton, monkeypatch: pytest.MonkeyPatch) -> Iterator[TritonDep
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
-def test_in_a_running_event_loop(protocol: str, plain: Triton, client: TritonDeploymentClient, sources: dict[int, str]) -> None:
+def test_in_a_running_event_loop(
+    protocol: str, plain: Triton, client: TritonDeploymentClient, sources: dict[int, str]
+) -> None:
     """As in a notebook: the kernel's loop runs in the thread that calls."""
     url = plain.grpc_url if protocol == "grpc" else plain.url
-    here = TritonDeploymentClient(f"triton://{url}?protocol={protocol}&model_repository={plain.repository}")
+    here = TritonDeploymentClient(
+        f"triton://{url}?protocol={protocol}&model_repository={plain.repository}"
+    )
 
     async def cells() -> list[int]:
         ticks: list[int] = []
@@ -175,7 +234,9 @@ def test_in_a_running_event_loop(protocol: str, plain: Triton, client: TritonDep
         here.create_deployment("doubler", sources[1])
         seen = [int(here.predict("doubler", ASK)["outputs"]["identity"][0][0])]
         await asyncio.to_thread(here.update_deployment, "doubler", sources[2])
-        answers = await asyncio.gather(*(asyncio.to_thread(here.predict, "doubler", ASK) for _number in range(8)))
+        answers = await asyncio.gather(
+            *(asyncio.to_thread(here.predict, "doubler", ASK) for _number in range(8))
+        )
         beside.cancel()
         assert ticks
         return seen + [int(answer["outputs"]["identity"][0][0]) for answer in answers]
@@ -197,7 +258,7 @@ def echo(tensor):
     if name == "y_BF16":  # which numpy has not
         return pb_utils.Tensor.from_dlpack(name, tensor.to_dlpack())
     return pb_utils.Tensor(name, tensor.as_numpy())
-"""
+"""  # noqa: E501
 TYPES = ("BF16", "FP16", "FP64", "BOOL", "UINT8", "INT64", "STRING")
 
 
@@ -207,10 +268,17 @@ def echo(plain: Triton, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("echo") / "echo"
     (folder / "1").mkdir(parents=True)
     (folder / "1" / "model.py").write_text(ECHO, encoding="utf-8")
-    inputs = ", ".join(f'{{ name: "x_{one}" data_type: TYPE_{one} dims: [ -1 ] optional: true }}' for one in TYPES)
-    outputs = ", ".join(f'{{ name: "y_{one}" data_type: TYPE_{one} dims: [ -1 ] }}' for one in TYPES)
-    (folder / "config.pbtxt").write_text(f'backend: "python"\ninput [ {inputs} ]\noutput [ {outputs} ]\n'
-                                         "instance_group [ { kind: KIND_CPU count: 1 } ]\n", encoding="utf-8")
+    inputs = ", ".join(
+        f'{{ name: "x_{one}" data_type: TYPE_{one} dims: [ -1 ] optional: true }}' for one in TYPES
+    )
+    outputs = ", ".join(
+        f'{{ name: "y_{one}" data_type: TYPE_{one} dims: [ -1 ] }}' for one in TYPES
+    )
+    (folder / "config.pbtxt").write_text(
+        f'backend: "python"\ninput [ {inputs} ]\noutput [ {outputs} ]\n'
+        "instance_group [ { kind: KIND_CPU count: 1 } ]\n",
+        encoding="utf-8",
+    )
     place = f"triton://{plain.url}?model_repository={plain.repository}"
     TritonDeploymentClient(place).create_deployment("echo", str(folder))
 
@@ -230,23 +298,53 @@ def echo(plain: Triton, tmp_path_factory: pytest.TempPathFactory) -> None:
 )
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 @pytest.mark.usefixtures("echo")
-def test_types_come_back_as_they_were_sent(protocol: str, datatype: str, given: Any, answered: list[Any], plain: Triton) -> None:
+def test_types_come_back_as_they_were_sent(
+    protocol: str, datatype: str, given: Any, answered: list[Any], plain: Triton
+) -> None:
     url = plain.grpc_url if protocol == "grpc" else plain.url
-    answer = TritonDeploymentClient(f"triton://{url}?protocol={protocol}").predict("echo", {f"x_{datatype}": given})
+    answer = TritonDeploymentClient(f"triton://{url}?protocol={protocol}").predict(
+        "echo", {f"x_{datatype}": given}
+    )
     assert answer["outputs"][f"y_{datatype}"].tolist() == answered
 
 
-def test_beside_a_running_playbook(plain: Triton, client: TritonDeploymentClient, sources: dict[int, str], tmp_path: Path) -> None:
-    """A playbook and a client change the same model in turn and at once: neither fails, and nobody sees a model that is not whole."""
+def test_beside_a_running_playbook(
+    plain: Triton, client: TritonDeploymentClient, sources: dict[int, str], tmp_path: Path
+) -> None:
+    """A playbook and a client change the same model in turn and at once: neither fails, and nobody
+    sees a model that is not whole.
+    """
     client.create_deployment("doubler", sources[1])
     place = {"triton_url": plain.url, "model_repository": str(plain.repository)}
-    task = {"mlops.triton.triton_model": {**place, "name": "doubler", "model_uri": "{{ item }}"}, "loop": [sources[1], sources[2]] * 2}
+    task = {
+        "mlops.triton.triton_model": {**place, "name": "doubler", "model_uri": "{{ item }}"},
+        "loop": [sources[1], sources[2]] * 2,
+    }
     playbook = tmp_path / "beside.yml"
-    playbook.write_text(json.dumps([{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [task]}]))
-    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", "-e",
-               json.dumps({"ansible_python_interpreter": sys.executable}), str(playbook)]
-    with subprocess.Popen(command, cwd=ROOT, env=environment(), text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT) as running, ThreadPoolExecutor(1) as pool:
+    playbook.write_text(
+        json.dumps(
+            [{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [task]}]
+        )
+    )
+    command = [
+        str(Path(sys.executable).with_name("ansible-playbook")),
+        "-i",
+        "localhost,",
+        "-e",
+        json.dumps({"ansible_python_interpreter": sys.executable}),
+        str(playbook),
+    ]
+    with (
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment(),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as running,
+        ThreadPoolExecutor(1) as pool,
+    ):
         said = pool.submit(running.communicate)
         updates, seen = 0, set()
         while running.poll() is None:
@@ -263,8 +361,13 @@ def test_beside_a_running_playbook(plain: Triton, client: TritonDeploymentClient
     assert (last["state"], last["drift"]) == ("READY", [])
 
 
-def test_folder_is_known_from_everywhere(client: TritonDeploymentClient, plain: Triton, sources: dict[int, str], tmp_path: Path,
-                                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_is_known_from_everywhere(
+    client: TritonDeploymentClient,
+    plain: Triton,
+    sources: dict[int, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     source = Path(sources[1])
     monkeypatch.chdir(source.parent)
     assert client.create_deployment("doubler", source.name)["model_uri"] == str(source)
@@ -290,14 +393,28 @@ def test_curl_line_for_numbers_that_json_cannot_hold(plain: Triton, tmp_path: Pa
     folder = tmp_path / "half"
     (folder / "1").mkdir(parents=True)
     (folder / "1" / "model.py").write_text(ECHO, encoding="utf-8")
-    tensors = {side: ", ".join(f'{{ name: "{side}_{one}" data_type: TYPE_{one} dims: [ {2 if one == "FP16" else -1} ] }}'
-                               for one in ("FP16", "STRING")) for side in "xy"}
-    (folder / "config.pbtxt").write_text(f'backend: "python"\ninput [ {tensors["x"]} ]\noutput [ {tensors["y"]} ]\n'
-                                         "instance_group [ { kind: KIND_CPU count: 1 } ]\n", encoding="utf-8")
+    tensors = {
+        side: ", ".join(
+            f'{{ name: "{side}_{one}" data_type: TYPE_{one} dims: [ {2 if one == "FP16" else -1}'
+            " ] }"
+            for one in ("FP16", "STRING")
+        )
+        for side in "xy"
+    }
+    (folder / "config.pbtxt").write_text(
+        f'backend: "python"\ninput [ {tensors["x"]} ]\noutput [ {tensors["y"]} ]\n'
+        "instance_group [ { kind: KIND_CPU count: 1 } ]\n",
+        encoding="utf-8",
+    )
     client = TritonDeploymentClient(f"triton://{plain.url}?model_repository={plain.repository}")
     client.create_deployment("half", str(folder))
     with redirect_stdout(io.StringIO()) as said:
         embedded._say_ready(tmp_path, TritonServer(plain.url, 30), "half")
     line = next(line for line in said.getvalue().splitlines() if "curl" in line)
-    assert subprocess.run(["bash", "-euc", line.replace("curl -s", "curl -s --fail")], cwd=tmp_path, check=False).returncode == 0
+    assert (
+        subprocess.run(
+            ["bash", "-euc", line.replace("curl -s", "curl -s --fail")], cwd=tmp_path, check=False
+        ).returncode
+        == 0
+    )
     assert (tmp_path / "answer.bin").read_bytes().endswith(bytes(2 * 2 + 4))

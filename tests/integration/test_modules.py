@@ -14,33 +14,53 @@ from servers import MLflow, Triton
 
 @pytest.fixture
 def place(mlflow: MLflow, triton: Triton) -> dict[str, Any]:
-    return {"tracking_uri": mlflow.url, "triton_url": triton.url.removeprefix("http://"), "model_repository": str(triton.repository)}
+    return {
+        "tracking_uri": mlflow.url,
+        "triton_url": triton.url.removeprefix("http://"),
+        "model_repository": str(triton.repository),
+    }
 
 
 def publish(folder: Path, mlflow: MLflow, name: str, path: Path, **options: Any) -> dict[str, Any]:
-    result = run_task(folder, "mlflow_publish", {"name": name, "path": str(path), "tracking_uri": mlflow.url, **options})
+    result = run_task(
+        folder,
+        "mlflow_publish",
+        {"name": name, "path": str(path), "tracking_uri": mlflow.url, **options},
+    )
     assert not result.get("failed"), result
     return result
 
 
 def test_mlflow_publish_check_apply_again_change(tmp_path: Path, mlflow: MLflow) -> None:
     sample = make_onnx(tmp_path / "one", "published")
-    options = {"name": "published", "path": str(sample.folder), "tracking_uri": mlflow.url, "aliases": ["champion"]}
+    options = {
+        "name": "published",
+        "path": str(sample.folder),
+        "tracking_uri": mlflow.url,
+        "aliases": ["champion"],
+    }
     check = run_task(tmp_path, "mlflow_publish", options, "--check", "--diff")
     apply = run_task(tmp_path, "mlflow_publish", options, "--diff")
     again = run_task(tmp_path, "mlflow_publish", options)
     assert [check["changed"], apply["changed"], again["changed"]] == [True, True, False]
     assert check["diff"] == apply["diff"]
     assert apply["model"]["version"] == again["model"]["version"] == 1
-    info = run_task(tmp_path, "mlflow_model_info", {"names": ["published"], "tracking_uri": mlflow.url})
+    info = run_task(
+        tmp_path, "mlflow_model_info", {"names": ["published"], "tracking_uri": mlflow.url}
+    )
     assert info["models"][0]["aliases"] == {"champion": 1}
     changed = make_onnx(tmp_path / "two", "published", bias=(9.0, 9.0))
     second = run_task(tmp_path, "mlflow_publish", {**options, "path": str(changed.folder)})
     assert second["changed"] and second["model"]["version"] == 2
 
 
-def test_triton_model_check_apply_again_update_remove(tmp_path: Path, mlflow: MLflow, triton: Triton, place: dict[str, Any]) -> None:
-    first, second = make_python(tmp_path / "1", "life", identity=1), make_python(tmp_path / "2", "life", identity=2)
+def test_triton_model_check_apply_again_update_remove(
+    tmp_path: Path, mlflow: MLflow, triton: Triton, place: dict[str, Any]
+) -> None:
+    first, second = (
+        make_python(tmp_path / "1", "life", identity=1),
+        make_python(tmp_path / "2", "life", identity=2),
+    )
     publish(tmp_path, mlflow, "life", first.folder, aliases=["champion"])
     options = {**place, "name": "life", "model_uri": "models:/life@champion"}
 
@@ -62,33 +82,60 @@ def test_triton_model_check_apply_again_update_remove(tmp_path: Path, mlflow: ML
     publish(tmp_path, mlflow, "life", second.folder, aliases=["champion"])
     update = run_task(tmp_path, "triton_model", options, "--diff")
     assert update["changed"] and update["model"]["triton_versions"] == [2]
-    assert "models:/life/1" in update["diff"]["before"] and "models:/life/2" in update["diff"]["after"]
+    assert (
+        "models:/life/1" in update["diff"]["before"] and "models:/life/2" in update["diff"]["after"]
+    )
     assert not second.differences(triton.infer("life", second.request())[1])
-    info = run_task(tmp_path, "triton_model_info", {key: place[key] for key in ("triton_url", "model_repository")} | {"names": ["life"]})
+    info = run_task(
+        tmp_path,
+        "triton_model_info",
+        {key: place[key] for key in ("triton_url", "model_repository")} | {"names": ["life"]},
+    )
     assert info["models"][0]["ready"] and info["models"][0]["drift"] == []
 
-    back = {key: value for key, value in options.items() if key != "model_uri"} | {"state": "rolled_back"}
+    back = {key: value for key, value in options.items() if key != "model_uri"} | {
+        "state": "rolled_back"
+    }
     assert run_task(tmp_path, "triton_model", back)["model"]["registry_version"] == 1
     assert not run_task(tmp_path, "triton_model", back)["changed"]
     assert not first.differences(triton.infer("life", first.request())[1])
 
-    gone = {key: value for key, value in options.items() if key != "model_uri"} | {"state": "absent"}
-    checked, removed, again = (run_task(tmp_path, "triton_model", gone, *more) for more in (["--check", "--diff"], ["--diff"], []))
+    gone = {key: value for key, value in options.items() if key != "model_uri"} | {
+        "state": "absent"
+    }
+    checked, removed, again = (
+        run_task(tmp_path, "triton_model", gone, *more)
+        for more in (["--check", "--diff"], ["--diff"], [])
+    )
     assert [checked["changed"], removed["changed"], again["changed"]] == [True, True, False]
     assert checked["diff"] == removed["diff"]
-    assert not (triton.repository / "life").exists() and triton.infer("life", first.request())[0] == 404
+    assert (
+        not (triton.repository / "life").exists()
+        and triton.infer("life", first.request())[0] == 404
+    )
 
 
 def test_triton_models_brings_a_list_and_one_failure_does_not_stop_the_rest(
-        tmp_path: Path, mlflow: MLflow, triton: Triton, place: dict[str, Any]) -> None:
-    samples = [make_onnx(tmp_path, "list-network"), make_forest(tmp_path, "list-forest", kind="KIND_GPU"),
-               make_python(tmp_path, "list-doubler")]
+    tmp_path: Path, mlflow: MLflow, triton: Triton, place: dict[str, Any]
+) -> None:
+    samples = [
+        make_onnx(tmp_path, "list-network"),
+        make_forest(tmp_path, "list-forest", kind="KIND_GPU"),
+        make_python(tmp_path, "list-doubler"),
+    ]
     for sample in samples:
         publish(tmp_path, mlflow, sample.name, sample.folder)
     wanted = [{"name": sample.name, "model_uri": f"models:/{sample.name}/1"} for sample in samples]
     refused = run_task(tmp_path, "triton_models", {**place, "models": wanted})
-    assert refused["failed"] and [entry["failed"] for entry in refused["models"]] == [False, True, False]
-    assert "instance_kind: cpu" in refused["models"][1]["msg"] and "Traceback" not in refused["_output"]
+    assert refused["failed"] and [entry["failed"] for entry in refused["models"]] == [
+        False,
+        True,
+        False,
+    ]
+    assert (
+        "instance_kind: cpu" in refused["models"][1]["msg"]
+        and "Traceback" not in refused["_output"]
+    )
     wanted[1]["instance_kind"] = "cpu"
     check = run_task(tmp_path, "triton_models", {**place, "models": wanted}, "--check", "--diff")
     apply = run_task(tmp_path, "triton_models", {**place, "models": wanted}, "--diff")
@@ -102,11 +149,23 @@ def test_triton_models_brings_a_list_and_one_failure_does_not_stop_the_rest(
     assert not [row for row in triton.index() if row["name"].startswith("list-")]
 
 
-def test_check_mode_on_a_bare_host_needs_no_repository_and_no_server(tmp_path: Path, mlflow: MLflow) -> None:
+def test_check_mode_on_a_bare_host_needs_no_repository_and_no_server(
+    tmp_path: Path, mlflow: MLflow
+) -> None:
     sample = make_onnx(tmp_path, "bare")
     publish(tmp_path, mlflow, "bare", sample.folder)
-    result = run_task(tmp_path, "triton_model", {
-        "name": "bare", "model_uri": "models:/bare/1", "tracking_uri": mlflow.url, "triton_url": "127.0.0.1:9",
-        "model_repository": str(tmp_path / "not there")}, "--check", "--diff")
+    result = run_task(
+        tmp_path,
+        "triton_model",
+        {
+            "name": "bare",
+            "model_uri": "models:/bare/1",
+            "tracking_uri": mlflow.url,
+            "triton_url": "127.0.0.1:9",
+            "model_repository": str(tmp_path / "not there"),
+        },
+        "--check",
+        "--diff",
+    )
     assert result["changed"] and "models:/bare/1" in result["diff"]["after"], result
     assert not (tmp_path / "not there").exists()

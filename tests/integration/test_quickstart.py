@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The quickstart from beginning to end, with the environments of this checkout and a home of its own."""
+"""The quickstart from beginning to end, with the environments of this checkout and a home of its
+own.
+"""
 
 from __future__ import annotations
 
@@ -36,36 +38,64 @@ class Quickstart:
 
     def environment(self, **more: str) -> dict[str, str]:
         # What a user's shell may hold, none of which may matter.
-        hostile = {"http_proxy": "http://127.0.0.1:9", "ANSIBLE_STDOUT_CALLBACK": "nonsense", "ANSIBLE_CHECK_MODE": "1", "LC_ALL": "C",
-                   "MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "TRITON_URL": "127.0.0.1:9"}  # fmt: skip
+        hostile = {
+            "http_proxy": "http://127.0.0.1:9",
+            "ANSIBLE_STDOUT_CALLBACK": "nonsense",
+            "ANSIBLE_CHECK_MODE": "1",
+            "LC_ALL": "C",
+            "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+            "TRITON_URL": "127.0.0.1:9",
+        }
         ports = {name: str(port) for name, port in self.ports.items()}
         return {**os.environ, **hostile, **ports, "QUICKSTART_HOME": str(self.home), **more}
 
     def run(self, command: str, **more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([PYTHON, str(ROOT / "tools/quickstart.py"), command], env=self.environment(**more),
-                              capture_output=True, text=True, encoding="utf-8", timeout=400, check=False)  # fmt: skip
+        return subprocess.run(
+            [PYTHON, str(ROOT / "tools/quickstart.py"), command],
+            env=self.environment(**more),
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=400,
+            check=False,
+        )
 
     def start(self, command: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([PYTHON, str(ROOT / "tools/quickstart.py"), command], env=self.environment(),
-                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+        return subprocess.Popen(
+            [PYTHON, str(ROOT / "tools/quickstart.py"), command],
+            env=self.environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     @property
     def base(self) -> Path:
-        return (self.home / "servers").resolve() if (self.home / "servers").is_symlink() else self.home
+        return (
+            (self.home / "servers").resolve() if (self.home / "servers").is_symlink() else self.home
+        )
 
     def pids(self) -> set[int]:
-        return {pid for name in ("mlflow", "triton") for pid in host.processes_of(f"{self.base}/{name}:{name}")}
+        return {
+            pid
+            for name in ("mlflow", "triton")
+            for pid in host.processes_of(f"{self.base}/{name}:{name}")
+        }
 
     def loads(self) -> int:
-        return (self.base / "triton/log/triton.log").read_text().count("] \"loading: ")
+        return (self.base / "triton/log/triton.log").read_text().count('] "loading: ')
 
 
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart]:
     if Path(sys.prefix).resolve() != (ROOT / ".venv/control").resolve():
-        pytest.skip("the quickstart would make this checkout's environments again, for another Python")
+        pytest.skip(
+            "the quickstart would make this checkout's environments again, for another Python"
+        )
     # A path that Triton's Python backend cannot use.
-    made = Quickstart(tmp_path_factory.mktemp("q") / "a b ü", dict(zip(PORTS, servers.free_ports(4), strict=True)))
+    made = Quickstart(
+        tmp_path_factory.mktemp("q") / "a b ü", dict(zip(PORTS, servers.free_ports(4), strict=True))
+    )
     try:
         yield made
     finally:
@@ -74,7 +104,9 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart]
             shutil.rmtree(made.base, ignore_errors=True)
 
 
-def test_a_taken_port_is_named_with_its_variable_before_anything_starts(quickstart: Quickstart) -> None:
+def test_a_taken_port_is_named_with_its_variable_before_anything_starts(
+    quickstart: Quickstart,
+) -> None:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
@@ -88,7 +120,10 @@ def test_a_taken_port_is_named_with_its_variable_before_anything_starts(quicksta
 
 @pytest.mark.parametrize("value", ["many", "0", "70000"])
 def test_a_wrong_port_is_a_sentence(quickstart: Quickstart, value: str) -> None:
-    assert quickstart.run("up", MLFLOW_PORT=value).stderr == f"MLFLOW_PORT must be a port number, not {value!r}.\n"
+    assert (
+        quickstart.run("up", MLFLOW_PORT=value).stderr
+        == f"MLFLOW_PORT must be a port number, not {value!r}.\n"
+    )
 
 
 def test_an_interrupted_run_is_completed_by_the_next(quickstart: Quickstart) -> None:
@@ -128,7 +163,12 @@ def test_down_stops_what_up_started_and_nothing_else(quickstart: Quickstart) -> 
 
 
 def test_clean_removes_what_was_made_also_when_it_is_half_made(tmp_path: Path) -> None:
-    for name in ("tools/quickstart.py", "tools/preflight.py", "tests/models.py", "roles/triton/files/host.py"):
+    for name in (
+        "tools/quickstart.py",
+        "tools/preflight.py",
+        "tests/models.py",
+        "roles/triton/files/host.py",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / ".venv/control/bin").mkdir(parents=True)
@@ -136,8 +176,15 @@ def test_clean_removes_what_was_made_also_when_it_is_half_made(tmp_path: Path) -
     (tmp_path / ".quickstart/triton/supervisord.pid").write_text("1\n")
     (tmp_path / "kept").write_text("mine")
     made = {".quickstart", ".venv"}
-    kept = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if not made & set(path.parts))
+    kept = sorted(
+        path.relative_to(tmp_path) for path in tmp_path.rglob("*") if not made & set(path.parts)
+    )
     environment = {key: value for key, value in os.environ.items() if key != "QUICKSTART_HOME"}
     for _again in range(2):
-        subprocess.run([sys.executable, str(tmp_path / "tools/quickstart.py"), "clean"], env=environment, check=True, timeout=60)
+        subprocess.run(
+            [sys.executable, str(tmp_path / "tools/quickstart.py"), "clean"],
+            env=environment,
+            check=True,
+            timeout=60,
+        )
         assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == kept

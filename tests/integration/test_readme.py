@@ -19,15 +19,33 @@ def test_example_playbook_changes_once(tmp_path: Path, mlflow: MLflow, triton: T
     plays = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     assert len(plays) == 1
     sample = make_onnx(tmp_path, "sid-minibert-onnx")
-    published = run_task(tmp_path, "mlflow_publish", {
-        "name": sample.name, "path": str(sample.folder), "tracking_uri": mlflow.url, "aliases": ["champion"]})
+    published = run_task(
+        tmp_path,
+        "mlflow_publish",
+        {
+            "name": sample.name,
+            "path": str(sample.folder),
+            "tracking_uri": mlflow.url,
+            "aliases": ["champion"],
+        },
+    )
     assert published["changed"], published
     place = tmp_path / "play"
     place.mkdir()
-    (place / "inventory.ini").write_text("\n".join([
-        "[triton]", "localhost ansible_connection=local", "[triton:vars]", f"mlflow_tracking_uri={mlflow.url}",
-        f"triton_url={triton.url.removeprefix('http://')}", f"triton_model_repository={triton.repository}",
-        f"triton_client_python={sys.executable}"]), encoding="utf-8")
+    (place / "inventory.ini").write_text(
+        "\n".join(
+            [
+                "[triton]",
+                "localhost ansible_connection=local",
+                "[triton:vars]",
+                f"mlflow_tracking_uri={mlflow.url}",
+                f"triton_url={triton.url.removeprefix('http://')}",
+                f"triton_model_repository={triton.repository}",
+                f"triton_client_python={sys.executable}",
+            ]
+        ),
+        encoding="utf-8",
+    )
     first, second = run_playbook(place, plays[0]), run_playbook(place, plays[0])
     assert re.search(r"changed=1 .*failed=0", first.output), first.output
     assert re.search(r"changed=0 .*failed=0", second.output), second.output
@@ -40,27 +58,82 @@ def test_tables_name_what_there_is() -> None:
     named = set(re.findall(r"`([a-z_]+)`", README))
     assert modules <= named and playbooks <= named
     assert {path.name for path in (ROOT / "roles").iterdir() if path.is_dir()} <= named
-    options = {"tracking_uri", "triton_url", "model_repository", "state_dir", "lock_timeout", "timeout", "admin_key", "ca_file",
-               "client_cert", "client_key", "server_log"}
+    options = {
+        "tracking_uri",
+        "triton_url",
+        "model_repository",
+        "state_dir",
+        "lock_timeout",
+        "timeout",
+        "admin_key",
+        "ca_file",
+        "client_cert",
+        "client_key",
+        "server_log",
+    }
     fragment = (ROOT / "plugins" / "doc_fragments" / "model.py").read_text(encoding="utf-8")
     shown = named | {"name", "alias", "flavor"}
     assert options | set(re.findall(r"^  ([a-z_]+):$", fragment, re.MULTILINE)) <= shown
-    targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    targets = set(
+        re.findall(
+            r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+        )
+    )
     assert set(re.findall(r"make ([a-z-]+)\b", README)) - {"and"} <= targets
 
 
-def test_deploy_models_pins_and_the_record_keeps_the_alias(tmp_path: Path, mlflow: MLflow, triton: Triton) -> None:
+def test_deploy_models_pins_and_the_record_keeps_the_alias(
+    tmp_path: Path, mlflow: MLflow, triton: Triton
+) -> None:
     sample = make_onnx(tmp_path, "pinned")
-    run_task(tmp_path, "mlflow_publish", {
-        "name": "pinned", "path": str(sample.folder), "tracking_uri": mlflow.url, "aliases": ["champion"]})
-    (tmp_path / "inventory.ini").write_text("\n".join([
-        "[triton]", f"localhost ansible_connection=local ansible_python_interpreter={sys.executable!r}"]), encoding="utf-8")
-    (tmp_path / "values.json").write_text(json.dumps({
-        "mlflow_tracking_uri": mlflow.url, "triton_url": triton.url.removeprefix("http://"),
-        "triton_model_repository": str(triton.repository), "triton_client_python": sys.executable,
-        "triton_models": [{"name": "pinned", "model_uri": "models:/pinned@champion"}]}), encoding="utf-8")
-    runs = [run_playbook(tmp_path, ROOT / "playbooks" / "deploy_models.yml", "-e", "@values.json") for dummy in range(2)]
-    assert [re.findall(r"changed=(\d)", run.output) for run in runs] == [["1"], ["0"]], runs[0].output + runs[1].output
-    info = run_task(tmp_path, "triton_model_info", {
-        "triton_url": triton.url.removeprefix("http://"), "model_repository": str(triton.repository), "names": ["pinned"]})
-    assert (info["models"][0]["model_uri"], info["models"][0]["alias"]) == ("models:/pinned/1", "champion")
+    run_task(
+        tmp_path,
+        "mlflow_publish",
+        {
+            "name": "pinned",
+            "path": str(sample.folder),
+            "tracking_uri": mlflow.url,
+            "aliases": ["champion"],
+        },
+    )
+    (tmp_path / "inventory.ini").write_text(
+        "\n".join(
+            [
+                "[triton]",
+                f"localhost ansible_connection=local ansible_python_interpreter={sys.executable!r}",
+            ]
+        ),
+        encoding="utf-8",
+    )
+    (tmp_path / "values.json").write_text(
+        json.dumps(
+            {
+                "mlflow_tracking_uri": mlflow.url,
+                "triton_url": triton.url.removeprefix("http://"),
+                "triton_model_repository": str(triton.repository),
+                "triton_client_python": sys.executable,
+                "triton_models": [{"name": "pinned", "model_uri": "models:/pinned@champion"}],
+            }
+        ),
+        encoding="utf-8",
+    )
+    runs = [
+        run_playbook(tmp_path, ROOT / "playbooks" / "deploy_models.yml", "-e", "@values.json")
+        for dummy in range(2)
+    ]
+    assert [re.findall(r"changed=(\d)", run.output) for run in runs] == [["1"], ["0"]], (
+        runs[0].output + runs[1].output
+    )
+    info = run_task(
+        tmp_path,
+        "triton_model_info",
+        {
+            "triton_url": triton.url.removeprefix("http://"),
+            "model_repository": str(triton.repository),
+            "names": ["pinned"],
+        },
+    )
+    assert (info["models"][0]["model_uri"], info["models"][0]["alias"]) == (
+        "models:/pinned/1",
+        "champion",
+    )

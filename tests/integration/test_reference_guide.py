@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The commands of the Morpheus guide, as they are written there, against this plugin.
 
-``tests/data/reference_guide.md`` is the guide. Its blocks are run word for word after one table of substitutions; those that are
-not run have their reasons below.
+``tests/data/reference_guide.md`` is the guide. Its blocks are run word for word after one table of
+substitutions; those that are not run have their reasons below.
 """
 
 from __future__ import annotations
@@ -35,15 +35,30 @@ _HEADING = re.compile(r"^(#+) (.*)$", re.MULTILINE)
 
 NOT_RUN = {
     "Install Triton Docker Image": "pulls an image; a Triton from PyPI takes its place",
-    "Download Morpheus reference models": "clones from the internet with git-lfs; a model of the same name and layout takes their place "
-                                          "(the guide copies them to /opt/triton_models/models and publishes from another folder)",
-    "Start Triton Inference Server in EXPLICIT mode": "starts the image; the same options go to the Triton from PyPI",
-    "MLflow container": "builds an image whose only purpose is an environment with the plugin; its variables are taken from here",
+    "Download Morpheus reference models": (
+        "clones from the internet with git-lfs; a model of the same name and layout takes their"
+        " place (the guide copies them to /opt/triton_models/models and publishes from another"
+        " folder)"
+    ),
+    "Start Triton Inference Server in EXPLICIT mode": (
+        "starts the image; the same options go to the Triton from PyPI"
+    ),
+    "MLflow container": (
+        "builds an image whose only purpose is an environment with the plugin; its variables are"
+        " taken from here"
+    ),
     "MLflow container 2": "starts that image",
     "MLflow container 3": "opens a shell in that container",
 }
-# The sections show each command once and are not a script: an update after the deletion could not work.
-ORDER = ("Create Deployment", "Update Deployment", "List Deployments", "Get Deployment", "Delete Deployment")
+# The sections show each command once and are not a script: an update after the deletion could not
+# work.
+ORDER = (
+    "Create Deployment",
+    "Update Deployment",
+    "List Deployments",
+    "Get Deployment",
+    "Delete Deployment",
+)
 NAME = "sid-minibert-onnx"
 
 
@@ -55,15 +70,22 @@ class Block:
 
 
 def guide_blocks() -> dict[str, Block]:
-    """Blocks by the title of their section; a number tells the second of a section from the first."""
+    """Blocks by the title of their section; a number tells the second of a section from the
+    first.
+    """
     text = GUIDE.read_text(encoding="utf-8")
     found: dict[str, Block] = {}
     for match in _BLOCK.finditer(text):
         path: dict[int, str] = {}
         for heading in _HEADING.finditer(_without_blocks(text[: match.start()])):
             level = len(heading[1])
-            path = {**{above: title for above, title in path.items() if above < level}, level: heading[2].strip()}
-        titles = [path[level] for level in sorted(path) if level > 1 and path[level] != "Deployments"]
+            path = {
+                **{above: title for above, title in path.items() if above < level},
+                level: heading[2].strip(),
+            }
+        titles = [
+            path[level] for level in sorted(path) if level > 1 and path[level] != "Deployments"
+        ]
         key = title = " / ".join(titles)
         count = 1
         while key in found:
@@ -110,7 +132,11 @@ class Bench:
     @property
     def environment(self) -> dict[str, str]:
         """What the guide gives to its container, and where Triton is."""
-        given = dict(re.findall(r'--env (\w+)="?([^"\s]+)"?', self.substituted(BLOCKS["MLflow container 2"].text)))
+        given = dict(
+            re.findall(
+                r'--env (\w+)="?([^"\s]+)"?', self.substituted(BLOCKS["MLflow container 2"].text)
+            )
+        )
         assert set(given) == {"TRITON_MODEL_REPO", "MLFLOW_TRACKING_URI"}
         if self.triton:
             given["TRITON_URL"] = self.triton.url
@@ -120,8 +146,20 @@ class Bench:
     def run(self, key: str, *, check: bool = True) -> str:
         block = BLOCKS[key]
         text = self.substituted(block.text)
-        command = [sys.executable, "-c", text] if block.language == "" and "import" in text else ["bash", "-euc", text]
-        done = subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=120, check=False)
+        command = (
+            [sys.executable, "-c", text]
+            if block.language == "" and "import" in text
+            else ["bash", "-euc", text]
+        )
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -151,8 +189,15 @@ def guide_s_mlflow(bench: Bench) -> Iterator[None]:
     server = server_python("MLFLOW_SERVER_PYTHON", "mlflow-server").parent
     environment["PATH"] = f"{server}{os.pathsep}{environment['PATH']}"
     with open(bench.base / "mlflow.log", "wb") as log:
-        shell = subprocess.Popen(["bash", "-c", f"{text}wait"], env=environment, cwd=bench.base, stdout=log, stderr=log,
-                                 stdin=subprocess.DEVNULL, start_new_session=True)
+        shell = subprocess.Popen(
+            ["bash", "-c", f"{text}wait"],
+            env=environment,
+            cwd=bench.base,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
     try:
         for _moment in range(600):
             with contextlib.suppress(OSError):
@@ -168,8 +213,12 @@ def guide_s_mlflow(bench: Bench) -> Iterator[None]:
 
 
 def test_every_block_is_run_or_has_a_reason() -> None:
-    run = {"Set up your Triton Model Repository", "Start MLflow server", "Publish reference models to MLflow",
-           *(f"{section} / {way}" for section in ORDER for way in ("CLI", "Python API"))}
+    run = {
+        "Set up your Triton Model Repository",
+        "Start MLflow server",
+        "Publish reference models to MLflow",
+        *(f"{section} / {way}" for section in ORDER for way in ("CLI", "Python API")),
+    }
     assert set(BLOCKS) == run | set(NOT_RUN)
     for key, reason in NOT_RUN.items():
         print(f"not run: {key}: {reason}")

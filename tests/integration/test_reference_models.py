@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reference models of Morpheus: fetched by git-lfs, published in one task, and the two forests that may lie beside the checkout."""
+"""The reference models of Morpheus: fetched by git-lfs, published in one task, and the two forests
+that may lie beside the checkout.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,24 @@ FORESTS = ("ransomw-model-short-rf", "ransomw-model-medium-rf")
 
 
 def git(folder: Path, *words: str) -> None:
-    settings = ["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "protocol.file.allow=always", "-c", "init.defaultBranch=main"]
+    settings = [
+        "-c",
+        "user.name=t",
+        "-c",
+        "user.email=t@example.com",
+        "-c",
+        "protocol.file.allow=always",
+        "-c",
+        "init.defaultBranch=main",
+    ]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    subprocess.run(["git", *settings, *words], cwd=folder, check=True, capture_output=True, env={**clean, "HOME": str(folder.parent)})
+    subprocess.run(
+        ["git", *settings, *words],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        env={**clean, "HOME": str(folder.parent)},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +68,11 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def fetch(work: Path, upstream: Path, *arguments: str) -> Playbook:
     # A clone by address and not by path, as git-lfs takes its objects from where the clone came.
-    options = {"reference_models_url": upstream.as_uri(), "reference_models_version": "main",
-               "reference_models_folder": str(work / "clone")}
+    options = {
+        "reference_models_url": upstream.as_uri(),
+        "reference_models_version": "main",
+        "reference_models_folder": str(work / "clone"),
+    }
     words = [word for key, value in options.items() for word in ("-e", f"{key}={value}")]
     return run_playbook(work, ROOT / "playbooks/fetch_reference_models.yml", *words, *arguments)
 
@@ -68,13 +88,27 @@ def test_fetch_and_publish(tmp_path: Path, upstream: Path, mlflow: MLflow) -> No
     for path in ("sid-minibert-onnx/1/model.onnx", "abp-nvsmi-xgb/1/xgboost.ubj"):
         assert (models / path).read_bytes() == (source / path).read_bytes()
     assert (tmp_path / "clone/data/large.onnx").read_bytes().startswith(b"version https://git-lfs")
-    assert not publish(Registry(mlflow.url, 60), [{"name": "sid-minibert-onnx", "path": str(models / "sid-minibert-onnx")}])[0].error
+    assert not publish(
+        Registry(mlflow.url, 60),
+        [{"name": "sid-minibert-onnx", "path": str(models / "sid-minibert-onnx")}],
+    )[0].error
 
 
 @pytest.mark.skipif(not HAS_LFS, reason="git-lfs is not installed")
 def test_a_pointer_that_was_never_fetched(tmp_path: Path, upstream: Path, mlflow: MLflow) -> None:
-    git(upstream.parent, "-c", "filter.lfs.smudge=cat", "-c", "filter.lfs.process=", "-c", "filter.lfs.required=false",
-        "clone", "-q", upstream.as_uri(), str(tmp_path / "clone"))
+    git(
+        upstream.parent,
+        "-c",
+        "filter.lfs.smudge=cat",
+        "-c",
+        "filter.lfs.process=",
+        "-c",
+        "filter.lfs.required=false",
+        "clone",
+        "-q",
+        upstream.as_uri(),
+        str(tmp_path / "clone"),
+    )
     path = tmp_path / "clone/models/triton-model-repo/sid-minibert-onnx"
     result = publish(Registry(mlflow.url, 60), [{"name": "pointer", "path": str(path)}])[0]
     assert "this is a git-lfs pointer: 1/model.onnx" in str(result.error)
@@ -85,8 +119,14 @@ def test_publishing_a_list_in_one_task(tmp_path: Path, mlflow: MLflow) -> None:
     repository = tmp_path / "morpheus/models/triton-model-repo"
     make_onnx(repository, "sid-minibert-onnx")
     make_onnx(repository, "phishing-bert-onnx", bias=(3.0, 4.0))
-    words = ("-e", f"@{ROOT / 'playbooks/vars/morpheus.yml'}", "-e", f"reference_models_folder={tmp_path / 'morpheus'}",
-             "-e", f"mlflow_tracking_uri={mlflow.url}")
+    words = (
+        "-e",
+        f"@{ROOT / 'playbooks/vars/morpheus.yml'}",
+        "-e",
+        f"reference_models_folder={tmp_path / 'morpheus'}",
+        "-e",
+        f"mlflow_tracking_uri={mlflow.url}",
+    )
     done = run_playbook(tmp_path, ROOT / "playbooks/publish_models.yml", *words)
     assert done.rc != 0 and "7 of 9 models failed" in done.output, done.output
     registry = Registry(mlflow.url, 60)
@@ -98,29 +138,57 @@ def test_a_bare_host_is_warned_in_check_mode(tmp_path: Path, mlflow: MLflow) -> 
     sample = make_onnx(tmp_path, "bare-publish")
     inventory = tmp_path / "inventory.ini"
     python = server_python("TRITON_SERVER_PYTHON", "triton-server")
-    inventory.write_text(f"localhost ansible_connection=local ansible_python_interpreter={str(python)!r}\n")
+    inventory.write_text(
+        f"localhost ansible_connection=local ansible_python_interpreter={str(python)!r}\n"
+    )
     options = {"name": "bare-publish", "path": str(sample.folder), "tracking_uri": mlflow.url}
     task = {"name": "Publish", "mlops.triton.mlflow_publish": options}
-    done = run_playbook(tmp_path, [{"hosts": "localhost", "gather_facts": False, "tasks": [task]}], "--check")
-    assert done.rc == 0 and "is not known" in done.output and "Traceback" not in done.output, done.output
+    done = run_playbook(
+        tmp_path, [{"hosts": "localhost", "gather_facts": False, "tasks": [task]}], "--check"
+    )
+    assert done.rc == 0 and "is not known" in done.output and "Traceback" not in done.output, (
+        done.output
+    )
 
 
 def stand_in(folder: Path, config: Any) -> tuple[dict[str, Any], list[float]]:
     """Write a model that fits a configuration; returns a request and what it must answer."""
     if config.backend == "fil":
-        forest = make_forest(folder.parent, folder.name, features=config.input[0].dims[0], filename=config.default_model_filename,
-                             model_type="xgboost", predict_proba=False, config=None)
+        forest = make_forest(
+            folder.parent,
+            folder.name,
+            features=config.input[0].dims[0],
+            filename=config.default_model_filename,
+            model_type="xgboost",
+            predict_proba=False,
+            config=None,
+        )
         return forest.request(), forest.expected(forest.inputs)["output__0"]
     batch = [None] * bool(config.max_batch_size)
-    inputs, outputs = ({tensor.name: (type_of(tensor), batch + [size if size > 0 else None for size in tensor.dims]) for tensor in side}
-                       for side in (config.input, config.output))
-    (name, (_kind, dims)), = outputs.items()
+    inputs, outputs = (
+        {
+            tensor.name: (
+                type_of(tensor),
+                batch + [size if size > 0 else None for size in tensor.dims],
+            )
+            for tensor in side
+        }
+        for side in (config.input, config.output)
+    )
+    ((name, (_kind, dims)),) = outputs.items()
     (folder / "1").mkdir(parents=True)
     (folder / "1/model.onnx").write_bytes(summing_network(inputs, name, dims))
     asked, total = [], 0
     for key, (kind, sizes) in inputs.items():
         shape = [2, *(size or 3 for size in sizes[1:])]
-        asked.append({"name": key, "datatype": kind, "shape": shape, "data": [True if kind == "BOOL" else 1] * math.prod(shape)})
+        asked.append(
+            {
+                "name": key,
+                "datatype": kind,
+                "shape": shape,
+                "data": [True if kind == "BOOL" else 1] * math.prod(shape),
+            }
+        )
         total += math.prod(shape[1:])
     return {"inputs": asked}, [total * factor for _row in range(2) for factor in factors(dims)]
 
@@ -134,18 +202,31 @@ def factors(dims: list[int | None]) -> list[float]:
     return [float(number + 1) for number in range(math.prod(size or 1 for size in dims[1:]))]
 
 
-def summing_network(inputs: dict[str, tuple[str, list[int | None]]], output: str, dims: list[int | None]) -> bytes:
+def summing_network(
+    inputs: dict[str, tuple[str, list[int | None]]], output: str, dims: list[int | None]
+) -> bytes:
     """Adds up all that it is given, row by row, and answers with the sum times 1, 2, 3, …"""
     shape = [1, *(size or 1 for size in dims[1:])]
-    weights = [onnx_tensor("flat", "FP32", factors(dims)), onnx_tensor("shape", "INT64", shape),
-               onnx_tensor("ahead", "INT64", list(range(1, len(shape))))]
+    weights = [
+        onnx_tensor("flat", "FP32", factors(dims)),
+        onnx_tensor("shape", "INT64", shape),
+        onnx_tensor("ahead", "INT64", list(range(1, len(shape)))),
+    ]
     nodes = []
     for key, (_kind, sizes) in inputs.items():
         weights.append(onnx_tensor(f"axes of {key}", "INT64", list(range(1, len(sizes)))))
-        nodes += [onnx_node("Cast", [key], [f"float {key}"], to=1),
-                  onnx_node("ReduceSum", [f"float {key}", f"axes of {key}"], [f"sum of {key}"], keepdims=0)]
-    nodes += [onnx_node("Sum", [f"sum of {key}" for key in inputs], ["sum"]), onnx_node("Unsqueeze", ["sum", "ahead"], ["column"]),
-              onnx_node("Reshape", ["flat", "shape"], ["weights"]), onnx_node("Mul", ["column", "weights"], [output])]
+        nodes += [
+            onnx_node("Cast", [key], [f"float {key}"], to=1),
+            onnx_node(
+                "ReduceSum", [f"float {key}", f"axes of {key}"], [f"sum of {key}"], keepdims=0
+            ),
+        ]
+    nodes += [
+        onnx_node("Sum", [f"sum of {key}" for key in inputs], ["sum"]),
+        onnx_node("Unsqueeze", ["sum", "ahead"], ["column"]),
+        onnx_node("Reshape", ["flat", "shape"], ["weights"]),
+        onnx_node("Mul", ["column", "weights"], [output]),
+    ]
     return onnx_model(nodes, inputs, {output: ("FP32", dims)}, weights)
 
 
@@ -157,11 +238,15 @@ class TestMorpheus:
         for path in configs:
             message = config_pbtxt.parse(path.read_bytes())
             assert config_pbtxt.parse(config_pbtxt.render(message)) == message
-            deployed = config_pbtxt.deployed(path.read_bytes(), name=path.parent.name, deploy_id="x", instance_kind="cpu")
+            deployed = config_pbtxt.deployed(
+                path.read_bytes(), name=path.parent.name, deploy_id="x", instance_kind="cpu"
+            )
             assert config_pbtxt.deploy_id_of(deployed) == "x"
 
     @pytest.mark.parametrize("name", FORESTS)
-    def test_forests_with_their_links(self, tmp_path: Path, mlflow: MLflow, triton: Triton, name: str) -> None:
+    def test_forests_with_their_links(
+        self, tmp_path: Path, mlflow: MLflow, triton: Triton, name: str
+    ) -> None:
         copy = tmp_path / "models"
         shutil.copytree(DATA, copy)
         link = copy / "triton-model-repo" / name / "1/checkpoint.tl"
@@ -179,26 +264,51 @@ class TestMorpheus:
         assert done.error is None, str(done.error)
         assert (done.changed, again.changed, changed.changed) == (True, False, True)
         forest = copy / "ransomware-models" / name / "checkpoint.tl"
-        for wanted, batch in (({"model_uri": f"models:/{name}/1"}, 8192), ({"model_uri": f"models:/{name}/2"}, 16),
-                              ({"state": "rolled_back"}, 8192)):
+        for wanted, batch in (
+            ({"model_uri": f"models:/{name}/1"}, 8192),
+            ({"model_uri": f"models:/{name}/2"}, 16),
+            ({"state": "rolled_back"}, 8192),
+        ):
             self.deliver(mlflow, triton, {"name": name, "instance_kind": "cpu", **wanted})
             assert triton.model_config(name)["max_batch_size"] == batch
             self.compare(triton, name, forest)
         self.deliver(mlflow, triton, {"name": name, "state": "absent"})
 
-    def test_the_other_configs_around_small_models(self, tmp_path: Path, mlflow: MLflow, triton: Triton) -> None:
-        """Their models are too large to be there; a small one with the same tensors takes the place of each."""
-        configs = {path.parent.name: path.read_bytes() for path in sorted(DATA.glob("triton-model-repo/*/config.pbtxt"))
-                   if path.parent.name not in FORESTS}
-        asked = {name: stand_in(tmp_path / name, config_pbtxt.parse(config)) for name, config in configs.items()}
+    def test_the_other_configs_around_small_models(
+        self, tmp_path: Path, mlflow: MLflow, triton: Triton
+    ) -> None:
+        """Their models are too large to be there; a small one with the same tensors takes the place
+        of each.
+        """
+        configs = {
+            path.parent.name: path.read_bytes()
+            for path in sorted(DATA.glob("triton-model-repo/*/config.pbtxt"))
+            if path.parent.name not in FORESTS
+        }
+        asked = {
+            name: stand_in(tmp_path / name, config_pbtxt.parse(config))
+            for name, config in configs.items()
+        }
         for name, config in configs.items():
             (tmp_path / name / "config.pbtxt").write_bytes(config)
         wanted = [{"name": name, "path": str(tmp_path / name)} for name in configs]
         done, again = (publish(Registry(mlflow.url, 60), wanted) for _time in range(2))
-        assert [(one.error, one.changed) for one in (*done, *again)] == [(None, True)] * len(configs) + [(None, False)] * len(configs)
-        for_gpus = {name for name, config in configs.items() if config_pbtxt.wants_gpu(config_pbtxt.parse(config))}
-        models = [{"name": name, "model_uri": f"models:/{name}/latest", **({"instance_kind": "cpu"} if name in for_gpus else {})}
-                  for name in configs]
+        assert [(one.error, one.changed) for one in (*done, *again)] == [(None, True)] * len(
+            configs
+        ) + [(None, False)] * len(configs)
+        for_gpus = {
+            name
+            for name, config in configs.items()
+            if config_pbtxt.wants_gpu(config_pbtxt.parse(config))
+        }
+        models = [
+            {
+                "name": name,
+                "model_uri": f"models:/{name}/latest",
+                **({"instance_kind": "cpu"} if name in for_gpus else {}),
+            }
+            for name in configs
+        ]
         assert self.deliver(mlflow, triton, *models) and not self.deliver(mlflow, triton, *models)
         for name, config in configs.items():
             deployed = (triton.repository / name / "config.pbtxt").read_bytes()
@@ -212,7 +322,9 @@ class TestMorpheus:
     @staticmethod
     def deliver(mlflow: MLflow, triton: Triton, *models: dict[str, Any]) -> bool:
         """Returns whether anything was changed."""
-        place = Place(str(triton.repository), servers=(triton.url,), tracking_uri=mlflow.url, timeout=60)
+        place = Place(
+            str(triton.repository), servers=(triton.url,), tracking_uri=mlflow.url, timeout=60
+        )
         with Delivery(place) as delivery:
             results = delivery.deliver([DesiredModel.from_options(model) for model in models])
         assert not [str(result.error) for result in results if result.error]
@@ -222,16 +334,39 @@ class TestMorpheus:
     def compare(triton: Triton, name: str, forest: Path) -> None:
         """With treelite itself, called in a process of its own."""
         features = int(triton.model_config(name)["input"][0]["dims"][0])
-        rows = [[float((row * 7 + column * 3) % 11) for column in range(features)] for row in range(5)]
-        program = ("import json, sys, numpy, treelite\nfrom treelite import gtil\nmodel = treelite.Model.deserialize(sys.argv[1])\n"
-                   "rows = numpy.array(json.load(sys.stdin), dtype=numpy.float32)\n"
-                   "print(json.dumps(gtil.predict(model, rows).reshape(len(rows), -1).tolist()))")
-        done = subprocess.run([str(triton.python), "-c", program, str(forest)], input=json.dumps(rows), capture_output=True, text=True,
-                              check=True)
+        rows = [
+            [float((row * 7 + column * 3) % 11) for column in range(features)] for row in range(5)
+        ]
+        program = (
+            "import json, sys, numpy, treelite\nfrom treelite import gtil\nmodel ="
+            " treelite.Model.deserialize(sys.argv[1])\nrows = numpy.array(json.load(sys.stdin),"
+            " dtype=numpy.float32)\nprint(json.dumps(gtil.predict(model, rows).reshape(len(rows),"
+            " -1).tolist()))"
+        )
+        done = subprocess.run(
+            [str(triton.python), "-c", program, str(forest)],
+            input=json.dumps(rows),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         expected = json.loads(done.stdout)
-        status, answer = triton.infer(name, {"inputs": [{"name": "input__0", "datatype": "FP32", "shape": [5, features],
-                                                        "data": [value for row in rows for value in row]}]})
+        status, answer = triton.infer(
+            name,
+            {
+                "inputs": [
+                    {
+                        "name": "input__0",
+                        "datatype": "FP32",
+                        "shape": [5, features],
+                        "data": [value for row in rows for value in row],
+                    }
+                ]
+            },
+        )
         assert status == 200, answer
         found = answer["outputs"][0]
         width = len(found["data"]) // 5
-        assert found["data"] == pytest.approx([value for row in expected for value in row[-width:]], abs=1e-6)
+        assert found["data"] == pytest.approx(
+            [value for row in expected for value in row[-width:]], abs=1e-6
+        )

@@ -15,14 +15,23 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import NotFound
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import parse_model_uri
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry, Source
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import (
+    parse_model_uri,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import (
+    Registry,
+    Source,
+)
 from servers import MLflow, mlflow_server
 
 mlflow = pytest.importorskip("mlflow")
 
-FILES = {"MLmodel": b"flavors: {}\n", "net/1/model.onnx": random.Random(1).randbytes(3_000_000), "net/config.pbtxt": b"",
-         "net/labels.txt": b"a"}
+FILES = {
+    "MLmodel": b"flavors: {}\n",
+    "net/1/model.onnx": random.Random(1).randbytes(3_000_000),
+    "net/config.pbtxt": b"",
+    "net/labels.txt": b"a",
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +52,9 @@ def registry(server: MLflow) -> Registry:
 
 @pytest.fixture(scope="module")
 def model_id(client: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A logged model with two versions of the registered model ``net``: 1 is the champion, 2 the newest."""
+    """A logged model with two versions of the registered model ``net``: 1 is the champion, 2 the
+    newest.
+    """
     folder = tmp_path_factory.mktemp("files")
     for path, data in FILES.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +65,13 @@ def model_id(client: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
     client.finalize_logged_model(made.model_id, "READY")
     client.create_registered_model("net")
     for _version in range(2):
-        client.create_model_version("net", f"models:/{made.model_id}", model_id=made.model_id, tags={"who": "test"}, await_creation_for=0)
+        client.create_model_version(
+            "net",
+            f"models:/{made.model_id}",
+            model_id=made.model_id,
+            tags={"who": "test"},
+            await_creation_for=0,
+        )
     client.set_registered_model_alias("net", "champion", "1")
     return str(made.model_id)
 
@@ -63,25 +80,39 @@ def resolve(registry: Registry, text: str) -> Source:
     return registry.resolve(parse_model_uri(text))
 
 
-@pytest.mark.parametrize(("uri", "version"), [
-    ("models:/net/1", 1), ("models:/net/2", 2), ("models:/net@champion", 1), ("models:/net/latest", 2)])
+@pytest.mark.parametrize(
+    ("uri", "version"),
+    [
+        ("models:/net/1", 1),
+        ("models:/net/2", 2),
+        ("models:/net@champion", 1),
+        ("models:/net/latest", 2),
+    ],
+)
 def test_version(registry: Registry, model_id: str, uri: str, version: int) -> None:
     found = resolve(registry, uri)
-    assert (found.registry_name, found.registry_version, found.model_id) == ("net", version, model_id)
+    assert (found.registry_name, found.registry_version, found.model_id) == (
+        "net",
+        version,
+        model_id,
+    )
     assert found.source == f"models:/{model_id}"
     assert found.artifact_root.endswith(f"/models/{model_id}/artifacts")
     assert found.tags == {"who": "test"}
     assert found.alias == ("champion" if "@" in uri else None)
 
 
-def test_logged_model_and_run_find_the_same_files(registry: Registry, client: Any, model_id: str) -> None:
+def test_logged_model_and_run_find_the_same_files(
+    registry: Registry, client: Any, model_id: str
+) -> None:
     run_id = client.get_logged_model(model_id).source_run_id
     direct = resolve(registry, f"models:/{model_id}")
     by_run = resolve(registry, f"runs:/{run_id}/net")
     assert direct.artifact_root == by_run.artifact_root
     assert (by_run.run_id, by_run.model_id, by_run.registry_version) == (run_id, model_id, None)
-    assert [file.path for file in registry.files(resolve(registry, f"runs:/{run_id}/net/net")).list()] == [
-        "1/model.onnx", "config.pbtxt", "labels.txt"]
+    assert [
+        file.path for file in registry.files(resolve(registry, f"runs:/{run_id}/net/net")).list()
+    ] == ["1/model.onnx", "config.pbtxt", "labels.txt"]
 
 
 def test_files_of_a_run(registry: Registry, client: Any, tmp_path: Path) -> None:
@@ -95,22 +126,34 @@ def test_files_of_a_run(registry: Registry, client: Any, tmp_path: Path) -> None
 
 def test_bytes(registry: Registry, model_id: str, tmp_path: Path) -> None:
     root = registry.files(resolve(registry, f"models:/{model_id}"))
-    assert {file.path: file.size for file in root.list()} == {path: len(data) for path, data in FILES.items()}
+    assert {file.path: file.size for file in root.list()} == {
+        path: len(data) for path, data in FILES.items()
+    }
     assert root.read("MLmodel") == FILES["MLmodel"]
     seen: dict[str, int] = {}
     names = {path: str(tmp_path / str(number)) for number, path in enumerate(FILES)}
     entries = root.fetch(names, seen.__setitem__)
     for path, data in FILES.items():
         assert Path(names[path]).read_bytes() == data
-        assert (entries[path].size, entries[path].sha256) == (len(data), hashlib.sha256(data).hexdigest())
+        assert (entries[path].size, entries[path].sha256) == (
+            len(data),
+            hashlib.sha256(data).hexdigest(),
+        )
     assert seen["net/1/model.onnx"] == 3_000_000
 
 
-@pytest.mark.parametrize(("uri", "said"), [
-    ("models:/net/99", "no version 99 (versions there: 2, 1)"), ("models:/net@nobody", "no alias 'nobody' (aliases there: champion)"),
-    ("models:/none/1", "has no model 'none'"), ("models:/none@champion", "has no model 'none'"),
-    ("models:/none/latest", "has no model 'none'"),
-    ("models:/m-0123456789abcdef", "m-0123456789abcdef"), ("runs:/0123456789abcdef/net", "0123456789abcdef")])
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("models:/net/99", "no version 99 (versions there: 2, 1)"),
+        ("models:/net@nobody", "no alias 'nobody' (aliases there: champion)"),
+        ("models:/none/1", "has no model 'none'"),
+        ("models:/none@champion", "has no model 'none'"),
+        ("models:/none/latest", "has no model 'none'"),
+        ("models:/m-0123456789abcdef", "m-0123456789abcdef"),
+        ("runs:/0123456789abcdef/net", "0123456789abcdef"),
+    ],
+)
 def test_absent(registry: Registry, model_id: str, uri: str, said: str) -> None:
     with pytest.raises(NotFound) as caught:
         resolve(registry, uri)
@@ -126,5 +169,8 @@ def test_info(registry: Registry, model_id: str) -> None:
     found = {model.name: model for model in registry.models(["net", "none"])}
     assert list(found) == ["net"]
     assert dict(found["net"].aliases) == {"champion": 1}
-    assert [(version.version, version.aliases) for version in found["net"].versions] == [(2, ()), (1, ("champion",))]
+    assert [(version.version, version.aliases) for version in found["net"].versions] == [
+        (2, ()),
+        (1, ("champion",)),
+    ]
     assert "net" in registry.names()

@@ -35,19 +35,49 @@ class Provisioned:
     folder: Path
     variables: dict[str, Any]
 
-    def command(self, playbook: str, *arguments: str, only: str = "", **overrides: Any) -> list[str]:
+    def command(
+        self, playbook: str, *arguments: str, only: str = "", **overrides: Any
+    ) -> list[str]:
         inventory = self.folder / "inventory.yml"
-        groups = {name: {"hosts": {"here": None}} for name in ("mlflow", "triton") if only in ("", name)}
-        inventory.write_text(yaml.safe_dump({"all": {"vars": {**self.variables, **overrides}}, **groups}))
-        return [sys.executable, "-m", "ansible", "playbook", "-i", str(inventory), f"mlops.triton.{playbook}", *arguments]
+        groups = {
+            name: {"hosts": {"here": None}} for name in ("mlflow", "triton") if only in ("", name)
+        }
+        inventory.write_text(
+            yaml.safe_dump({"all": {"vars": {**self.variables, **overrides}}, **groups})
+        )
+        return [
+            sys.executable,
+            "-m",
+            "ansible",
+            "playbook",
+            "-i",
+            str(inventory),
+            f"mlops.triton.{playbook}",
+            *arguments,
+        ]
 
-    def play(self, playbook: str, *arguments: str, **overrides: Any) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(playbook, *arguments, **overrides), cwd=self.folder, env=environment(), capture_output=True,
-                              text=True, timeout=300, check=False)  # fmt: skip
+    def play(
+        self, playbook: str, *arguments: str, **overrides: Any
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(playbook, *arguments, **overrides),
+            cwd=self.folder,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
 
     def start(self, playbook: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(self.command(playbook, only="triton"), cwd=self.folder, env=environment(), stdout=subprocess.DEVNULL,
-                                stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+        return subprocess.Popen(
+            self.command(playbook, only="triton"),
+            cwd=self.folder,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     def service(self, name: str) -> str:
         return f"{self.folder}/{name}:{name}"
@@ -57,11 +87,19 @@ class Provisioned:
 
     def program(self, name: str) -> int:
         """The server itself, not its supervisor and not its children."""
-        (pid,) = {pid for pid in self.pids(name) if b"--port" in command(pid) or b"--http-port" in command(pid)} - self.children(name)
+        (pid,) = {
+            pid
+            for pid in self.pids(name)
+            if b"--port" in command(pid) or b"--http-port" in command(pid)
+        } - self.children(name)
         return pid
 
     def children(self, name: str) -> set[int]:
-        return {pid for pid in self.pids(name) if b"uvicorn" in command(pid) or b"python_backend_stub" in command(pid)}
+        return {
+            pid
+            for pid in self.pids(name)
+            if b"uvicorn" in command(pid) or b"python_backend_stub" in command(pid)
+        }
 
     def supervisor(self, name: str) -> int:
         return int((self.folder / name / "supervisord.pid").read_text())
@@ -73,7 +111,10 @@ def command(pid: int) -> bytes:
 
 def changes(done: subprocess.CompletedProcess[str]) -> int:
     assert done.returncode == 0, done.stdout + done.stderr
-    return sum(int(number) for number in re.findall(r"changed=(\d+)", done.stdout.rpartition("PLAY RECAP")[2]))
+    return sum(
+        int(number)
+        for number in re.findall(r"changed=(\d+)", done.stdout.rpartition("PLAY RECAP")[2])
+    )
 
 
 def variables(folder: Path) -> dict[str, Any]:
@@ -101,14 +142,20 @@ def variables(folder: Path) -> dict[str, Any]:
 
 
 def ready_made() -> dict[str, Any]:
-    """The environments which make has made: installing them is what the roles' own Molecule scenarios test."""
+    """The environments which make has made: installing them is what the roles' own Molecule
+    scenarios test.
+    """
     return {
         "triton_manage_venvs": False,
-        "triton_server_venv": str(servers.server_python("TRITON_SERVER_PYTHON", "triton-server").parent.parent),
+        "triton_server_venv": str(
+            servers.server_python("TRITON_SERVER_PYTHON", "triton-server").parent.parent
+        ),
         "triton_client_venv": sys.prefix,
         "triton_supervisor_venv": sys.prefix,
         "mlflow_manage_venvs": False,
-        "mlflow_venv": str(servers.server_python("MLFLOW_SERVER_PYTHON", "mlflow-server").parent.parent),
+        "mlflow_venv": str(
+            servers.server_python("MLFLOW_SERVER_PYTHON", "mlflow-server").parent.parent
+        ),
         "mlflow_supervisor_venv": sys.prefix,
     }
 
@@ -131,9 +178,18 @@ def test_check_mode_on_a_bare_host_changes_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["inventory.yml"]
 
 
-def test_a_changed_variable_restarts_its_server_also_when_the_run_was_killed_in_between(here: Provisioned) -> None:
-    here.variables["triton_extra_args"] = ["--disable-auto-complete-config", "--model-load-thread-count=2"]
-    triton, mlflow, settings = here.program("triton"), here.program("mlflow"), here.folder / "triton/server.json"
+def test_a_changed_variable_restarts_its_server_also_when_the_run_was_killed_in_between(
+    here: Provisioned,
+) -> None:
+    here.variables["triton_extra_args"] = [
+        "--disable-auto-complete-config",
+        "--model-load-thread-count=2",
+    ]
+    triton, mlflow, settings = (
+        here.program("triton"),
+        here.program("mlflow"),
+        here.folder / "triton/server.json",
+    )
     written = settings.stat().st_mtime_ns
     with here.start("provision") as run:
         while settings.stat().st_mtime_ns == written:
@@ -150,7 +206,10 @@ def test_both_servers_answer_and_a_second_run_changes_nothing(here: Provisioned)
     before = here.pids("triton") | here.pids("mlflow")
     assert changes(here.play("provision")) == 0
     assert here.pids("triton") | here.pids("mlflow") == before
-    assert servers.http(f"http://127.0.0.1:{here.variables['triton_http_port']}/v2/health/live")[0] == 200
+    assert (
+        servers.http(f"http://127.0.0.1:{here.variables['triton_http_port']}/v2/health/live")[0]
+        == 200
+    )
     assert servers.http(f"http://127.0.0.1:{here.variables['mlflow_port']}/health")[0] == 200
 
 
@@ -226,17 +285,34 @@ def test_a_taken_port_is_named_with_its_variable(here: Provisioned) -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        ({"triton_runtime": "docker", "triton_docker_host": "unix:///nowhere/docker.sock"}, "There is no Docker Engine on this host"),
+        (
+            {"triton_runtime": "docker", "triton_docker_host": "unix:///nowhere/docker.sock"},
+            "There is no Docker Engine on this host",
+        ),
         ({"triton_gpus": [99]}, "triton_gpus"),
         ({"triton_min_free": 999999999}, "MiB are free and 999999999 are wanted"),
-        ({"triton_grpc_tls": {"certificate": "/nowhere/cert.pem"}}, "triton_grpc_tls.certificate: /nowhere/cert.pem does not exist"),
-        ({"triton_manage_venvs": True, "triton_python": "/nowhere/python3"}, "/nowhere/python3 cannot be run"),
+        (
+            {"triton_grpc_tls": {"certificate": "/nowhere/cert.pem"}},
+            "triton_grpc_tls.certificate: /nowhere/cert.pem does not exist",
+        ),
+        (
+            {"triton_manage_venvs": True, "triton_python": "/nowhere/python3"},
+            "/nowhere/python3 cannot be run",
+        ),
         ({"triton_model_repository": "/tmp/a b"}, "triton_model_repository is '/tmp/a b'"),
-        ({"triton_service_manager": "systemd"}, "triton_service_manager: systemd needs a host that systemd started"),
-        ({"triton_supervisor_socket": "/tmp/" + "x" * 110}, "set triton_supervisor_socket to a shorter one"),
+        (
+            {"triton_service_manager": "systemd"},
+            "triton_service_manager: systemd needs a host that systemd started",
+        ),
+        (
+            {"triton_supervisor_socket": "/tmp/" + "x" * 110},
+            "set triton_supervisor_socket to a shorter one",
+        ),
     ],
 )
-def test_what_cannot_work_is_one_sentence_and_changes_nothing(here: Provisioned, overrides: dict[str, Any], words: str) -> None:
+def test_what_cannot_work_is_one_sentence_and_changes_nothing(
+    here: Provisioned, overrides: dict[str, Any], words: str
+) -> None:
     if "systemd" in words and Path("/run/systemd/system").is_dir() and os.geteuid() == 0:
         pytest.skip("this machine has systemd")
     done = here.play("provision", only="triton", **overrides)
@@ -246,16 +322,31 @@ def test_what_cannot_work_is_one_sentence_and_changes_nothing(here: Provisioned,
 
 
 def test_the_admin_key_is_in_no_output(here: Provisioned) -> None:
-    done = here.play("provision", "-vvv", "--diff", only="triton", triton_admin_key={"secret": "Sesame-4714"})
+    done = here.play(
+        "provision", "-vvv", "--diff", only="triton", triton_admin_key={"secret": "Sesame-4714"}
+    )
     assert changes(done) > 0
-    assert "TASK [mlops.triton.triton : Check that models are loaded on request only]" in done.stdout
+    assert (
+        "TASK [mlops.triton.triton : Check that models are loaded on request only]" in done.stdout
+    )
     assert "Sesame-4714" not in done.stdout + done.stderr
 
 
 def test_stopping_the_supervisor_stops_everything(here: Provisioned) -> None:
     for name in ("triton", "mlflow"):
         configuration = here.folder / name / "supervisord.conf"
-        subprocess.run([sys.executable, "-m", "supervisor.supervisorctl", "-c", str(configuration), "shutdown"], check=True, timeout=60)
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "supervisor.supervisorctl",
+                "-c",
+                str(configuration),
+                "shutdown",
+            ],
+            check=True,
+            timeout=60,
+        )
         end = time.monotonic() + 30
         while here.pids(name) and time.monotonic() < end:
             time.sleep(0.1)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bytes of artifacts from a real MLflow: in ranges, after breaks, written once, and nothing left of them elsewhere."""
+"""Bytes of artifacts from a real MLflow: in ranges, after breaks, written once, and nothing left of
+them elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fakes"))
 import models
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts import LocalRoot
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.download import CHUNK, LARGE
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import ArtifactError, NotFound
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
+    ArtifactError,
+    NotFound,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.manifest import FileEntry
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import parse_model_uri
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import (
+    parse_model_uri,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication import (
     DesiredPublication,
     apply_publication,
@@ -81,7 +88,9 @@ def test_large_file_comes_in_ranges(place: Path, proxy: FaultProxy, tmp_path: Pa
     found = fetch(proxy.url, place, tmp_path / "to")
     assert is_there(found[FILE], tmp_path / "to", wanted)
     assert found[FILE].size == SIZE
-    assert proxy.ranges[0] == "", "a server that copies files before it answers would do so for each range"
+    assert proxy.ranges[0] == "", (
+        "a server that copies files before it answers would do so for each range"
+    )
     starts = [int(text.removeprefix("bytes=").partition("-")[0]) for text in proxy.ranges[1:]]
     assert sorted(starts) == list(range(CHUNK, SIZE, CHUNK))
 
@@ -95,11 +104,15 @@ def test_every_range_breaks_once(place: Path, proxy: FaultProxy, tmp_path: Path)
 
 
 def test_ranges_that_do_not_fit_together(place: Path, proxy: FaultProxy, tmp_path: Path) -> None:
-    """One range is tried; the first answer goes on alone, and no range is tried of a further file."""
+    """One range is tried; the first answer goes on alone, and no range is tried of a further
+    file.
+    """
     wanted = make(place / FILE, SIZE)
     proxy.fault = "fresh tags"
     for number in (1, 2):
-        assert is_there(fetch(proxy.url, place, tmp_path / str(number))[FILE], tmp_path / str(number), wanted)
+        assert is_there(
+            fetch(proxy.url, place, tmp_path / str(number))[FILE], tmp_path / str(number), wanted
+        )
     assert proxy.ranges == ["", f"bytes={CHUNK}-{2 * CHUNK - 1}", ""]
 
 
@@ -111,7 +124,9 @@ def test_server_without_ranges(place: Path, proxy: FaultProxy, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("fault", ["cut", "cut without length"])
-def test_goes_on_at_the_byte_reached(fault: str, place: Path, proxy: FaultProxy, tmp_path: Path) -> None:
+def test_goes_on_at_the_byte_reached(
+    fault: str, place: Path, proxy: FaultProxy, tmp_path: Path
+) -> None:
     wanted = make(place / FILE, MIDDLE)
     proxy.fault, proxy.after, proxy.times = fault, 2_000_000, 1
     assert is_there(fetch(proxy.url, place, tmp_path / "to")[FILE], tmp_path / "to", wanted)
@@ -126,7 +141,9 @@ def test_server_is_away_for_a_moment(place: Path, proxy: FaultProxy, tmp_path: P
 
 
 @pytest.mark.parametrize(("size", "after"), [(MIDDLE, 2_000_000), (SIZE, CHUNK // 2)])
-def test_file_that_changes_meanwhile(size: int, after: int, place: Path, proxy: FaultProxy, tmp_path: Path) -> None:
+def test_file_that_changes_meanwhile(
+    size: int, after: int, place: Path, proxy: FaultProxy, tmp_path: Path
+) -> None:
     """Never the beginning of one and the end of the other."""
     make(place / FILE, size)
     proxy.fault, proxy.after, proxy.times = "cut", after, 1
@@ -157,13 +174,21 @@ def test_file_that_gets_shorter(place: Path, proxy: FaultProxy, tmp_path: Path) 
 def test_break_that_lasts_is_given_up(place: Path, proxy: FaultProxy, tmp_path: Path) -> None:
     make(place / FILE, MIDDLE)
     proxy.fault, proxy.after = "cut", 2_000_000
-    with pytest.raises(ArtifactError, match=r"less than 1 KiB came within 8 s, after 2000000 bytes; the connection broke"):
+    with pytest.raises(
+        ArtifactError,
+        match=r"less than 1 KiB came within 8 s, after 2000000 bytes; the connection broke",
+    ):
         fetch(proxy.url, place, tmp_path / "to", timeout=8)
 
 
 def test_many_small_files(place: Path, mlflow: MLflow, tmp_path: Path) -> None:
     """Each is asked for once, in whatever folder it lies."""
-    wanted = {f"{number % 12}/{number:03}": make(place / str(number % 12) / f"{number:03}", 500, seed=number) for number in range(240)}
+    wanted = {
+        f"{number % 12}/{number:03}": make(
+            place / str(number % 12) / f"{number:03}", 500, seed=number
+        )
+        for number in range(240)
+    }
     with FaultProxy(mlflow.url) as proxy:
         found = fetch(proxy.url, place, tmp_path / "to")
     assert {path: entry.sha256 for path, entry in found.items()} == wanted
@@ -171,7 +196,7 @@ def test_many_small_files(place: Path, mlflow: MLflow, tmp_path: Path) -> None:
     assert len(proxy.lines) == 240 + 13
 
 
-# --- the other way --------------------------------------------------------------------------------------------------------
+# --- the other way --------------------------------------------------------------------------------
 
 
 def publish(url: str, folder: Path, name: str) -> Registry:
@@ -185,20 +210,25 @@ def test_upload_that_breaks_begins_again(proxy: FaultProxy, tmp_path: Path) -> N
     proxy.fault, proxy.only, proxy.times = "hang up", "PUT ", 2
     registry = publish(proxy.url, sample.folder, sample.name)
     files = registry.files(registry.resolve(parse_model_uri(f"models:/{sample.name}/1")))
-    assert files.sizes()[f"{sample.name}/1/model.onnx"] == (sample.folder / "1/model.onnx").stat().st_size
+    assert (
+        files.sizes()[f"{sample.name}/1/model.onnx"]
+        == (sample.folder / "1/model.onnx").stat().st_size
+    )
     assert proxy.hit == 2
 
 
 def test_upload_that_cannot_be_done_makes_no_version(proxy: FaultProxy, tmp_path: Path) -> None:
     sample = models.make_onnx(tmp_path, "no-upload")
     proxy.fault, proxy.only = "hang up", "model.onnx HTTP"
-    with pytest.raises(ArtifactError, match=r"could not be uploaded: .*cannot be reached.* No version was made"):
+    with pytest.raises(
+        ArtifactError, match=r"could not be uploaded: .*cannot be reached.* No version was made"
+    ):
         publish(proxy.url, sample.folder, sample.name)
     with pytest.raises(NotFound):
         Registry(proxy.url, 30).resolve(parse_model_uri(f"models:/{sample.name}/1"))
 
 
-# --- what is written ------------------------------------------------------------------------------------------------------
+# --- what is written ------------------------------------------------------------------------------
 
 PROGRAM = """
 import json, os, sys, tempfile
@@ -215,14 +245,20 @@ try:
 except ArtifactError as error:
     said = str(error)
 print(json.dumps([written() - before, said]))
-"""
+"""  # noqa: E501
 
 
 def fetch_in_a_process(url: str, location: str, target: Path, temporary: Path) -> tuple[int, str]:
     """Bytes that it wrote, and its failure."""
     temporary.mkdir()
-    done = subprocess.run([sys.executable, "-c", PROGRAM, str(ROOT / ".dev"), url, location, str(target)], capture_output=True,
-                          text=True, timeout=120, check=True, env={**os.environ, "TMPDIR": str(temporary)})
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(ROOT / ".dev"), url, location, str(target)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        env={**os.environ, "TMPDIR": str(temporary)},
+    )
     written, said = json.loads(done.stdout)
     return written, said
 
@@ -230,7 +266,12 @@ def fetch_in_a_process(url: str, location: str, target: Path, temporary: Path) -
 @pytest.mark.parametrize("size", [MIDDLE, SIZE])
 def test_bytes_are_written_once(size: int, place: Path, mlflow: MLflow, tmp_path: Path) -> None:
     make(place / FILE, size)
-    written, said = fetch_in_a_process(mlflow.url, f"mlflow-artifacts:/transfer/{place.name}", tmp_path / "to", tmp_path / "temporary")
+    written, said = fetch_in_a_process(
+        mlflow.url,
+        f"mlflow-artifacts:/transfer/{place.name}",
+        tmp_path / "to",
+        tmp_path / "temporary",
+    )
     assert not said
     assert size <= written < size * 1.01 + 100_000
     assert list((tmp_path / "temporary").iterdir()) == []
@@ -239,14 +280,21 @@ def test_bytes_are_written_once(size: int, place: Path, mlflow: MLflow, tmp_path
 def test_failure_leaves_no_temporary_files(place: Path, proxy: FaultProxy, tmp_path: Path) -> None:
     make(place / FILE, MIDDLE)
     proxy.fault, proxy.after = "cut", 500
-    _written, said = fetch_in_a_process(proxy.url, f"mlflow-artifacts:/transfer/{place.name}", tmp_path / "to", tmp_path / "temporary")
+    _written, said = fetch_in_a_process(
+        proxy.url,
+        f"mlflow-artifacts:/transfer/{place.name}",
+        tmp_path / "to",
+        tmp_path / "temporary",
+    )
     assert "could not be brought here" in said
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_local_bytes_are_written_once(tmp_path: Path) -> None:
     make(tmp_path / "store" / FILE, SIZE)
-    written, said = fetch_in_a_process("", str(tmp_path / "store"), tmp_path / "to", tmp_path / "temporary")
+    written, said = fetch_in_a_process(
+        "", str(tmp_path / "store"), tmp_path / "to", tmp_path / "temporary"
+    )
     assert not said
     # A reflink writes nothing.
     assert written < SIZE * 1.01 + 100_000
@@ -265,15 +313,20 @@ peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 before = [written(), peak()]
 apply_publication(registry, plan_publication(registry, DesiredPublication("large", sys.argv[3])))
 print(json.dumps([written() - before[0], peak() - before[1]]))
-"""
+"""  # noqa: E501
 
 
 def test_a_large_model_is_published_from_where_it_lies(mlflow: MLflow, tmp_path: Path) -> None:
     """Neither a copy on disk nor one in memory: what goes through a socket counts as neither."""
     folder = models.make_onnx(tmp_path, "large").folder
     make(folder / "1/weights.bin", SIZE)
-    done = subprocess.run([sys.executable, "-c", PUBLISHER, str(ROOT / ".dev"), mlflow.url, str(folder)], capture_output=True, text=True,
-                          timeout=120, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PUBLISHER, str(ROOT / ".dev"), mlflow.url, str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
     written, more_memory = json.loads(done.stdout)
     assert written < 1 << 20
     assert more_memory < SIZE / 2
@@ -289,4 +342,6 @@ def test_local_copy(size: int, tmp_path: Path) -> None:
     assert (target / FILE).stat().st_nlink == 1
     with open(tmp_path / "store" / FILE, "r+b") as store:
         store.write(b"changed afterwards")
-    assert hashlib.sha256((target / FILE).read_bytes()).hexdigest() == wanted, "the registry's file and ours are one"
+    assert hashlib.sha256((target / FILE).read_bytes()).hexdigest() == wanted, (
+        "the registry's file and ours are one"
+    )

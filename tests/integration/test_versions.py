@@ -8,7 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import Delivery, Place, Result
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import (
+    Delivery,
+    Place,
+    Result,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication import (
     DesiredPublication,
     apply_publication,
@@ -25,7 +29,10 @@ def publish(mlflow: MLflow, folder: Path, versions: range, **knobs: Any) -> list
     for version in versions:
         sample = make_python(folder / f"{version}", "sides", identity=version, **knobs)
         registry = Registry(mlflow.url, 60)
-        apply_publication(registry, plan_publication(registry, DesiredPublication(name="sides", path=str(sample.folder))))
+        apply_publication(
+            registry,
+            plan_publication(registry, DesiredPublication(name="sides", path=str(sample.folder))),
+        )
         samples.append(sample)
     return samples
 
@@ -34,12 +41,19 @@ class Sides:
     """One model, delivered with ``serve_versions``."""
 
     def __init__(self, mlflow: MLflow, triton: Triton, sample: Sample) -> None:
-        self.place = Place(str(triton.repository), servers=(triton.url.removeprefix("http://"),), tracking_uri=mlflow.url, timeout=60)
+        self.place = Place(
+            str(triton.repository),
+            servers=(triton.url.removeprefix("http://"),),
+            tracking_uri=mlflow.url,
+            timeout=60,
+        )
         self.triton, self.sample = triton, sample
 
     def bring(self, **options: Any) -> Result:
         with Delivery(self.place) as delivery:
-            result = delivery.deliver([DesiredModel.from_options({"name": "sides", "keep": 5, **options})])[0]
+            result = delivery.deliver(
+                [DesiredModel.from_options({"name": "sides", "keep": 5, **options})]
+            )[0]
         assert result.error is None, str(result.error)
         return result
 
@@ -54,13 +68,18 @@ class Sides:
 
     def wait(self, expected: set[int]) -> None:
         until = time.monotonic() + 20
-        while {row["version"] for row in self.triton.index() if row["name"] == "sides" and row.get("state") == "READY"} != {
-                str(version) for version in expected}:
+        while {
+            row["version"]
+            for row in self.triton.index()
+            if row["name"] == "sides" and row.get("state") == "READY"
+        } != {str(version) for version in expected}:
             assert time.monotonic() < until, self.triton.index()
             time.sleep(0.05)
 
 
-def test_versions_come_and_go_and_the_others_are_left_alone(tmp_path: Path, mlflow: MLflow, triton: Triton) -> None:
+def test_versions_come_and_go_and_the_others_are_left_alone(
+    tmp_path: Path, mlflow: MLflow, triton: Triton
+) -> None:
     samples = publish(mlflow, tmp_path, range(1, 5))
     sides = Sides(mlflow, triton, samples[0])
     sides.bring(model_uri="models:/sides/1", serve_versions=2)
@@ -91,7 +110,10 @@ def test_versions_come_and_go_and_the_others_are_left_alone(tmp_path: Path, mlfl
         back = sides.bring(state="rolled_back")
         sides.wait({1, 2})
         assert back.record and back.record.registry_version == 2 and sides.served() == {1: 1, 2: 2}
-        assert second <= set(triton.stub_pids("sides")) and not sides.bring(state="rolled_back").changed
+        assert (
+            second <= set(triton.stub_pids("sides"))
+            and not sides.bring(state="rolled_back").changed
+        )
         sides.bring(model_uri="models:/sides/4", serve_versions=2)
         sides.wait({2, 4})
         sides.bring(model_uri="models:/sides/2", serve_versions=2)
@@ -113,16 +135,24 @@ def test_versions_come_and_go_and_the_others_are_left_alone(tmp_path: Path, mlfl
     assert not (triton.repository / "sides").exists()
 
 
-def test_a_bad_version_does_not_disturb_those_beside_it(tmp_path: Path, mlflow: MLflow, triton: Triton) -> None:
+def test_a_bad_version_does_not_disturb_those_beside_it(
+    tmp_path: Path, mlflow: MLflow, triton: Triton
+) -> None:
     samples = publish(mlflow, tmp_path, range(1, 2))
     sides = Sides(mlflow, triton, samples[0])
     sides.bring(model_uri="models:/sides/1", serve_versions=2)
     pids = triton.stub_pids("sides")
     publish(mlflow, tmp_path / "bad", range(7, 8), fail="no good")
     with Delivery(sides.place) as delivery:
-        wanted = DesiredModel.from_options({"name": "sides", "model_uri": "models:/sides/latest", "serve_versions": 2})
+        wanted = DesiredModel.from_options(
+            {"name": "sides", "model_uri": "models:/sides/latest", "serve_versions": 2}
+        )
         latest = delivery.deliver([wanted])[0]
-    assert latest.error and "no good" in str(latest.error) and "is in place as before" in str(latest.error)
+    assert (
+        latest.error
+        and "no good" in str(latest.error)
+        and "is in place as before" in str(latest.error)
+    )
     assert sides.served() == {1: 1} and triton.stub_pids("sides") == pids
     assert not sides.bring(model_uri="models:/sides/1", serve_versions=2).changed
     sides.bring(state="absent")

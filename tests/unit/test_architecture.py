@@ -22,16 +22,63 @@ ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "plugins/module_utils/_delivery"
 PACKAGE = "ansible_collections.mlops.triton"
 
-# Who may import whom: a file sees the layers above it in this list, and its own as long as no circle results.
+# Who may import whom: a file sees the layers above it in this list, and its own as long as no
+# circle results.
 LAYERS = (
     {"errors"},
-    {"crew", "deadline", "download", "effects", "libraries", "local_copy", "loopback", "names", "model_uri", "manifest", "onnx_file",
-     "progress", "record", "run_order", "status_text", "tensorrt_plan", "transfer", "ubjson"},
-    {"artifacts", "backends", "config_pbtxt", "disk", "flavors", "forest_file", "layout", "made_config", "mlflow_connection",
-     "mlflow_flavors", "mlmodel", "model_files", "policy", "recovery", "registry", "sklearn_file", "sklearn_forest", "state_store",
-     "stores", "triton_server", "triton_transport"},
+    {
+        "crew",
+        "deadline",
+        "download",
+        "effects",
+        "libraries",
+        "local_copy",
+        "loopback",
+        "names",
+        "model_uri",
+        "manifest",
+        "onnx_file",
+        "progress",
+        "record",
+        "run_order",
+        "status_text",
+        "tensorrt_plan",
+        "transfer",
+        "ubjson",
+    },
+    {
+        "artifacts",
+        "backends",
+        "config_pbtxt",
+        "disk",
+        "flavors",
+        "forest_file",
+        "layout",
+        "made_config",
+        "mlflow_connection",
+        "mlflow_flavors",
+        "mlmodel",
+        "model_files",
+        "policy",
+        "recovery",
+        "registry",
+        "sklearn_file",
+        "sklearn_forest",
+        "state_store",
+        "stores",
+        "triton_server",
+        "triton_transport",
+    },
     {"s3_client", "s3_location", "s3_lock", "s3_signed", "s3_store", "scratch"},
-    {"conversion", "place", "published_form", "published_place", "state", "uploads", "verification"},
+    {
+        "conversion",
+        "place",
+        "published_form",
+        "published_place",
+        "state",
+        "uploads",
+        "verification",
+    },
     {"publication", "sources", "versions"},
     {"folder_repository", "planner", "repository", "s3_recovery", "s3_repository"},
     {"publications", "replacement", "rollback", "serving", "transaction"},
@@ -58,28 +105,62 @@ THIRD_PARTY = {
 }
 STDLIB_ONLY = {"disk", "record", "recovery", "scratch", "state_store"}
 # Planning does no I/O at all, and none of these changes anything.
-NO_IO = {"planner": {"http", "io", "os", "pathlib", "shutil", "socket", "subprocess", "tempfile", "time", "urllib"}}
-NEVER_MUTATES = {"config_pbtxt", "flavors", "forest_file", "layout", "manifest", "mlflow_flavors", "model_files", "model_uri", "names",
-                 "planner", "record", "state"}
+NO_IO = {
+    "planner": {
+        "http",
+        "io",
+        "os",
+        "pathlib",
+        "shutil",
+        "socket",
+        "subprocess",
+        "tempfile",
+        "time",
+        "urllib",
+    }
+}
+NEVER_MUTATES = {
+    "config_pbtxt",
+    "flavors",
+    "forest_file",
+    "layout",
+    "manifest",
+    "mlflow_flavors",
+    "model_files",
+    "model_uri",
+    "names",
+    "planner",
+    "record",
+    "state",
+}
 
 LONGEST_FUNCTION = 60
 NEEDS_HEADER = {".cfg", ".ini", ".j2", ".md", ".py", ".sh", ".toml", ".yaml", ".yml"}
 NEEDS_HEADER_BY_NAME = {"Makefile", "run", ".ansible-lint", ".yamllint"}
 GENERATED = {"CHANGELOG.md", "changelogs/changelog.yaml", "changelogs/.plugin-cache.yaml"}
-# What only Ansible can load or run is the GPL's too; sanity demands it of plugins, even where they import nothing.
-# The files of a role are programs that run on hosts without Ansible.
-ANSIBLE_CONTENT = re.compile(r"plugins/(action|callback|doc_fragments|filter|lookup|modules|plugin_utils|test)/|(playbooks|molecule)/"
-                             r"|roles/[^/]+/(?!files/)")
+# What only Ansible can load or run is the GPL's too; sanity demands it of plugins, even where they
+# import nothing. The files of a role are programs that run on hosts without Ansible.
+ANSIBLE_CONTENT = re.compile(
+    r"plugins/(action|callback|doc_fragments|filter|lookup|modules|plugin_utils|test)/|(playbooks|molecule)/"
+    r"|roles/[^/]+/(?!files/)"
+)
 # Written with a class of one letter, so that this file does not find itself.
-PRIVATE_TEXT = re.compile(r"/[w]ork/|/[r]oot/|\b[p]ypi\.org|[p]ythonhosted\.org|/[o]pt/(pypi|wheels)")
+PRIVATE_TEXT = re.compile(
+    r"/[w]ork/|/[r]oot/|\b[p]ypi\.org|[p]ythonhosted\.org|/[o]pt/(pypi|wheels)"
+)
 
 
 @cache
 def project_files() -> tuple[Path, ...]:
     """Tracked files and new ones that git does not ignore."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    listing = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-                             cwd=ROOT, env=clean, check=True, capture_output=True).stdout
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        env=clean,
+        check=True,
+        capture_output=True,
+    ).stdout
     paths = (ROOT / os.fsdecode(name) for name in sorted(set(listing.split(b"\0"))) if name)
     return tuple(path for path in paths if path.is_file() and not path.is_symlink())
 
@@ -115,7 +196,11 @@ def neighbours(path: Path) -> set[str]:
     found: set[str] = set()
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.ImportFrom) and node.level == 1:
-            found |= {node.module.partition(".")[0]} if node.module else {alias.name for alias in node.names}
+            found |= (
+                {node.module.partition(".")[0]}
+                if node.module
+                else {alias.name for alias in node.names}
+            )
     return found - {path.stem}
 
 
@@ -129,7 +214,8 @@ def test_files_were_found() -> None:
     assert len(project_files()) > len(python_files()) > len(core_files())
 
 
-# --- the core ---------------------------------------------------------------------------------------------------------
+# --- the core -------------------------------------------------------------------------------------
+
 
 @each(core_files())
 def test_core_has_a_layer_and_a_row(path: Path) -> None:
@@ -147,7 +233,9 @@ def test_core_imports_only_what_lies_below(path: Path) -> None:
 
 def test_core_has_no_circles() -> None:
     # static_order raises CycleError and names the circle.
-    assert list(TopologicalSorter({path.stem: neighbours(path) for path in core_files()}).static_order())
+    assert list(
+        TopologicalSorter({path.stem: neighbours(path) for path in core_files()}).static_order()
+    )
 
 
 @each(core_files())
@@ -155,7 +243,10 @@ def test_core_imports_stay_inside(path: Path) -> None:
     levels = {node.level for node in ast.walk(tree(path)) if isinstance(node, ast.ImportFrom)}
     assert levels <= {0, 1}, "a relative import must not leave the core"
     packages = set(absolute_imports(tree(path)))
-    assert not packages & {"ansible", "ansible_collections"}, "relative imports only, and nothing of Ansible"
+    assert not packages & {
+        "ansible",
+        "ansible_collections",
+    }, "relative imports only, and nothing of Ansible"
     foreign = packages - sys.stdlib_module_names
     assert not (foreign if path.stem in STDLIB_ONLY else foreign - set(THIRD_PARTY) - {"boto3"})
     assert not {name for name in foreign if path.stem not in THIRD_PARTY.get(name, {path.stem})}
@@ -169,25 +260,50 @@ def test_core_imports_libraries_where_it_needs_them(path: Path) -> None:
         typing_only = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
         if typing_only or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             inside.update(ast.walk(node))
-    top = {name for node in ast.walk(tree(path)) if node not in inside and isinstance(node, (ast.Import, ast.ImportFrom))
-           for name in absolute_imports(node)}
+    top = {
+        name
+        for node in ast.walk(tree(path))
+        if node not in inside and isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in absolute_imports(node)
+    }
     assert top <= sys.stdlib_module_names
 
 
 def test_reading_what_is_deployed_imports_nothing_that_plans_or_changes() -> None:
     """Short commands take as long as their imports."""
-    code = (f"import sys, {PACKAGE}.plugins.module_utils._delivery.inspection\n"
-            "print(*(name.rpartition('.')[2] for name in sys.modules if '._delivery.' in name))")
-    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT / ".dev")}, check=True,
-                          capture_output=True, text=True).stdout.split()
+    code = (
+        f"import sys, {PACKAGE}.plugins.module_utils._delivery.inspection\n"
+        "print(*(name.rpartition('.')[2] for name in sys.modules if '._delivery.' in name))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / ".dev")},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
     assert "inspection" in said
-    assert not set(said) & {"artifacts", "delivery", "executor", "flavors", "planner", "predict", "reading", "registry"}
+    assert not set(said) & {
+        "artifacts",
+        "delivery",
+        "executor",
+        "flavors",
+        "planner",
+        "predict",
+        "reading",
+        "registry",
+    }
 
 
 @each([path for path in core_files() if path.stem in NO_IO])
 def test_planning_does_no_io(path: Path) -> None:
     assert not set(absolute_imports(tree(path))) & NO_IO[path.stem]
-    assert not {node.id for node in ast.walk(tree(path)) if isinstance(node, ast.Name)} & {"open", "input", "print"}
+    assert not {node.id for node in ast.walk(tree(path)) if isinstance(node, ast.Name)} & {
+        "open",
+        "input",
+        "print",
+    }
 
 
 @each([path for path in core_files() if path.stem in NEVER_MUTATES])
@@ -195,38 +311,67 @@ def test_reading_names_no_mutating_call(path: Path) -> None:
     assert "effects" not in neighbours(path)
 
 
-@each([path for path in python_files() if relative(path).startswith(("plugins/module_utils/", "plugins/modules/"))])
+@each(
+    [
+        path
+        for path in python_files()
+        if relative(path).startswith(("plugins/module_utils/", "plugins/modules/"))
+    ]
+)
 def test_ansiballz_can_follow_the_imports(path: Path) -> None:
     """It ships what static imports reach; what a program assembles at run time stays behind."""
     assert not set(absolute_imports(tree(path))) & {"importlib", "pkgutil", "runpy"}
-    calls = {node.func.id for node in ast.walk(tree(path)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    calls = {
+        node.func.id
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
     assert not calls & {"__import__", "eval", "exec"}
 
 
 def test_no_data_among_the_code() -> None:
-    assert not [relative(path) for path in project_files()
-                if relative(path).startswith("plugins/module_utils/") and path.suffix != ".py"]
+    assert not [
+        relative(path)
+        for path in project_files()
+        if relative(path).startswith("plugins/module_utils/") and path.suffix != ".py"
+    ]
 
 
-# --- the shells -------------------------------------------------------------------------------------------------------
+# --- the shells -----------------------------------------------------------------------------------
 
-@each([path for path in python_files()
-       if relative(path).startswith("plugins/mlflow_deployments/") or path.name == "publish_model_to_mlflow.py"
-       or re.match(r"roles/[^/]+/files/", relative(path))])
+
+@each(
+    [
+        path
+        for path in python_files()
+        if relative(path).startswith("plugins/mlflow_deployments/")
+        or path.name == "publish_model_to_mlflow.py"
+        or re.match(r"roles/[^/]+/files/", relative(path))
+    ]
+)
 def test_shells_beside_ansible_do_not_import_it(path: Path) -> None:
     assert "ansible" not in set(absolute_imports(tree(path)))
 
 
 @each([path for path in python_files() if relative(path).startswith("plugins/modules/")])
 def test_modules_leave_the_work_to_the_core(path: Path) -> None:
-    assert not set(absolute_imports(tree(path))) - {"ansible", "__future__", *sys.stdlib_module_names}
+    assert not set(absolute_imports(tree(path))) - {
+        "ansible",
+        "__future__",
+        *sys.stdlib_module_names,
+    }
 
 
-# --- options and their documentation ----------------------------------------------------------------------------------
+# --- options and their documentation --------------------------------------------------------------
+
 
 def option_groups() -> dict[str, dict[str, Any]]:
     options = importlib.import_module(f"{PACKAGE}.plugins.module_utils._options")
-    return {name.lower(): value for name, value in vars(options).items() if name.isupper() and isinstance(value, dict)}
+    return {
+        name.lower(): value
+        for name, value in vars(options).items()
+        if name.isupper() and isinstance(value, dict)
+    }
 
 
 def fragment(name: str) -> dict[str, Any]:
@@ -236,10 +381,20 @@ def fragment(name: str) -> dict[str, Any]:
 
 
 def contract(option: dict[str, Any], nested: str) -> dict[str, Any]:
-    """What a user may rely on, in one form for argument specs (``options``) and documentation (``suboptions``)."""
-    facts = {key: option[key] for key in ("elements", "default", "choices", "aliases", "required") if option.get(key) not in (None, False)}
+    """What a user may rely on, in one form for argument specs (``options``) and documentation
+    (``suboptions``).
+    """
+    facts = {
+        key: option[key]
+        for key in ("elements", "default", "choices", "aliases", "required")
+        if option.get(key) not in (None, False)
+    }
     children = {name: contract(child, nested) for name, child in (option.get(nested) or {}).items()}
-    return {"type": option.get("type", "str"), **facts, **({"children": children} if children else {})}
+    return {
+        "type": option.get("type", "str"),
+        **facts,
+        **({"children": children} if children else {}),
+    }
 
 
 @pytest.mark.parametrize("group", sorted(option_groups()))
@@ -254,10 +409,14 @@ def test_documentation_names_the_environment(group: str) -> None:
     documented = fragment(group)
     for name, option in option_groups()[group].items():
         for variable in option.get("fallback", (None, []))[1]:
-            assert f"E({variable})" in str(documented[name]["description"]), f"{name} does not say that it reads {variable}"
+            assert f"E({variable})" in str(documented[name]["description"]), (
+                f"{name} does not say that it reads {variable}"
+            )
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "plugins/doc_fragments").glob("*.py")))
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in (ROOT / "plugins/doc_fragments").glob("*.py"))
+)
 def test_fragment_with_options_has_a_group(name: str) -> None:
     assert not fragment(name) or name in option_groups()
 
@@ -266,7 +425,7 @@ def test_there_are_option_groups() -> None:
     assert {"model", "registry", "repository", "server", "wait"} <= set(option_groups())
 
 
-# --- roles ------------------------------------------------------------------------------------------------------------
+# --- roles ----------------------------------------------------------------------------------------
 
 ROLES = sorted(path.parent.parent.name for path in (ROOT / "roles").glob("*/tasks/main.y*ml"))
 
@@ -283,7 +442,11 @@ def test_role_defaults_equal_its_specification(role: str) -> None:
         documented.update(entry.get("options") or {})
     defaults = role_file(role, "defaults/main.yml")
     assert set(defaults) <= set(documented), "defaults that the specification does not know"
-    promised = {name: option["default"] for name, option in documented.items() if option.get("default") is not None}
+    promised = {
+        name: option["default"]
+        for name, option in documented.items()
+        if option.get("default") is not None
+    }
     assert promised == {name: value for name, value in defaults.items() if value is not None}
 
 
@@ -297,27 +460,45 @@ def test_there_are_roles() -> None:
     assert {"mlflow", "triton"} <= set(ROLES)
 
 
-# --- every file -------------------------------------------------------------------------------------------------------
+# --- every file -----------------------------------------------------------------------------------
+
 
 def licence(path: Path) -> str:
     imports = set(absolute_imports(tree(path))) if path.suffix == ".py" else set()
-    return "GPL-3.0-or-later" if "ansible" in imports or ANSIBLE_CONTENT.match(relative(path)) else "Apache-2.0"
+    return (
+        "GPL-3.0-or-later"
+        if "ansible" in imports or ANSIBLE_CONTENT.match(relative(path))
+        else "Apache-2.0"
+    )
 
 
-@each([path for path in project_files()
-       if (path.suffix in NEEDS_HEADER or path.name in NEEDS_HEADER_BY_NAME)
-       and not path.name.endswith(".json.j2") and relative(path) not in GENERATED])
+@each(
+    [
+        path
+        for path in project_files()
+        if (path.suffix in NEEDS_HEADER or path.name in NEEDS_HEADER_BY_NAME)
+        and not path.name.endswith(".json.j2")
+        and relative(path) not in GENERATED
+    ]
+)
 def test_licence_header(path: Path) -> None:
     head = path.read_text(encoding="utf-8").splitlines()[:5]
-    found = [match.group(1) for line in head if (match := re.search(r"SPDX-License-Identifier: ([\w.-]+)", line))]
+    found = [
+        match.group(1)
+        for line in head
+        if (match := re.search(r"SPDX-License-Identifier: ([\w.-]+)", line))
+    ]
     assert found == [licence(path)]
 
 
 @each(python_files())
 def test_functions_are_short(path: Path) -> None:
-    long = [f"{node.name} has {length} lines" for node in ast.walk(tree(path))
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-            and (length := int(node.end_lineno or 0) - node.lineno + 1) > LONGEST_FUNCTION]
+    long = [
+        f"{node.name} has {length} lines"
+        for node in ast.walk(tree(path))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and (length := int(node.end_lineno or 0) - node.lineno + 1) > LONGEST_FUNCTION
+    ]
     assert not long
 
 

@@ -72,20 +72,32 @@ def test_what_the_engine_has(place: str) -> None:
     Answers.content = {
         "/info": (200, {"Runtimes": {"runc": {}, "nvidia": {}}}),
         "/images/name%3Atag/json": (200, {"Id": "sha256:i", "RepoDigests": ["name@sha256:d"]}),
-        "/containers/triton/json": (200, {"Image": "sha256:i", "Config": {"Labels": None}, "State": {"Running": False}}),
+        "/containers/triton/json": (
+            200,
+            {"Image": "sha256:i", "Config": {"Labels": None}, "State": {"Running": False}},
+        ),
     }
     told = engine.answer({**QUESTION, "socket": place, "gpus": True})
     assert told == {
-        "answers": True, "problems": [], "needs_toolkit": False, "image": {"id": "sha256:i", "digests": ["sha256:d"], "labels": {}},
-        "container": {"image": "sha256:i", "labels": {}, "running": False}}  # fmt: skip
+        "answers": True,
+        "problems": [],
+        "needs_toolkit": False,
+        "image": {"id": "sha256:i", "digests": ["sha256:d"], "labels": {}},
+        "container": {"image": "sha256:i", "labels": {}, "running": False},
+    }
 
 
-def test_an_engine_without_nvidias_runtime_is_told_what_installs_it(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_without_nvidias_runtime_is_told_what_installs_it(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     Answers.content = {"/info": (200, {"Runtimes": {"runc": {}}})}
     question = {**QUESTION, "socket": place, "gpus": True}
     (sentence,) = engine.answer(question)["problems"]
-    assert "cannot hand GPUs to containers" in sentence and "triton_install_nvidia_toolkit: true" in sentence
+    assert (
+        "cannot hand GPUs to containers" in sentence
+        and "triton_install_nvidia_toolkit: true" in sentence
+    )
     assert engine.answer({**question, "gpus": False})["problems"] == []
     told = engine.answer({**question, "installs_toolkit": True})
     assert told["problems"] == [] and told["needs_toolkit"]
@@ -93,7 +105,10 @@ def test_an_engine_without_nvidias_runtime_is_told_what_installs_it(place: str, 
 
 def test_an_engine_that_is_not_there_not_running_or_not_well(tmp_path: Path, place: str) -> None:
     (sentence,) = engine.answer({**QUESTION, "socket": str(tmp_path / "none.sock")})["problems"]
-    assert "There is no Docker Engine on this host" in sentence and "apt-get install docker.io" in sentence
+    assert (
+        "There is no Docker Engine on this host" in sentence
+        and "apt-get install docker.io" in sentence
+    )
     left = tmp_path / "left.sock"
     with Listening(str(left), Answers):
         pass
@@ -110,15 +125,22 @@ def test_a_user_who_may_not_use_the_socket_is_told_the_group(place: str) -> None
         folder.chmod(folder.stat().st_mode | 0o011)
     # Root may use any socket.
     drop = [] if os.geteuid() else ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    done = subprocess.run([*drop, "/usr/bin/env", "python3", "-", json.dumps({**QUESTION, "socket": place})],
-                          input=(FILES / "engine.py").read_text(), capture_output=True, text=True, check=True)  # fmt: skip
+    done = subprocess.run(
+        [*drop, "/usr/bin/env", "python3", "-", json.dumps({**QUESTION, "socket": place})],
+        input=(FILES / "engine.py").read_text(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     (sentence,) = json.loads(done.stdout)["problems"]
     assert f"may not use Docker's socket {place}" in sentence and "become: true" in sentence
 
 
 @pytest.fixture
 def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A driver's program, which prints what it printed on a host with two GPUs, one of them divided."""
+    """A driver's program, which prints what it printed on a host with two GPUs, one of them
+    divided.
+    """
     program = tmp_path / "nvidia-smi"
     program.write_text(f"#!/bin/sh\n/bin/cat <<'END'\n{LISTED}END\n")
     program.chmod(0o755)
@@ -128,9 +150,21 @@ def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_gpus_by_index_and_uuid(gpus: Path) -> None:
     assert host.gpu_problems("all") == []
-    assert host.gpu_problems([0, "1", "GPU-33333333-aaaa-bbbb-cccc-444444444444", "MIG-55555555-aaaa-bbbb-cccc-666666666666"]) == []
+    assert (
+        host.gpu_problems(
+            [
+                0,
+                "1",
+                "GPU-33333333-aaaa-bbbb-cccc-444444444444",
+                "MIG-55555555-aaaa-bbbb-cccc-666666666666",
+            ]
+        )
+        == []
+    )
     (sentence,) = host.gpu_problems([1, 2])
-    assert sentence.startswith("triton_gpus names GPU 2, which this host does not have; it has 0 (NVIDIA H200, GPU-1111")
+    assert sentence.startswith(
+        "triton_gpus names GPU 2, which this host does not have; it has 0 (NVIDIA H200, GPU-1111"
+    )
 
 
 def test_a_driver_that_does_not_work(gpus: Path) -> None:
@@ -144,7 +178,9 @@ def test_a_driver_that_does_not_work(gpus: Path) -> None:
 def test_disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     below = str(tmp_path / "not" / "yet")
     assert host.disk_problem("triton_home", below, 0) is None
-    assert "MiB are free and 999999999 are wanted (triton_min_free)" in host.disk_problem("triton_home", below, 999999999)
+    assert "MiB are free and 999999999 are wanted (triton_min_free)" in host.disk_problem(
+        "triton_home", below, 999999999
+    )
     real = os.statvfs(tmp_path)
     broken = os.statvfs_result((*real[:8], real.f_flag | os.ST_RDONLY, real.f_namemax))
     monkeypatch.setattr(host.os, "statvfs", lambda path: broken)

@@ -20,9 +20,15 @@ SECRET = re.compile(r"secret|password|access_key|token")
 
 def known() -> set[str]:
     """Variables of the roles, and those that the page on playbooks documents."""
-    found = set(re.findall(r"`((?:triton|mlflow)_\w+)`", (ROOT / "docs/playbooks.md").read_text(encoding="utf-8")))
+    found = set(
+        re.findall(
+            r"`((?:triton|mlflow)_\w+)`", (ROOT / "docs/playbooks.md").read_text(encoding="utf-8")
+        )
+    )
     for role in ("mlflow", "triton"):
-        specs = yaml.safe_load((ROOT / "roles" / role / "meta/argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]
+        specs = yaml.safe_load(
+            (ROOT / "roles" / role / "meta/argument_specs.yml").read_text(encoding="utf-8")
+        )["argument_specs"]
         found |= {name for spec in specs.values() for name in spec.get("options") or {}}
     return found
 
@@ -43,16 +49,37 @@ def test_there_are_examples() -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_names_what_exists(path: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "ansible", "inventory", "-i", str(path), "--list"], capture_output=True, text=True,
-                          check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "ansible", "inventory", "-i", str(path), "--list"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
     inventory = json.loads(done.stdout)
-    assert inventory["triton"]["hosts"] and set(inventory["all"]["children"]) <= {"haproxy", "mlflow", "triton", "ungrouped"}
+    assert inventory["triton"]["hosts"] and set(inventory["all"]["children"]) <= {
+        "haproxy",
+        "mlflow",
+        "triton",
+        "ungrouped",
+    }
     for variables in inventory["_meta"]["hostvars"].values():
         assert not {name for name in variables if not name.startswith("ansible_")} - known()
-        secrets = [value for name, value in values(variables) if SECRET.search(name) or "://" in value and "@" in value.split("://")[1]]
-        assert not [value for value in secrets if "{{ vault_" not in value and not value.startswith("models:/")]
-        assert not [value for name, value in values(variables) if name.endswith("_tasks") and not (ROOT / "playbooks" / value).is_file()]
+        secrets = [
+            value
+            for name, value in values(variables)
+            if SECRET.search(name) or "://" in value and "@" in value.split("://")[1]
+        ]
+        assert not [
+            value
+            for value in secrets
+            if "{{ vault_" not in value and not value.startswith("models:/")
+        ]
+        assert not [
+            value
+            for name, value in values(variables)
+            if name.endswith("_tasks") and not (ROOT / "playbooks" / value).is_file()
+        ]
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

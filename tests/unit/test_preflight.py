@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a machine lacks is said in one sentence each: tools/preflight.py and the host questions of the roles."""
+"""What a machine lacks is said in one sentence each: tools/preflight.py and the host questions of
+the roles.
+"""
 
 from __future__ import annotations
 
@@ -39,16 +41,26 @@ def test_another_python_is_the_only_thing_said(host: Any, monkeypatch: pytest.Mo
     monkeypatch.setattr(host, "has_shared_libpython", lambda: False)
     monkeypatch.setattr(host, "wheel_problems", list)
     (sentence,) = host.problems_of_this_host((3, 11), (3, 12), "install one of those", native=True)
-    assert sentence == f"Python 3.13 ({sys.executable}) does not fit, 3.11 to 3.12 do: install one of those."
+    assert (
+        sentence
+        == f"Python 3.13 ({sys.executable}) does not fit, 3.11 to 3.12 do: install one of those."
+    )
 
 
-def test_the_advice_names_a_python_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_advice_names_a_python_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "python3.12").symlink_to(sys.executable)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert preflight.advice() == "this machine has python3.12, so add PYTHON=python3.12 to the make command"
+    assert (
+        preflight.advice()
+        == "this machine has python3.12, so add PYTHON=python3.12 to the make command"
+    )
 
 
-def test_a_shim_without_an_interpreter_behind_it_is_not_advised(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_shim_without_an_interpreter_behind_it_is_not_advised(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     shim = tmp_path / "python3.12"
     shim.write_text("#!/bin/sh\nexit 127\n")
     shim.chmod(0o755)
@@ -59,7 +71,11 @@ def test_a_shim_without_an_interpreter_behind_it_is_not_advised(monkeypatch: pyt
 @pytest.mark.parametrize(
     ("attribute", "value", "words"),
     [
-        ("glibc_version", lambda: (2, 31), "needs glibc 2.35 or newer, this host has 2.31: use Debian 12"),
+        (
+            "glibc_version",
+            lambda: (2, 31),
+            "needs glibc 2.35 or newer, this host has 2.31: use Debian 12",
+        ),
         ("glibc_version", lambda: None, "this host has another C library"),
         ("has_shared_libpython", lambda: False, "apt-get install libpython3."),
     ],
@@ -77,7 +93,9 @@ def test_another_processor_is_named(host: Any, monkeypatch: pytest.MonkeyPatch) 
     assert "this is Linux on aarch64" in host.wheel_problems()[0]
 
 
-def test_a_python_without_venv_is_told_what_to_install(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_without_venv_is_told_what_to_install(
+    host: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "ensurepip", None)
     (sentence,) = host.python_problems((3, 8), (3, 99), "")
     assert "apt-get install python3." in sentence
@@ -88,13 +106,22 @@ def test_a_taken_port_names_its_holder_and_the_option(host: Any, listener: socke
     port = listener.getsockname()[1]
     sentence = host.port_problem("127.0.0.1", port, "triton_http_port", "somebody")
     assert sentence.startswith(f"Port {port} on 127.0.0.1 is taken by ")
-    assert sentence.endswith(f"(process {os.getpid()}): stop that, or set triton_http_port to a free port.")
+    assert sentence.endswith(
+        f"(process {os.getpid()}): stop that, or set triton_http_port to a free port."
+    )
 
 
 def test_the_own_service_may_hold_its_port(host: Any) -> None:
-    code = "import socket, time; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
-                          env={**os.environ, host.SERVICE_VARIABLE: "here:mine", host.DIGEST_VARIABLE: "abc"}) as child:  # fmt: skip
+    code = (
+        "import socket, time; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1],"
+        " flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, host.SERVICE_VARIABLE: "here:mine", host.DIGEST_VARIABLE: "abc"},
+    ) as child:
         try:
             assert child.stdout is not None
             port = int(child.stdout.readline())
@@ -113,10 +140,22 @@ def test_paths_that_the_python_backend_cannot_use(host: Any, path: str) -> None:
 
 
 def test_roles_ask_through_stdin() -> None:
-    question = {"service": "nobody", "python": {"low": [3, 8], "high": [3, 99], "advice": ""}, "exists": ["/", "/nowhere"],
-                "stamps": ["/nowhere"], "plain": {"triton_home": "/a b"}, "socket": "/" + "x" * 120,
-                "socket_option": "some_socket"}  # fmt: skip
-    done = subprocess.run([sys.executable, "-", json.dumps(question)], input=HOST.read_text(), capture_output=True, text=True, check=True)
+    question = {
+        "service": "nobody",
+        "python": {"low": [3, 8], "high": [3, 99], "advice": ""},
+        "exists": ["/", "/nowhere"],
+        "stamps": ["/nowhere"],
+        "plain": {"triton_home": "/a b"},
+        "socket": "/" + "x" * 120,
+        "socket_option": "some_socket",
+    }
+    done = subprocess.run(
+        [sys.executable, "-", json.dumps(question)],
+        input=HOST.read_text(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     answer = json.loads(done.stdout)
     assert answer["missing"] == ["/nowhere"]
     assert answer["stamps"] == {"/nowhere": None}

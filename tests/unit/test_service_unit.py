@@ -31,7 +31,11 @@ def trusted(value: Any) -> Any:
 
 
 def unit(**overrides: Any) -> list[str]:
-    variables: dict[str, Any] = {"role_path": str(ROLE), "ansible_managed": "managed", "ansible_check_mode": False}
+    variables: dict[str, Any] = {
+        "role_path": str(ROLE),
+        "ansible_managed": "managed",
+        "ansible_check_mode": False,
+    }
     for name in ("defaults", "vars"):
         variables |= trusted(yaml.safe_load((ROLE / name / "main.yml").read_text(encoding="utf-8")))
     templar = Templar(DataLoader(), variables={**variables, **overrides})
@@ -39,12 +43,15 @@ def unit(**overrides: Any) -> list[str]:
     return str(templar.template(trust_as_template(text), escape_backslashes=False)).splitlines()
 
 
-@pytest.mark.parametrize(("repository", "lines"), [
-    ("/srv/models", ["RequiresMountsFor=/srv/models"]),
-    ("/srv/100% models", ["RequiresMountsFor=/srv/100%%\\x20models"]),
-    ("s3://models/production", []),
-    ("s3://http://minio:9000/models", []),
-])
+@pytest.mark.parametrize(
+    ("repository", "lines"),
+    [
+        ("/srv/models", ["RequiresMountsFor=/srv/models"]),
+        ("/srv/100% models", ["RequiresMountsFor=/srv/100%%\\x20models"]),
+        ("s3://models/production", []),
+        ("s3://http://minio:9000/models", []),
+    ],
+)
 def test_only_a_folder_waits_for_its_mount(repository: str, lines: list[str]) -> None:
     written = unit(triton_model_repository=repository)
     assert [line for line in written if line.startswith("RequiresMountsFor")] == lines

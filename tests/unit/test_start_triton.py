@@ -63,7 +63,12 @@ def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The shape of nvidia-pytriton in site-packages."""
     site = tmp_path / "site-packages"
     base = site / "pytriton" / "tritonserver"
-    stub = base / "python_backend_stubs" / "{}.{}".format(*sys.version_info[:2]) / "triton_python_backend_stub"
+    stub = (
+        base
+        / "python_backend_stubs"
+        / "{}.{}".format(*sys.version_info[:2])
+        / "triton_python_backend_stub"
+    )
     files = {
         site / "pytriton" / "__init__.py": b"",
         base / "bin" / "tritonserver": b"server",
@@ -81,7 +86,9 @@ def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return start.find_installation()
 
 
-def run(values: dict[str, Any], tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(
+    values: dict[str, Any], tmp_path: Path, *arguments: str
+) -> subprocess.CompletedProcess[str]:
     config = tmp_path / "server.json"
     config.write_text(json.dumps(values))
     return subprocess.run(
@@ -96,10 +103,12 @@ def run(values: dict[str, Any], tmp_path: Path, *arguments: str) -> subprocess.C
 def record(state: Path, name: str, content: Any) -> None:
     folder = state / "records"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    (folder / f"{name}.json").write_text(
+        content if isinstance(content, str) else json.dumps(content)
+    )
 
 
-# ---- settings ----------------------------------------------------------------------------------------------------
+# ---- settings ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -119,7 +128,9 @@ def record(state: Path, name: str, content: Any) -> None:
         ({"run_as": ["triton", "triton"]}, "numbers of a user"),
     ],
 )
-def test_settings_that_are_refused(values: dict[str, Any], change: dict[str, Any], word: str) -> None:
+def test_settings_that_are_refused(
+    values: dict[str, Any], change: dict[str, Any], word: str
+) -> None:
     with pytest.raises(start.StartError, match=word):
         start.make_settings({**values, **change})
 
@@ -132,7 +143,7 @@ def test_unreadable_configuration_is_one_sentence(tmp_path: Path, content: str) 
         start.read_settings(config)
 
 
-# ---- records -----------------------------------------------------------------------------------------------------
+# ---- records -------------------------------------------------------------------------------------
 
 
 def test_records_decide_what_is_loaded(values: dict[str, Any], tmp_path: Path) -> None:
@@ -150,7 +161,10 @@ def test_records_decide_what_is_loaded(values: dict[str, Any], tmp_path: Path) -
     record(state, "wish", {"schema": 1, "name": "foreign", "wanted": "maybe"})
     record(state, "short", {"schema": 1, "wanted": "loaded"})
     command = start.make_command(start.make_settings({**values, "state_dir": str(state)}))
-    assert [word for word in command.argv if word.startswith("--load-model")] == ["--load-model=a", "--load-model=c"]
+    assert [word for word in command.argv if word.startswith("--load-model")] == [
+        "--load-model=a",
+        "--load-model=c",
+    ]
     assert len(command.warnings) == 7
     for name in ("gone", "newer", "broken", "list", "star", "wish", "short"):
         assert sum(f"{name}" in warning for warning in command.warnings) >= 1
@@ -167,7 +181,16 @@ def test_marker_says_where_the_state_is(values: dict[str, Any], tmp_path: Path) 
     assert "--load-model=a" in start.make_command(settings).argv
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"schema": 1}', '{"schema": 9, "state_dir": "x"}', '{"schema": 1, "state_dir": 3}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        '{"schema": 1}',
+        '{"schema": 9, "state_dir": "x"}',
+        '{"schema": 1, "state_dir": 3}',
+    ],
+)
 def test_unusable_marker_is_a_warning(values: dict[str, Any], tmp_path: Path, content: str) -> None:
     (tmp_path / "models" / start.MARKER).write_text(content)
     place, warnings = start.find_state_dir(start.make_settings(values))
@@ -175,20 +198,31 @@ def test_unusable_marker_is_a_warning(values: dict[str, Any], tmp_path: Path, co
     assert len(warnings) == 1
 
 
-def test_store_that_does_not_answer_is_asked_by_another_start(values: dict[str, Any], tmp_path: Path) -> None:
+def test_store_that_does_not_answer_is_asked_by_another_start(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
     values.update(model_repository="s3://http://127.0.0.1:9/bucket/models")
-    assert not any("model repository" in sentence for sentence in start.problems(start.make_settings(values)))
+    assert not any(
+        "model repository" in sentence for sentence in start.problems(start.make_settings(values))
+    )
     done = run(values, tmp_path)
     assert done.returncode == start.EXIT_LATER
-    assert "The model repository cannot be read: " in done.stderr and "does not answer" in done.stderr
+    assert (
+        "The model repository cannot be read: " in done.stderr and "does not answer" in done.stderr
+    )
     assert "Traceback" not in done.stderr
 
 
-# ---- command -----------------------------------------------------------------------------------------------------
+# ---- command -------------------------------------------------------------------------------------
 
 
 def test_command(values: dict[str, Any]) -> None:
-    values.update(exit_timeout=7, shm_region_prefix="mine", extra_args=["--log-verbose=1"], environment={"N": 3})
+    values.update(
+        exit_timeout=7,
+        shm_region_prefix="mine",
+        extra_args=["--log-verbose=1"],
+        environment={"N": 3},
+    )
     command = start.make_command(start.make_settings(values))
     assert command.argv == [
         values["tritonserver"],
@@ -213,8 +247,14 @@ def test_admin_key_is_masked(values: dict[str, Any], tmp_path: Path) -> None:
     secret.write_text("hunter2\n")
     values["admin_key"] = {"name": "admin", "secret_file": str(secret)}
     command = start.make_command(start.make_settings(values))
-    assert "--http-restricted-api=model-repository,model-config,shared-memory:admin=hunter2" in command.argv
-    assert "--grpc-restricted-protocol=model-repository,model-config,shared-memory:admin=hunter2" in command.argv
+    assert (
+        "--http-restricted-api=model-repository,model-config,shared-memory:admin=hunter2"
+        in command.argv
+    )
+    assert (
+        "--grpc-restricted-protocol=model-repository,model-config,shared-memory:admin=hunter2"
+        in command.argv
+    )
     done = run(values, tmp_path, "--print")
     assert done.returncode == 0
     assert "hunter2" not in done.stdout + done.stderr
@@ -231,7 +271,9 @@ def test_unusable_secret(values: dict[str, Any], tmp_path: Path, content: Any) -
     assert "secret" in done.stderr
 
 
-def test_native_environment(installation: Any, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_native_environment(
+    installation: Any, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PYTHONHOME", "/nowhere")
     monkeypatch.setenv("PATH", "/usr/bin")
     monkeypatch.setattr(start, "libpython_folder", lambda: Path("/opt/lib"))
@@ -245,7 +287,7 @@ def test_native_environment(installation: Any, values: dict[str, Any], monkeypat
     assert "PYTHONHOME" not in command.environment
 
 
-# ---- host --------------------------------------------------------------------------------------------------------
+# ---- host ----------------------------------------------------------------------------------------
 
 
 def test_taken_port_is_named(values: dict[str, Any], tmp_path: Path) -> None:
@@ -263,7 +305,10 @@ def test_taken_port_is_named(values: dict[str, Any], tmp_path: Path) -> None:
 
 def test_port_given_twice(values: dict[str, Any]) -> None:
     values["grpc_port"] = values["http_port"]
-    assert any("grpc_port and http_port" in sentence for sentence in start.port_problems(start.make_settings(values)))
+    assert any(
+        "grpc_port and http_port" in sentence
+        for sentence in start.port_problems(start.make_settings(values))
+    )
 
 
 def test_address_of_another_host(values: dict[str, Any]) -> None:
@@ -284,7 +329,9 @@ def test_address_of_another_host(values: dict[str, Any]) -> None:
         ("PYTHONS", ((3, 3), (3, 5)), "needs Python"),
     ],
 )
-def test_what_the_host_lacks(installation: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: Any, word: str) -> None:
+def test_what_the_host_lacks(
+    installation: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: Any, word: str
+) -> None:
     monkeypatch.setattr(start, "glibc_version", lambda: (2, 36))
     monkeypatch.setattr(start, "libpython_folder", lambda: Path("/opt/lib"))
     monkeypatch.setattr(start, "installed_version", lambda name: "1.26.4")
@@ -298,7 +345,9 @@ def test_what_the_host_lacks(installation: Any, monkeypatch: pytest.MonkeyPatch,
 
 def test_other_processor(installation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(start.platform, "machine", lambda: "aarch64")
-    assert any("x86_64 only" in sentence and "aarch64" in sentence for sentence in start.native_problems())
+    assert any(
+        "x86_64 only" in sentence and "aarch64" in sentence for sentence in start.native_problems()
+    )
 
 
 def test_missing_pytriton(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,12 +356,14 @@ def test_missing_pytriton(monkeypatch: pytest.MonkeyPatch) -> None:
         start.find_installation()
 
 
-# ---- backend folder ----------------------------------------------------------------------------------------------
+# ---- backend folder ------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def native(values: dict[str, Any], tmp_path: Path) -> Any:
-    return start.make_settings({**values, "runtime": "native", "backend_directory": str(tmp_path / "new" / "backends")})
+    return start.make_settings(
+        {**values, "runtime": "native", "backend_directory": str(tmp_path / "new" / "backends")}
+    )
 
 
 def test_backend_folder(installation: Any, native: Any) -> None:
@@ -356,12 +407,20 @@ def test_no_byte_code_in_isolated_interpreters_only(installation: Any, native: A
     line = (installation.libraries.parent / start.NO_BYTECODE_NAME).read_text()
     for flags, expected in (([], "False"), (["-I"], "True")):
         code = f"{line}print(sys.dont_write_bytecode)"
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-        done = subprocess.run([sys.executable, *flags, "-c", code], check=True, stdout=subprocess.PIPE, text=True, env=environment)
+        environment = {
+            name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+        }
+        done = subprocess.run(
+            [sys.executable, *flags, "-c", code],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
         assert done.stdout.strip() == expected
 
 
-# ---- the program -------------------------------------------------------------------------------------------------
+# ---- the program ---------------------------------------------------------------------------------
 
 
 def test_program_becomes_the_server(values: dict[str, Any], tmp_path: Path) -> None:
@@ -369,7 +428,15 @@ def test_program_becomes_the_server(values: dict[str, Any], tmp_path: Path) -> N
     record(tmp_path / "state", "a", {"schema": 1, "name": "a", "wanted": "loaded"})
     record(tmp_path / "state", "bad", "{")
     log = tmp_path / "triton.log"
-    done = run({**values, "state_dir": str(tmp_path / "state"), "log_file": str(log), "environment": {"COLOUR": "red"}}, tmp_path)
+    done = run(
+        {
+            **values,
+            "state_dir": str(tmp_path / "state"),
+            "log_file": str(log),
+            "environment": {"COLOUR": "red"},
+        },
+        tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert "bad.json is skipped" in done.stderr
     assert "--load-model=a" in log.read_text()
@@ -382,7 +449,10 @@ def test_prepare_and_check_do_not_start(values: dict[str, Any], tmp_path: Path) 
 
 
 def test_missing_program_and_repository(values: dict[str, Any], tmp_path: Path) -> None:
-    done = run({**values, "tritonserver": "/nowhere/tritonserver", "model_repository": "/nowhere/models"}, tmp_path)
+    done = run(
+        {**values, "tritonserver": "/nowhere/tritonserver", "model_repository": "/nowhere/models"},
+        tmp_path,
+    )
     assert done.returncode == start.EXIT_CONFIG
     assert "The program /nowhere/tritonserver is missing" in done.stderr
     assert "/nowhere/models is not a folder" in done.stderr
@@ -393,14 +463,25 @@ def test_grpc_with_tls_and_threads_of_http(values: dict[str, Any]) -> None:
     tls = {"certificate": "/c", "key": "/k"}
     settings = start.make_settings({**values, "grpc_tls": tls, "http_threads": 32})
     assert start.protocol_arguments(settings) == [
-        "--http-thread-count=32", "--grpc-use-ssl=true", "--grpc-server-cert=/c", "--grpc-server-key=/k"]  # fmt: skip
-    settings = start.make_settings({**values, "grpc_tls": {**tls, "client_ca": "/a"}, "http_port": 0, "http_threads": 32})
-    assert start.protocol_arguments(settings)[-2:] == ["--grpc-use-ssl-mutual=true", "--grpc-root-cert=/a"]
+        "--http-thread-count=32",
+        "--grpc-use-ssl=true",
+        "--grpc-server-cert=/c",
+        "--grpc-server-key=/k",
+    ]
+    settings = start.make_settings(
+        {**values, "grpc_tls": {**tls, "client_ca": "/a"}, "http_port": 0, "http_threads": 32}
+    )
+    assert start.protocol_arguments(settings)[-2:] == [
+        "--grpc-use-ssl-mutual=true",
+        "--grpc-root-cert=/a",
+    ]
     assert "--http-thread-count=32" not in start.protocol_arguments(settings)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can take on another user")
-def test_root_becomes_the_servers_user_and_names_what_that_cannot_read(values: dict[str, Any], tmp_path: Path) -> None:
+def test_root_becomes_the_servers_user_and_names_what_that_cannot_read(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
     server = Path(values["tritonserver"])
     server.write_text("#!/bin/sh\nid -u; id -g; id -G\n")
     for folder in [tmp_path, *list(tmp_path.parents)[:-2]]:
@@ -409,7 +490,10 @@ def test_root_becomes_the_servers_user_and_names_what_that_cannot_read(values: d
     key.write_text("key")
     key.chmod(0o600)
     values.update(run_as=[65534, 65533], grpc_tls={"certificate": str(server), "key": str(key)})
-    assert f"{key} (grpc_tls.key) cannot be read by the server's user (uid 65534)." in run(values, tmp_path, "--check").stderr
+    assert (
+        f"{key} (grpc_tls.key) cannot be read by the server's user (uid 65534)."
+        in run(values, tmp_path, "--check").stderr
+    )
     assert run(values, tmp_path, "--check").returncode == start.EXIT_CONFIG
     key.chmod(0o644)
     assert run(values, tmp_path, "--check").returncode == 0
@@ -417,17 +501,29 @@ def test_root_becomes_the_servers_user_and_names_what_that_cannot_read(values: d
     closed = tmp_path / "closed"
     (closed / "below" / "models").mkdir(parents=True)
     closed.chmod(0o700)
-    said = run({**values, "model_repository": str(closed / "below" / "models")}, tmp_path, "--check").stderr
-    assert f"models (model_repository) cannot be read by the server's user (uid 65534), to whom the folder {closed} is closed." in said
+    said = run(
+        {**values, "model_repository": str(closed / "below" / "models")}, tmp_path, "--check"
+    ).stderr
+    assert (
+        "models (model_repository) cannot be read by the server's user (uid 65534), to whom the"
+        f" folder {closed} is closed." in said
+    )
 
 
-def test_a_user_that_cannot_be_taken_on_is_one_sentence(values: dict[str, Any], tmp_path: Path) -> None:
+def test_a_user_that_cannot_be_taken_on_is_one_sentence(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
     values["run_as"] = [os.getuid() + 1, os.getgid() + 1]
     drop = [] if os.geteuid() else ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     config = tmp_path / "server.json"
     config.write_text(json.dumps(values))
-    code = f"import sys; sys.path.insert(0, {str(PROGRAM.parent)!r}); import start_triton as s; s.become({values['run_as']})"
-    done = subprocess.run([*drop, "/usr/bin/env", "python3", "-c", code], capture_output=True, text=True, check=False)
+    code = (
+        f"import sys; sys.path.insert(0, {str(PROGRAM.parent)!r}); import start_triton as s;"
+        f" s.become({values['run_as']})"
+    )
+    done = subprocess.run(
+        [*drop, "/usr/bin/env", "python3", "-c", code], capture_output=True, text=True, check=False
+    )
     assert "StartError: The server cannot run as user" in done.stderr
 
 
@@ -442,7 +538,9 @@ class _Health(http.server.BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-def test_health_asks_for_life_and_for_what_records_want_and_not_for_the_servers_readiness(values: dict[str, Any], tmp_path: Path) -> None:
+def test_health_asks_for_life_and_for_what_records_want_and_not_for_the_servers_readiness(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
     state = tmp_path / "state"
     for name, wanted in (("a", "loaded"), ("b", "unloaded")):
         (tmp_path / "models" / name).mkdir()
@@ -456,7 +554,12 @@ def test_health_asks_for_life_and_for_what_records_want_and_not_for_the_servers_
         sick = run(values, tmp_path, "--health")
         assert (sick.returncode, sick.stdout) == (1, "Model a is not ready.\n")
         # With gRPC alone the port is all that can be tried without its library.
-        assert run({**values, "http_port": 0, "grpc_port": server.server_port}, tmp_path, "--health").returncode == 0
+        assert (
+            run(
+                {**values, "http_port": 0, "grpc_port": server.server_port}, tmp_path, "--health"
+            ).returncode
+            == 0
+        )
         server.shutdown()
     gone = run(values, tmp_path, "--health")
     assert gone.returncode == 1 and "does not answer" in gone.stdout
@@ -464,7 +567,9 @@ def test_health_asks_for_life_and_for_what_records_want_and_not_for_the_servers_
 
 def test_an_interrupted_swap_is_undone_before_the_start(tmp_path: Path) -> None:
     from ansible_collections.mlops.triton.plugins.module_utils._delivery import recovery
-    from ansible_collections.mlops.triton.plugins.module_utils._delivery.state_store import StateStore
+    from ansible_collections.mlops.triton.plugins.module_utils._delivery.state_store import (
+        StateStore,
+    )
 
     repository = tmp_path / "models"
     (repository / "fraud").mkdir(parents=True)
@@ -474,7 +579,9 @@ def test_an_interrupted_swap_is_undone_before_the_start(tmp_path: Path) -> None:
     staged = Path(store.staging("fraud", "id")) / "model"
     staged.mkdir(parents=True)
     (staged / "which").write_text("new", encoding="utf-8")
-    journal = recovery.journal_of_moves(store, [(str(repository / "fraud"), str(staged))], "id", None, 1)
+    journal = recovery.journal_of_moves(
+        store, [(str(repository / "fraud"), str(staged))], "id", None, 1
+    )
     store.write_journal("fraud", journal)
     recovery.make_moves(store, journal)
     assert (repository / "fraud" / "which").read_text(encoding="utf-8") == "new"
@@ -483,6 +590,8 @@ def test_an_interrupted_swap_is_undone_before_the_start(tmp_path: Path) -> None:
         said = start.settle_journals(Path(store.path), str(repository))
         assert "has been changing it" in said[0]
         assert (repository / "fraud" / "which").read_text(encoding="utf-8") == "new"
-    assert start.settle_journals(Path(store.path), str(repository)) == ["model 'fraud': an interrupted deployment was undone"]
+    assert start.settle_journals(Path(store.path), str(repository)) == [
+        "model 'fraud': an interrupted deployment was undone"
+    ]
     assert (repository / "fraud" / "which").read_text(encoding="utf-8") == "old"
     assert not Path(store.staging("fraud")).exists() and store.journal("fraud") is None

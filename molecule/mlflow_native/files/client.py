@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a client does with the registry, whichever MLflow it is of.
 
-    python client.py publish|check|delete NAME
+python client.py publish|check|delete NAME
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A deployment that is killed once its new files are in their place and before the server has loaded them.
+"""A deployment that is killed once its new files are in their place and before the server has
+loaded them.
 
-    python die.py FOLDER_OF_THE_CORE '{"place": {…}, "model": {…}}'
+python die.py FOLDER_OF_THE_CORE '{"place": {…}, "model": {…}}'
 """
 
 import json

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Artifact roots: what files a model has where it is stored, and the way of those files onto this disk.
+"""Artifact roots: what files a model has where it is stored, and the way of those files onto this
+disk.
 
-The interface and the local folder live here; the roots that need MLflow are made by ``registry.py``.
+The interface and the local folder live here; the roots that need MLflow are made by
+``registry.py``.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ _DEEPEST = 64
 
 @dataclass(frozen=True, order=True)
 class RemoteFile:
-    """A file of an artifact: POSIX ``path`` inside the root, ``size`` in bytes (None: the store does not say)."""
+    """A file of an artifact: POSIX ``path`` inside the root, ``size`` in bytes (None: the store
+    does not say).
+    """
 
     path: str
     size: int | None
@@ -81,12 +85,16 @@ class ArtifactRoot:
         try:
             data = call_within(self.timeout, "the read", self._read, wanted, limit)
         except DeadlineExceeded as error:
-            raise ArtifactError(f"{wanted} of {self.shown} did not come within {self.timeout:g} s") from error
+            raise ArtifactError(
+                f"{wanted} of {self.shown} did not come within {self.timeout:g} s"
+            ) from error
         if len(data) > limit:
             raise ArtifactError(f"{wanted} of {self.shown} has more than {limit} bytes")
         return data
 
-    def fetch(self, wanted: Mapping[str, str], progress: Progress | None = None) -> dict[str, FileEntry]:
+    def fetch(
+        self, wanted: Mapping[str, str], progress: Progress | None = None
+    ) -> dict[str, FileEntry]:
         """Bring files onto this disk, hashed on the way and synced.
 
         Args:
@@ -97,7 +105,8 @@ class ArtifactRoot:
             Path in the root → entry of that path, with the size and sha256 of what came.
 
         Raises:
-            ArtifactError: one for all files that failed. What came of them stays, for the caller to remove.
+            ArtifactError: one for all files that failed. What came of them stays, for the caller to
+                remove.
         """
         sizes = self.sizes()
         unknown = sorted(set(wanted) - set(sizes))
@@ -105,8 +114,13 @@ class ArtifactRoot:
             raise ArtifactError(f"{self.shown} does not hold {', '.join(unknown)}")
         jobs = {path: self._job(path, target, sizes[path]) for path, target in wanted.items()}
         with step(self.verb, sum(sizes[path] or 0 for path in wanted)) as going:
-            return run_transfers(jobs, workers=_WORKERS, stall=self.timeout, failed="could not be brought here",
-                                 progress=progress or going)
+            return run_transfers(
+                jobs,
+                workers=_WORKERS,
+                stall=self.timeout,
+                failed="could not be brought here",
+                progress=progress or going,
+            )
 
     def _job(self, path: str, target: str, size: int | None) -> Callable[[Stream], FileEntry]:
         def job(stream: Stream) -> FileEntry:
@@ -135,7 +149,9 @@ class ArtifactRoot:
 
 
 class LocalRoot(ArtifactRoot):
-    """A folder of this host. Symbolic links count as what they point to, as long as that lies under ``inside``."""
+    """A folder of this host. Symbolic links count as what they point to, as long as that lies under
+    ``inside``.
+    """
 
     verb = "copy"
 
@@ -175,10 +191,16 @@ class LocalRoot(ArtifactRoot):
     def _resolved(self, path: str, location: str) -> str:
         real = os.path.realpath(location)
         if real != location and os.path.commonpath([real, self.inside]) != self.inside:
-            raise ArtifactError(f"{path} is a symbolic link to {os.readlink(location)!r}, which leaves {self.inside}"
-                                if os.path.islink(location) else f"{path} leads out of {self.inside}")
+            raise ArtifactError(
+                f"{path} is a symbolic link to {os.readlink(location)!r}, which leaves"
+                f" {self.inside}"
+                if os.path.islink(location)
+                else f"{path} leads out of {self.inside}"
+            )
         if not os.path.exists(real):
-            raise ArtifactError(f"{path} is a symbolic link to {os.readlink(location)!r}, which does not exist")
+            raise ArtifactError(
+                f"{path} is a symbolic link to {os.readlink(location)!r}, which does not exist"
+            )
         return real
 
     def real_path(self, path: str) -> str:
@@ -207,7 +229,9 @@ class ArtifactStore(Store, Protocol):
     """What ``RemoteRoot`` needs of an artifact server."""
 
     def entries(self, path: str) -> Iterable[tuple[str, bool, int | None]]:
-        """Name, whether a folder, and size, of what lies directly under ``path`` ("" is the root)."""
+        """Name, whether a folder, and size, of what lies directly under ``path`` ("" is the
+        root).
+        """
 
 
 class RemoteRoot(ArtifactRoot):
@@ -241,13 +265,19 @@ class RemoteRoot(ArtifactRoot):
 
 
 def walk(entries: Callable[[str], Iterable[tuple[str, bool, int | None]]]) -> Listing:
-    """List a tree of which each folder is one question; those of one depth are asked side by side."""
+    """List a tree of which each folder is one question; those of one depth are asked side by
+    side.
+    """
     files: list[RemoteFile] = []
     empty: list[str] = []
     level = [""]
     with ThreadPoolExecutor(_QUESTIONS) as pool:
         while level:
-            answers = pool.map(lambda folder: list(entries(folder)), level) if len(level) > 1 else [list(entries(level[0]))]
+            answers = (
+                pool.map(lambda folder: list(entries(folder)), level)
+                if len(level) > 1
+                else [list(entries(level[0]))]
+            )
             below: list[str] = []
             for folder, found in zip(level, answers):
                 if not found and folder:
@@ -261,7 +291,9 @@ def walk(entries: Callable[[str], Iterable[tuple[str, bool, int | None]]]) -> Li
     return Listing(tuple(sorted(files)), tuple(sorted(empty)))
 
 
-def _children(folder: str, found: Iterable[tuple[str, bool, int | None]]) -> Iterator[tuple[str, bool, int | None]]:
+def _children(
+    folder: str, found: Iterable[tuple[str, bool, int | None]]
+) -> Iterator[tuple[str, bool, int | None]]:
     for name, is_folder, size in found:
         if "/" in name or (folder.count("/") > _DEEPEST):
             raise ArtifactError(f"the store lists {name!r} in the folder {folder or '/'!r}")
@@ -269,5 +301,11 @@ def _children(folder: str, found: Iterable[tuple[str, bool, int | None]]) -> Ite
 
 
 def create(path: str) -> Any:
-    """Open a file that does not exist yet, for its owner alone; owner and mode are set when it is complete."""
-    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb", buffering=0)
+    """Open a file that does not exist yet, for its owner alone; owner and mode are set when it is
+    complete.
+    """
+    return os.fdopen(
+        os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600),
+        "wb",
+        buffering=0,
+    )

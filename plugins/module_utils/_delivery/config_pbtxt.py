@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""config.pbtxt through Triton's own protobuf message, so that what Triton accepts is accepted and nothing else.
+"""config.pbtxt through Triton's own protobuf message, so that what Triton accepts is accepted and
+nothing else.
 
 Text round trips drop comments, so the author's bytes are kept wherever the message need not change.
 """
@@ -38,17 +39,21 @@ def parse(data: bytes) -> Any:
     try:
         text_format.Parse(without_mark(data).decode("utf-8"), message)
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{CONFIG_NAME} is not UTF-8 text (byte {error.start})", step="read the configuration") from error
+        raise ConfigError(
+            f"{CONFIG_NAME} is not UTF-8 text (byte {error.start})", step="read the configuration"
+        ) from error
     except text_format.ParseError as error:
         where = f" in line {error.GetLine()}, column {error.GetColumn()}" if error.GetLine() else ""
         reason = str(error).split(" : ", 1)[-1]
-        raise ConfigError(f"{CONFIG_NAME} does not parse{where}: {reason}", step="read the configuration") from error
+        raise ConfigError(
+            f"{CONFIG_NAME} does not parse{where}: {reason}", step="read the configuration"
+        ) from error
     return message
 
 
 def without_mark(data: bytes) -> bytes:
     """Triton's own parser stops at a byte order mark, so it is taken off what is deployed."""
-    return data[len(codecs.BOM_UTF8):] if data.startswith(codecs.BOM_UTF8) else data
+    return data[len(codecs.BOM_UTF8) :] if data.startswith(codecs.BOM_UTF8) else data
 
 
 def render(message: Any) -> bytes:
@@ -59,12 +64,14 @@ def render(message: Any) -> bytes:
 
 
 def overlaid(message: Any, overlay: Mapping[str, Any]) -> Any:
-    """A copy of ``message`` with the overlay's top-level fields in place of its own; ``None`` clears a field.
+    """A copy of ``message`` with the overlay's top-level fields in place of its own; ``None``
+    clears a field.
 
     ``parameters`` is merged key by key, and a plain value there means ``{string_value: …}``.
 
     Raises:
-        ConfigError: a field that Triton's configuration does not have, or a value that does not fit.
+        ConfigError: a field that Triton's configuration does not have, or a value that does not
+            fit.
     """
     from google.protobuf import json_format
 
@@ -72,7 +79,10 @@ def overlaid(message: Any, overlay: Mapping[str, Any]) -> Any:
     result.CopyFrom(message)
     for field, value in overlay.items():
         if field not in result.DESCRIPTOR.fields_by_name:
-            raise ConfigError(f"config has no field '{field}' in Triton's model configuration", step="overlay the configuration")
+            raise ConfigError(
+                f"config has no field '{field}' in Triton's model configuration",
+                step="overlay the configuration",
+            )
         if field == "parameters" and isinstance(value, Mapping):
             value = _merged_parameters(result, value)
         result.ClearField(field)
@@ -80,17 +90,23 @@ def overlaid(message: Any, overlay: Mapping[str, Any]) -> Any:
             try:
                 json_format.ParseDict({field: value}, result)
             except json_format.ParseError as error:
-                raise ConfigError(f"config.{field} does not fit: {error}", step="overlay the configuration") from error
+                raise ConfigError(
+                    f"config.{field} does not fit: {error}", step="overlay the configuration"
+                ) from error
     return result
 
 
 def _merged_parameters(message: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged = {key: {"string_value": entry.string_value} for key, entry in message.parameters.items()}
+    merged = {
+        key: {"string_value": entry.string_value} for key, entry in message.parameters.items()
+    }
     for key, value in changes.items():
         if value is None:
             merged.pop(key, None)
         else:
-            merged[key] = dict(value) if isinstance(value, Mapping) else {"string_value": _as_text(value)}
+            merged[key] = (
+                dict(value) if isinstance(value, Mapping) else {"string_value": _as_text(value)}
+            )
     return merged
 
 
@@ -99,9 +115,11 @@ def _as_text(value: Any) -> str:
 
 
 def with_instance_kind(message: Any, kind: str) -> Any:
-    """A copy whose instance groups, one at least, are all of ``kind`` ("cpu", "gpu", "auto"); groups of KIND_MODEL stay.
+    """A copy whose instance groups, one at least, are all of ``kind`` ("cpu", "gpu", "auto");
+    groups of KIND_MODEL stay.
 
-    An ensemble has none. Only KIND_GPU may name GPUs: Triton makes KIND_AUTO a KIND_CPU on a host without them.
+    An ensemble has none. Only KIND_GPU may name GPUs: Triton makes KIND_AUTO a KIND_CPU on a host
+        without them.
     """
     result = new_message()
     result.CopyFrom(message)
@@ -115,9 +133,17 @@ def with_instance_kind(message: Any, kind: str) -> Any:
     return result
 
 
-def deployed(author: bytes, *, name: str, deploy_id: str, overlay: Mapping[str, Any] | None = None,
-             instance_kind: str | None = None, serve_versions: int = 1) -> bytes:
-    """The bytes to deploy: the author's where the message stays the same, plus the block that carries the deploy id.
+def deployed(
+    author: bytes,
+    *,
+    name: str,
+    deploy_id: str,
+    overlay: Mapping[str, Any] | None = None,
+    instance_kind: str | None = None,
+    serve_versions: int = 1,
+) -> bytes:
+    """The bytes to deploy: the author's where the message stays the same, plus the block that
+    carries the deploy id.
 
     ``serve_versions`` over 1 sets ``version_policy`` where the author has none.
 
@@ -132,8 +158,10 @@ def deployed(author: bytes, *, name: str, deploy_id: str, overlay: Mapping[str, 
         wanted = overlaid(wanted, {"version_policy": {"latest": {"num_versions": serve_versions}}})
     if wanted.name and wanted.name != name:
         raise ConfigError(
-            f"{CONFIG_NAME} names the model '{wanted.name}', and Triton requires the folder's name '{name}': "
-            f"deploy it under that name, or set config: {{name: {name}}}", step="read the configuration")
+            f"{CONFIG_NAME} names the model '{wanted.name}', and Triton requires the folder's name"
+            f" '{name}': deploy it under that name, or set config: {{name: {name}}}",
+            step="read the configuration",
+        )
     if DEPLOY_ID_KEY in wanted.parameters or wanted != message:
         if DEPLOY_ID_KEY in wanted.parameters:
             wanted = overlaid(wanted, {"parameters": {DEPLOY_ID_KEY: None}})
@@ -144,29 +172,41 @@ def deployed(author: bytes, *, name: str, deploy_id: str, overlay: Mapping[str, 
 
 
 def deploy_block(deploy_id: str) -> bytes:
-    return f'parameters {{ key: "{DEPLOY_ID_KEY}" value {{ string_value: "{deploy_id}" }} }}\n'.encode()
+    value = f'value {{ string_value: "{deploy_id}" }}'
+    return f'parameters {{ key: "{DEPLOY_ID_KEY}" {value} }}\n'.encode()
 
 
 def deploy_id_of(data: bytes) -> str | None:
-    """The deploy id in a deployed config.pbtxt; None for a file that is not ours or does not parse."""
+    """The deploy id in a deployed config.pbtxt; None for a file that is not ours or does not
+    parse.
+    """
     try:
         message = parse(data)
     except ConfigError:
         return None
-    return message.parameters[DEPLOY_ID_KEY].string_value if DEPLOY_ID_KEY in message.parameters else None
+    return (
+        message.parameters[DEPLOY_ID_KEY].string_value
+        if DEPLOY_ID_KEY in message.parameters
+        else None
+    )
 
 
 def digest_without_id(data: bytes, deploy_id: str) -> str | None:
-    """sha256 of a deployed config without its deploy id: equal for equal configurations; None where it carries another id.
+    """sha256 of a deployed config without its deploy id: equal for equal configurations; None where
+    it carries another id.
 
     The deploy id "" means that there is none.
     """
     block = deploy_block(deploy_id) if deploy_id else b""
-    return hashlib.sha256(data[:len(data) - len(block)]).hexdigest() if data.endswith(block) else None
+    return (
+        hashlib.sha256(data[: len(data) - len(block)]).hexdigest() if data.endswith(block) else None
+    )
 
 
 def applied_in_place(one: bytes, other: bytes) -> bool:
-    """True where two deployed configs differ at most in what Triton applies without initialising the model again."""
+    """True where two deployed configs differ at most in what Triton applies without initialising
+    the model again.
+    """
     messages = [parse(data) for data in (one, other)]
     for message in messages:
         message.ClearField("instance_group")
@@ -181,7 +221,10 @@ def wants_gpu(message: Any) -> bool:
 
 
 def is_ensemble(message: Any) -> bool:
-    return message.platform == "ensemble" or message.WhichOneof("scheduling_choice") == "ensemble_scheduling"
+    return (
+        message.platform == "ensemble"
+        or message.WhichOneof("scheduling_choice") == "ensemble_scheduling"
+    )
 
 
 def members(message: Any) -> frozenset[str]:
@@ -191,9 +234,15 @@ def members(message: Any) -> frozenset[str]:
 
 def pinned_by(message: Any) -> frozenset[str]:
     """Names of the models of which an ensemble asks for a certain version."""
-    return frozenset(step.model_name for step in message.ensemble_scheduling.step if step.model_version > 0)
+    return frozenset(
+        step.model_name for step in message.ensemble_scheduling.step if step.model_version > 0
+    )
 
 
 def specific_versions(message: Any) -> tuple[int, ...]:
     """Versions in ``version_policy { specific }``; empty where the policy is another."""
-    return tuple(message.version_policy.specific.versions) if message.version_policy.HasField("specific") else ()
+    return (
+        tuple(message.version_policy.specific.versions)
+        if message.version_policy.HasField("specific")
+        else ()
+    )

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What MLflow's own flavors store becomes what Triton loads, in the staging folder, before anything is swapped.
+"""What MLflow's own flavors store becomes what Triton loads, in the staging folder, before anything
+is swapped.
 
-The same artifact always becomes the same bytes: nothing here depends on time, place or the order of a dictionary.
+The same artifact always becomes the same bytes: nothing here depends on time, place or the order of
+    a dictionary.
 """
 
 from __future__ import annotations
@@ -40,12 +42,17 @@ def converted(layout: Layout, staged: str, manifest: Manifest) -> tuple[Layout, 
         The layout with a whole configuration, and the manifest of what lies there now.
 
     Raises:
-        ArtifactError: the files are not what their flavor says, or nothing that Triton serves; with what would work.
+        ArtifactError: the files are not what their flavor says, or nothing that Triton serves; with
+            what would work.
         MissingLibrary: treelite, for forests of scikit-learn.
     """
     if layout.conversion is None:
         return layout, manifest
-    main = next(target for _source, target, _size in layout.files if target.endswith(_ENDINGS[layout.conversion]))
+    main = next(
+        target
+        for _source, target, _size in layout.files
+        if target.endswith(_ENDINGS[layout.conversion])
+    )
     path = os.path.join(staged, main)
     refuse_what_is_no_file(path, os.path.basename(path))
     if not os.path.getsize(path):
@@ -109,17 +116,24 @@ def _write_instead(path: str, name: str, data: bytes) -> None:
 
 
 def _booster_text(path: str) -> bytes:
-    """The text of a LightGBM model, which stands as it is in a skops archive and in a pickle. Nothing is unpickled."""
+    """The text of a LightGBM model, which stands as it is in a skops archive and in a pickle.
+    Nothing is unpickled.
+    """
     strings = _skops_strings(path) if zipfile.is_zipfile(path) else _pickled_strings(path)
     found = {text for text in strings if re.match(r"tree\r?\nversion=", text)}
     if len(found) != 1:
-        raise ArtifactError(f"{path} holds {len(found)} LightGBM models: log the Booster itself (model.booster_)")
+        raise ArtifactError(
+            f"{path} holds {len(found)} LightGBM models: log the Booster itself (model.booster_)"
+        )
     return found.pop().encode()
 
 
 def _skops_strings(path: str) -> list[str]:
     with zipfile.ZipFile(path) as archive:
-        if "schema.json" not in archive.namelist() or archive.getinfo("schema.json").file_size > _LARGEST_SCHEMA:
+        if (
+            "schema.json" not in archive.namelist()
+            or archive.getinfo("schema.json").file_size > _LARGEST_SCHEMA
+        ):
             raise ArtifactError(f"{path} is no skops archive")
         return _texts(json.loads(archive.read("schema.json")))
 
@@ -127,7 +141,11 @@ def _skops_strings(path: str) -> list[str]:
 def _pickled_strings(path: str) -> list[str]:
     try:
         with open(path, "rb") as file:
-            return [argument for _code, argument, _at in pickletools.genops(file) if isinstance(argument, str)]
+            return [
+                argument
+                for _code, argument, _at in pickletools.genops(file)
+                if isinstance(argument, str)
+            ]
     except (ValueError, EOFError) as error:
         raise ArtifactError(f"{path} is not a whole pickle ({error})") from None
 
@@ -135,7 +153,11 @@ def _pickled_strings(path: str) -> list[str]:
 def _texts(node: Any) -> list[str]:
     """All strings in a schema, those too that it keeps as JSON."""
     if isinstance(node, dict):
-        own = [text for text in [_unquoted(node.get("content"))] if text] if node.get("is_json") else []
+        own = (
+            [text for text in [_unquoted(node.get("content"))] if text]
+            if node.get("is_json")
+            else []
+        )
         return own + [text for child in node.values() for text in _texts(child)]
     if isinstance(node, list):
         return [text for child in node for text in _texts(child)]
@@ -150,6 +172,17 @@ def _unquoted(content: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-_CONVERTERS: dict[str, Callable[[str], Made]] = {"onnx": _onnx, "xgboost": _xgboost, "lightgbm": _lightgbm, "sklearn": _sklearn,
-                                                 "pytorch": _pytorch}
-_ENDINGS: dict[str, tuple[str, ...]] = {"onnx": (".onnx",), "xgboost": ("",), "lightgbm": ("",), "sklearn": ("",), "pytorch": (".pt",)}
+_CONVERTERS: dict[str, Callable[[str], Made]] = {
+    "onnx": _onnx,
+    "xgboost": _xgboost,
+    "lightgbm": _lightgbm,
+    "sklearn": _sklearn,
+    "pytorch": _pytorch,
+}
+_ENDINGS: dict[str, tuple[str, ...]] = {
+    "onnx": (".onnx",),
+    "xgboost": ("",),
+    "lightgbm": ("",),
+    "sklearn": ("",),
+    "pytorch": (".pt",),
+}

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several threads do jobs, each job when those before it are done; and what they have to share sparingly."""
+"""Several threads do jobs, each job when those before it are done; and what they have to share
+sparingly.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +18,27 @@ from .errors import RepositoryError
 Job = Callable[[str], None]
 
 
-def do_all(job: Job, after: Mapping[str, frozenset[str]], workers: int, leave: Callable[[], None] = lambda: None) -> None:
-    """Call ``job(name)`` for each name of ``after`` when all that it comes after are done; what is ready begins in the order given.
+def do_all(
+    job: Job,
+    after: Mapping[str, frozenset[str]],
+    workers: int,
+    leave: Callable[[], None] = lambda: None,
+) -> None:
+    """Call ``job(name)`` for each name of ``after`` when all that it comes after are done; what is
+    ready begins in the order given.
 
-    A single job, or a single worker, needs no thread; of others, each calls ``leave`` at its end. An exception ends it all as soon as
-    the jobs that were begun are over.
+    A single job, or a single worker, needs no thread; of others, each calls ``leave`` at its end.
+    An exception ends it all as soon as the jobs that were begun are over.
     """
     if workers < 2 or len(after) < 2:
         for name in TopologicalSorter(after).static_order():
             job(name)
         return
     crew = _Crew(job, after, leave)
-    threads = [threading.Thread(target=crew.work, name=f"delivery {number}") for number in range(min(workers, len(after)))]
+    threads = [
+        threading.Thread(target=crew.work, name=f"delivery {number}")
+        for number in range(min(workers, len(after)))
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -37,7 +48,9 @@ def do_all(job: Job, after: Mapping[str, frozenset[str]], workers: int, leave: C
 
 
 class _Crew:
-    def __init__(self, job: Job, after: Mapping[str, frozenset[str]], leave: Callable[[], None]) -> None:
+    def __init__(
+        self, job: Job, after: Mapping[str, frozenset[str]], leave: Callable[[], None]
+    ) -> None:
         self._job = job
         self._leave = leave
         self._sorter = TopologicalSorter(after)
@@ -80,7 +93,8 @@ class Roomy(Protocol):
 
 
 class Limits:
-    """How many of a run's models are brought, and loaded, at the same time; and the room that those in progress will still take.
+    """How many of a run's models are brought, and loaded, at the same time; and the room that those
+    in progress will still take.
 
     Args:
         downloads, loads: at least 1.
@@ -95,7 +109,8 @@ class Limits:
 
     @contextlib.contextmanager
     def download(self, repository: Roomy, size: int, folder: str) -> Iterator[None]:
-        """Wait for one's turn and for room for ``size`` bytes in ``folder``, which others of this run may free.
+        """Wait for one's turn and for room for ``size`` bytes in ``folder``, which others of this
+        run may free.
 
         Raises:
             RepositoryError: there is not enough, and nobody is at work who could free some.
@@ -112,7 +127,10 @@ class Limits:
     def _reserve(self, repository: Roomy, size: int, folder: str) -> None:
         with self._changed:
             while True:
-                to_come = sum(max(0, promised - bytes_below(other)) for other, promised in self._promised.items())
+                to_come = sum(
+                    max(0, promised - bytes_below(other))
+                    for other, promised in self._promised.items()
+                )
                 try:
                     repository.require_space(size + to_come)
                     break

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Total deadlines. The libraries' own time-outs count per read, so a peer that sends a byte a second never trips them."""
+"""Total deadlines. The libraries' own time-outs count per read, so a peer that sends a byte a
+second never trips them.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +34,13 @@ class Deadline:
         return self._end is not None and time.monotonic() >= self._end
 
 
-def call_within(seconds: float, what: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+def call_within(
+    seconds: float, what: str, function: Callable[..., T], *args: Any, **kwargs: Any
+) -> T:
     """Run ``function`` and return its result, or give up on it after ``seconds``.
 
-    The call runs in a daemon thread: one which is given up on cannot be stopped, but neither keeps it the process alive.
+    The call runs in a daemon thread: one which is given up on cannot be stopped, but neither keeps
+        it the process alive.
 
     Raises:
         DeadlineExceeded: naming ``what`` and the seconds.

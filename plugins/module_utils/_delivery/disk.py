@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""File-system primitives of a delivery. Standard library only: the server's start wrapper uses this file too."""
+"""File-system primitives of a delivery. Standard library only: the server's start wrapper uses this
+file too.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +44,8 @@ def exchange(live: str, staged: str) -> bool:
     """Swap two paths, both of which exist, in one step.
 
     Returns:
-        True where it was atomic; False where the file system has no exchange and three renames were made, between
-        which the live path is missing for a moment.
+        True where it was atomic; False where the file system has no exchange and three renames were
+        made, between which the live path is missing for a moment.
     """
     with effect("exchange", live):
         try:
@@ -99,9 +101,11 @@ def write_file(path: str, data: bytes, mode: int = 0o644) -> None:
 
 
 def replace_file(path: str, data: bytes, mode: int = 0o644, folder: str | None = None) -> None:
-    """Write beside ``path`` (or in ``folder``) and rename over it: readers see the old bytes or the new ones.
+    """Write beside ``path`` (or in ``folder``) and rename over it: readers see the old bytes or the
+    new ones.
 
-    The caller holds a lock: what a killed run left beside it is written over, so that such files do not gather.
+    The caller holds a lock: what a killed run left beside it is written over, so that such files do
+        not gather.
     """
     beside = os.path.join(folder or os.path.dirname(path), f"{os.path.basename(path)}{BESIDE}")
     try:
@@ -119,7 +123,9 @@ def replace_file(path: str, data: bytes, mode: int = 0o644, folder: str | None =
     fsync_folder(os.path.dirname(path))
 
 
-def write_json(path: str, data: Mapping[str, Any], mode: int = 0o644, folder: str | None = None) -> None:
+def write_json(
+    path: str, data: Mapping[str, Any], mode: int = 0o644, folder: str | None = None
+) -> None:
     replace_file(path, (json.dumps(data, indent=2, sort_keys=True) + "\n").encode(), mode, folder)
 
 
@@ -138,7 +144,9 @@ def remove_tree(path: str) -> None:
 
 
 def fsync_folder(path: str) -> None:
-    """Flush a folder's entries. File systems that cannot say so (EINVAL) are taken at their word."""
+    """Flush a folder's entries. File systems that cannot say so (EINVAL) are taken at their
+    word.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -160,15 +168,25 @@ def is_byproduct(path: str) -> bool:
 
 
 def fingerprint(root: str) -> Fingerprint:
-    """``{relative path: [size, mtime_ns, ctime_ns, inode, mode]}`` of every file and version folder below ``root``."""
+    """``{relative path: [size, mtime_ns, ctime_ns, inode, mode]}`` of every file and version folder
+    below ``root``.
+    """
     result: Fingerprint = {}
     for current, names, files in os.walk(root):
         names.sort()
-        for entry in [*files, *(name for name in names if not os.listdir(os.path.join(current, name)))]:
+        for entry in [
+            *files,
+            *(name for name in names if not os.listdir(os.path.join(current, name))),
+        ]:
             path = os.path.join(current, entry)
             info = os.lstat(path)
             result[os.path.normpath(os.path.relpath(path, root))] = [
-                info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, stat.S_IMODE(info.st_mode)]
+                info.st_size,
+                info.st_mtime_ns,
+                info.st_ctime_ns,
+                info.st_ino,
+                stat.S_IMODE(info.st_mode),
+            ]
     return result
 
 
@@ -205,7 +223,9 @@ def _set_one(path: str, owner: int, group: int, mode: int) -> None:
 
 
 def restore_context(path: str) -> None:
-    """Give ``path`` the SELinux label that its place in the tree has; nothing where there is no SELinux."""
+    """Give ``path`` the SELinux label that its place in the tree has; nothing where there is no
+    SELinux.
+    """
     program = shutil.which("restorecon")
     if program and os.path.isdir("/sys/fs/selinux") and os.listdir("/sys/fs/selinux"):
         subprocess.run([program, "-R", path], check=False, capture_output=True, timeout=60)
@@ -233,7 +253,9 @@ def _id(name: str | None, default: int, look_up: Any, what: str) -> int:
     try:
         return look_up(name)
     except KeyError as error:
-        raise RepositoryError(f"there is no {what} '{name}' on this host", step="set the files' permissions") from error
+        raise RepositoryError(
+            f"there is no {what} '{name}' on this host", step="set the files' permissions"
+        ) from error
 
 
 def is_mount_point(path: str) -> bool:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One remote file onto this disk: in ranges side by side where the server has them, taken up again after a break, hashed on the way."""
+"""One remote file onto this disk: in ranges side by side where the server has them, taken up again
+after a break, hashed on the way.
+"""
 
 from __future__ import annotations
 
@@ -48,8 +50,11 @@ class Body(Protocol):
 class Store(Protocol):
     """Where a file is read from."""
 
-    def open(self, path: str, start: int = 0, end: int | None = None, tag: str | None = None) -> Body:
-        """Begin to read a file from ``start`` to ``end`` (not included), or all of it where it no longer has ``tag``.
+    def open(
+        self, path: str, start: int = 0, end: int | None = None, tag: str | None = None
+    ) -> Body:
+        """Begin to read a file from ``start`` to ``end`` (not included), or all of it where it no
+        longer has ``tag``.
 
         Raises:
             NotFound, ArtifactError, ``Unreachable``, or ``Broken`` where another try may do.
@@ -60,7 +65,9 @@ class Store(Protocol):
 
 
 class _Restart(Exception):
-    """What came so far is worth nothing: the file is another one now, or the server cannot go on in the middle."""
+    """What came so far is worth nothing: the file is another one now, or the server cannot go on in
+    the middle.
+    """
 
 
 class _Span:
@@ -87,7 +94,9 @@ class _Patience:
         pause(self._stream, _WAITS[self._breaks - 1], error)
 
 
-def download(store: Store, path: str, descriptor: int, size: int | None, stream: Stream) -> tuple[int, str]:
+def download(
+    store: Store, path: str, descriptor: int, size: int | None, stream: Stream
+) -> tuple[int, str]:
     """Write a remote file to an open one, which can be read too and is empty.
 
     Args:
@@ -104,7 +113,11 @@ def download(store: Store, path: str, descriptor: int, size: int | None, stream:
         try:
             return _Download(store, path, descriptor, size, stream).run()
         except _Restart as again:
-            error = again.__cause__ if isinstance(again.__cause__, DeliveryError) else ArtifactError(f"{path} changes while it is read")
+            error = (
+                again.__cause__
+                if isinstance(again.__cause__, DeliveryError)
+                else ArtifactError(f"{path} changes while it is read")
+            )
             restarts += 1
             if restarts > _RESTARTS:
                 raise error from again
@@ -116,8 +129,16 @@ def download(store: Store, path: str, descriptor: int, size: int | None, stream:
 class _Download:
     """One attempt, from the first byte to the last."""
 
-    def __init__(self, store: Store, path: str, descriptor: int, size: int | None, stream: Stream) -> None:
-        self.store, self.path, self.descriptor, self.size, self.stream = store, path, descriptor, size, stream
+    def __init__(
+        self, store: Store, path: str, descriptor: int, size: int | None, stream: Stream
+    ) -> None:
+        self.store, self.path, self.descriptor, self.size, self.stream = (
+            store,
+            path,
+            descriptor,
+            size,
+            stream,
+        )
         self.tag: str | None = None
 
     def run(self) -> tuple[int, str]:
@@ -126,7 +147,13 @@ class _Download:
             try:
                 with closing(self.opened(at)) as body:
                     self.tag = body.tag
-                    if at == 0 and self.size is not None and self.size >= LARGE and body.splits and body.tag:
+                    if (
+                        at == 0
+                        and self.size is not None
+                        and self.size >= LARGE
+                        and body.splits
+                        and body.tag
+                    ):
                         return self.size, _Split(self, self.size).bring(body)
                     for piece in body:
                         self.stream.add(len(piece))
@@ -156,7 +183,9 @@ class _Download:
 
 
 class _Split:
-    """A large file in ranges. The first answer goes on alone until another connection has proven that ranges fit together."""
+    """A large file in ranges. The first answer goes on alone until another connection has proven
+    that ranges fit together.
+    """
 
     def __init__(self, whole: _Download, size: int) -> None:
         self._whole, self._size = whole, size
@@ -170,7 +199,9 @@ class _Split:
 
     def bring(self, body: Body) -> str:
         """Returns the sha256 of all, when all is there."""
-        hasher = threading.Thread(target=self._guarded, args=(self._hash,), daemon=True, name="hash")
+        hasher = threading.Thread(
+            target=self._guarded, args=(self._hash,), daemon=True, name="hash"
+        )
         hasher.start()
         self._help(self._prove)
         try:
@@ -186,7 +217,7 @@ class _Split:
             raise self._failure
         return self._digest.hexdigest()
 
-    # -- threads -------------------------------------------------------------------------------------------------------------
+    # -- threads -----------------------------------------------------------------------------------
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
@@ -226,11 +257,13 @@ class _Split:
                 helper.join()
 
     def _wait(self) -> None:
-        """Until something has changed; the lock is held. Raises ``Cancelled`` when nobody waits for the file any more."""
+        """Until something has changed; the lock is held. Raises ``Cancelled`` when nobody waits for
+        the file any more.
+        """
         self._changed.wait(_LOOK)
         self._whole.stream.add(0)
 
-    # -- parts ---------------------------------------------------------------------------------------------------------------
+    # -- parts -------------------------------------------------------------------------------------
 
     def _claim(self) -> _Span | None:
         with self._changed:
@@ -242,7 +275,10 @@ class _Split:
 
     def _front(self) -> int:
         """How far all bytes are there; the lock is held."""
-        while self._first < len(self._spans) - 1 and self._spans[self._first].at >= self._spans[self._first].end:
+        while (
+            self._first < len(self._spans) - 1
+            and self._spans[self._first].at >= self._spans[self._first].end
+        ):
             self._first += 1
         return self._spans[self._first].at
 
@@ -307,16 +343,17 @@ class _Split:
         while len(rest):
             if span.at >= span.end and not self._goes_on(span):
                 return False
-            now = rest[:span.end - span.at]
+            now = rest[: span.end - span.at]
             self._whole.stream.add(len(now))
             with self._changed:
-                # Under the lock: after a failure the file may be closed, and its number another file's.
+                # Under the lock: after a failure the file may be closed, and its number another
+                # file's.
                 if self._failure:
                     raise Cancelled(self._whole.path)
                 write(self._whole.descriptor, now, span.at)
                 span.at += len(now)
                 self._changed.notify_all()
-            rest = rest[len(now):]
+            rest = rest[len(now) :]
         return self._goes_on(span) if span.at >= span.end else True
 
     def _hash(self) -> None:

@@ -17,8 +17,15 @@ class DeliveryError(Exception):
         facts: further keys for the caller's result (last server state, holder of a lock, …).
     """
 
-    def __init__(self, message: str, *, model: str | None = None, step: str | None = None,
-                 left: str | None = None, **facts: Any) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        model: str | None = None,
+        step: str | None = None,
+        left: str | None = None,
+        **facts: Any,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.model = model
@@ -26,7 +33,9 @@ class DeliveryError(Exception):
         self.left = left
         self.extra = facts
 
-    def about(self, *, model: str | None = None, step: str | None = None, left: str | None = None) -> DeliveryError:
+    def about(
+        self, *, model: str | None = None, step: str | None = None, left: str | None = None
+    ) -> DeliveryError:
         """Fill in what the place that raised could not know; what is already said stays."""
         self.model = self.model or model
         self.step = self.step or step
@@ -34,18 +43,32 @@ class DeliveryError(Exception):
         return self
 
     def __str__(self) -> str:
-        head = ", ".join(part for part in (f"model '{self.model}'" if self.model else "", self.step or "") if part)
+        head = ", ".join(
+            part
+            for part in (f"model '{self.model}'" if self.model else "", self.step or "")
+            if part
+        )
         text = f"{head}: {self.message}" if head else self.message
         if not self.left:
             return text
         begins_with_word = self.left.split(" ", 1)[0].isalpha()  # and not with a model's URI
-        return f"{text.rstrip('.')}. {self.left[0].upper() if begins_with_word else self.left[0]}{self.left[1:]}."
+        return (
+            f"{text.rstrip('.')}."
+            f" {self.left[0].upper() if begins_with_word else self.left[0]}{self.left[1:]}."
+        )
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Keys for a module's failure result: error, model, step, left_in_place and the extra facts."""
-        return {"error": type(self).__name__, "model_name": self.model, "step": self.step,
-                "left_in_place": self.left, **self.extra}
+        """Keys for a module's failure result: error, model, step, left_in_place and the extra
+        facts.
+        """
+        return {
+            "error": type(self).__name__,
+            "model_name": self.model,
+            "step": self.step,
+            "left_in_place": self.left,
+            **self.extra,
+        }
 
 
 class InvalidOption(DeliveryError):
@@ -65,7 +88,9 @@ class RegistryError(DeliveryError):
 
 
 class ArtifactError(DeliveryError):
-    """The artifact cannot be used: no model in it, two models, a path that leaves it, a digest that differs."""
+    """The artifact cannot be used: no model in it, two models, a path that leaves it, a digest that
+    differs.
+    """
 
 
 class ConfigError(DeliveryError):

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Carry out a plan: the only place that changes a repository or what a server serves.
 
-A deployment is a transaction: staged, journalled, exchanged, loaded, proven by its deploy id, recorded. Whatever fails on the way,
+A deployment is a transaction: staged, journalled, exchanged, loaded, proven by its deploy id,
+    recorded. Whatever fails on the way,
 the disk goes back first and the servers after it, and the error says what is served now.
 """
 
@@ -27,17 +28,26 @@ from .triton_server import TritonServer
 
 
 class Executor:
-    """Applies plans to one repository and the servers which read it. The caller holds the model's lock."""
+    """Applies plans to one repository and the servers which read it. The caller holds the model's
+    lock.
+    """
 
-    def __init__(self, repository: Repository, servers: Sequence[TritonServer], tracking_uri: str | None = None,
-                 limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        servers: Sequence[TritonServer],
+        tracking_uri: str | None = None,
+        limits: Limits | None = None,
+    ) -> None:
         self.repository = repository
         self.serving = Serving(repository, servers)
         self.replacement = Replacement(repository, tracking_uri)
         self.rollback = Rollback(repository, self.replacement)
         self.limits = limits or Limits()
 
-    def apply(self, plan: Plan, artifacts: ArtifactRoot | None = None) -> tuple[Record | None, list[str]]:
+    def apply(
+        self, plan: Plan, artifacts: ArtifactRoot | None = None
+    ) -> tuple[Record | None, list[str]]:
         """Do what the plan lists.
 
         Returns:
@@ -56,7 +66,9 @@ class Executor:
                 self._finish(run)
             except (DeliveryError, OSError) as error:
                 failure = as_delivery_error(error)
-                raise failure.about(model=plan.desired.name, left=self._restore(run, failure)) from error
+                raise failure.about(
+                    model=plan.desired.name, left=self._restore(run, failure)
+                ) from error
         return run.new, run.warnings
 
     def _step(self, run: Run, step: Step, artifacts: ArtifactRoot | None) -> None:
@@ -96,13 +108,18 @@ class Executor:
         desired, record = run.plan.desired, run.new
         if record is None:
             raise RuntimeError("nothing to record")
-        asked: dict[str, Any] = {"model_uri": desired.uri.text, "alias": desired.asked_alias} if desired.uri else {}
+        asked: dict[str, Any] = (
+            {"model_uri": desired.uri.text, "alias": desired.asked_alias} if desired.uri else {}
+        )
         if desired.depends_on is not None:
             asked["depends_on"] = desired.depends_on
         run.new = dataclasses.replace(
-            record, fingerprint=self.repository.fingerprint(run.name, run.journal),
+            record,
+            fingerprint=self.repository.fingerprint(run.name, run.journal),
             wanted="unloaded" if desired.state == "unloaded" else "loaded",
-            deployment_set=desired.deployment_set or record.deployment_set, **asked)
+            deployment_set=desired.deployment_set or record.deployment_set,
+            **asked,
+        )
         self.repository.store.write_record(run.new)
 
     def _finish(self, run: Run) -> None:
@@ -123,20 +140,38 @@ class Executor:
             if run.swapped and there and there.transaction == run.deploy_id:
                 return f"the new deployment of {there.pinned_uri} is complete but for tidying up"
             if isinstance(failure, LoadPending):
-                store.write_journal(run.name, {"schema": 1, "op": recovery.PENDING, "deploy_id": run.deploy_id, "since": now(),
-                                               "server": failure.extra.get("server")})
+                store.write_journal(
+                    run.name,
+                    {
+                        "schema": 1,
+                        "op": recovery.PENDING,
+                        "deploy_id": run.deploy_id,
+                        "since": now(),
+                        "server": failure.extra.get("server"),
+                    },
+                )
         except (DeliveryError, OSError) as error:
             trouble.append(f"undoing it failed too ({error}); the next run tries again")
         if isinstance(failure, LoadPending):
-            trouble.append("the load that is still running may yet replace what is served in memory; the next run settles it")
+            trouble.append(
+                "the load that is still running may yet replace what is served in memory; the next"
+                " run settles it"
+            )
         else:
             trouble += self.serving.restore(run)
         return "; ".join([self._left(run), *trouble])
 
     def _left(self, run: Run) -> str:
         old = run.old
-        there = f"{old.pinned_uri} is in place as before" if old else (
-            "what was there before is in place" if run.plan.observed.folder else "nothing of it was left in the repository")
+        there = (
+            f"{old.pinned_uri} is in place as before"
+            if old
+            else (
+                "what was there before is in place"
+                if run.plan.observed.folder
+                else "nothing of it was left in the repository"
+            )
+        )
         return f"{there}, and {self.serving.said(run.name)}"
 
 
@@ -144,7 +179,15 @@ def as_delivery_error(error: DeliveryError | OSError) -> DeliveryError:
     """What the operating system refused, in a sentence."""
     if isinstance(error, DeliveryError):
         return error
-    known = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EROFS: "the file system is read-only",
-             errno.EACCES: "permission is denied", errno.EPERM: "permission is denied"}
+    known = {
+        errno.ENOSPC: "the disk is full",
+        errno.EDQUOT: "the quota is used up",
+        errno.EROFS: "the file system is read-only",
+        errno.EACCES: "permission is denied",
+        errno.EPERM: "permission is denied",
+    }
     reason = known.get(error.errno or 0, error.strerror or str(error))
-    return RepositoryError(f"{reason}{f' ({error.filename})' if error.filename else ''}", step="write the model's files")
+    return RepositoryError(
+        f"{reason}{f' ({error.filename})' if error.filename else ''}",
+        step="write the model's files",
+    )

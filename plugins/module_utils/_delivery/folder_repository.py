@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A repository that is a folder of this host: how a model's files are made, put in place, kept and taken away there.
+"""A repository that is a folder of this host: how a model's files are made, put in place, kept and
+taken away there.
 
-Places are paths. A move is a pair (live, staged): both sides are exchanged; where one does not exist, the other becomes it.
+Places are paths. A move is a pair (live, staged): both sides are exchanged; where one does not
+exist, the other becomes it.
 """
 
 from __future__ import annotations
@@ -40,10 +42,12 @@ class FolderRepository:
     def check(self, desired: DesiredModel) -> None:
         """Raises InvalidOption for what this kind of repository cannot do."""
 
-    # -- reading -------------------------------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------
 
     def read(self, name: str, hashes: bool = False) -> dict[str, Any]:
-        """The repository's part of an ObservedModel; ``hashes``: compare bytes instead of trusting the stat values."""
+        """The repository's part of an ObservedModel; ``hashes``: compare bytes instead of trusting
+        the stat values.
+        """
         return read_disk(self.store, name, hashes)
 
     def configs(self) -> Iterator[bytes]:
@@ -64,14 +68,20 @@ class FolderRepository:
         return os.path.join(self.path, name, *parts)
 
     def manifest(self, place: str) -> Manifest:
-        """What lies there, bytes hashed, without our own files. Raises ArtifactError for what cannot be deployed, such as a link."""
+        """What lies there, bytes hashed, without our own files. Raises ArtifactError for what
+        cannot be deployed, such as a link.
+        """
         return manifest_of_folder(place, ignore=OWN_FILES)
 
-    def fingerprint(self, name: str, journal: Mapping[str, Any] | None = None) -> dict[str, list[Any]]:
-        """By which a later run sees that nothing changed; ``journal`` is that of a change which is about to end."""
+    def fingerprint(
+        self, name: str, journal: Mapping[str, Any] | None = None
+    ) -> dict[str, list[Any]]:
+        """By which a later run sees that nothing changed; ``journal`` is that of a change which is
+        about to end.
+        """
         return disk.fingerprint(self.live(name))
 
-    # -- a model being made --------------------------------------------------------------------------------------------------
+    # -- a model being made ------------------------------------------------------------------------
 
     def workspace(self, name: str, transaction: str) -> str:
         """A folder of this host for what one transaction makes; it may not exist yet."""
@@ -81,7 +91,11 @@ class FolderRepository:
         """Raises RepositoryError where ``size`` bytes do not fit."""
         free = disk.free_bytes(self.store.path if os.path.isdir(self.store.path) else self.path)
         if size > free:
-            raise RepositoryError(f"{size} bytes are needed and {free} are free on the file system of {self.store.path}", step="make room")
+            raise RepositoryError(
+                f"{size} bytes are needed and {free} are free on the file system of"
+                f" {self.store.path}",
+                step="make room",
+            )
 
     def set_permissions(self, desired: DesiredModel, path: str) -> None:
         root = os.stat(self.path)
@@ -93,9 +107,11 @@ class FolderRepository:
     def flush(self, path: str) -> None:
         disk.fsync_tree_folders(path)
 
-    # -- changes -------------------------------------------------------------------------------------------------------------
+    # -- changes -----------------------------------------------------------------------------------
 
-    def begin(self, name: str, moves: Sequence[Move], transaction: str, old: Record | None, keep: int) -> dict[str, Any]:
+    def begin(
+        self, name: str, moves: Sequence[Move], transaction: str, old: Record | None, keep: int
+    ) -> dict[str, Any]:
         """Write the journal of moves that ``put`` will make."""
         journal = recovery.journal_of_moves(self.store, list(moves), transaction, old, keep)
         self.store.write_journal(name, journal)
@@ -105,18 +121,25 @@ class FolderRepository:
         """Make the moves; returns a warning where they were not atomic."""
         if recovery.make_moves(self.store, journal):
             return None
-        return (f"the file system of {self.path} has no atomic exchange: for a moment the model's folder was "
-                "missing, and a run that is killed just then is mended by the next one")
+        return (
+            f"the file system of {self.path} has no atomic exchange: for a moment the model's"
+            " folder was missing, and a run that is killed just then is mended by the next one"
+        )
 
     def moves_out(self, name: str, transaction: str, versions: Sequence[int]) -> list[Move]:
         """What takes version folders out of a model."""
         folder = os.path.join(self.workspace(name, transaction), "retired")
         if versions:
             disk.make_folder(folder)
-        return [(self.live(name, str(version)), os.path.join(folder, str(version))) for version in versions]
+        return [
+            (self.live(name, str(version)), os.path.join(folder, str(version)))
+            for version in versions
+        ]
 
     def touch(self, name: str, ahead: float = 0) -> None:
-        """Newer time stamps are what makes Triton initialise a version again whose files did not change."""
+        """Newer time stamps are what makes Triton initialise a version again whose files did not
+        change.
+        """
         folder = self.live(name)
         when = max(time.time(), disk.newest(folder) + 1) + ahead
         for entry in sorted(os.listdir(folder)):
@@ -136,7 +159,7 @@ class FolderRepository:
         disk.remove_tree(self.store.retained(name))
         self.store.remove_journal(name)
 
-    # -- retained copies -----------------------------------------------------------------------------------------------------
+    # -- retained copies ---------------------------------------------------------------------------
 
     def retained_model(self, name: str, key: str) -> str | None:
         """The whole model of a retained deployment, where it is kept under this key."""
@@ -145,17 +168,24 @@ class FolderRepository:
 
     def retained_versions(self, name: str, version: int) -> list[str]:
         """Retained folders of one version."""
-        places = [os.path.join(self.store.retained(name, record.key), str(version)) for record in self.store.retained_records(name)]
+        places = [
+            os.path.join(self.store.retained(name, record.key), str(version))
+            for record in self.store.retained_records(name)
+        ]
         return [place for place in places if os.path.isdir(place)]
 
     def holds(self, place: str, part: Manifest) -> bool:
-        """True where a retained version folder has exactly the files of ``part``, whose paths begin with the version."""
+        """True where a retained version folder has exactly the files of ``part``, whose paths begin
+        with the version.
+        """
         version = os.path.basename(place)
         try:
             found = manifest_of_folder(place)
         except (ArtifactError, OSError):
             return False
-        entries = (FileEntry(f"{version}/{entry.path}", entry.size, entry.sha256) for entry in found.files)
+        entries = (
+            FileEntry(f"{version}/{entry.path}", entry.size, entry.sha256) for entry in found.files
+        )
         return Manifest.of(entries, (f"{version}/{folder}" for folder in found.folders)) == part
 
     def replace_config(self, place: str, ready: str) -> None:
@@ -164,7 +194,7 @@ class FolderRepository:
         with disk.effect("replace", target):
             os.replace(ready, target)
 
-    # -- the end -------------------------------------------------------------------------------------------------------------
+    # -- the end -----------------------------------------------------------------------------------
 
     def settle(self, name: str) -> str | None:
         """Undo or finish what a run left; says what was done."""

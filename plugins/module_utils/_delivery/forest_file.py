@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a file of decision trees says of itself: format, features, classes. Read without the library that made it; stdlib only."""
+"""What a file of decision trees says of itself: format, features, classes. Read without the library
+that made it; stdlib only.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,13 @@ from .errors import ArtifactError
 from .ubjson import read_ubjson
 
 # What Triton's FIL backend calls a format → the file that it looks for.
-FILENAMES = {"xgboost": "xgboost.model", "xgboost_json": "xgboost.json", "xgboost_ubj": "xgboost.ubj", "lightgbm": "model.txt",
-             "treelite_checkpoint": "checkpoint.tl"}
+FILENAMES = {
+    "xgboost": "xgboost.model",
+    "xgboost_json": "xgboost.json",
+    "xgboost_ubj": "xgboost.ubj",
+    "lightgbm": "model.txt",
+    "treelite_checkpoint": "checkpoint.tl",
+}
 _HEADER = 1 << 16
 _TREELITE_TASKS = ("binary", "regression", "classes", "regression", "regression")
 _TREELITE_LEAST, _TREELITE_MOST = 3, 9
@@ -24,7 +31,9 @@ _MOST = 1 << 24
 
 @dataclass(frozen=True)
 class ForestFile:
-    """``task`` is "binary" (one probability), "classes" (one for each) or "regression" (plain numbers)."""
+    """``task`` is "binary" (one probability), "classes" (one for each) or "regression" (plain
+    numbers).
+    """
 
     model_type: str
     features: int
@@ -47,14 +56,29 @@ def read_forest(path: str, family: str) -> ForestFile:
     """
     try:
         with open(path, "rb") as file:
-            found = {"xgboost": _xgboost, "lightgbm": _lightgbm, "treelite": _treelite}[family](file)
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, struct.error) as error:
+            found = {"xgboost": _xgboost, "lightgbm": _lightgbm, "treelite": _treelite}[family](
+                file
+            )
+    except (
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        struct.error,
+    ) as error:
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         reason = "it ends too early" if isinstance(error, struct.error) else reason
-        raise ArtifactError(f"{path} is not a whole {NAMES[family]} model ({reason})", step="read the model") from None
+        raise ArtifactError(
+            f"{path} is not a whole {NAMES[family]} model ({reason})", step="read the model"
+        ) from None
     if not (0 < found.features < _MOST and 0 < found.columns < _MOST):
-        raise ArtifactError(f"{path} is not a whole {NAMES[family]} model ({found.features} features, {found.columns} outputs)",
-                            step="read the model")
+        raise ArtifactError(
+            f"{path} is not a whole {NAMES[family]} model ({found.features} features,"
+            f" {found.columns} outputs)",
+            step="read the model",
+        )
     return found
 
 
@@ -73,13 +97,23 @@ def _xgboost(file: BinaryIO) -> ForestFile:
         raise ValueError("it has no key 'learner'")
     booster = learner["gradient_booster"]["name"]
     if booster == "gblinear":
-        raise ValueError("its booster is gblinear, which has no trees and which FIL cannot serve; publish it as ONNX")
+        raise ValueError(
+            "its booster is gblinear, which has no trees and which FIL cannot serve; publish it as"
+            " ONNX"
+        )
     sizes = learner["learner_model_param"]
-    return _xgboost_forest("xgboost_json" if is_json else "xgboost_ubj", int(sizes["num_feature"]), int(sizes["num_class"]),
-                           int(sizes.get("num_target", 1)), str(learner["objective"]["name"]))
+    return _xgboost_forest(
+        "xgboost_json" if is_json else "xgboost_ubj",
+        int(sizes["num_feature"]),
+        int(sizes["num_class"]),
+        int(sizes.get("num_target", 1)),
+        str(learner["objective"]["name"]),
+    )
 
 
-def _xgboost_forest(model_type: str, features: int, classes: int, targets: int, objective: str) -> ForestFile:
+def _xgboost_forest(
+    model_type: str, features: int, classes: int, targets: int, objective: str
+) -> ForestFile:
     if objective == "binary:logistic" and targets == 1:
         return ForestFile(model_type, features, "binary", 2)
     if objective.startswith("multi:"):
@@ -95,10 +129,10 @@ def _xgboost_legacy(file: BinaryIO) -> ForestFile:
     place = start + 136
     names = []
     for _name in range(2):
-        length, = struct.unpack_from("<Q", data, place)
+        (length,) = struct.unpack_from("<Q", data, place)
         if length > 64:
             raise ValueError("it is neither JSON nor UBJSON, and not XGBoost's old binary format")
-        names.append(data[place + 8:place + 8 + length].decode("ascii"))
+        names.append(data[place + 8 : place + 8 + length].decode("ascii"))
         place += 8 + length
     if names[1] not in ("gbtree", "dart"):
         raise ValueError(f"its booster is {names[1]!r}, which FIL cannot serve")
@@ -114,7 +148,9 @@ def _lightgbm(file: BinaryIO) -> ForestFile:
     file.seek(-min(_HEADER << 4, file.seek(0, 2)), 2)
     if b"end of trees" not in file.read() and "end of trees" not in text:
         raise ValueError("it ends before its last tree")
-    head = dict(line.split("=", 1) for line in text.split("\nTree=0")[0].splitlines() if "=" in line)
+    head = dict(
+        line.split("=", 1) for line in text.split("\nTree=0")[0].splitlines() if "=" in line
+    )
     classes, objective = int(head["num_class"]), head.get("objective", "").split(" ")[0]
     features = int(head["max_feature_idx"]) + 1
     if objective == "binary":
@@ -130,12 +166,14 @@ def _treelite(file: BinaryIO) -> ForestFile:
     if not _TREELITE_LEAST <= major <= _TREELITE_MOST or not 0 <= minor < 1000:
         raise ValueError("it does not begin with a version of treelite")
     if major < 4:
-        raise ValueError(f"it is a checkpoint of treelite {major}.{minor}, and only those of treelite 4 and later say what is in them; "
-                         "publish it as a folder with a config.pbtxt")
+        raise ValueError(
+            f"it is a checkpoint of treelite {major}.{minor}, and only those of treelite 4 and"
+            " later say what is in them; publish it as a folder with a config.pbtxt"
+        )
     trees, features, task, _average, targets = struct.unpack_from("<QiBBi", data, 14)
     if not trees or task >= len(_TREELITE_TASKS) or targets < 1:
         raise ValueError("its header makes no sense")
-    count, = struct.unpack_from("<Q", data, 32)
+    (count,) = struct.unpack_from("<Q", data, 32)
     if count != targets:
         raise ValueError("its header makes no sense")
     classes = max(struct.unpack_from(f"<{count}i", data, 40))

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is deployed at one place: record, disk and every server. Short commands import this and nothing that plans or changes."""
+"""What is deployed at one place: record, disk and every server. Short commands import this and
+nothing that plans or changes.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,10 @@ class Inspection:
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        self.servers = [TritonServer(url, place.timeout, place.access, place.server_log, once=True) for url in place.servers]
+        self.servers = [
+            TritonServer(url, place.timeout, place.access, place.server_log, once=True)
+            for url in place.servers
+        ]
         self._opened: Repository | None = None
 
     def __enter__(self: _Inspection) -> _Inspection:
@@ -43,7 +48,9 @@ class Inspection:
     def repository(self) -> Repository:
         """The repository, which exists."""
         if self._opened is None:
-            self._opened = open_repository(self.place.repository, self.place.state_dir, self.place.s3, self.place.timeout)
+            self._opened = open_repository(
+                self.place.repository, self.place.state_dir, self.place.s3, self.place.timeout
+            )
         return self._opened
 
     def record(self, name: str) -> Record | None:
@@ -51,7 +58,9 @@ class Inspection:
         return self.repository.store.record(check_model_name(name))
 
     def status(self, names: Iterable[str] | None = None) -> list[dict[str, Any]]:
-        """What is deployed: record, disk and every server compared; one entry for each model, sorted by name."""
+        """What is deployed: record, disk and every server compared; one entry for each model,
+        sorted by name.
+        """
         repository = self.repository
         indexes = {server.url: server.index() for server in self.servers}
         wanted = sorted(repository.store.records()) if names is None else list(names)
@@ -62,8 +71,12 @@ class Inspection:
         return entries
 
 
-def observe(repository: Repository | None, servers: Sequence[TritonServer], desired: DesiredModel,
-            indexes: Mapping[str, Any]) -> ObservedModel:
+def observe(
+    repository: Repository | None,
+    servers: Sequence[TritonServer],
+    desired: DesiredModel,
+    indexes: Mapping[str, Any],
+) -> ObservedModel:
     """Record, disk and every server; ``indexes`` has each server's, or why it has none."""
     if repository:
         repository.check(desired)
@@ -74,8 +87,12 @@ def observe(repository: Repository | None, servers: Sequence[TritonServer], desi
     for server in servers:
         index = indexes[server.url]
         if isinstance(index, DeliveryError):
-            unreachable.append(f"{index.message}: what it serves is not known, and assumed to be nothing")
+            unreachable.append(
+                f"{index.message}: what it serves is not known, and assumed to be nothing"
+            )
             served.append(ServedModel(server.url))
         else:
             served.append(server.served(desired.name, tuple(index.get(desired.name, ()))))
-    return ObservedModel(desired.name, served=tuple(served), unreachable=tuple(unreachable), **values)
+    return ObservedModel(
+        desired.name, served=tuple(served), unreachable=tuple(unreachable), **values
+    )

@@ -13,7 +13,16 @@ from .manifest import MANIFEST_NAME, Manifest
 
 STEP = "find the model"
 # Written by MLflow beside a model; the last may be added by the client that downloads.
-MLFLOW_FILES = frozenset({"MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt", "registered_model_meta", MANIFEST_NAME})
+MLFLOW_FILES = frozenset(
+    {
+        "MLmodel",
+        "conda.yaml",
+        "python_env.yaml",
+        "requirements.txt",
+        "registered_model_meta",
+        MANIFEST_NAME,
+    }
+)
 MLFLOW_FOLDERS = frozenset({"metadata", "code"})
 _MADE_BESIDE = frozenset({"lightgbm", "sklearn"})
 _OWN_FILES = 1 << 16
@@ -22,7 +31,9 @@ EXAMPLES = ("input_example", "serving_input")
 
 @dataclass(frozen=True)
 class Artifact:
-    """What lies at an artifact root. ``files`` maps relative paths to sizes in bytes (None: the store does not say)."""
+    """What lies at an artifact root. ``files`` maps relative paths to sizes in bytes (None: the
+    store does not say).
+    """
 
     files: Mapping[str, int | None]
     folders: tuple[str, ...]
@@ -39,13 +50,16 @@ class Layout:
         flavor: "triton" or one of MLflow's own.
         files: (artifact path, path in the model folder, size or None), config.pbtxt not among them.
         folders: folders of the model folder that hold no file.
-        author_config: config.pbtxt as published; what Triton needs to complete one where there is none.
+        author_config: config.pbtxt as published; what Triton needs to complete one where there is
+            none.
         versions: Triton versions; ``artifact_versions`` the folders which they are in the artifact.
         publisher: the publisher's manifest with paths of the model folder.
         warnings: sentences on what was left out.
         conversion: what is made of the files when they are here; see ``conversion.py``.
-        missing: what the artifact does not tell of inputs and outputs, as a sentence; None where it tells all.
-        example: the model's MLflow input example, tensor name to nested lists; None where there is none in that form.
+        missing: what the artifact does not tell of inputs and outputs, as a sentence; None where it
+            tells all.
+        example: the model's MLflow input example, tensor name to nested lists; None where there is
+            none in that form.
     """
 
     flavor: str
@@ -67,7 +81,9 @@ class Layout:
 
     @property
     def room(self) -> int:
-        """Bytes that are taken while the model is made: where a file is converted, it lies beside what it becomes for a while."""
+        """Bytes that are taken while the model is made: where a file is converted, it lies beside
+        what it becomes for a while.
+        """
         converted = self.size if self.conversion in _MADE_BESIDE else 0
         return self.size + converted + len(self.author_config) + _OWN_FILES
 
@@ -85,7 +101,9 @@ class Numbering:
         return self.registry_version if self.registry_version and self.mode != "artifact" else 1
 
 
-def named_file(artifact: Artifact, flavor: str, named: object, endings: tuple[str, ...], what: str) -> str:
+def named_file(
+    artifact: Artifact, flavor: str, named: object, endings: tuple[str, ...], what: str
+) -> str:
     """The one file which MLmodel names, or which has one of the endings.
 
     Raises:
@@ -93,12 +111,18 @@ def named_file(artifact: Artifact, flavor: str, named: object, endings: tuple[st
     """
     if isinstance(named, str) and posixpath.normpath(named) in artifact.files:
         return posixpath.normpath(named)
-    found = sorted(path for path in artifact.files
-                   if path.endswith(endings) and path not in MLFLOW_FILES and not path.startswith(EXAMPLES))
+    found = sorted(
+        path
+        for path in artifact.files
+        if path.endswith(endings) and path not in MLFLOW_FILES and not path.startswith(EXAMPLES)
+    )
     if not found:
         raise ArtifactError(f"the artifact holds no {what}, which flavor {flavor} needs", step=STEP)
     if len(found) > 1:
-        raise ArtifactError(f"the artifact holds {len(found)} models ({listed(found)}): publish them one by one", step=STEP)
+        raise ArtifactError(
+            f"the artifact holds {len(found)} models ({listed(found)}): publish them one by one",
+            step=STEP,
+        )
     return found[0]
 
 

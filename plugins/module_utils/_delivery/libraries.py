@@ -35,11 +35,15 @@ def needed(library: str, purpose: str) -> Iterator[None]:
         MissingLibrary: with the import's traceback in ``extra["import_traceback"]``.
     """
     try:
-        # Libraries as large as MLflow import in circles, which two threads at once must not enter from different sides.
+        # Libraries as large as MLflow import in circles, which two threads at once must not enter
+        # from different sides.
         with _ONE_AT_A_TIME:
             yield
     except ImportError as error:
         package = MINIMUM.get(library, library)
         raise MissingLibrary(
-            f"the Python library '{package}' is needed {purpose} and cannot be imported by {sys.executable} ({error})",
-            library=library, import_traceback=traceback.format_exc()) from error
+            f"the Python library '{package}' is needed {purpose} and cannot be imported by"
+            f" {sys.executable} ({error})",
+            library=library,
+            import_traceback=traceback.format_exc(),
+        ) from error

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file of this host copied: shared extents where the file system has them, else in the kernel, hashed as it goes. Never a hard link."""
+"""A file of this host copied: shared extents where the file system has them, else in the kernel,
+hashed as it goes. Never a hard link.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,7 @@ def copy_hashed(source: int, target: int, moved: Moved) -> tuple[int, str]:
 
 def write_all(target: int, data: bytes | memoryview) -> None:
     while data:
-        data = data[os.write(target, data):]
+        data = data[os.write(target, data) :]
 
 
 def _steps(source: int, target: int) -> Any:

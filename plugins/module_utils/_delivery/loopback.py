@@ -10,7 +10,9 @@ _NAMES = ("localhost", "127.0.0.0/8", "127.0.0.1", "::1")
 
 
 def is_loopback(host: str) -> bool:
-    """True for ``localhost`` and for addresses such as ``127.0.0.1`` and ``::1``; no name is looked up."""
+    """True for ``localhost`` and for addresses such as ``127.0.0.1`` and ``::1``; no name is looked
+    up.
+    """
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -18,7 +20,8 @@ def is_loopback(host: str) -> bool:
 
 
 def spare_loopback() -> None:
-    """Make the HTTP libraries of this process pass the proxies of the environment by for loopback addresses.
+    """Make the HTTP libraries of this process pass the proxies of the environment by for loopback
+    addresses.
 
     Their sessions are made deep inside MLflow, out of reach of an argument.
     """
@@ -27,4 +30,6 @@ def spare_loopback() -> None:
     spared = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     there = [entry.strip() for entry in spared.split(",") if entry.strip()]
     if "*" not in there and not set(_NAMES) <= set(there):
-        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join([*there, *(name for name in _NAMES if name not in there)])
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(
+            [*there, *(name for name in _NAMES if name not in there)]
+        )

@@ -10,7 +10,8 @@ from . import config_pbtxt
 from .forest_file import ForestFile
 from .onnx_file import OnnxFile
 
-# A FIL batch is bounded by memory alone; this is what the embedded backend completes a configuration with.
+# A FIL batch is bounded by memory alone; this is what the embedded backend completes a
+# configuration with.
 _FIL_BATCH = 32768
 
 Tensor = tuple[str, str, Sequence[int]]
@@ -18,12 +19,17 @@ Tensor = tuple[str, str, Sequence[int]]
 
 
 def onnx_config(model: OnnxFile, filename: str = "model.onnx") -> Any:
-    """A whole configuration where the file says enough, else the least, which Triton completes at the load."""
+    """A whole configuration where the file says enough, else the least, which Triton completes at
+    the load.
+    """
     config = _of_backend("onnxruntime", filename, "model.onnx")
     tensors = [*model.inputs, *model.outputs]
-    if not model.inputs or any(tensor.data_type is None or tensor.dims is None for tensor in tensors):
+    if not model.inputs or any(
+        tensor.data_type is None or tensor.dims is None for tensor in tensors
+    ):
         return config
-    # max_batch_size stays 0: the shapes are the model's own, its free first dimension takes any batch.
+    # max_batch_size stays 0: the shapes are the model's own, its free first dimension takes any
+    # batch.
     for side, described in ((config.input, model.inputs), (config.output, model.outputs)):
         for tensor in described:
             add_tensor(side, (tensor.name, str(tensor.data_type), tensor.dims or ()))
@@ -37,7 +43,11 @@ def forest_config(forest: ForestFile) -> Any:
     add_tensor(config.input, ("input__0", "TYPE_FP32", [forest.features]))
     add_tensor(config.output, ("output__0", "TYPE_FP32", [forest.columns]))
     classifies = str(forest.task != "regression").lower()
-    for key, value in (("model_type", forest.model_type), ("output_class", classifies), ("predict_proba", classifies)):
+    for key, value in (
+        ("model_type", forest.model_type),
+        ("output_class", classifies),
+        ("predict_proba", classifies),
+    ):
         config.parameters[key].string_value = value
     if forest.task == "binary":
         config.parameters["threshold"].string_value = "0.5"

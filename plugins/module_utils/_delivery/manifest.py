@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model folder holds, file by file: MLflow keeps no checksums, so this collection keeps its own."""
+"""What a model folder holds, file by file: MLflow keeps no checksums, so this collection keeps its
+own.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, order=True)
 class FileEntry:
-    """One regular file: POSIX ``path`` relative to the folder, ``size`` in bytes, ``sha256`` in hex (None: unknown)."""
+    """One regular file: POSIX ``path`` relative to the folder, ``size`` in bytes, ``sha256`` in hex
+    (None: unknown).
+    """
 
     path: str
     size: int
@@ -31,7 +35,9 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Files sorted by path, and the folders that hold no file (an ensemble's version folder is empty)."""
+    """Files sorted by path, and the folders that hold no file (an ensemble's version folder is
+    empty).
+    """
 
     files: tuple[FileEntry, ...]
     folders: tuple[str, ...] = ()
@@ -47,13 +53,17 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """sha256 over the canonical JSON: the same for the same content, whatever the listing order."""
+        """sha256 over the canonical JSON: the same for the same content, whatever the listing
+        order.
+        """
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
-        return {"schema": SCHEMA,
-                "files": [{"path": e.path, "size": e.size, "sha256": e.sha256} for e in self.files],
-                "folders": list(self.folders)}
+        return {
+            "schema": SCHEMA,
+            "files": [{"path": e.path, "size": e.size, "sha256": e.sha256} for e in self.files],
+            "folders": list(self.folders),
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Manifest:
@@ -64,11 +74,17 @@ class Manifest:
         """
         try:
             if data["schema"] != SCHEMA:
-                raise ArtifactError(f"the manifest has schema {data['schema']}, this version reads schema {SCHEMA}")
-            files = [FileEntry(confined(e["path"]), int(e["size"]), e["sha256"]) for e in data["files"]]
+                raise ArtifactError(
+                    f"the manifest has schema {data['schema']}, this version reads schema {SCHEMA}"
+                )
+            files = [
+                FileEntry(confined(e["path"]), int(e["size"]), e["sha256"]) for e in data["files"]
+            ]
             return cls.of(files, [confined(f) for f in data["folders"]])
         except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"the manifest cannot be read ({type(error).__name__}: {error})") from error
+            raise ArtifactError(
+                f"the manifest cannot be read ({type(error).__name__}: {error})"
+            ) from error
 
     def differences(self, other: Manifest) -> list[str]:
         """Sentences on how ``other`` (what is there) differs from this one (what should be)."""
@@ -81,7 +97,9 @@ class Manifest:
             if want.size != have.size:
                 lines.append(f"{path} has {have.size} bytes instead of {want.size}")
             elif want.sha256 and have.sha256 and want.sha256 != have.sha256:
-                lines.append(f"{path} has sha256 {have.sha256[:12]}… instead of {want.sha256[:12]}…")
+                lines.append(
+                    f"{path} has sha256 {have.sha256[:12]}… instead of {want.sha256[:12]}…"
+                )
         return lines
 
 
@@ -92,7 +110,14 @@ def confined(path: str) -> str:
         ArtifactError: absolute, empty, with ``..``, a NUL or a backslash.
     """
     pure = PurePosixPath(path)
-    if not path or pure.is_absolute() or ".." in pure.parts or "\0" in path or "\\" in path or str(pure) == ".":
+    if (
+        not path
+        or pure.is_absolute()
+        or ".." in pure.parts
+        or "\0" in path
+        or "\\" in path
+        or str(pure) == "."
+    ):
         raise ArtifactError(f"the path {path!r} does not stay inside the model")
     return str(pure)
 
@@ -100,7 +125,11 @@ def confined(path: str) -> str:
 def hash_file(path: str) -> str:
     """sha256 of a file's bytes, in hex."""
     with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(stream)
+        return (
+            hashlib.file_digest(stream, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else _hash(stream)
+        )
 
 
 def _hash(stream: Any) -> str:
@@ -114,7 +143,8 @@ def manifest_of_folder(root: str, *, hashes: bool = True, ignore: Iterable[str] 
     """Read a folder. ``ignore`` names relative paths that do not count.
 
     Raises:
-        ArtifactError: a symbolic link, a device or a socket in it; callers who allow links resolve them before.
+        ArtifactError: a symbolic link, a device or a socket in it; callers who allow links resolve
+            them before.
     """
     skipped = frozenset(ignore)
     files: list[FileEntry] = []
@@ -132,5 +162,7 @@ def manifest_of_folder(root: str, *, hashes: bool = True, ignore: Iterable[str] 
             if entry in entries and relative not in skipped:
                 if not os.path.isfile(path):
                     raise ArtifactError(f"{relative} is neither a file nor a folder")
-                files.append(FileEntry(relative, os.path.getsize(path), hash_file(path) if hashes else None))
+                files.append(
+                    FileEntry(relative, os.path.getsize(path), hash_file(path) if hashes else None)
+                )
     return Manifest.of(files, folders)

@@ -12,7 +12,15 @@ from urllib.parse import unquote, urlsplit
 from .artifacts import ArtifactRoot, LocalRoot, RemoteRoot
 from .deadline import Deadline, call_within
 from .effects import effect
-from .errors import ArtifactError, DeadlineExceeded, DeliveryError, InvalidOption, MissingLibrary, NotFound, RegistryError
+from .errors import (
+    ArtifactError,
+    DeadlineExceeded,
+    DeliveryError,
+    InvalidOption,
+    MissingLibrary,
+    NotFound,
+    RegistryError,
+)
 from .libraries import needed
 from .loopback import spare_loopback
 from .stores import (
@@ -34,14 +42,22 @@ _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 
 
 class Connection:
-    """MLflow's client and its artifact stores, for several threads. Making it does no I/O and imports nothing.
+    """MLflow's client and its artifact stores, for several threads. Making it does no I/O and
+    imports nothing.
 
     Args:
         timeout: seconds that any one question may take.
         once: an MLflow that did not answer one question is not waited for again.
     """
 
-    def __init__(self, tracking_uri: str | None, timeout: float, registry_uri: str | None = None, *, once: bool = False) -> None:
+    def __init__(
+        self,
+        tracking_uri: str | None,
+        timeout: float,
+        registry_uri: str | None = None,
+        *,
+        once: bool = False,
+    ) -> None:
         self._once = once
         self._silent: str | None = None
         self._making = threading.Lock()
@@ -60,14 +76,17 @@ class Connection:
         """The option, or what MLflow's environment says.
 
         Raises:
-            InvalidOption: neither; MLflow's own default would make a database in the current folder.
+            InvalidOption: neither; MLflow's own default would make a database in the current
+                folder.
         """
         if self._tracking_uri is None:
             with needed("mlflow", "to ask the model registry"):
                 import mlflow
             named: Callable[[], bool] = mlflow.is_tracking_uri_set
             if not named():
-                raise InvalidOption("no MLflow server is named: set tracking_uri or MLFLOW_TRACKING_URI")
+                raise InvalidOption(
+                    "no MLflow server is named: set tracking_uri or MLFLOW_TRACKING_URI"
+                )
             self._tracking_uri = str(mlflow.get_tracking_uri())
         return self._tracking_uri
 
@@ -82,11 +101,19 @@ class Connection:
             if self._made is None:
                 with needed("mlflow", "to ask the model registry"):
                     from mlflow import MlflowClient
-                self._made = self.ask("connect", lambda: MlflowClient(self.tracking_uri, self._registry_uri))
+                self._made = self.ask(
+                    "connect", lambda: MlflowClient(self.tracking_uri, self._registry_uri)
+                )
             return self._made
 
-    def ask(self, step: str, function: Callable[..., T], *args: Any, deadline: Deadline | None = None,
-            **kwargs: Any) -> T:
+    def ask(
+        self,
+        step: str,
+        function: Callable[..., T],
+        *args: Any,
+        deadline: Deadline | None = None,
+        **kwargs: Any,
+    ) -> T:
         """Call a function of MLflow, at most until the deadline.
 
         Raises:
@@ -96,8 +123,12 @@ class Connection:
         with needed("mlflow", "to ask the model registry"):
             from mlflow.exceptions import MlflowException
         if self._silent:
-            raise RegistryError(f"MLflow at {self.shown} did not answer within {self.timeout:g} s before ({self._silent})", step=step,
-                                unreachable=True)
+            raise RegistryError(
+                f"MLflow at {self.shown} did not answer within {self.timeout:g} s before"
+                f" ({self._silent})",
+                step=step,
+                unreachable=True,
+            )
         limit = deadline or Deadline(self.timeout)
 
         spare_loopback()
@@ -109,24 +140,41 @@ class Connection:
 
         try:
             # MLflow keeps the workspace in a context variable, which a new thread would not see.
-            return call_within(limit.remaining() or 0, "MLflow", contextvars.copy_context().run, asked)
+            return call_within(
+                limit.remaining() or 0, "MLflow", contextvars.copy_context().run, asked
+            )
         except DeadlineExceeded as error:
             self._silent = step if self._once else None
-            raise RegistryError(f"MLflow at {self.shown} did not answer within {limit.seconds:g} s", step=step, silent=True) from error
+            raise RegistryError(
+                f"MLflow at {self.shown} did not answer within {limit.seconds:g} s",
+                step=step,
+                silent=True,
+            ) from error
         except MlflowException as error:
             raise self._said(error, step) from error
         except ImportError as error:
-            raise MissingLibrary(f"MLflow cannot use {self.shown} without the library {error.name}", step=step) from error
+            raise MissingLibrary(
+                f"MLflow cannot use {self.shown} without the library {error.name}", step=step
+            ) from error
         except OSError as error:
-            raise RegistryError(f"MLflow at {self.shown} cannot be reached: {reason(error)}", step=step, unreachable=True) from error
+            raise RegistryError(
+                f"MLflow at {self.shown} cannot be reached: {reason(error)}",
+                step=step,
+                unreachable=True,
+            ) from error
 
-    def change(self, kind: str, subject: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    def change(
+        self, kind: str, subject: str, function: Callable[..., T], *args: Any, **kwargs: Any
+    ) -> T:
         """``ask`` for a call that changes something; ``kind`` and ``subject`` name the effect."""
         with effect(kind, subject):
             return self.ask(kind, function, *args, **kwargs)
 
-    def post_once(self, kind: str, subject: str, endpoint: str, body: dict[str, Any]) -> dict[str, Any]:
-        """``change`` for what must not be done twice: MLflow's client asks again where an answer is lost, though the server has done it.
+    def post_once(
+        self, kind: str, subject: str, endpoint: str, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        """``change`` for what must not be done twice: MLflow's client asks again where an answer is
+        lost, though the server has done it.
 
         Args:
             endpoint: below ``/api/2.0/mlflow/``, of a server that is reached by HTTP.
@@ -146,10 +194,14 @@ class Connection:
     def _said(self, error: Any, step: str) -> NotFound | RegistryError:
         code = str(getattr(error, "error_code", ""))
         if code in _ABSENT:
-            return NotFound(f"MLflow at {self.shown}: {_one_line(error)}", step=step, mlflow_error_code=code)
+            return NotFound(
+                f"MLflow at {self.shown}: {_one_line(error)}", step=step, mlflow_error_code=code
+            )
         if code in ("", "INTERNAL_ERROR") and error.__context__ is not None:
             return RegistryError(f"MLflow at {self.shown} failed: {reason(error)}", step=step)
-        return RegistryError(f"MLflow at {self.shown} refused: {_one_line(error)}", step=step, mlflow_error_code=code)
+        return RegistryError(
+            f"MLflow at {self.shown} refused: {_one_line(error)}", step=step, mlflow_error_code=code
+        )
 
     def files_at(self, root: str) -> ArtifactRoot:
         """The files under an artifact location."""
@@ -162,7 +214,9 @@ class Connection:
         return DownloaderRoot(masked(root), self.timeout, self.repository(root))
 
     def repository(self, root: str) -> Any:
-        """MLflow's own artifact repository for a location, with MLflow's ways to find credentials."""
+        """MLflow's own artifact repository for a location, with MLflow's ways to find
+        credentials.
+        """
         with needed("mlflow", "to reach artifacts"):
             from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
         return get_artifact_repository(root)
@@ -184,19 +238,33 @@ class Connection:
             raise ArtifactError(f"{masked(root)} is not an artifact location of an MLflow server")
         return ProxyStore(root, self.timeout, self._request)
 
-    def _request(self, base: str, method: str, endpoint: str, headers: dict[str, str], **options: Any) -> Any:
-        """One HTTP request; MLflow's credentials go to the servers that the user named and to no other."""
+    def _request(
+        self, base: str, method: str, endpoint: str, headers: dict[str, str], **options: Any
+    ) -> Any:
+        """One HTTP request; MLflow's credentials go to the servers that the user named and to no
+        other.
+        """
         with needed("mlflow", "to read artifacts"):
             from mlflow.exceptions import MlflowException
             from mlflow.utils.credentials import get_default_host_creds
             from mlflow.utils.rest_utils import http_request
-        if origin(base) not in {origin(uri) for uri in (self.tracking_uri, self._registry_uri or "")}:
+        if origin(base) not in {
+            origin(uri) for uri in (self.tracking_uri, self._registry_uri or "")
+        }:
             return request_without_credentials(base, method, endpoint, headers, **options)
         send: Callable[..., Any] = http_request
         credentials: Callable[[str], Any] = get_default_host_creds
         try:
-            return send(credentials(base), endpoint, method, max_retries=0, raise_on_status=False, extra_headers=headers,
-                        allow_redirects=False, **options)
+            return send(
+                credentials(base),
+                endpoint,
+                method,
+                max_retries=0,
+                raise_on_status=False,
+                extra_headers=headers,
+                allow_redirects=False,
+                **options,
+            )
         except MlflowException as error:
             raise Broken(f"{masked(base)} cannot be reached: {reason(error)}") from error
 
@@ -219,5 +287,7 @@ def behind_server(root: str) -> bool:
 
 
 def _one_line(error: Any) -> str:
-    text = masked(" ".join(str(getattr(error, "message", error)).split())).removeprefix(f"{error.error_code}: ")
+    text = masked(" ".join(str(getattr(error, "message", error)).split())).removeprefix(
+        f"{error.error_code}: "
+    )
     return text if len(text) <= 300 else text[:300] + "…"

@@ -10,8 +10,10 @@ from urllib.parse import unquote
 
 from .errors import InvalidOption
 
-FORMS = ("models:/<name>/<version>, models:/<name>@<alias>, models:/<name>/latest, models:/m-<id>, "
-         "runs:/<run id>/<path> or a folder")
+FORMS = (
+    "models:/<name>/<version>, models:/<name>@<alias>, models:/<name>/latest, models:/m-<id>, "
+    "runs:/<run id>/<path> or a folder"
+)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _LOGGED_MODEL = re.compile(r"m-[A-Za-z0-9_-]+")
 _ALIAS = re.compile(r"[A-Za-z0-9_-]+")
@@ -46,7 +48,7 @@ def parse_model_uri(text: str) -> ModelUri:
     scheme = _SCHEME.match(text)
     if scheme is None:
         return ModelUri("folder", text, path=text)
-    rest = text[scheme.end():]
+    rest = text[scheme.end() :]
     match scheme[1].lower():
         case "models":
             return _parse_models(text, rest)
@@ -54,7 +56,9 @@ def parse_model_uri(text: str) -> ModelUri:
             return _parse_run(text, rest)
         case "file":
             return ModelUri("folder", text, path=_file_path(text, rest))
-    raise _refused(text, f"begins with '{scheme[0]}' (a folder of such a name is written './{scheme[0]}…')")
+    raise _refused(
+        text, f"begins with '{scheme[0]}' (a folder of such a name is written './{scheme[0]}…')"
+    )
 
 
 def _parse_models(text: str, rest: str) -> ModelUri:
@@ -64,7 +68,9 @@ def _parse_models(text: str, rest: str) -> ModelUri:
     if len(parts) == 1 and "@" in parts[0]:
         name, _at, alias = parts[0].rpartition("@")
         if not name.strip() or not _ALIAS.fullmatch(alias):
-            raise _refused(text, "has no model name before '@' or no alias (letters, digits, _ and -) after it")
+            raise _refused(
+                text, "has no model name before '@' or no alias (letters, digits, _ and -) after it"
+            )
         return ModelUri("alias", text, name=name, alias=alias)
     if len(parts) == 1 and _LOGGED_MODEL.fullmatch(parts[0]):
         return ModelUri("logged_model", text, model_id=parts[0])
@@ -75,8 +81,11 @@ def _parse_models(text: str, rest: str) -> ModelUri:
         return ModelUri("latest", text, name=name)
     if which.isascii() and which.isdigit() and int(which) > 0:
         return ModelUri("version", text, name=name, version=int(which))
-    raise _refused(text, f"has '{which}' where a version number belongs; stages are gone from MLflow, "
-                         f"an alias does their work: models:/{name}@{which.lower() or '<alias>'}")
+    raise _refused(
+        text,
+        f"has '{which}' where a version number belongs; stages are gone from MLflow, "
+        f"an alias does their work: models:/{name}@{which.lower() or '<alias>'}",
+    )
 
 
 def _parse_run(text: str, rest: str) -> ModelUri:
@@ -91,7 +100,10 @@ def _file_path(text: str, rest: str) -> str:
     if rest.startswith("//"):
         host, slash, tail = rest[2:].partition("/")
         if host not in ("", "localhost"):
-            raise _refused(text, f"names the host '{host.rpartition('@')[2]}'; only files of this host can be read")
+            raise _refused(
+                text,
+                f"names the host '{host.rpartition('@')[2]}'; only files of this host can be read",
+            )
         rest = slash + tail
     if not rest.startswith("/"):
         raise _refused(text, "has no absolute path")
@@ -100,4 +112,6 @@ def _file_path(text: str, rest: str) -> str:
 
 def _refused(text: str, reason: str) -> InvalidOption:
     shown = re.sub(r"//[^/@\s]*@", "//***@", text)
-    return InvalidOption(f"the model URI {shown!r} {reason}; possible are {FORMS}", step="read the model URI")
+    return InvalidOption(
+        f"the model URI {shown!r} {reason}; possible are {FORMS}", step="read the model URI"
+    )

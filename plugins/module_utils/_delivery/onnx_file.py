@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an .onnx file says of itself: inputs, outputs and the files that hold its weights.
 
-Read from protobuf's wire format, because the library ``onnx`` is not on a host that only publishes, and a message of
-2 GB need not be in memory to find a few names in it.
+Read from protobuf's wire format, because the library ``onnx`` is not on a host that only publishes,
+and a message of 2 GB need not be in memory to find a few names in it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,34 @@ from .errors import ArtifactError
 from .manifest import confined
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-TRITON_TYPES = {1: "TYPE_FP32", 2: "TYPE_UINT8", 3: "TYPE_INT8", 4: "TYPE_UINT16", 5: "TYPE_INT16", 6: "TYPE_INT32",
-                7: "TYPE_INT64", 8: "TYPE_STRING", 9: "TYPE_BOOL", 10: "TYPE_FP16", 11: "TYPE_FP64", 12: "TYPE_UINT32",
-                13: "TYPE_UINT64", 16: "TYPE_BF16"}
+TRITON_TYPES = {
+    1: "TYPE_FP32",
+    2: "TYPE_UINT8",
+    3: "TYPE_INT8",
+    4: "TYPE_UINT16",
+    5: "TYPE_INT16",
+    6: "TYPE_INT32",
+    7: "TYPE_INT64",
+    8: "TYPE_STRING",
+    9: "TYPE_BOOL",
+    10: "TYPE_FP16",
+    11: "TYPE_FP64",
+    12: "TYPE_UINT32",
+    13: "TYPE_UINT64",
+    16: "TYPE_BF16",
+}
 _DEEPEST = 20
 _EXTERNAL = 1
 
-Value = Union[int, memoryview]  # noqa: UP007 - evaluated at run time, where ansible-test still asks for the old form
+# Evaluated at run time, where ansible-test still asks for the old form.
+Value = Union[int, memoryview]  # noqa: UP007
 
 
 @dataclass(frozen=True)
 class OnnxTensor:
-    """An input or output. ``data_type`` as Triton spells it, None for what Triton cannot carry (sequences, maps);
-    ``dims`` with -1 for free sizes, None where the model does not say."""
+    """An input or output. ``data_type`` as Triton spells it, None for what Triton cannot carry
+    (sequences, maps); ``dims`` with -1 for free sizes, None where the model does not say.
+    """
 
     name: str
     data_type: str | None
@@ -54,10 +69,13 @@ def read_onnx(path: str) -> OnnxFile:
     with open(path, "rb") as file:
         head = file.read(len(LFS_POINTER))
         if head == LFS_POINTER:
-            raise ArtifactError(f"this is a git-lfs pointer: {path}; fetch the file itself with 'git lfs pull'")
+            raise ArtifactError(
+                f"this is a git-lfs pointer: {path}; fetch the file itself with 'git lfs pull'"
+            )
         if not head:
             raise ArtifactError(f"{path} is empty")
-        # Not closed by hand: the views into it, which an exception's traceback holds too, must be gone before.
+        # Not closed by hand: the views into it, which an exception's traceback holds too, must be
+        # gone before.
         view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     try:
         return _model(view)
@@ -66,7 +84,8 @@ def read_onnx(path: str) -> OnnxFile:
 
 
 def refuse_what_triton_cannot_carry(model: OnnxFile, path: str) -> None:
-    """Refuse inputs and outputs that are no tensors, or of types that Triton does not have: nothing in a configuration helps.
+    """Refuse inputs and outputs that are no tensors, or of types that Triton does not have: nothing
+    in a configuration helps.
 
     Raises:
         ArtifactError: with the tensor's name.
@@ -74,13 +93,17 @@ def refuse_what_triton_cannot_carry(model: OnnxFile, path: str) -> None:
     for side, described in (("input", model.inputs), ("output", model.outputs)):
         for tensor in described:
             if tensor.data_type is None:
-                raise ArtifactError(f"the {side} '{tensor.name}' of {path} is a sequence, a map or of a number type that Triton does not "
-                                    "have: a model is served by tensors alone (skl2onnx: options={'zipmap': False})",
-                                    step="read the model")
+                raise ArtifactError(
+                    f"the {side} '{tensor.name}' of {path} is a sequence, a map or of a number type"
+                    " that Triton does not have: a model is served by tensors alone (skl2onnx:"
+                    " options={'zipmap': False})",
+                    step="read the model",
+                )
 
 
 def content_of_onnx(path: str, external: Mapping[str, str]) -> str:
-    """sha256 of a model in which each name of a file with weights is replaced by that file's sha256.
+    """sha256 of a model in which each name of a file with weights is replaced by that file's
+    sha256.
 
     MLflow draws such names anew each time it saves the same model.
     """
@@ -91,7 +114,9 @@ def content_of_onnx(path: str, external: Mapping[str, str]) -> str:
             entry = b"\x0a\x08location\x12" + _length_of(name.encode()) + name.encode()
             place = data.find(entry)
             while place >= 0:
-                places.append((place + len(entry) - len(name.encode()), len(name.encode()), content))
+                places.append(
+                    (place + len(entry) - len(name.encode()), len(name.encode()), content)
+                )
                 place = data.find(entry, place + len(entry))
         for place, length, content in sorted(places):
             digest.update(data[done:place])
@@ -127,7 +152,9 @@ def _model(view: memoryview) -> OnnxFile:
     if not outputs:
         raise ValueError("its graph has no output")
     # Up to IR version 3 each weight is listed among the inputs too.
-    return OnnxFile(tuple(t for t in inputs if t.name not in weights), tuple(outputs), tuple(sorted(external)))
+    return OnnxFile(
+        tuple(t for t in inputs if t.name not in weights), tuple(outputs), tuple(sorted(external))
+    )
 
 
 def _external_in_graph(graph: memoryview, depth: int) -> Iterator[str]:
@@ -200,10 +227,10 @@ def _fields(view: memoryview) -> Iterator[tuple[int, Value]]:
             value, position = _varint(view, position)
         elif kind in (1, 5):
             length = 8 if kind == 1 else 4
-            value, position = view[position:position + length], position + length
+            value, position = view[position : position + length], position + length
         elif kind == 2:
             length, position = _varint(view, position)
-            value, position = view[position:position + length], position + length
+            value, position = view[position : position + length], position + length
         else:
             raise ValueError(f"byte {position} is no protobuf field")
         if position > len(view):

@@ -39,19 +39,38 @@ class Place:
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Place:
-        """Build from a module's parameters or a plugin's options; absent and None keys mean omitted.
+        """Build from a module's parameters or a plugin's options; absent and None keys mean
+        omitted.
 
         Raises:
-            InvalidOption: no repository, a kind of repository that is not supported, a time-out that is not positive.
+            InvalidOption: no repository, a kind of repository that is not supported, a time-out
+                that is not positive.
         """
         repository = options.get("model_repository")
         if not repository:
-            raise InvalidOption("model_repository (or the environment variable TRITON_MODEL_REPO) is required", step="read the options")
+            raise InvalidOption(
+                "model_repository (or the environment variable TRITON_MODEL_REPO) is required",
+                step="read the options",
+            )
         repository = parse_s3(str(repository)).url if is_s3(str(repository)) else str(repository)
         if "://" in repository and not is_s3(repository):
-            raise InvalidOption(f"model_repository {repository} is neither a folder of this host nor in S3", step="read the options")
-        names = ("server_log", "tensorrt_target", "tracking_uri", "registry_uri", "state_dir", "timeout", "lock_timeout",
-                 "parallel_downloads", "parallel_loads", "s3", "registry_status")
+            raise InvalidOption(
+                f"model_repository {repository} is neither a folder of this host nor in S3",
+                step="read the options",
+            )
+        names = (
+            "server_log",
+            "tensorrt_target",
+            "tracking_uri",
+            "registry_uri",
+            "state_dir",
+            "timeout",
+            "lock_timeout",
+            "parallel_downloads",
+            "parallel_loads",
+            "s3",
+            "registry_status",
+        )
         given = {key: options[key] for key in names if options.get(key) is not None}
         for key in ("timeout", "lock_timeout"):
             if key in given and float(given[key]) <= 0:
@@ -66,5 +85,10 @@ class Place:
         servers = options.get("triton_url") or [DEFAULT_URL]
         servers = servers.split(",") if isinstance(servers, str) else servers
         place = repository if is_s3(repository) else os.path.abspath(repository)
-        return cls(repository=place, servers=tuple(s.strip() for s in servers),
-                   access=Access.from_options(options), policy=Policy.from_options(options), **given)
+        return cls(
+            repository=place,
+            servers=tuple(s.strip() for s in servers),
+            access=Access.from_options(options),
+            policy=Policy.from_options(options),
+            **given,
+        )

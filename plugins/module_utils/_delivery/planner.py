@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what is wanted and what is there to what has to be done. Pure: nothing is read or written here.
+"""From what is wanted and what is there to what has to be done. Pure: nothing is read or written
+here.
 
 Check mode, the diff, ``changed`` and the real run all come from the one Plan.
 """
@@ -50,7 +51,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """What has to be done for one model. ``before`` and ``after`` are what the diff shows; ``target`` is where a rollback goes."""
+    """What has to be done for one model. ``before`` and ``after`` are what the diff shows;
+    ``target`` is where a rollback goes.
+    """
 
     desired: DesiredModel
     observed: ObservedModel
@@ -77,15 +80,25 @@ class Plan:
     def diff(self) -> dict[str, str]:
         """The before and after texts that Ansible shows."""
         header = f"model {self.desired.name}"
-        return {"before": _text(self.before), "after": _text(self.after), "before_header": header, "after_header": header}
+        return {
+            "before": _text(self.before),
+            "after": _text(self.after),
+            "before_header": header,
+            "after_header": header,
+        }
 
 
 def _text(document: dict[str, Any]) -> str:
-    return "".join(f"{key}: {value if isinstance(value, str) else json.dumps(value, sort_keys=True)}\n" for key, value in document.items())
+    return "".join(
+        f"{key}: {value if isinstance(value, str) else json.dumps(value, sort_keys=True)}\n"
+        for key, value in document.items()
+    )
 
 
 def pinned_uri(desired: DesiredModel, source: Source | None) -> str:
-    """The exact thing that ``model_uri`` means, as far as it is known without asking the registry."""
+    """The exact thing that ``model_uri`` means, as far as it is known without asking the
+    registry.
+    """
     if source and source.registry_name and source.registry_version:
         return f"models:/{source.registry_name}/{source.registry_version}"
     if source:
@@ -105,30 +118,48 @@ def is_pinned(record: Record | None, desired: DesiredModel, tracking_uri: str | 
         return False
     if uri.kind == "version":
         return (record.registry_name, record.registry_version) == (uri.name, uri.version)
-    return uri.kind == "logged_model" and record.registry_name is None and record.model_id == uri.model_id
+    return (
+        uri.kind == "logged_model"
+        and record.registry_name is None
+        and record.model_id == uri.model_id
+    )
 
 
-def why_replace(observed: ObservedModel, desired: DesiredModel, source: Source | None) -> str | None:
+def why_replace(
+    observed: ObservedModel, desired: DesiredModel, source: Source | None
+) -> str | None:
     """Why the model's files must be brought anew, in words; None where they need not."""
     record = observed.record
     if record is None:
         return "take over" if observed.foreign else "deploy"
     if source and not _same_source(record, source):
-        return "replace" if record.pinned_uri != pinned_uri(desired, source) else "deploy again, as the artifact is another one,"
+        return (
+            "replace"
+            if record.pinned_uri != pinned_uri(desired, source)
+            else "deploy again, as the artifact is another one,"
+        )
     if not observed.folder:
         return "deploy again, as its folder is gone,"
     lost = [path for path in observed.changed_files if path != CONFIG]
     if lost:
-        return f"deploy again, as {lost[0]}{f' and {len(lost) - 1} more' if len(lost) > 1 else ''} changed on disk,"
+        return (
+            f"deploy again, as {lost[0]}{f' and {len(lost) - 1} more' if len(lost) > 1 else ''}"
+            " changed on disk,"
+        )
     request = record.request
-    if (desired.flavor or record.flavor) != record.flavor or desired.version_folders != request.get("version_folders"):
+    if (desired.flavor or record.flavor) != record.flavor or desired.version_folders != request.get(
+        "version_folders"
+    ):
         return "deploy again in another layout"
     return None
 
 
 def _same_source(record: Record, source: Source) -> bool:
     return (record.source, record.registry_name, record.registry_version) == (
-        source.source, source.registry_name, source.registry_version)
+        source.source,
+        source.registry_name,
+        source.registry_version,
+    )
 
 
 def why_reconfigure(observed: ObservedModel, desired: DesiredModel) -> str | None:
@@ -144,48 +175,84 @@ def why_reconfigure(observed: ObservedModel, desired: DesiredModel) -> str | Non
     return None
 
 
-def make_plan(observed: ObservedModel, desired: DesiredModel, source: Source | None = None, layout: Layout | None = None,
-              *, failed_verification: str | None = None) -> Plan:
+def make_plan(
+    observed: ObservedModel,
+    desired: DesiredModel,
+    source: Source | None = None,
+    layout: Layout | None = None,
+    *,
+    failed_verification: str | None = None,
+) -> Plan:
     """Decide.
 
     Args:
-        source: what the URI means; None where the record answers for it, or where the registry could not be asked.
-        layout: of the artifact, for a plan that replaces the files; None in a check run that cannot read it.
+        source: what the URI means; None where the record answers for it, or where the registry
+            could not be asked.
+        layout: of the artifact, for a plan that replaces the files; None in a check run that cannot
+            read it.
         failed_verification: why the served model does not answer as it should.
 
     Raises:
         AlreadyDeployed: there is a model of this name, and the caller asked for a new one.
         ForeignModel: somebody else's model of this name, and ``adopt`` is not set.
     """
-    if desired.purged_from and (observed.record is None or observed.record.deployment_set != desired.purged_from):
-        return Plan(desired, observed, None, None, (), _before(observed), _before(observed))  # somebody else's by now
-    if desired.must_be_new and observed.taken:
-        raise AlreadyDeployed(f"there already is {_what_is_there(observed)}", model=desired.name, step="plan", left="nothing was changed")
-    if observed.foreign and not desired.adopt:
-        what = "a folder" if observed.folder else "a served model"
-        raise ForeignModel(f"there is {what} of this name which this collection did not deploy; adopt: true takes it over",
-                           model=desired.name, step="plan", left="nothing was changed")
+    before = _before(observed)
+    record = observed.record
+    if desired.purged_from and (record is None or record.deployment_set != desired.purged_from):
+        return Plan(desired, observed, None, None, (), before, before)  # somebody else's by now
+    _refuse_taken_name(observed, desired)
     settle = (Step(Action.SETTLE, _unsettled(observed.journal)),) if observed.journal else ()
     if desired.state == "absent":
         steps = settle + _absent_steps(observed)
-        return Plan(desired, observed, None, None, steps, _before(observed), {"state": "absent"} if steps else _before(observed))
+        after = {"state": "absent"} if steps else before
+        return Plan(desired, observed, None, None, steps, before, after)
     target = _rollback_target(observed, desired) if desired.state == "rolled_back" else None
-    placed = beside(observed, desired, source.registry_version, layout) if source and why_replace(observed, desired, source) else None
+    placed = (
+        beside(observed, desired, source.registry_version, layout)
+        if source and why_replace(observed, desired, source)
+        else None
+    )
     if desired.state == "rolled_back":
         steps = settle + _rollback_steps(observed, desired, target, failed_verification)
     elif desired.uri is None:
         steps = settle + _unload_steps(observed, desired)
     else:
-        steps = settle + _present_steps(observed, desired, source, layout, failed_verification, placed)
+        steps = settle + _present_steps(
+            observed, desired, source, layout, failed_verification, placed
+        )
     before = _before(observed, failed_verification)
     after = _after(observed, desired, source, target) if steps else before
-    return Plan(desired, observed, source, layout, steps, before, after, _warnings(observed, desired, layout, steps), target, placed)
+    warnings = _warnings(observed, desired, layout, steps)
+    return Plan(desired, observed, source, layout, steps, before, after, warnings, target, placed)
+
+
+def _refuse_taken_name(observed: ObservedModel, desired: DesiredModel) -> None:
+    if desired.must_be_new and observed.taken:
+        raise AlreadyDeployed(
+            f"there already is {_what_is_there(observed)}",
+            model=desired.name,
+            step="plan",
+            left="nothing was changed",
+        )
+    if observed.foreign and not desired.adopt:
+        what = "a folder" if observed.folder else "a served model"
+        raise ForeignModel(
+            f"there is {what} of this name which this collection did not deploy; adopt: true takes"
+            " it over",
+            model=desired.name,
+            step="plan",
+            left="nothing was changed",
+        )
 
 
 def _what_is_there(observed: ObservedModel) -> str:
     if observed.record:
         return f"a deployment of this name ({observed.record.pinned_uri})"
-    return "a folder of this name in the repository" if observed.folder else "a served model of this name"
+    return (
+        "a folder of this name in the repository"
+        if observed.folder
+        else "a served model of this name"
+    )
 
 
 def _unsettled(journal: Mapping[str, Any]) -> str:
@@ -194,11 +261,26 @@ def _unsettled(journal: Mapping[str, Any]) -> str:
     return "settle what an interrupted run left"
 
 
-def _warnings(observed: ObservedModel, desired: DesiredModel, layout: Layout | None, steps: tuple[Step, ...]) -> tuple[str, ...]:
+def _warnings(
+    observed: ObservedModel, desired: DesiredModel, layout: Layout | None, steps: tuple[Step, ...]
+) -> tuple[str, ...]:
     record = observed.record
-    forward = (record is not None and record.rolled_back_from is not None and desired.state == "present"
-               and any(step.action in (Action.REPLACE, Action.RECONFIGURE) for step in steps))
-    said = (f"it was rolled back to {record.pinned_uri} on {record.deployed_at}; this rolls it forward",) if forward and record else ()
+    forward = (
+        record is not None
+        and record.rolled_back_from is not None
+        and desired.state == "present"
+        and any(step.action in (Action.REPLACE, Action.RECONFIGURE) for step in steps)
+    )
+    said = (
+        (
+            (
+                f"it was rolled back to {record.pinned_uri} on {record.deployed_at}; this rolls it"
+                " forward"
+            ),
+        )
+        if forward and record
+        else ()
+    )
     return said + (layout.warnings if layout else ())
 
 
@@ -210,33 +292,65 @@ def _rollback_target(observed: ObservedModel, desired: DesiredModel) -> Record:
     """
     record, asked = observed.record, desired.rollback_to
     if record is None:
-        raise NotFound("it is not deployed, so that there is nothing to go back from", model=desired.name, step="roll back",
-                       left="nothing was changed")
+        raise NotFound(
+            "it is not deployed, so that there is nothing to go back from",
+            model=desired.name,
+            step="roll back",
+            left="nothing was changed",
+        )
     if asked is None and record.rolled_back_from:
         return record
     known = [*([record] if asked else []), *observed.retained]
     for candidate in known:
-        if asked in (None, candidate.deploy_id, candidate.key, str(candidate.registry_version), candidate.pinned_uri):
+        if asked in (
+            None,
+            candidate.deploy_id,
+            candidate.key,
+            str(candidate.registry_version),
+            candidate.pinned_uri,
+        ):
             return candidate
     there = ", ".join(f"{one.pinned_uri} ({one.deploy_id})" for one in observed.retained) or "none"
-    raise NotFound(f"no retained deployment{f' {asked}' if asked else ''} to go back to (retained: {there})", model=desired.name,
-                   step="roll back", left=f"{record.pinned_uri} is in place as before")
+    raise NotFound(
+        f"no retained deployment{f' {asked}' if asked else ''} to go back to (retained: {there})",
+        model=desired.name,
+        step="roll back",
+        left=f"{record.pinned_uri} is in place as before",
+    )
 
 
-def _rollback_steps(observed: ObservedModel, desired: DesiredModel, target: Record | None,
-                    failed_verification: str | None) -> tuple[Step, ...]:
+def _rollback_steps(
+    observed: ObservedModel,
+    desired: DesiredModel,
+    target: Record | None,
+    failed_verification: str | None,
+) -> tuple[Step, ...]:
     if target is None or observed.record is None or target == observed.record:
         return _load_steps(observed, desired, failed_verification)
     everywhere = tuple(one.url for one in observed.served)
-    steps = [Step(Action.ROLL_BACK, f"go back from {observed.record.pinned_uri} to {target.pinned_uri} of {target.deployed_at}"),
-             Step(Action.LOAD, f"load on {', '.join(everywhere)}", everywhere)]
-    return (*steps, *_verify_step(desired, target.example, everywhere), Step(Action.RECORD, "write the record"))
+    steps = [
+        Step(
+            Action.ROLL_BACK,
+            f"go back from {observed.record.pinned_uri} to {target.pinned_uri} of"
+            f" {target.deployed_at}",
+        ),
+        Step(Action.LOAD, f"load on {', '.join(everywhere)}", everywhere),
+    ]
+    return (
+        *steps,
+        *_verify_step(desired, target.example, everywhere),
+        Step(Action.RECORD, "write the record"),
+    )
 
 
 def _unload_steps(observed: ObservedModel, desired: DesiredModel) -> tuple[Step, ...]:
     if observed.record is None:
-        raise NotFound("it is not deployed; model_uri says what to deploy without loading it", model=desired.name, step="plan",
-                       left="nothing was changed")
+        raise NotFound(
+            "it is not deployed; model_uri says what to deploy without loading it",
+            model=desired.name,
+            step="plan",
+            left="nothing was changed",
+        )
     steps = _unload_everywhere(observed)
     if observed.record.wanted != "unloaded":
         steps += (Step(Action.RECORD, "note that it is to stay unloaded"),)
@@ -244,21 +358,39 @@ def _unload_steps(observed: ObservedModel, desired: DesiredModel) -> tuple[Step,
 
 
 def _unload_everywhere(observed: ObservedModel) -> tuple[Step, ...]:
-    loaded = tuple(one.url for one in observed.served if any(row.state in ("READY", "LOADING", "UNLOADING") for row in one.rows))
+    loaded = tuple(
+        one.url
+        for one in observed.served
+        if any(row.state in ("READY", "LOADING", "UNLOADING") for row in one.rows)
+    )
     return (Step(Action.UNLOAD, f"unload from {', '.join(loaded)}", loaded),) if loaded else ()
 
 
-def _load_steps(observed: ObservedModel, desired: DesiredModel, failed_verification: str | None) -> tuple[Step, ...]:
+def _load_steps(
+    observed: ObservedModel, desired: DesiredModel, failed_verification: str | None
+) -> tuple[Step, ...]:
     """What a model needs whose files are as they should be."""
     pending = bool(observed.journal and observed.journal.get("op") == PENDING)
-    to_load = tuple(one.url for one in observed.served if pending or not serves(one.ready, one.deploy_id, observed.record))
+    to_load = tuple(
+        one.url
+        for one in observed.served
+        if pending or not serves(one.ready, one.deploy_id, observed.record)
+    )
     steps = []
     if failed_verification and not to_load:
         to_load = tuple(one.url for one in observed.served)
-        steps.append(Step(Action.HEAL, f"load again, as it does not answer as it should ({failed_verification})", to_load))
+        steps.append(
+            Step(
+                Action.HEAL,
+                f"load again, as it does not answer as it should ({failed_verification})",
+                to_load,
+            )
+        )
     if to_load:
         steps.append(Step(Action.LOAD, f"load on {', '.join(to_load)}", to_load))
-        steps += _verify_step(desired, observed.record.example if observed.record else None, to_load)
+        steps += _verify_step(
+            desired, observed.record.example if observed.record else None, to_load
+        )
     return tuple(steps)
 
 
@@ -275,14 +407,28 @@ def _absent_steps(observed: ObservedModel) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def _present_steps(observed: ObservedModel, desired: DesiredModel, source: Source | None, layout: Layout | None,
-                   failed_verification: str | None, placed: Beside | None) -> tuple[Step, ...]:
-    replace, reconfigure = why_replace(observed, desired, source), why_reconfigure(observed, desired)
+def _present_steps(
+    observed: ObservedModel,
+    desired: DesiredModel,
+    source: Source | None,
+    layout: Layout | None,
+    failed_verification: str | None,
+    placed: Beside | None,
+) -> tuple[Step, ...]:
+    replace, reconfigure = (
+        why_replace(observed, desired, source),
+        why_reconfigure(observed, desired),
+    )
     steps: list[Step] = []
     if placed:
         steps.append(Step(Action.REPLACE, _said_beside(placed, layout)))
     elif replace:
-        steps.append(Step(Action.REPLACE, f"{replace} {_change(observed.record, desired, source)}{_amount(layout)}"))
+        steps.append(
+            Step(
+                Action.REPLACE,
+                f"{replace} {_change(observed.record, desired, source)}{_amount(layout)}",
+            )
+        )
     elif reconfigure:
         steps.append(Step(Action.RECONFIGURE, reconfigure))
     elif _permissions_differ(observed, desired):
@@ -293,7 +439,10 @@ def _present_steps(observed: ObservedModel, desired: DesiredModel, source: Sourc
     elif replace or reconfigure:
         everywhere = tuple(one.url for one in observed.served)
         example = layout.example if layout else observed.record.example if observed.record else None
-        steps += [Step(Action.LOAD, f"load on {', '.join(everywhere)}", everywhere), *_verify_step(desired, example, everywhere)]
+        steps += [
+            Step(Action.LOAD, f"load on {', '.join(everywhere)}", everywhere),
+            *_verify_step(desired, example, everywhere),
+        ]
     else:
         steps += _load_steps(observed, desired, failed_verification)
     if note:
@@ -303,24 +452,41 @@ def _present_steps(observed: ObservedModel, desired: DesiredModel, source: Sourc
 
 def _said_beside(placed: Beside, layout: Layout | None) -> str:
     kept, retired = (", ".join(map(str, versions)) for versions in (placed.kept, placed.retired))
-    parts = [f"put version {placed.wanted}{f' beside {kept}' if kept else ''}{_amount(layout)}" if placed.fetch else
-             f"make version {placed.wanted} the highest"]
+    parts = [
+        (
+            f"put version {placed.wanted}{f' beside {kept}' if kept else ''}{_amount(layout)}"
+            if placed.fetch
+            else f"make version {placed.wanted} the highest"
+        )
+    ]
     return ", ".join([*parts, *([f"retire version {retired}"] if retired else [])])
 
 
 def _change(record: Record | None, desired: DesiredModel, source: Source | None) -> str:
     wanted = pinned_uri(desired, source)
-    return wanted if record is None or record.pinned_uri == wanted else f"{record.pinned_uri} by {wanted}"
+    return (
+        wanted
+        if record is None or record.pinned_uri == wanted
+        else f"{record.pinned_uri} by {wanted}"
+    )
 
 
 def _amount(layout: Layout | None) -> str:
-    return f" ({len(layout.files)} file{'s' * (len(layout.files) != 1)}, {layout.size} bytes)" if layout else ""
+    return (
+        f" ({len(layout.files)} file{'s' * (len(layout.files) != 1)}, {layout.size} bytes)"
+        if layout
+        else ""
+    )
 
 
 def _permissions_differ(observed: ObservedModel, desired: DesiredModel) -> bool:
     record = observed.record
-    return record is not None and (observed.modes_differ or any(
-        record.request.get(key) != getattr(desired, key) for key in ("owner", "group", "mode")))
+    return record is not None and (
+        observed.modes_differ
+        or any(
+            record.request.get(key) != getattr(desired, key) for key in ("owner", "group", "mode")
+        )
+    )
 
 
 def _note(observed: ObservedModel, desired: DesiredModel) -> str | None:
@@ -346,37 +512,61 @@ def _before(observed: ObservedModel, failed_verification: str | None = None) -> 
     if record is None:
         if not observed.foreign:
             return {"state": "absent"}
-        return {"state": "not deployed by this collection", "served": {one.url: list(one.ready) for one in observed.served if one.ready}}
+        return {
+            "state": "not deployed by this collection",
+            "served": {one.url: list(one.ready) for one in observed.served if one.ready},
+        }
     state = "present" if record.wanted == "loaded" else "unloaded"
     document = _document(state, record.pinned_uri, record.model_uri, record.alias, record.request)
     problems = [f"{path} changed on disk" for path in observed.changed_files]
     if not observed.folder:
         problems = ["the folder is gone"]
-    problems += [f"not served by {one.url}" if not one.ready else f"another deployment is served by {one.url}"
-                 for one in observed.served if record.wanted == "loaded" and not serves(one.ready, one.deploy_id, record)]
-    problems += [f"does not answer as it should: {failed_verification}"] if failed_verification else []
+    problems += [
+        (
+            f"not served by {one.url}"
+            if not one.ready
+            else f"another deployment is served by {one.url}"
+        )
+        for one in observed.served
+        if record.wanted == "loaded" and not serves(one.ready, one.deploy_id, record)
+    ]
+    problems += (
+        [f"does not answer as it should: {failed_verification}"] if failed_verification else []
+    )
     problems += ["permissions were changed"] if observed.modes_differ else []
     return {**document, **({"problems": problems} if problems else {})}
 
 
-def _after(observed: ObservedModel, desired: DesiredModel, source: Source | None, target: Record | None) -> dict[str, Any]:
+def _after(
+    observed: ObservedModel, desired: DesiredModel, source: Source | None, target: Record | None
+) -> dict[str, Any]:
     record = target or observed.record
     if desired.uri is None:
         if record is None:
             return {"state": "absent"}
         state = "unloaded" if desired.state == "unloaded" else "present"
         return _document(state, record.pinned_uri, record.model_uri, record.alias, record.request)
-    known = source is None and record is not None and (desired.keep_source or desired.uri.kind in ("version", "logged_model"))
+    known = (
+        source is None
+        and record is not None
+        and (desired.keep_source or desired.uri.kind in ("version", "logged_model"))
+    )
     pinned = record.pinned_uri if known and record else pinned_uri(desired, source)
     return _document(desired.state, pinned, desired.uri.text, desired.asked_alias, desired.request)
 
 
-def _document(state: str, pinned: str, asked: str, alias: str | None, request: Any) -> dict[str, Any]:
+def _document(
+    state: str, pinned: str, asked: str, alias: str | None, request: Any
+) -> dict[str, Any]:
     document: dict[str, Any] = {"state": state, "source": pinned}
     if asked != pinned:
         document["model_uri"] = asked
     if alias:
         document["alias"] = alias
     usual = {"version_folders": "auto", "serve_versions": 1}
-    options = {key: value for key, value in request.items() if value is not None and value != usual.get(key)}
+    options = {
+        key: value
+        for key, value in request.items()
+        if value is not None and value != usual.get(key)
+    }
     return {**document, **dict(sorted(options.items()))}

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run is doing just now, for whoever waits: told by the steps that take long, written to a file or shown as lines.
+"""What a run is doing just now, for whoever waits: told by the steps that take long, written to a
+file or shown as lines.
 
 Nothing is kept and nothing costs time while nobody listens.
 """
@@ -32,7 +33,9 @@ _listeners = 0
 
 
 class Step:
-    """One thing that goes on: ``what`` for ``model``, with bytes done of ``total`` where bytes are what moves."""
+    """One thing that goes on: ``what`` for ``model``, with bytes done of ``total`` where bytes are
+    what moves.
+    """
 
     def __init__(self, model: str, what: str, total: int | None) -> None:
         self.model, self.what, self.total = model, what, total
@@ -48,8 +51,13 @@ class Step:
 
     def standing(self) -> dict[str, Any]:
         seconds = time.monotonic() - self.began
-        return {"model": self.model, "step": self.what, "seconds": round(seconds, 1), "total": self.total,
-                "done": self._done if self.total is not None else None}
+        return {
+            "model": self.model,
+            "step": self.what,
+            "seconds": round(seconds, 1),
+            "total": self.total,
+            "done": self._done if self.total is not None else None,
+        }
 
 
 def about(model: str) -> None:
@@ -59,7 +67,8 @@ def about(model: str) -> None:
 
 @contextmanager
 def step(what: str, total: int | None = None) -> Iterator[Step | None]:
-    """Tell that ``what`` goes on in this block ("download", "load on localhost:8000"); ``total`` is its size in bytes.
+    """Tell that ``what`` goes on in this block ("download", "load on localhost:8000"); ``total`` is
+    its size in bytes.
 
     Yields:
         What to call with a path and its bytes so far; None where nobody listens.
@@ -85,9 +94,11 @@ def standing() -> list[dict[str, Any]]:
 
 @contextmanager
 def told(tell: Callable[[list[dict[str, Any]]], None], every: float = _EVERY) -> Iterator[None]:
-    """Call ``tell`` with the standing, from a thread of its own, every so many seconds for as long as this block takes.
+    """Call ``tell`` with the standing, from a thread of its own, every so many seconds for as long
+    as this block takes.
 
-    The first call comes after ``every`` seconds: short runs tell nothing. What ``tell`` raises ends the telling and nothing else.
+    The first call comes after ``every`` seconds: short runs tell nothing. What ``tell`` raises ends
+        the telling and nothing else.
     """
     global _listeners
     over = threading.Event()
@@ -110,8 +121,10 @@ def told(tell: Callable[[list[dict[str, Any]]], None], every: float = _EVERY) ->
 
 @contextmanager
 def written(path: str | None, every: float = _EVERY) -> Iterator[None]:
-    """Keep a file with the standing as JSON, replaced in one step; it is gone at the end of this block, also when a signal ends the
-    process. None: nothing is done."""
+    """Keep a file with the standing as JSON, replaced in one step; it is gone at the end of this
+    block, also when a signal ends the
+    process. None: nothing is done.
+    """
     if not path:
         yield
         return
@@ -120,7 +133,11 @@ def written(path: str | None, every: float = _EVERY) -> Iterator[None]:
     def tell(now: list[dict[str, Any]]) -> None:
         if not now and not os.path.exists(path):
             return
-        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w", encoding="utf-8") as file:
+        with open(
+            os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600),
+            "w",
+            encoding="utf-8",
+        ) as file:
             json.dump(now, file)
         os.replace(beside, path)
 
@@ -148,7 +165,11 @@ def _before_the_end(remove: Callable[[], None]) -> Iterator[None]:
 
     taken = []
     if threading.current_thread() is threading.main_thread():
-        taken = [number for number in (signal.SIGHUP, signal.SIGTERM) if signal.getsignal(number) == signal.SIG_DFL]
+        taken = [
+            number
+            for number in (signal.SIGHUP, signal.SIGTERM)
+            if signal.getsignal(number) == signal.SIG_DFL
+        ]
     for number in taken:
         signal.signal(number, end)
     try:
@@ -160,10 +181,12 @@ def _before_the_end(remove: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def shown(wanted: bool | None = None, stream: TextIO | None = None) -> Iterator[None]:
-    """Print lines while this block takes its time: where they are wanted, or, when that is not said, on a terminal.
+    """Print lines while this block takes its time: where they are wanted, or, when that is not
+    said, on a terminal.
 
     Args:
-        wanted: None: what the environment variable TRITON_PROGRESS says, and without it, whether ``stream`` is a terminal.
+        wanted: None: what the environment variable TRITON_PROGRESS says, and without it, whether
+            ``stream`` is a terminal.
         stream: standard error when None.
     """
     target = stream or sys.stderr
@@ -182,7 +205,7 @@ def shown(wanted: bool | None = None, stream: TextIO | None = None) -> Iterator[
         yield
 
 
-# --- lines ------------------------------------------------------------------------------------------------------------------
+# --- lines ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -192,7 +215,9 @@ class _Seen:
 
 
 class Lines:
-    """Turns one standing after the other into lines: what is new at once, what goes on every ``every`` seconds or less often."""
+    """Turns one standing after the other into lines: what is new at once, what goes on every
+    ``every`` seconds or less often.
+    """
 
     def __init__(self, every: float = 5.0) -> None:
         self._every = every
@@ -208,7 +233,11 @@ class Lines:
             if before and 0 <= seconds - before.seconds < max(self._every, seconds / 20):
                 continue
             self._told[key] = _Seen(done, seconds)
-            since = before if before and before.seconds < seconds and before.done <= done else _Seen(0, 0.0)
+            since = (
+                before
+                if before and before.seconds < seconds and before.done <= done
+                else _Seen(0, 0.0)
+            )
             lines.append(_line(one, done, (done - since.done) / max(seconds - since.seconds, 0.1)))
         return lines
 
@@ -219,13 +248,19 @@ def _line(one: Mapping[str, Any], done: int, rate: float) -> str:
     if total is not None:
         part = f" ({done * 100 // total} %)" if total else ""
         said += [f"{in_units(done)} of {in_units(total)}{part}", f"{in_units(rate)}/s"]
-    return "".join(letter for letter in ", ".join([*said, f"{float(one['seconds']):.0f} s"]) if letter.isprintable())
+    return "".join(
+        letter
+        for letter in ", ".join([*said, f"{float(one['seconds']):.0f} s"])
+        if letter.isprintable()
+    )
 
 
 def in_units(count: float) -> str:
     """Bytes for a reader, such as 1.5 GiB."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.1f} {unit}"
+            return (
+                f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.1f} {unit}"
+            )
         count /= 1024
     return f"{count:.1f} TiB"

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model of this host becomes a version in the registry: observe, plan, apply.
 
-A version is known by its content id, kept as a tag, so that the same content is published once; the digest of its bytes is
-another tag. The version is made last, when all files are there: a publication that breaks leaves none.
+A version is known by its content id, kept as a tag, so that the same content is published once; the
+digest of its bytes is
+another tag. The version is made last, when all files are there: a publication that breaks leaves
+    none.
 """
 
 from __future__ import annotations
@@ -33,14 +35,17 @@ EXAMPLE_TAG = "triton.example"
 _OWN_TAGS = (DIGEST_TAG, CONTENT_TAG, BACKEND_TAG, EXAMPLE_TAG)
 NEW = "new"
 _LARGEST_LIST = 64 << 20
-# A version's files lie in <experiment>/models/<id>/artifacts or <experiment>/<run>/artifacts/triton.
+# A version's files lie in <experiment>/models/<id>/artifacts or
+# <experiment>/<run>/artifacts/triton.
 _DEPTH = 3
 _ALIAS = re.compile(r"(?!(?i:latest|v[0-9]+)$)[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True)
 class DesiredPublication:
-    """What should be in the registry. What is None or empty stays as it is; symbolic links may lead anywhere below ``root``."""
+    """What should be in the registry. What is None or empty stays as it is; symbolic links may lead
+    anywhere below ``root``.
+    """
 
     name: str
     path: str
@@ -56,29 +61,46 @@ class DesiredPublication:
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> DesiredPublication:
         """Build from a module's parameters."""
-        texts = {str(key): value if isinstance(value, str) else json.dumps(value, default=str)
-                 for key, value in (options.get("tags") or {}).items()}
-        return cls(**{**options, "aliases": tuple(options.get("aliases") or ()), "tags": texts,
-                      "check_files": bool(options.get("check_files"))})
+        texts = {
+            str(key): value if isinstance(value, str) else json.dumps(value, default=str)
+            for key, value in (options.get("tags") or {}).items()
+        }
+        return cls(
+            **{
+                **options,
+                "aliases": tuple(options.get("aliases") or ()),
+                "tags": texts,
+                "check_files": bool(options.get("check_files")),
+            }
+        )
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name or ":" in self.name:
-            raise InvalidOption("a registered model's name is not empty and has no '/' and no ':'", model=self.name)
+            raise InvalidOption(
+                "a registered model's name is not empty and has no '/' and no ':'", model=self.name
+            )
         for alias in self.aliases:
             if not _ALIAS.fullmatch(alias):
-                raise InvalidOption(f"the alias '{alias}' is not possible: letters, digits, _ and -, and neither 'latest' nor "
-                                    "'v' with a number", model=self.name)
+                raise InvalidOption(
+                    f"the alias '{alias}' is not possible: letters, digits, _ and -, and neither"
+                    " 'latest' nor 'v' with a number",
+                    model=self.name,
+                )
         for tag in _OWN_TAGS:
             if tag in self.tags:
-                raise InvalidOption(f"the tag '{tag}' is set by the publication itself", model=self.name)
+                raise InvalidOption(
+                    f"the tag '{tag}' is set by the publication itself", model=self.name
+                )
         check_tags(self.tags)
 
 
 @dataclass(frozen=True)
 class ObservedPublication:
-    """What the registry has. ``same`` is the version with this content, ``newest`` the one before a new one.
+    """What the registry has. ``same`` is the version with this content, ``newest`` the one before a
+    new one.
 
-    ``lost`` is a version that has this content and whose files are gone; ``root`` is where those of ``same`` are.
+    ``lost`` is a version that has this content and whose files are gone; ``root`` is where those of
+    ``same`` are.
     """
 
     exists: bool
@@ -115,19 +137,30 @@ class PublicationPlan:
     def warnings(self) -> tuple[str, ...]:
         if not self.lost:
             return ()
-        return (f"version {self.lost} of '{self.desired.name}' has this content, and its files are gone: it is published anew",)
+        return (
+            (
+                f"version {self.lost} of '{self.desired.name}' has this content, and its files are"
+                " gone: it is published anew"
+            ),
+        )
 
     @property
     def changed(self) -> bool:
         return bool(self.actions)
 
     def as_diff(self) -> dict[str, Any]:
-        return {"before": dict(self.before), "after": dict(self.after), "before_header": self.desired.name,
-                "after_header": self.desired.name}
+        return {
+            "before": dict(self.before),
+            "after": dict(self.after),
+            "before_header": self.desired.name,
+            "after_header": self.desired.name,
+        }
 
     @property
     def digest(self) -> str:
-        """Of the bytes which the version has; they differ from those here where only random names do."""
+        """Of the bytes which the version has; they differ from those here where only random names
+        do.
+        """
         return self.found_digest or self.model.manifest.digest
 
 
@@ -149,18 +182,26 @@ def plan_publication(registry: Registry, desired: DesiredPublication) -> Publica
         DeliveryError: nothing that could be published, or the registry does not answer.
     """
     try:
-        model = read_local_model(desired.path, desired.name, desired.root, desired.config, desired.input_example)
-        return _plan(desired, model, observe_publication(registry, desired.name, model, desired.check_files))
+        model = read_local_model(
+            desired.path, desired.name, desired.root, desired.config, desired.input_example
+        )
+        return _plan(
+            desired, model, observe_publication(registry, desired.name, model, desired.check_files)
+        )
     except DeliveryError as error:
         error.about(model=desired.name, left="nothing was published")
         raise
 
 
-def observe_publication(registry: Registry, name: str, model: LocalModel, check_files: bool = False) -> ObservedPublication:
-    """Ask the registry for the model, for this content, and where it is new, for the content before it.
+def observe_publication(
+    registry: Registry, name: str, model: LocalModel, check_files: bool = False
+) -> ObservedPublication:
+    """Ask the registry for the model, for this content, and where it is new, for the content before
+    it.
 
     Args:
-        check_files: ask for the list of the files of a version that has the content, and not for one of them alone.
+        check_files: ask for the list of the files of a version that has the content, and not for
+            one of them alone.
     """
     try:
         info = registry.model_info(name, with_versions=False)
@@ -176,9 +217,14 @@ def observe_publication(registry: Registry, name: str, model: LocalModel, check_
 
 
 def _has_files(files: ArtifactRoot, check_files: bool) -> bool:
-    """Whether a version still has MLmodel, which goes when its files are removed; with ``check_files``, whether it has all of them."""
-    if isinstance(files, LocalRoot) and not os.path.isdir(os.path.join(files.folder, *[os.pardir] * _DEPTH)):
-        return True  # a folder that this host does not share with the registry: nothing can be said of it
+    """Whether a version still has MLmodel, which goes when its files are removed; with
+    ``check_files``, whether it has all of them.
+    """
+    if isinstance(files, LocalRoot) and not os.path.isdir(
+        os.path.join(files.folder, *[os.pardir] * _DEPTH)
+    ):
+        # A folder that this host does not share with the registry: nothing can be said of it.
+        return True
     try:
         if not check_files:
             files.read("MLmodel", limit=_LARGEST_LIST)
@@ -188,75 +234,140 @@ def _has_files(files: ArtifactRoot, check_files: bool) -> bool:
     except (NotFound, ValueError):
         return False
     inside = {path.partition("/")[2]: size for path, size in listed.items()}
-    return "MLmodel" in listed and all(inside.get(entry.path) == entry.size for entry in manifest.files)
+    return "MLmodel" in listed and all(
+        inside.get(entry.path) == entry.size for entry in manifest.files
+    )
 
 
 def _identity(model: LocalModel) -> dict[str, str]:
     """The tags by which a version is known."""
-    return {CONTENT_TAG: model.content, **({EXAMPLE_TAG: example_id(model.example)} if model.example else {})}
+    return {
+        CONTENT_TAG: model.content,
+        **({EXAMPLE_TAG: example_id(model.example)} if model.example else {}),
+    }
 
 
 def _manifest_of(registry: Registry, version: VersionInfo) -> Manifest | None:
     with suppress(DeliveryError, ValueError):
         root = registry.artifact_root(version.name, version.version)
-        return Manifest.from_dict(json.loads(registry.files_at(root).read(MANIFEST_NAME, limit=64 << 20)))
+        return Manifest.from_dict(
+            json.loads(registry.files_at(root).read(MANIFEST_NAME, limit=64 << 20))
+        )
     return None
 
 
-def _plan(desired: DesiredPublication, model: LocalModel, found: ObservedPublication) -> PublicationPlan:
+def _plan(
+    desired: DesiredPublication, model: LocalModel, found: ObservedPublication
+) -> PublicationPlan:
     same = found.same
     digest = same.tags.get(DIGEST_TAG) if same else None
     number: int | str = same.version if same else NEW
-    aliases = tuple(alias for alias in desired.aliases if not same or found.aliases.get(alias) != same.version)
-    tags = {key: value for key, value in desired.tags.items() if not same or same.tags.get(key) != value}
+    aliases = tuple(
+        alias for alias in desired.aliases if not same or found.aliases.get(alias) != same.version
+    )
+    tags = {
+        key: value for key, value in desired.tags.items() if not same or same.tags.get(key) != value
+    }
     # What deployments noted in a description is no part of it.
-    describes = desired.description is not None and (not same or without_block(same.description) != desired.description)
+    describes = desired.description is not None and (
+        not same or without_block(same.description) != desired.description
+    )
     return PublicationPlan(
-        desired, model, same.version if same else None, not found.exists, aliases, tags,
-        with_block(desired.description, same.tags if same else {}) if describes and desired.description is not None else None,
-        _document(desired, same or found.newest, found.aliases, found.newest_manifest or (same and model.manifest) or None),
-        {"name": desired.name, "version": number, "digest": digest or model.manifest.digest, "files": _files(model.manifest),
-         "aliases": dict.fromkeys(desired.aliases, number), "tags": {**({} if same else model.tags), **desired.tags},
-         "description": _wanted_description(desired, model, same)},
-        tuple(_actions(desired, model, found, aliases, tags, describes)), digest, found.lost.version if found.lost else 0, found.root)
+        desired,
+        model,
+        same.version if same else None,
+        not found.exists,
+        aliases,
+        tags,
+        (
+            with_block(desired.description, same.tags if same else {})
+            if describes and desired.description is not None
+            else None
+        ),
+        _document(
+            desired,
+            same or found.newest,
+            found.aliases,
+            found.newest_manifest or (same and model.manifest) or None,
+        ),
+        {
+            "name": desired.name,
+            "version": number,
+            "digest": digest or model.manifest.digest,
+            "files": _files(model.manifest),
+            "aliases": dict.fromkeys(desired.aliases, number),
+            "tags": {**({} if same else model.tags), **desired.tags},
+            "description": _wanted_description(desired, model, same),
+        },
+        tuple(_actions(desired, model, found, aliases, tags, describes)),
+        digest,
+        found.lost.version if found.lost else 0,
+        found.root,
+    )
 
 
-def _wanted_description(desired: DesiredPublication, model: LocalModel, same: VersionInfo | None) -> str:
+def _wanted_description(
+    desired: DesiredPublication, model: LocalModel, same: VersionInfo | None
+) -> str:
     if desired.description is not None:
         return desired.description
     return without_block(same.description) if same else in_words(model.description)
 
 
-def _document(desired: DesiredPublication, version: VersionInfo | None, aliases: Mapping[str, int],
-              manifest: Manifest | None) -> dict[str, Any]:
+def _document(
+    desired: DesiredPublication,
+    version: VersionInfo | None,
+    aliases: Mapping[str, int],
+    manifest: Manifest | None,
+) -> dict[str, Any]:
     if version is None:
         return {}
-    return {"name": desired.name, "version": version.version, "digest": version.tags.get(DIGEST_TAG, ""),
-            "files": _files(manifest) if manifest else {},
-            "aliases": {alias: aliases[alias] for alias in desired.aliases if alias in aliases},
-            "tags": {key: version.tags[key] for key in desired.tags if key in version.tags},
-            "description": without_block(version.description)}
+    return {
+        "name": desired.name,
+        "version": version.version,
+        "digest": version.tags.get(DIGEST_TAG, ""),
+        "files": _files(manifest) if manifest else {},
+        "aliases": {alias: aliases[alias] for alias in desired.aliases if alias in aliases},
+        "tags": {key: version.tags[key] for key in desired.tags if key in version.tags},
+        "description": without_block(version.description),
+    }
 
 
 def _files(manifest: Manifest) -> dict[str, str]:
-    files = {entry.path: f"{entry.size} bytes, sha256 {(entry.sha256 or 'unknown')[:16]}" for entry in manifest.files}
+    files = {
+        entry.path: f"{entry.size} bytes, sha256 {(entry.sha256 or 'unknown')[:16]}"
+        for entry in manifest.files
+    }
     return files | {f"{folder}/": "empty folder" for folder in manifest.folders}
 
 
-def _actions(desired: DesiredPublication, model: LocalModel, found: ObservedPublication, aliases: tuple[str, ...],
-             tags: Mapping[str, str], describes: bool) -> list[str]:
+def _actions(
+    desired: DesiredPublication,
+    model: LocalModel,
+    found: ObservedPublication,
+    aliases: tuple[str, ...],
+    tags: Mapping[str, str],
+    describes: bool,
+) -> list[str]:
     if not found.same:
         made = [] if found.exists else [f"make the registered model '{desired.name}'"]
         count, size = len(model.manifest.files), model.manifest.size
-        made.append(f"upload {count} file{'s' * (count != 1)} ({size} bytes) and register them as a new version")
+        made.append(
+            f"upload {count} file{'s' * (count != 1)} ({size} bytes) and register them as a new"
+            " version"
+        )
         return made + [f"point alias '{alias}' at the new version" for alias in aliases]
     version = f"version {found.same.version}"
-    return ([f"point alias '{alias}' at {version}" for alias in aliases]
-            + [f"set tag '{key}' of {version}" for key in tags]
-            + [f"set the description of {version}"] * describes)
+    return (
+        [f"point alias '{alias}' at {version}" for alias in aliases]
+        + [f"set tag '{key}' of {version}" for key in tags]
+        + [f"set the description of {version}"] * describes
+    )
 
 
-def apply_publication(registry: Registry, plan: PublicationPlan, progress: Progress | None = None) -> Published:
+def apply_publication(
+    registry: Registry, plan: PublicationPlan, progress: Progress | None = None
+) -> Published:
     """Do what the plan says.
 
     Args:
@@ -284,7 +395,9 @@ def apply_publication(registry: Registry, plan: PublicationPlan, progress: Progr
     except DeliveryError as error:
         error.about(model=desired.name, left=f"version {version} is in the registry")
         raise
-    return Published(desired.name, version, root, plan.digest, (*said, *_twins(registry, plan, version)))
+    return Published(
+        desired.name, version, root, plan.digest, (*said, *_twins(registry, plan, version))
+    )
 
 
 def _twins(registry: Registry, plan: PublicationPlan, version: int) -> tuple[str, ...]:
@@ -292,25 +405,42 @@ def _twins(registry: Registry, plan: PublicationPlan, version: int) -> tuple[str
     if plan.version is not None:
         return ()
     with suppress(DeliveryError):
-        return tuple(f"version {other.version} of '{other.name}' has the same content as version {version}: another publisher was at work"
-                     for other in _same_content(registry, plan) if other.version != version)
+        return tuple(
+            f"version {other.version} of '{other.name}' has the same content as version {version}:"
+            " another publisher was at work"
+            for other in _same_content(registry, plan)
+            if other.version != version
+        )
     return ()
 
 
 def _same_content(registry: Registry, plan: PublicationPlan) -> list[VersionInfo]:
     """Versions that came to be meanwhile, the newest first."""
-    return [found for found in registry.search(plan.desired.name, _identity(plan.model)) if found.version > plan.lost]
+    return [
+        found
+        for found in registry.search(plan.desired.name, _identity(plan.model))
+        if found.version > plan.lost
+    ]
 
 
-def _publish(registry: Registry, plan: PublicationPlan, progress: Progress | None, said: list[str]) -> int:
+def _publish(
+    registry: Registry, plan: PublicationPlan, progress: Progress | None, said: list[str]
+) -> int:
     """Returns the version; ``said`` takes warnings."""
     desired, model = plan.desired, plan.model
     place, settled = new_place(registry, desired.name, desired.experiment)
     if settled:
-        said.append(f"{settled} publication{'s' * (settled != 1)} of '{desired.name}' that had been interrupted "
-                    f"{'were' if settled != 1 else 'was'} given up")
+        said.append(
+            f"{settled} publication{'s' * (settled != 1)} of '{desired.name}' that had been"
+            f" interrupted {'were' if settled != 1 else 'was'} given up"
+        )
     try:
-        upload(registry, place.root, model.uploads(registry.mlflow_version, place.model_id, place.run_id), progress)
+        upload(
+            registry,
+            place.root,
+            model.uploads(registry.mlflow_version, place.model_id, place.run_id),
+            progress,
+        )
         if plan.makes_model:
             registry.create_model(desired.name)
         # The upload may have taken long enough for another publisher to be first.
@@ -325,14 +455,30 @@ def _publish(registry: Registry, plan: PublicationPlan, progress: Progress | Non
 
 def _register(registry: Registry, plan: PublicationPlan, place: Place) -> int:
     desired, model = plan.desired, plan.model
-    tags = {**model.tags, **desired.tags, DIGEST_TAG: plan.digest, **_identity(model), BACKEND_TAG: model.backend}
+    tags = {
+        **model.tags,
+        **desired.tags,
+        DIGEST_TAG: plan.digest,
+        **_identity(model),
+        BACKEND_TAG: model.backend,
+    }
     try:
-        return registry.create_version(desired.name, place.source, place.run_id, place.model_id,
-                                       {key: value for key, value in tags.items() if value}, _wanted_description(desired, model, None))
+        return registry.create_version(
+            desired.name,
+            place.source,
+            place.run_id,
+            place.model_id,
+            {key: value for key, value in tags.items() if value},
+            _wanted_description(desired, model, None),
+        )
     except DeliveryError:
-        # The version may have been made, and only the answer lost. Where that cannot be known either, nothing is taken away.
+        # The version may have been made, and only the answer lost. Where that cannot be known
+        # either, nothing is taken away.
         with suppress(DeliveryError):
-            made = next((found for found in _same_content(registry, plan) if found.source == place.source), None)
+            made = next(
+                (found for found in _same_content(registry, plan) if found.source == place.source),
+                None,
+            )
             if made:
                 return made.version
             close_place(registry, place, whole=False)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is uploaded for a local model: Triton's layout in one folder, MLmodel and the manifest beside it."""
+"""What is uploaded for a local model: Triton's layout in one folder, MLmodel and the manifest
+beside it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,14 @@ from .errors import ArtifactError, InvalidOption, NotFound
 from .flavors import Artifact, Numbering, layout_of
 from .forest_file import FILENAMES, read_forest
 from .manifest import MANIFEST_NAME, FileEntry, Manifest, hash_file
-from .model_files import STEP, kind_of, read_model_file, refuse_what_is_no_file, why_no_plan, why_no_torchscript
+from .model_files import (
+    STEP,
+    kind_of,
+    read_model_file,
+    refuse_what_is_no_file,
+    why_no_plan,
+    why_no_torchscript,
+)
 from .onnx_file import content_of_onnx, read_onnx, refuse_what_triton_cannot_carry
 from .tensorrt_plan import VERSION_TAG, is_plan, version_of_plan
 from .uploads import Piece
@@ -53,45 +62,81 @@ class LocalModel:
 
     @property
     def description(self) -> mlmodel.Description:
-        return mlmodel.Description(self.folder, self.backend, self.config, self.manifest, self.content, self.example)
+        return mlmodel.Description(
+            self.folder, self.backend, self.config, self.manifest, self.content, self.example
+        )
 
-    def uploads(self, mlflow_version: str, model_id: str | None, run_id: str | None) -> dict[str, Piece]:
-        """Artifact path → bytes, MLmodel last: an artifact without it is recognised as unfinished."""
+    def uploads(
+        self, mlflow_version: str, model_id: str | None, run_id: str | None
+    ) -> dict[str, Piece]:
+        """Artifact path → bytes, MLmodel last: an artifact without it is recognised as
+        unfinished.
+        """
         files = {f"{self.folder}/{path}": piece for path, piece in self.pieces.items()}
-        files[MANIFEST_NAME] = Piece.of((json.dumps(self.manifest.to_dict(), indent=1) + "\n").encode())
+        files[MANIFEST_NAME] = Piece.of(
+            (json.dumps(self.manifest.to_dict(), indent=1) + "\n").encode()
+        )
         if self.example:
-            files.update({path: Piece.of(data) for path, data in mlmodel.example_files(self.example).items()})
-        files["MLmodel"] = Piece.of(mlmodel.render(self.description, mlflow_version, model_id, run_id))
+            files.update(
+                {path: Piece.of(data) for path, data in mlmodel.example_files(self.example).items()}
+            )
+        files["MLmodel"] = Piece.of(
+            mlmodel.render(self.description, mlflow_version, model_id, run_id)
+        )
         return files
 
 
-def read_local_model(path: str, name: str, root: str | None = None, overlay: Mapping[str, Any] | None = None,
-                     example: Mapping[str, Any] | None = None) -> LocalModel:
+def read_local_model(
+    path: str,
+    name: str,
+    root: str | None = None,
+    overlay: Mapping[str, Any] | None = None,
+    example: Mapping[str, Any] | None = None,
+) -> LocalModel:
     """Read a folder in Triton's layout, or one file.
 
     Args:
         name: the registered model; the folder of a bare file is named after it.
-        root: symbolic links may lead anywhere below; by default the folder above the one that holds the model.
+        root: symbolic links may lead anywhere below; by default the folder above the one that holds
+            the model.
         overlay: fields of the configuration that replace those of the model.
         example: an input example to publish with it.
 
     Raises:
         NotFound: nothing is there.
-        InvalidOption, ArtifactError, ConfigError: what is there is no model that Triton could serve.
+        InvalidOption, ArtifactError, ConfigError: what is there is no model that Triton could
+            serve.
     """
     location = os.path.abspath(os.path.expanduser(path))
     if not os.path.exists(location):
         raise NotFound(f"{location} does not exist on this host", step=STEP)
     if os.path.isdir(location):
-        folder, found = os.path.basename(location), _read_folder(location, root or _two_above(location), overlay)
+        folder, found = (
+            os.path.basename(location),
+            _read_folder(location, root or _two_above(location), overlay),
+        )
     else:
         folder, found = name, _read_file(location, root or os.path.dirname(location), overlay)
     config, pieces, folders = found
-    manifest = Manifest.of([FileEntry(path, piece.size, piece.sha256 or _digest(piece)) for path, piece in pieces.items()], folders)
+    manifest = Manifest.of(
+        [
+            FileEntry(path, piece.size, piece.sha256 or _digest(piece))
+            for path, piece in pieces.items()
+        ],
+        folders,
+    )
     if example:
         mlmodel.check_example(example, config)
-    return LocalModel(folder, manifest, _content(manifest, pieces), pieces, config, _backend(config, pieces), example,
-                      _own_tags(config, pieces))
+    return LocalModel(
+        folder,
+        manifest,
+        _content(manifest, pieces),
+        pieces,
+        config,
+        _backend(config, pieces),
+        example,
+        _own_tags(config, pieces),
+    )
 
 
 Found = tuple[Any, dict[str, Piece], tuple[str, ...]]
@@ -111,13 +156,21 @@ def _read_folder(location: str, root: str, overlay: Mapping[str, Any] | None) ->
     if not pieces:
         raise ArtifactError(f"the folder {location} is empty", step=STEP)
     folder = os.path.basename(location)
-    artifact = Artifact({f"{folder}/{path}": piece.size for path, piece in pieces.items()},
-                        tuple(f"{folder}/{path}" for path in local.folders()), {"flavors": {"triton": {"data": folder}}}, None,
-                        lambda path: local.read(path.removeprefix(f"{folder}/")))
+    artifact = Artifact(
+        {f"{folder}/{path}": piece.size for path, piece in pieces.items()},
+        tuple(f"{folder}/{path}" for path in local.folders()),
+        {"flavors": {"triton": {"data": folder}}},
+        None,
+        lambda path: local.read(path.removeprefix(f"{folder}/")),
+    )
     try:
-        author = config_pbtxt.parse(layout_of(artifact, "triton", Numbering("artifact", None, False)).author_config)
+        author = config_pbtxt.parse(
+            layout_of(artifact, "triton", Numbering("artifact", None, False)).author_config
+        )
     except ArtifactError as error:
-        error.message = error.message.replace("the artifact", f"the folder {location}") + _publish_instead(location, pieces)
+        error.message = error.message.replace(
+            "the artifact", f"the folder {location}"
+        ) + _publish_instead(location, pieces)
         raise
     config = config_pbtxt.overlaid(author, overlay) if overlay else author
     if config != author:
@@ -128,7 +181,9 @@ def _read_folder(location: str, root: str, overlay: Mapping[str, Any] | None) ->
 
 def _publish_instead(location: str, paths: Iterable[str]) -> str:
     files = sorted(path for path in paths if "/" not in path and kind_of(path))
-    return f"; to publish a file by itself, name {os.path.join(location, files[0])}" if files else ""
+    return (
+        f"; to publish a file by itself, name {os.path.join(location, files[0])}" if files else ""
+    )
 
 
 def _read_file(location: str, root: str, overlay: Mapping[str, Any] | None) -> Found:
@@ -143,9 +198,14 @@ def _read_file(location: str, root: str, overlay: Mapping[str, Any] | None) -> F
         try:
             pieces[f"1/{path}"] = _piece(local, path)
         except (ArtifactError, FileNotFoundError) as error:
-            reason = (f"cannot be read ({error})" if isinstance(error, ArtifactError)
-                      else "is not beside it: the two files move together")
-            raise ArtifactError(f"{location} keeps weights in '{path}', which {reason}", step=STEP) from error
+            reason = (
+                f"cannot be read ({error})"
+                if isinstance(error, ArtifactError)
+                else "is not beside it: the two files move together"
+            )
+            raise ArtifactError(
+                f"{location} keeps weights in '{path}', which {reason}", step=STEP
+            ) from error
     pieces[config_pbtxt.CONFIG_NAME] = Piece.of(config_pbtxt.render(config))
     return config, pieces, ()
 
@@ -161,12 +221,22 @@ def _digest(piece: Piece) -> str:
 
 
 def _check_model_files(config: Any, pieces: Mapping[str, Piece]) -> None:
-    """Look into the files of a folder as into a bare one, where their format is known: Triton would say so much later."""
+    """Look into the files of a folder as into a bare one, where their format is known: Triton would
+    say so much later.
+    """
     backend = _backend(config, pieces)
-    model_type = config.parameters["model_type"].string_value or "xgboost" if "model_type" in config.parameters else "xgboost"
+    model_type = (
+        config.parameters["model_type"].string_value or "xgboost"
+        if "model_type" in config.parameters
+        else "xgboost"
+    )
     usual = FILENAMES.get(model_type) if backend == "fil" else _MAIN_FILE.get(backend)
     for path, piece in pieces.items():
-        if not piece.file or path.count("/") != 1 or path.split("/")[1] != (config.default_model_filename or usual):
+        if (
+            not piece.file
+            or path.count("/") != 1
+            or path.split("/")[1] != (config.default_model_filename or usual)
+        ):
             continue
         if not piece.size:
             raise ArtifactError(f"{path} is empty", step=STEP)
@@ -179,22 +249,33 @@ def _check_model_files(config: Any, pieces: Mapping[str, Piece]) -> None:
 
 
 def _own_tags(config: Any, pieces: Mapping[str, Piece]) -> dict[str, str]:
-    """Tags that the files themselves tell. Version folders with plans of different age tell none."""
+    """Tags that the files themselves tell. Version folders with plans of different age tell
+    none.
+    """
     if not is_plan(config):
         return {}
     wanted = config.default_model_filename or _MAIN_FILE["tensorrt"]
-    found = {version_of_plan(piece.file) for path, piece in pieces.items() if piece.file and posixpath.basename(path) == wanted}
+    found = {
+        version_of_plan(piece.file)
+        for path, piece in pieces.items()
+        if piece.file and posixpath.basename(path) == wanted
+    }
     version = found.pop() if len(found) == 1 else None
     return {VERSION_TAG: version} if version else {}
 
 
 def _content(manifest: Manifest, pieces: Mapping[str, Piece]) -> str:
-    """What the model is: an ONNX file's external data counts by its bytes, whatever the framework named it."""
+    """What the model is: an ONNX file's external data counts by its bytes, whatever the framework
+    named it.
+    """
     entries = {entry.path: str(entry.sha256) for entry in manifest.files}
     for path in [path for path in entries if path.endswith(".onnx") and pieces[path].file]:
         base = posixpath.dirname(path)
         try:
-            external = {name: entries.get(posixpath.join(base, name)) for name in read_onnx(str(pieces[path].file)).external}
+            external = {
+                name: entries.get(posixpath.join(base, name))
+                for name in read_onnx(str(pieces[path].file)).external
+            }
         except ArtifactError:
             continue  # no model, only a file of that name
         known = {name: digest for name, digest in external.items() if digest}
@@ -203,7 +284,9 @@ def _content(manifest: Manifest, pieces: Mapping[str, Piece]) -> str:
             for name, digest in known.items():
                 entries.pop(posixpath.join(base, name), None)
                 entries[f"{base}/ {digest}"] = digest
-    return hashlib.sha256(json.dumps([sorted(entries.items()), sorted(manifest.folders)]).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([sorted(entries.items()), sorted(manifest.folders)]).encode()
+    ).hexdigest()
 
 
 def _backend(config: Any, paths: Mapping[str, object]) -> str:

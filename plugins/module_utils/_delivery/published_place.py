@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the files of a new version go: a logged model in MLflow 3, a run in MLflow 2.
 
-A place carries its publisher's process, so that the next publication of the model can tell one that was killed from one at work.
+A place carries its publisher's process, so that the next publication of the model can tell one that
+was killed from one at work.
 """
 
 from __future__ import annotations
@@ -35,19 +36,37 @@ class Place:
 
 
 def new_place(registry: Registry, name: str, experiment_name: str | None) -> tuple[Place, int]:
-    """Make a place for the files of a version of ``name``; returns it and how many were tidied up that killed publishers left."""
+    """Make a place for the files of a version of ``name``; returns it and how many were tidied up
+    that killed publishers left.
+    """
     experiment = _experiment(registry, experiment_name)
     left = _settle(registry, experiment, name)
     client = registry.client
     if hasattr(client, "create_logged_model"):
         try:
-            model = registry.change("create logged model", name, client.create_logged_model, experiment,
-                                    name=_logged_name(name), params={PUBLISHER: _this_process()})
-            return Place(model.artifact_location, f"models:/{model.model_id}", model.model_id, None), left
+            model = registry.change(
+                "create logged model",
+                name,
+                client.create_logged_model,
+                experiment,
+                name=_logged_name(name),
+                params={PUBLISHER: _this_process()},
+            )
+            return (
+                Place(model.artifact_location, f"models:/{model.model_id}", model.model_id, None),
+                left,
+            )
         except RegistryError as error:
             if code_of(error) != UNKNOWN_ENDPOINT:
                 raise
-    run = registry.change("create run", name, client.create_run, experiment, run_name=_run_name(name), tags={PUBLISHER: _this_process()})
+    run = registry.change(
+        "create run",
+        name,
+        client.create_run,
+        experiment,
+        run_name=_run_name(name),
+        tags={PUBLISHER: _this_process()},
+    )
     root = f"{run.info.artifact_uri}/{ARTIFACT_PATH}"
     return Place(root, root, None, run.info.run_id), left
 
@@ -60,11 +79,13 @@ def _run_name(name: str) -> str:
     return f"publish {name}"
 
 
-# -- what killed publishers left ---------------------------------------------------------------------------------------------
+# -- what killed publishers left -------------------------------------------------------------------
 
 
 def _settle(registry: Registry, experiment: str, name: str) -> int:
-    """Give up the places of publishers that were killed. One on another host is left alone for a day."""
+    """Give up the places of publishers that were killed. One on another host is left alone for a
+    day.
+    """
     settled = 0
     with suppress(DeliveryError):
         for place, publisher, created in [*_unfinished(registry, experiment, name)]:
@@ -75,12 +96,18 @@ def _settle(registry: Registry, experiment: str, name: str) -> int:
 
 
 def _unfinished(registry: Registry, experiment: str, name: str) -> Iterator[tuple[Place, str, int]]:
-    """Places without a version, with their publisher and the milliseconds of 1970 at which they were made."""
+    """Places without a version, with their publisher and the milliseconds of 1970 at which they
+    were made.
+    """
     client = registry.client
     if hasattr(client, "search_logged_models"):
         try:
-            found = registry.ask("look for unfinished publications", client.search_logged_models, [experiment],
-                                 filter_string=f"name = '{_logged_name(name)}'")
+            found = registry.ask(
+                "look for unfinished publications",
+                client.search_logged_models,
+                [experiment],
+                filter_string=f"name = '{_logged_name(name)}'",
+            )
         except RegistryError as error:
             if code_of(error) != UNKNOWN_ENDPOINT:
                 raise
@@ -88,17 +115,31 @@ def _unfinished(registry: Registry, experiment: str, name: str) -> Iterator[tupl
             for model in found:
                 # One that is READY and has no version was killed between the two.
                 if PUBLISHER in (model.params or {}) and _VERSIONS_TAG not in (model.tags or {}):
-                    yield (Place(model.artifact_location, "", model.model_id, None), model.params[PUBLISHER], model.creation_timestamp)
+                    yield (
+                        Place(model.artifact_location, "", model.model_id, None),
+                        model.params[PUBLISHER],
+                        model.creation_timestamp,
+                    )
             return
     quote = '"' if "'" in name else "'"
-    question = f"attributes.status = 'RUNNING' and attributes.run_name = {quote}{_run_name(name)}{quote}"
-    for run in registry.ask("look for unfinished publications", client.search_runs, [experiment], question):
+    question = (
+        f"attributes.status = 'RUNNING' and attributes.run_name = {quote}{_run_name(name)}{quote}"
+    )
+    for run in registry.ask(
+        "look for unfinished publications", client.search_runs, [experiment], question
+    ):
         if PUBLISHER in run.data.tags:
-            yield Place("", "", None, run.info.run_id), run.data.tags[PUBLISHER], run.info.start_time
+            yield (
+                Place("", "", None, run.info.run_id),
+                run.data.tags[PUBLISHER],
+                run.info.start_time,
+            )
 
 
 def _this_process(pid: int | None = None) -> str:
-    """This boot of this host, the process namespace, the process and its start: no other process has the same."""
+    """This boot of this host, the process namespace, the process and its start: no other process
+    has the same.
+    """
     pid = os.getpid() if pid is None else pid
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
@@ -127,7 +168,9 @@ def _experiment(registry: Registry, name: str | None) -> str:
         return "0"
     found = registry.ask("find the experiment", registry.client.get_experiment_by_name, name)
     if found is None:
-        return str(registry.change("create experiment", name, registry.client.create_experiment, name))
+        return str(
+            registry.change("create experiment", name, registry.client.create_experiment, name)
+        )
     if found.lifecycle_stage != "active":
         raise ArtifactError(f"the experiment '{name}' was deleted", step="publish")
     return str(found.experiment_id)
@@ -137,12 +180,24 @@ def close_place(registry: Registry, place: Place, *, whole: bool) -> None:
     """Say that all files are there, or give the place up."""
     client = registry.client
     if place.model_id is not None:
-        registry.change("finalize", place.model_id, client.finalize_logged_model, place.model_id,
-                        "READY" if whole else "FAILED")
+        registry.change(
+            "finalize",
+            place.model_id,
+            client.finalize_logged_model,
+            place.model_id,
+            "READY" if whole else "FAILED",
+        )
         if not whole:
-            registry.change("delete logged model", place.model_id, client.delete_logged_model, place.model_id)
+            registry.change(
+                "delete logged model", place.model_id, client.delete_logged_model, place.model_id
+            )
     else:
-        registry.change("finalize", place.run_id or "", client.update_run, place.run_id,
-                        "FINISHED" if whole else "FAILED")
+        registry.change(
+            "finalize",
+            place.run_id or "",
+            client.update_run,
+            place.run_id,
+            "FINISHED" if whole else "FAILED",
+        )
         if not whole:
             registry.change("delete run", place.run_id or "", client.delete_run, place.run_id)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is there, what a URI means now, and the plan that follows for one model. Several threads read at once; nothing is changed."""
+"""What is there, what a URI means now, and the plan that follows for one model. Several threads
+read at once; nothing is changed.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,14 @@ from typing import Any
 
 from . import config_pbtxt, tensorrt_plan
 from .artifacts import ArtifactRoot, LocalRoot
-from .errors import ArtifactError, DeliveryError, MissingLibrary, NotFound, ServerError, VerificationFailed
+from .errors import (
+    ArtifactError,
+    DeliveryError,
+    MissingLibrary,
+    NotFound,
+    ServerError,
+    VerificationFailed,
+)
 from .flavors import Layout, Numbering, layout_of
 from .inspection import observe
 from .model_uri import ModelUri, parse_model_uri
@@ -38,9 +47,16 @@ class Reader:
         tensorrt_target: what TensorRT plans are compared with.
     """
 
-    def __init__(self, registry: Registry, servers: Sequence[TritonServer], repository: Repository | None, *,
-                 tracking_id: str | None = None, policy: Policy | None = None,
-                 tensorrt_target: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        servers: Sequence[TritonServer],
+        repository: Repository | None,
+        *,
+        tracking_id: str | None = None,
+        policy: Policy | None = None,
+        tensorrt_target: Mapping[str, Any] | None = None,
+    ) -> None:
         self.registry = registry
         self.servers = servers
         self.repository = repository
@@ -54,8 +70,16 @@ class Reader:
         self._patience = Patience(registry.timeout)
 
     def ask_versions(self, wanted: Iterable[DesiredModel]) -> None:
-        """Ask once, and several at a time, what the aliases of a list mean now. Whatever fails is asked again, and said, for its model."""
-        uris = list({model.uri.text: model.uri for model in wanted if model.uri and model.uri.kind in ("alias", "latest")}.values())
+        """Ask once, and several at a time, what the aliases of a list mean now. Whatever fails is
+        asked again, and said, for its model.
+        """
+        uris = list(
+            {
+                model.uri.text: model.uri
+                for model in wanted
+                if model.uri and model.uri.kind in ("alias", "latest")
+            }.values()
+        )
         if len(uris) < 2:
             return
 
@@ -63,7 +87,9 @@ class Reader:
             with contextlib.suppress(DeliveryError):
                 self._versions[uri.text] = self.registry.version(uri)
 
-        ask(uris[0])  # alone: the client is made, and a registry that is not there is not waited for by each
+        ask(
+            uris[0]
+        )  # alone: the client is made, and a registry that is not there is not waited for by each
         if uris[0].text in self._versions:
             with ThreadPoolExecutor(QUESTIONS) as pool:
                 list(pool.map(ask, uris[1:]))
@@ -72,10 +98,15 @@ class Reader:
         """Record, disk and every server; ``indexes`` has each server's, or why it has none."""
         return observe(self.repository, self.servers, desired, indexes)
 
-    # -- plans ---------------------------------------------------------------------------------------------------------------
+    # -- plans -------------------------------------------------------------------------------------
 
-    def plan(self, observed: ObservedModel, desired: DesiredModel, check: bool,
-             pinned: Collection[str] = ()) -> tuple[Plan, ArtifactRoot | None]:
+    def plan(
+        self,
+        observed: ObservedModel,
+        desired: DesiredModel,
+        check: bool,
+        pinned: Collection[str] = (),
+    ) -> tuple[Plan, ArtifactRoot | None]:
         """What has to be done, and where the files for it are.
 
         Args:
@@ -85,11 +116,25 @@ class Reader:
         Raises:
             DeliveryError: it cannot be done, or the policy forbids it.
         """
-        if desired.uri is None or (observed.foreign and not desired.adopt) or (observed.taken and desired.must_be_new):
-            failed = self._failed_verification(observed, desired, None) if desired.state == "rolled_back" else None
+        if (
+            desired.uri is None
+            or (observed.foreign and not desired.adopt)
+            or (observed.taken and desired.must_be_new)
+        ):
+            failed = (
+                self._failed_verification(observed, desired, None)
+                if desired.state == "rolled_back"
+                else None
+            )
             plan = make_plan(observed, desired, failed_verification=failed)
-            if self._policy and desired.state == "rolled_back" and (target := plan.target or observed.record):
-                self._policy.check_deployed(target, config_for(target.author_config, desired.name, "-", target.request))
+            if (
+                self._policy
+                and desired.state == "rolled_back"
+                and (target := plan.target or observed.record)
+            ):
+                self._policy.check_deployed(
+                    target, config_for(target.author_config, desired.name, "-", target.request)
+                )
             return plan, None
         try:
             return self._plan_present(observed, desired, desired.name in pinned)
@@ -97,14 +142,27 @@ class Reader:
             if not check:
                 raise
             plan = make_plan(observed, desired)
-            return replace(plan, warnings=(*plan.warnings, f"{error.message}: what could not be asked is not checked")), None
+            return (
+                replace(
+                    plan,
+                    warnings=(
+                        *plan.warnings,
+                        f"{error.message}: what could not be asked is not checked",
+                    ),
+                ),
+                None,
+            )
 
-    def _plan_present(self, observed: ObservedModel, desired: DesiredModel, pinned: bool) -> tuple[Plan, ArtifactRoot | None]:
+    def _plan_present(
+        self, observed: ObservedModel, desired: DesiredModel, pinned: bool
+    ) -> tuple[Plan, ArtifactRoot | None]:
         source = None
         if why_replace(observed, desired, None):
             source = self._resolve(desired, observed.record)
         elif not is_pinned(observed.record, desired, self._tracking_id):
-            source = self._as_recorded(desired, observed.record) or self._resolve(desired, observed.record)
+            source = self._as_recorded(desired, observed.record) or self._resolve(
+                desired, observed.record
+            )
         artifacts = layout = None
         if why_replace(observed, desired, source):
             source = source or self._resolve(desired, observed.record)
@@ -116,20 +174,41 @@ class Reader:
                 self._policy.check_deployed(observed.record, config)
         failed = self._failed_verification(observed, desired, source)
         plan = make_plan(observed, desired, source, layout, failed_verification=failed)
-        if self.repository and layout and plan.has(Action.REPLACE) and not (plan.beside and not plan.beside.fetch):
+        if (
+            self.repository
+            and layout
+            and plan.has(Action.REPLACE)
+            and not (plan.beside and not plan.beside.fetch)
+        ):
             self.repository.require_space(layout.room)
         return plan, artifacts
 
     def _as_recorded(self, desired: DesiredModel, record: Record | None) -> Source | None:
-        """The source without more questions, where an alias still means the version that is deployed."""
+        """The source without more questions, where an alias still means the version that is
+        deployed.
+        """
         uri = desired.uri
-        if record is None or uri is None or desired.keep_source or uri.kind not in ("alias", "latest"):
+        if (
+            record is None
+            or uri is None
+            or desired.keep_source
+            or uri.kind not in ("alias", "latest")
+        ):
             return None
         if (record.registry_name, record.tracking_uri) != (uri.name, self._tracking_id):
             return None
         if self._versions.get(uri.text) != record.registry_version:
             return None
-        return Source(uri, record.registry_name, record.registry_version, uri.alias, record.source, "", record.run_id, record.model_id)
+        return Source(
+            uri,
+            record.registry_name,
+            record.registry_version,
+            uri.alias,
+            record.source,
+            "",
+            record.run_id,
+            record.model_id,
+        )
 
     def _resolve(self, desired: DesiredModel, record: Record | None) -> Source:
         uri = parse_model_uri(record.pinned_uri) if record and desired.keep_source else desired.uri
@@ -150,7 +229,9 @@ class Reader:
         return artifacts
 
     def before_download(self, source: Source | None) -> None:
-        """Ask a place whose download of another model failed whether it still answers. Raises ArtifactError where it does not."""
+        """Ask a place whose download of another model failed whether it still answers. Raises
+        ArtifactError where it does not.
+        """
         if source and self._patience.suspects(source.artifact_root):
             self._listed(source)
 
@@ -158,25 +239,41 @@ class Reader:
         if source:
             self._patience.suspect(source.artifact_root)
 
-    def _layout(self, artifacts: ArtifactRoot, source: Source, desired: DesiredModel, pinned: bool) -> Layout:
+    def _layout(
+        self, artifacts: ArtifactRoot, source: Source, desired: DesiredModel, pinned: bool
+    ) -> Layout:
         """The model folder to be made, fit for the servers and for the policy."""
         artifact = read_artifact(artifacts)
         pinned = pinned or desired.name in self._pinned_in_repository()
-        layout = layout_of(artifact, desired.flavor, Numbering(desired.version_folders, source.registry_version, pinned))
+        layout = layout_of(
+            artifact,
+            desired.flavor,
+            Numbering(desired.version_folders, source.registry_version, pinned),
+        )
         if layout.missing and not {"input", "output"} <= {*(desired.config or {})}:
             raise ArtifactError(layout.missing, step="find the model")
         config = config_for(layout.author_config.decode(), desired.name, "-", desired.request)
         if self._policy:
             published = artifact.manifest.digest if artifact.manifest else None
-            self._policy.check_new(layout, config, published, source.tags, registered=source.registry_version is not None)
+            self._policy.check_new(
+                layout,
+                config,
+                published,
+                source.tags,
+                registered=source.registry_version is not None,
+            )
         return self._compared(layout, source)
 
     def _compared(self, layout: Layout, source: Source) -> Layout:
-        """Refuse a TensorRT plan that was built for something else than the servers have; what is not known is a warning."""
+        """Refuse a TensorRT plan that was built for something else than the servers have; what is
+        not known is a warning.
+        """
         if not tensorrt_plan.is_plan(config_pbtxt.parse(layout.author_config)):
             return layout
         if self._tensorrt is None:
-            self._tensorrt = tensorrt_plan.read_target(self._tensorrt_target, [server.url for server in self.servers])
+            self._tensorrt = tensorrt_plan.read_target(
+                self._tensorrt_target, [server.url for server in self.servers]
+            )
         if reason := tensorrt_plan.why_not(source.tags, self._tensorrt):
             raise ArtifactError(reason, step="compare with the server")
         said = tensorrt_plan.unknown(source.tags, self._tensorrt)
@@ -188,17 +285,28 @@ class Reader:
             found: set[str] = set()
             for text in self.repository.configs() if self.repository else ():
                 with contextlib.suppress(DeliveryError):
-                    found |= config_pbtxt.pinned_by(config_pbtxt.parse(text)) if b"ensemble_scheduling" in text else frozenset()
+                    found |= (
+                        config_pbtxt.pinned_by(config_pbtxt.parse(text))
+                        if b"ensemble_scheduling" in text
+                        else frozenset()
+                    )
             self._pinned = frozenset(found)
         return self._pinned
 
-    def _failed_verification(self, observed: ObservedModel, desired: DesiredModel, source: Source | None) -> str | None:
-        """Why the model that is served, and would be left alone, does not answer as ``verify`` says."""
+    def _failed_verification(
+        self, observed: ObservedModel, desired: DesiredModel, source: Source | None
+    ) -> str | None:
+        """Why the model that is served, and would be left alone, does not answer as ``verify``
+        says.
+        """
         record = observed.record
         if record is None or desired.state not in ("present", "rolled_back"):
             return None
         case = case_of(desired, record) if desired.verify else None
-        if case is None or (desired.uri and (why_replace(observed, desired, source) or why_reconfigure(observed, desired))):
+        if case is None or (
+            desired.uri
+            and (why_replace(observed, desired, source) or why_reconfigure(observed, desired))
+        ):
             return None
         for server in self.servers:
             try:
@@ -214,7 +322,13 @@ def needs_of(desired: DesiredModel, plan: Plan | None, record: Record | None) ->
     """The models that a model will use when its plan is carried out."""
     if desired.state in ("absent", "unloaded"):
         return frozenset()
-    said = desired.depends_on if desired.depends_on is not None else record.depends_on if record else ()
+    said = (
+        desired.depends_on
+        if desired.depends_on is not None
+        else record.depends_on
+        if record
+        else ()
+    )
     if plan and plan.layout:
         return frozenset(said) | _members(plan.layout.author_config, desired.config)
     target = plan.target if plan and plan.target else record
@@ -228,7 +342,9 @@ def uses_of(record: Record | None) -> frozenset[str]:
     """The models that a deployed model uses now."""
     if record is None or record.wanted != "loaded":
         return frozenset()
-    return frozenset(record.depends_on) | _members(record.author_config.encode(), record.request.get("config"))
+    return frozenset(record.depends_on) | _members(
+        record.author_config.encode(), record.request.get("config")
+    )
 
 
 def _members(author: bytes, overlay: Mapping[str, Any] | None) -> frozenset[str]:

@@ -24,18 +24,24 @@ class Record:
         model_uri: as asked for; ``alias`` the alias in it; ``pinned_uri`` the exact thing it meant.
         source: what the registry says the version is made from.
         triton_versions: version folders.
-        manifest: ``Manifest.to_dict()`` of the model folder without config.pbtxt and mlflow-meta.json.
+        manifest: ``Manifest.to_dict()`` of the model folder without config.pbtxt and
+            mlflow-meta.json.
         config_digest: sha256 of config.pbtxt without the deploy id.
-        request: the options that shaped the files (config, instance_kind, version_folders, flavor, owner, group, mode).
+        request: the options that shaped the files (config, instance_kind, version_folders, flavor,
+            owner, group, mode).
         fingerprint: ``disk.fingerprint`` of the folder, taken after the swap.
-        author_config: config.pbtxt as the author published it, so that options can change without a download.
-        depends_on: names of models that it calls, as its user says; those of an ensemble stand in its configuration.
+        author_config: config.pbtxt as the author published it, so that options can change without a
+            download.
+        depends_on: names of models that it calls, as its user says; those of an ensemble stand in
+            its configuration.
         replaced: deploy id and pinned URI of the deployment before.
-        transaction: of the run that wrote it; an instance count changes in place and keeps the deploy id.
+        transaction: of the run that wrote it; an instance count changes in place and keeps the
+            deploy id.
         rolled_back_from, went_back_to: deploy ids, after a rollback.
         example: an input that MLflow holds for the model, tensor name to nested lists.
 
-    A deployment that was taken over without a reload has the deploy id "": nothing that the server serves carries one.
+    A deployment that was taken over without a reload has the deploy id "": nothing that the server
+    serves carries one.
     """
 
     name: str
@@ -74,7 +80,9 @@ class Record:
 
     @property
     def key(self) -> str:
-        """Names the folder of its retained copy. Not the deploy id, which what is changed in place keeps."""
+        """Names the folder of its retained copy. Not the deploy id, which what is changed in place
+        keeps.
+        """
         return self.transaction or self.deploy_id
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,13 +94,24 @@ class Record:
         schema = data.get("schema")
         if not isinstance(schema, int) or schema > SCHEMA:
             raise RepositoryError(
-                f"its record has schema {schema} and this version of the collection reads up to {SCHEMA}: "
-                "use the newer version that wrote it", model=data.get("name"), step="read the record", left="nothing was changed")
+                f"its record has schema {schema} and this version of the collection reads up to"
+                f" {SCHEMA}: use the newer version that wrote it",
+                model=data.get("name"),
+                step="read the record",
+                left="nothing was changed",
+            )
         known = {f.name for f in dataclasses.fields(cls)}
         values: dict[str, Any] = {key: value for key, value in data.items() if key in known}
         try:
-            tuples = {"triton_versions": tuple(values["triton_versions"]), "depends_on": tuple(values.get("depends_on") or ())}
+            tuples = {
+                "triton_versions": tuple(values["triton_versions"]),
+                "depends_on": tuple(values.get("depends_on") or ()),
+            }
             return cls(**{**values, **tuples})
         except (KeyError, TypeError) as error:
-            raise RepositoryError(f"its record is damaged ({error})", model=data.get("name"), step="read the record",
-                                  left="nothing was changed") from error
+            raise RepositoryError(
+                f"its record is damaged ({error})",
+                model=data.get("name"),
+                step="read the record",
+                left="nothing was changed",
+            ) from error

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settle what a killed run left on disk. Standard library only: the server's start wrapper does it too, before a start.
+"""Settle what a killed run left on disk. Standard library only: the server's start wrapper does it
+too, before a start.
 
-A journal is written before the first move and removed after the record. It lists the moves with the inodes of both sides, which
-renames keep, so that it can be told which of them were made without trusting any content.
+A journal is written before the first move and removed after the record. It lists the moves with the
+inodes of both sides, which renames keep, so that it can be told which of them were made without
+trusting any content.
 """
 
 from __future__ import annotations
@@ -27,25 +29,52 @@ def inode(path: str) -> int | None:
         return None
 
 
-def journal_of_moves(store: StateStore, moves: list[tuple[str, str]], deploy_id: str, old_record: Record | None,
-                     keep: int) -> dict[str, Any]:
-    """What has to be known to undo or to finish moves of (live, staged) pairs; ``keep`` is how many deployments stay retained.
+def journal_of_moves(
+    store: StateStore,
+    moves: list[tuple[str, str]],
+    deploy_id: str,
+    old_record: Record | None,
+    keep: int,
+) -> dict[str, Any]:
+    """What has to be known to undo or to finish moves of (live, staged) pairs; ``keep`` is how many
+    deployments stay retained.
 
-    A pair whose live side exists is exchanged; one whose live side does not is moved from staged to live; one whose staged side
-    does not exist is moved from live to staged. Paths are relative, because the start wrapper may see the same folders under other
-    mount points.
+    A pair whose live side exists is exchanged; one whose live side does not is moved from staged to
+    live; one whose staged side does not exist is moved from live to staged. Paths are relative,
+    because the start wrapper may see the same folders under other mount points.
     """
-    listed = [{"live": os.path.relpath(live, store.repository), "staged": os.path.relpath(staged, store.path),
-               "live_inode": inode(live), "staged_inode": inode(staged)} for live, staged in moves]
-    return {"schema": 1, "op": SWAP, "deploy_id": deploy_id, "old_record": old_record.to_dict() if old_record else None,
-            "keep": keep, "moves": listed}
+    listed = [
+        {
+            "live": os.path.relpath(live, store.repository),
+            "staged": os.path.relpath(staged, store.path),
+            "live_inode": inode(live),
+            "staged_inode": inode(staged),
+        }
+        for live, staged in moves
+    ]
+    return {
+        "schema": 1,
+        "op": SWAP,
+        "deploy_id": deploy_id,
+        "old_record": old_record.to_dict() if old_record else None,
+        "keep": keep,
+        "moves": listed,
+    }
 
 
 def paths_of(store: StateStore, move: Mapping[str, Any]) -> tuple[str, str]:
-    """Where a move's two sides are. Raises RepositoryError for a journal that leads out of the repository or its state."""
-    if any(os.path.isabs(move[side]) or ".." in move[side].split("/") for side in ("live", "staged")):
-        raise RepositoryError(f"its journal names the path {move['live']!r} or {move['staged']!r}, which leads elsewhere",
-                              step="settle an interrupted run", left="nothing was changed")
+    """Where a move's two sides are. Raises RepositoryError for a journal that leads out of the
+    repository or its state.
+    """
+    if any(
+        os.path.isabs(move[side]) or ".." in move[side].split("/") for side in ("live", "staged")
+    ):
+        raise RepositoryError(
+            f"its journal names the path {move['live']!r} or {move['staged']!r}, which leads"
+            " elsewhere",
+            step="settle an interrupted run",
+            left="nothing was changed",
+        )
     return os.path.join(store.repository, move["live"]), os.path.join(store.path, move["staged"])
 
 
@@ -67,8 +96,12 @@ def moved_in(store: StateStore, journal: Mapping[str, Any] | None, path: str) ->
     """True where an interrupted run put what is at ``path`` there, and nothing was there before."""
     if journal is None or journal.get("op") != SWAP:
         return False
-    return any(paths_of(store, move)[0] == path and move["live_inode"] is None and inode(path) == move["staged_inode"]
-               for move in journal["moves"])
+    return any(
+        paths_of(store, move)[0] == path
+        and move["live_inode"] is None
+        and inode(path) == move["staged_inode"]
+        for move in journal["moves"]
+    )
 
 
 def _undo_moves(store: StateStore, journal: Mapping[str, Any]) -> None:
@@ -91,9 +124,11 @@ def _undo_moves(store: StateStore, journal: Mapping[str, Any]) -> None:
 
 
 def settle(store: StateStore, name: str, *, server_starts: bool = False) -> str | None:
-    """Bring the disk back to the old deployment, or finish the new one where its record was already written.
+    """Bring the disk back to the old deployment, or finish the new one where its record was already
+    written.
 
-    A load that was given up on stays noted until a run has joined it, or until the server starts anew.
+    A load that was given up on stays noted until a run has joined it, or until the server starts
+    anew.
 
     Returns:
         What was done, in words; None where there was nothing to do.
@@ -122,7 +157,9 @@ def settle(store: StateStore, name: str, *, server_starts: bool = False) -> str 
 
 
 def retire(store: StateStore, name: str, journal: Mapping[str, Any]) -> None:
-    """Move the files that were replaced to the retained copies, then keep as many of those as the journal says."""
+    """Move the files that were replaced to the retained copies, then keep as many of those as the
+    journal says.
+    """
     old = journal.get("old_record")
     key = Record.from_dict(old).key if old else ""
     for move in journal["moves"]:
@@ -142,29 +179,38 @@ def retire(store: StateStore, name: str, journal: Mapping[str, Any]) -> None:
 def prune(store: StateStore, name: str, keep: int | None) -> None:
     """Remove retained copies beyond the newest ``keep``, and what has no record; None keeps all.
 
-    A copy whose files serve another one that is kept (only the configuration had changed between them, or a version was served beside
-    others) stays until that goes.
+    A copy whose files serve another one that is kept (only the configuration had changed between
+    them, or a version was served beside others) stays until that goes.
     """
     base = store.retained(name)
     if keep is None or not os.path.isdir(base):
         return
-    inside = {entry: set(os.listdir(os.path.join(base, entry))) for entry in sorted(os.listdir(base))}
+    inside = {
+        entry: set(os.listdir(os.path.join(base, entry))) for entry in sorted(os.listdir(base))
+    }
     for entry in superfluous(store.retained_records(name), store.record(name), inside, keep):
         disk.remove_tree(os.path.join(base, entry))
     if not os.listdir(base):
         disk.remove_tree(base)
 
 
-def superfluous(records: Sequence[Record], live: Record | None, inside: Mapping[str, set[str]], keep: int) -> list[str]:
+def superfluous(
+    records: Sequence[Record], live: Record | None, inside: Mapping[str, set[str]], keep: int
+) -> list[str]:
     """Which retained copies go; ``inside`` says what each of them holds, by its key."""
     kept = [record for record in records if live is None or record.key != live.went_back_to][:keep]
     needed = {record.manifest_digest for record in kept} - {live.manifest_digest if live else None}
     versions = {str(version) for record in kept for version in record.triton_versions} - {
-        str(version) for version in (live.triton_versions if live else ())}
+        str(version) for version in (live.triton_versions if live else ())
+    }
     gone = []
     for entry in inside:
         record = next((r for r in records if r.key == entry), None)
-        serves_another = record is not None and ("model" in inside[entry] and record.manifest_digest in needed or inside[entry] & versions)
+        serves_another = record is not None and (
+            "model" in inside[entry]
+            and record.manifest_digest in needed
+            or inside[entry] & versions
+        )
         if record not in kept and not serves_another:
             gone.append(entry)
     return gone

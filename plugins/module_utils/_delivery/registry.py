@@ -61,7 +61,11 @@ class VersionInfo:
     """Milliseconds since 1970."""
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "aliases": list(self.aliases), "model_uri": f"models:/{self.name}/{self.version}"}
+        return {
+            **asdict(self),
+            "aliases": list(self.aliases),
+            "model_uri": f"models:/{self.name}/{self.version}",
+        }
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,13 @@ class ModelInfo:
     versions: tuple[VersionInfo, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        return {"name": self.name, "description": self.description, "tags": dict(self.tags), "aliases": dict(self.aliases),
-                "versions": [version.to_dict() for version in self.versions]}
+        return {
+            "name": self.name,
+            "description": self.description,
+            "tags": dict(self.tags),
+            "aliases": dict(self.aliases),
+            "versions": [version.to_dict() for version in self.versions],
+        }
 
 
 class Registry(Connection):
@@ -87,7 +96,8 @@ class Registry(Connection):
 
         Raises:
             NotFound: no such model, version, alias, run or folder; the message says what there is.
-            RegistryError: MLflow refused, failed or did not answer within the time-out, all questions together.
+            RegistryError: MLflow refused, failed or did not answer within the time-out, all
+                questions together.
         """
         if uri.kind == "folder":
             return _folder(uri)
@@ -101,21 +111,43 @@ class Registry(Connection):
             found = self._version(uri, deadline)
         except (NotFound, RegistryError) as error:
             # A missing alias is an invalid value to MLflow.
-            if isinstance(error, NotFound) or uri.kind == "alias" and code_of(error) == "INVALID_PARAMETER_VALUE":
+            if (
+                isinstance(error, NotFound)
+                or uri.kind == "alias"
+                and code_of(error) == "INVALID_PARAMETER_VALUE"
+            ):
                 raise self._absent(uri, deadline) from error
             raise
         if found.status != "READY":
-            raise RegistryError(f"version {found.version} of '{found.name}' is not ready ({found.status})", step="resolve")
-        root = self.ask("resolve", self.client.get_model_version_download_uri, found.name, str(found.version),
-                        deadline=deadline)
+            raise RegistryError(
+                f"version {found.version} of '{found.name}' is not ready ({found.status})",
+                step="resolve",
+            )
+        root = self.ask(
+            "resolve",
+            self.client.get_model_version_download_uri,
+            found.name,
+            str(found.version),
+            deadline=deadline,
+        )
         model_id = _model_id(found)
         if root.startswith(("models:", "runs:")):
             root = self.resolve(parse_model_uri(root)).artifact_root
-        return Source(uri, found.name, int(found.version), uri.alias, masked(found.source or root), root,
-                      found.run_id or None, model_id, dict(found.tags))
+        return Source(
+            uri,
+            found.name,
+            int(found.version),
+            uri.alias,
+            masked(found.source or root),
+            root,
+            found.run_id or None,
+            model_id,
+            dict(found.tags),
+        )
 
     def version(self, uri: ModelUri) -> int:
-        """The version number that an alias or ``latest`` means now: one question, where ``resolve`` asks several.
+        """The version number that an alias or ``latest`` means now: one question, where ``resolve``
+        asks several.
 
         Raises:
             NotFound: there is none; ``resolve`` says what there is instead.
@@ -126,11 +158,29 @@ class Registry(Connection):
     def _version(self, uri: ModelUri, deadline: Deadline) -> Any:
         match uri.kind:
             case "version":
-                return self.ask("resolve", self.client.get_model_version, uri.name, str(uri.version), deadline=deadline)
+                return self.ask(
+                    "resolve",
+                    self.client.get_model_version,
+                    uri.name,
+                    str(uri.version),
+                    deadline=deadline,
+                )
             case "alias":
-                return self.ask("resolve", self.client.get_model_version_by_alias, uri.name, uri.alias, deadline=deadline)
-        found = self.ask("resolve", self.client.search_model_versions, _named(uri.name), max_results=1,
-                         order_by=["version_number DESC"], deadline=deadline)
+                return self.ask(
+                    "resolve",
+                    self.client.get_model_version_by_alias,
+                    uri.name,
+                    uri.alias,
+                    deadline=deadline,
+                )
+        found = self.ask(
+            "resolve",
+            self.client.search_model_versions,
+            _named(uri.name),
+            max_results=1,
+            order_by=["version_number DESC"],
+            deadline=deadline,
+        )
         if not found:
             raise NotFound("no version")
         return found[0]
@@ -138,35 +188,73 @@ class Registry(Connection):
     def _absent(self, uri: ModelUri, deadline: Deadline) -> NotFound:
         """Say what there is instead."""
         try:
-            model = self.ask("resolve", self.client.get_registered_model, uri.name, deadline=deadline)
+            model = self.ask(
+                "resolve", self.client.get_registered_model, uri.name, deadline=deadline
+            )
         except NotFound:
-            return NotFound(f"the registry at {self.shown} has no model '{uri.name}'", model=uri.name, step="resolve")
+            return NotFound(
+                f"the registry at {self.shown} has no model '{uri.name}'",
+                model=uri.name,
+                step="resolve",
+            )
         if uri.kind == "alias":
             there = ", ".join(sorted(model.aliases)) or "none"
-            return NotFound(f"the registered model has no alias '{uri.alias}' (aliases there: {there})",
-                            model=uri.name, step="resolve alias")
+            return NotFound(
+                f"the registered model has no alias '{uri.alias}' (aliases there: {there})",
+                model=uri.name,
+                step="resolve alias",
+            )
         numbers = [info.version for info in self._versions(str(uri.name), {}, deadline)]
-        there = ", ".join(map(str, numbers[:_FEW])) + (", …" if len(numbers) > _FEW else "") or "none"
+        there = (
+            ", ".join(map(str, numbers[:_FEW])) + (", …" if len(numbers) > _FEW else "") or "none"
+        )
         wanted = f"no version {uri.version}" if uri.kind == "version" else "no version"
-        return NotFound(f"the registered model has {wanted} (versions there: {there})", model=uri.name,
-                        step="resolve version")
+        return NotFound(
+            f"the registered model has {wanted} (versions there: {there})",
+            model=uri.name,
+            step="resolve version",
+        )
 
-    def _logged_model(self, uri: ModelUri, model_id: str, deadline: Deadline, below: str = "") -> Source:
+    def _logged_model(
+        self, uri: ModelUri, model_id: str, deadline: Deadline, below: str = ""
+    ) -> Source:
         if not hasattr(self.client, "get_logged_model"):
-            raise RegistryError("logged models (models:/m-…) need MLflow 3 on this host", step="resolve")
+            raise RegistryError(
+                "logged models (models:/m-…) need MLflow 3 on this host", step="resolve"
+            )
         model = self.ask("resolve", self.client.get_logged_model, model_id, deadline=deadline)
-        return Source(uri, None, None, None, _below(f"models:/{model_id}", below), _below(model.artifact_location, below),
-                      model.source_run_id or None, model_id, dict(model.tags or {}))
+        return Source(
+            uri,
+            None,
+            None,
+            None,
+            _below(f"models:/{model_id}", below),
+            _below(model.artifact_location, below),
+            model.source_run_id or None,
+            model_id,
+            dict(model.tags or {}),
+        )
 
     def _run(self, uri: ModelUri, deadline: Deadline) -> Source:
-        """Since MLflow 3 what a run logs as a model lies under the logged model, not under the run."""
+        """Since MLflow 3 what a run logs as a model lies under the logged model, not under the
+        run.
+        """
         run_id, path = str(uri.run_id), str(uri.path)
         run = self.ask("resolve", self.client.get_run, run_id, deadline=deadline)
         name, _slash, below = path.partition("/")
         model_id = self._logged_in_run(run, name, deadline)
         if model_id is not None:
             return self._logged_model(uri, model_id, deadline, below)
-        return Source(uri, None, None, None, f"runs:/{run_id}/{path}", _below(run.info.artifact_uri, path), run_id, None)
+        return Source(
+            uri,
+            None,
+            None,
+            None,
+            f"runs:/{run_id}/{path}",
+            _below(run.info.artifact_uri, path),
+            run_id,
+            None,
+        )
 
     def _logged_in_run(self, run: Any, name: str, deadline: Deadline) -> str | None:
         if not hasattr(self.client, "search_logged_models") or "'" in name:
@@ -174,8 +262,14 @@ class Registry(Connection):
         token = None
         while True:
             try:
-                page = self.ask("resolve", self.client.search_logged_models, [run.info.experiment_id],
-                                filter_string=f"name = '{name}'", page_token=token, deadline=deadline)
+                page = self.ask(
+                    "resolve",
+                    self.client.search_logged_models,
+                    [run.info.experiment_id],
+                    filter_string=f"name = '{name}'",
+                    page_token=token,
+                    deadline=deadline,
+                )
             except RegistryError as error:
                 if code_of(error) == UNKNOWN_ENDPOINT:
                     return None  # a server of MLflow 2 has no logged models
@@ -188,7 +282,9 @@ class Registry(Connection):
                 return None
 
     def versions(self, name: str) -> tuple[VersionInfo, ...]:
-        """All versions of a registered model, the newest first. Raises NotFound without such a model."""
+        """All versions of a registered model, the newest first. Raises NotFound without such a
+        model.
+        """
         return self.model_info(name).versions
 
     def aliases(self, name: str) -> dict[str, int]:
@@ -201,25 +297,43 @@ class Registry(Connection):
         try:
             model = self.ask("read", self.client.get_registered_model, name, deadline=deadline)
         except NotFound as error:
-            raise NotFound(f"the registry at {self.shown} has no model '{name}'", model=name, step="read") from error
+            raise NotFound(
+                f"the registry at {self.shown} has no model '{name}'", model=name, step="read"
+            ) from error
         aliases = {alias: int(version) for alias, version in (model.aliases or {}).items()}
         versions = self._versions(name, aliases, deadline) if with_versions else ()
         return ModelInfo(name, model.description or "", dict(model.tags), aliases, tuple(versions))
 
-    def _versions(self, name: str, aliases: Mapping[str, int], deadline: Deadline) -> list[VersionInfo]:
+    def _versions(
+        self, name: str, aliases: Mapping[str, int], deadline: Deadline
+    ) -> list[VersionInfo]:
         return self._pages(_named(name), aliases, None, deadline)
 
-    def search(self, name: str, tags: Mapping[str, str] | None = None, limit: int | None = None) -> tuple[VersionInfo, ...]:
+    def search(
+        self, name: str, tags: Mapping[str, str] | None = None, limit: int | None = None
+    ) -> tuple[VersionInfo, ...]:
         """Versions that have all these tags, the newest first; their aliases are not told."""
-        terms = [_named(name), *(f"tags.`{key}` = '{value}'" for key, value in (tags or {}).items())]
+        terms = [
+            _named(name),
+            *(f"tags.`{key}` = '{value}'" for key, value in (tags or {}).items()),
+        ]
         return tuple(self._pages(" and ".join(terms), {}, limit, Deadline(self.timeout)))
 
-    def _pages(self, question: str, aliases: Mapping[str, int], limit: int | None, deadline: Deadline) -> list[VersionInfo]:
+    def _pages(
+        self, question: str, aliases: Mapping[str, int], limit: int | None, deadline: Deadline
+    ) -> list[VersionInfo]:
         found: list[VersionInfo] = []
         token = None
         while True:
-            page = self.ask("read", self.client.search_model_versions, question, max_results=limit or _PAGE,
-                            page_token=token, order_by=["version_number DESC"], deadline=deadline)
+            page = self.ask(
+                "read",
+                self.client.search_model_versions,
+                question,
+                max_results=limit or _PAGE,
+                page_token=token,
+                order_by=["version_number DESC"],
+                deadline=deadline,
+            )
             found += [_version_info(version, aliases) for version in page]
             token = page.token
             if not token or limit is not None and len(found) >= limit:
@@ -231,7 +345,9 @@ class Registry(Connection):
         found: list[str] = []
         token = None
         while True:
-            page = self.ask("read", self.client.search_registered_models, page_token=token, deadline=deadline)
+            page = self.ask(
+                "read", self.client.search_registered_models, page_token=token, deadline=deadline
+            )
             found += [model.name for model in page]
             token = page.token
             if not token:
@@ -240,11 +356,17 @@ class Registry(Connection):
     def artifact_root(self, name: str, version: int) -> str:
         """Where the files of a version are."""
         root: str = self.ask("read", self.client.get_model_version_download_uri, name, str(version))
-        return self.resolve(parse_model_uri(root)).artifact_root if root.startswith(("models:", "runs:")) else root
+        return (
+            self.resolve(parse_model_uri(root)).artifact_root
+            if root.startswith(("models:", "runs:"))
+            else root
+        )
 
     def version_info(self, name: str, version: int) -> VersionInfo:
         """One version; its aliases are not told. Raises NotFound without it."""
-        return _version_info(self.ask("read", self.client.get_model_version, name, str(version)), {})
+        return _version_info(
+            self.ask("read", self.client.get_model_version, name, str(version)), {}
+        )
 
     def create_model(self, name: str) -> None:
         """Make a registered model; one that came to be meanwhile is as good."""
@@ -254,36 +376,95 @@ class Registry(Connection):
             if code_of(error) != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    def create_version(self, name: str, source: str, run_id: str | None, model_id: str | None, tags: Mapping[str, str],
-                       description: str | None) -> int:
+    def create_version(
+        self,
+        name: str,
+        source: str,
+        run_id: str | None,
+        model_id: str | None,
+        tags: Mapping[str, str],
+        description: str | None,
+    ) -> int:
         """Register what lies at ``source`` and return the version number."""
         if urlsplit(self.registry_uri).scheme in ("http", "https"):
-            given = {"name": name, "source": source, "run_id": run_id, "model_id": model_id, "description": description,
-                     "tags": [{"key": key, "value": value} for key, value in tags.items()]}
-            said = self.post_once("create version", name, "model-versions/create", {key: value for key, value in given.items() if value})
+            given = {
+                "name": name,
+                "source": source,
+                "run_id": run_id,
+                "model_id": model_id,
+                "description": description,
+                "tags": [{"key": key, "value": value} for key, value in tags.items()],
+            }
+            said = self.post_once(
+                "create version",
+                name,
+                "model-versions/create",
+                {key: value for key, value in given.items() if value},
+            )
             return int(said["model_version"]["version"])
         # The parameter is MLflow 3's; a client of 2.x has no logged models to name.
         logged = {"model_id": model_id} if model_id else {}
-        made = self.change("create version", name, self.client.create_model_version, name, source, run_id=run_id,
-                           tags=dict(tags), description=description, await_creation_for=0, **logged)
+        made = self.change(
+            "create version",
+            name,
+            self.client.create_model_version,
+            name,
+            source,
+            run_id=run_id,
+            tags=dict(tags),
+            description=description,
+            await_creation_for=0,
+            **logged,
+        )
         return int(made.version)
 
     def set_alias(self, name: str, alias: str, version: int) -> None:
-        self.change("set alias", f"{name}@{alias}", self.client.set_registered_model_alias, name, alias, str(version))
+        self.change(
+            "set alias",
+            f"{name}@{alias}",
+            self.client.set_registered_model_alias,
+            name,
+            alias,
+            str(version),
+        )
 
     def set_version_tag(self, name: str, version: int, key: str, value: str) -> None:
-        self.change("set tag", f"{name}/{version} {key}", self.client.set_model_version_tag, name, str(version), key, value)
+        self.change(
+            "set tag",
+            f"{name}/{version} {key}",
+            self.client.set_model_version_tag,
+            name,
+            str(version),
+            key,
+            value,
+        )
 
     def delete_version_tag(self, name: str, version: int, key: str) -> None:
         """Remove a tag; one that is gone already is as good."""
         with suppress(NotFound):
-            self.change("delete tag", f"{name}/{version} {key}", self.client.delete_model_version_tag, name, str(version), key)
+            self.change(
+                "delete tag",
+                f"{name}/{version} {key}",
+                self.client.delete_model_version_tag,
+                name,
+                str(version),
+                key,
+            )
 
     def set_version_description(self, name: str, version: int, text: str) -> None:
-        self.change("describe version", f"{name}/{version}", self.client.update_model_version, name, str(version), text)
+        self.change(
+            "describe version",
+            f"{name}/{version}",
+            self.client.update_model_version,
+            name,
+            str(version),
+            text,
+        )
 
     def models(self, names: Iterable[str] | None = None) -> tuple[ModelInfo, ...]:
-        """Registered models sorted by name, all when no names are given; names that do not exist are left out."""
+        """Registered models sorted by name, all when no names are given; names that do not exist
+        are left out.
+        """
         found: list[ModelInfo] = []
         for name in sorted(set(self.names() if names is None else names)):
             with suppress(NotFound):
@@ -314,9 +495,18 @@ def _model_id(version: Any) -> str | None:
 
 def _version_info(version: Any, aliases: Mapping[str, int]) -> VersionInfo:
     number = int(version.version)
-    return VersionInfo(version.name, number, masked(version.source or ""), version.status, version.description or "",
-                       version.run_id or None, _model_id(version), dict(version.tags),
-                       tuple(sorted(alias for alias, at in aliases.items() if at == number)), version.creation_timestamp)
+    return VersionInfo(
+        version.name,
+        number,
+        masked(version.source or ""),
+        version.status,
+        version.description or "",
+        version.run_id or None,
+        _model_id(version),
+        dict(version.tags),
+        tuple(sorted(alias for alias, at in aliases.items() if at == number)),
+        version.creation_timestamp,
+    )
 
 
 def _below(root: str, path: str) -> str:

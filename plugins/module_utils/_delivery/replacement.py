@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""New files for a model: brought, made and checked aside, then put in place; and changes of its configuration alone."""
+"""New files for a model: brought, made and checked aside, then put in place; and changes of its
+configuration alone.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ from .versions import Beside, joined, of_versions, outside_versions, side_by_sid
 
 
 class Replacement:
-    """Steps that bring new files or a new configuration. ``put`` is what every change of a model goes through."""
+    """Steps that bring new files or a new configuration. ``put`` is what every change of a model
+    goes through.
+    """
 
     def __init__(self, repository: Repository, tracking_uri: str | None) -> None:
         self.repository = repository
@@ -38,13 +42,17 @@ class Replacement:
         staged = os.path.join(workspace, "model")
         if run.plan.beside and not run.plan.beside.fetch:
             if layout.conversion and run.old:
-                layout = dataclasses.replace(layout, author_config=run.old.author_config.encode())  # made when its files came
+                layout = dataclasses.replace(
+                    layout, author_config=run.old.author_config.encode()
+                )  # made when its files came
             self._put_beside(run, run.plan.beside, layout, staged, Manifest.of(()))
             return
         with run.limits.download(self.repository, layout.room, workspace):
             disk.make_folder(staged)
             layout, manifest = _converted(layout, staged, _fetch(layout, artifacts, staged))
-        config = config_for(layout.author_config.decode(), desired.name, run.deploy_id, desired.request)
+        config = config_for(
+            layout.author_config.decode(), desired.name, run.deploy_id, desired.request
+        )
         if run.plan.beside and self._put_beside(run, run.plan.beside, layout, staged, manifest):
             return
         if run.plan.observed.foreign and self._take_over(run, layout, manifest):
@@ -58,7 +66,9 @@ class Replacement:
     def put(self, run: Run, moves: list[Move]) -> None:
         """Journal the moves and make them."""
         run.take_turn()
-        run.journal = self.repository.begin(run.name, moves, run.deploy_id, run.old, run.plan.desired.keep)
+        run.journal = self.repository.begin(
+            run.name, moves, run.deploy_id, run.old, run.plan.desired.keep
+        )
         run.swapped = True
         if warning := self.repository.put(run.name, run.journal):
             run.warnings.append(warning)
@@ -66,8 +76,12 @@ class Replacement:
     def _write_own_files(self, run: Run, staged: str, config: bytes, flavor: str) -> None:
         desired = run.plan.desired
         disk.write_file(os.path.join(staged, config_pbtxt.CONFIG_NAME), config)
-        meta = {"name": desired.name, "triton_model_path": self.repository.live(desired.name),
-                "mlflow_model_uri": pinned_uri(desired, run.plan.source), "flavor": flavor}
+        meta = {
+            "name": desired.name,
+            "triton_model_path": self.repository.live(desired.name),
+            "mlflow_model_uri": pinned_uri(desired, run.plan.source),
+            "flavor": flavor,
+        }
         disk.write_file(os.path.join(staged, META_NAME), json.dumps(meta, indent=4).encode())
 
     def _new_record(self, run: Run, layout: Layout, manifest: Manifest, config: bytes) -> Record:
@@ -76,25 +90,51 @@ class Replacement:
             raise RuntimeError("a plan that replaces files needs its source")
         publisher = layout.publisher
         return Record(
-            name=desired.name, deploy_id=run.deploy_id, model_uri=desired.uri.text, pinned_uri=pinned_uri(desired, source),
-            source=source.source, flavor=layout.flavor, triton_versions=layout.versions, manifest=manifest.to_dict(),
-            manifest_digest=manifest.digest, config_digest=config_pbtxt.digest_without_id(config, run.deploy_id) or "",
-            request=desired.request, deployed_at=now(), deployed_by=holder(), author_config=layout.author_config.decode(),
-            alias=desired.asked_alias, registry_name=source.registry_name, registry_version=source.registry_version,
-            tracking_uri=self.tracking_uri, source_fingerprint=source.fingerprint, run_id=source.run_id, model_id=source.model_id,
+            name=desired.name,
+            deploy_id=run.deploy_id,
+            model_uri=desired.uri.text,
+            pinned_uri=pinned_uri(desired, source),
+            source=source.source,
+            flavor=layout.flavor,
+            triton_versions=layout.versions,
+            manifest=manifest.to_dict(),
+            manifest_digest=manifest.digest,
+            config_digest=config_pbtxt.digest_without_id(config, run.deploy_id) or "",
+            request=desired.request,
+            deployed_at=now(),
+            deployed_by=holder(),
+            author_config=layout.author_config.decode(),
+            alias=desired.asked_alias,
+            registry_name=source.registry_name,
+            registry_version=source.registry_version,
+            tracking_uri=self.tracking_uri,
+            source_fingerprint=source.fingerprint,
+            run_id=source.run_id,
+            model_id=source.model_id,
             deployment_set=desired.deployment_set,
-            publisher_digest=publisher.digest if publisher else None, replaced=replaced(run.old),
-            transaction=run.deploy_id, example=layout.example)
+            publisher_digest=publisher.digest if publisher else None,
+            replaced=replaced(run.old),
+            transaction=run.deploy_id,
+            example=layout.example,
+        )
 
-    def _put_beside(self, run: Run, beside: Beside, layout: Layout, staged: str, came: Manifest) -> bool:
-        """Move the wanted version in and retired ones out, and leave the others' files alone; False where that is not possible."""
+    def _put_beside(
+        self, run: Run, beside: Beside, layout: Layout, staged: str, came: Manifest
+    ) -> bool:
+        """Move the wanted version in and retired ones out, and leave the others' files alone; False
+        where that is not possible.
+        """
         desired, old = run.plan.desired, run.old
         if old is None:
             raise RuntimeError("a version goes beside those of a record")
         before = Manifest.from_dict(old.manifest)
-        if beside.fetch and outside_versions(came, layout.versions) != outside_versions(before, old.triton_versions):
-            run.warnings.append("the files beside the version folders differ from those that are deployed, so that version "
-                                f"{', '.join(map(str, beside.kept))} cannot be kept beside {beside.wanted}")
+        if beside.fetch and outside_versions(came, layout.versions) != outside_versions(
+            before, old.triton_versions
+        ):
+            run.warnings.append(
+                "the files beside the version folders differ from those that are deployed, so that"
+                f" version {', '.join(map(str, beside.kept))} cannot be kept beside {beside.wanted}"
+            )
             return False
         if beside.fetch:
             self.repository.set_permissions(desired, staged)
@@ -106,8 +146,12 @@ class Replacement:
         config = config_in_place(run, layout.author_config.decode(), desired.request)
         made = self._new_record(run, layout, manifest, config)
         deploy_id = config_pbtxt.deploy_id_of(config) or ""
-        run.new = dataclasses.replace(made, deploy_id=deploy_id, triton_versions=(*beside.kept, beside.wanted),
-                                      config_digest=config_pbtxt.digest_without_id(config, deploy_id) or "")
+        run.new = dataclasses.replace(
+            made,
+            deploy_id=deploy_id,
+            triton_versions=(*beside.kept, beside.wanted),
+            config_digest=config_pbtxt.digest_without_id(config, deploy_id) or "",
+        )
         out = self.repository.moves_out(run.name, run.deploy_id, beside.retired)
         self.put(run, [*moves, *self.config_move(run, config), *out])
         return True
@@ -119,7 +163,12 @@ class Replacement:
         """What puts the configuration in place; nothing where it is there."""
         if config == run.plan.observed.config:
             return []
-        return [(self.repository.live(run.name, config_pbtxt.CONFIG_NAME), self.staged_config(run, config))]
+        return [
+            (
+                self.repository.live(run.name, config_pbtxt.CONFIG_NAME),
+                self.staged_config(run, config),
+            )
+        ]
 
     def staged_config(self, run: Run, config: bytes) -> str:
         folder = self.repository.workspace(run.name, run.deploy_id)
@@ -130,13 +179,22 @@ class Replacement:
         return staged
 
     def _take_over(self, run: Run, layout: Layout, manifest: Manifest) -> bool:
-        """Write down somebody else's deployment as ours where its files are those of the artifact, so that nothing is reloaded."""
+        """Write down somebody else's deployment as ours where its files are those of the artifact,
+        so that nothing is reloaded.
+        """
         desired = run.plan.desired
-        if not run.plan.observed.folder or desired.config or desired.instance_kind or desired.serve_versions > 1:
+        if (
+            not run.plan.observed.folder
+            or desired.config
+            or desired.instance_kind
+            or desired.serve_versions > 1
+        ):
             return False
         back = {str(new): old for new, old in zip(layout.versions, layout.artifact_versions)}
-        wanted = Manifest.of((FileEntry(_renumbered(e.path, back), e.size, e.sha256) for e in manifest.files),
-                             (_renumbered(f, back) for f in manifest.folders))
+        wanted = Manifest.of(
+            (FileEntry(_renumbered(e.path, back), e.size, e.sha256) for e in manifest.files),
+            (_renumbered(f, back) for f in manifest.folders),
+        )
         try:
             found = self.repository.manifest(self.repository.live(desired.name))
         except ArtifactError:
@@ -145,8 +203,12 @@ class Replacement:
         if wanted != found or config != layout.author_config:
             return False
         made = self._new_record(run, layout, wanted, config)
-        run.new = dataclasses.replace(made, deploy_id="", triton_versions=layout.artifact_versions,
-                                      config_digest=config_pbtxt.digest_without_id(config, "") or "")
+        run.new = dataclasses.replace(
+            made,
+            deploy_id="",
+            triton_versions=layout.artifact_versions,
+            config_digest=config_pbtxt.digest_without_id(config, "") or "",
+        )
         run.took_over = True
         return True
 
@@ -156,15 +218,41 @@ class Replacement:
             raise RuntimeError("a plan that changes a configuration needs a record")
         config = config_in_place(run, old.author_config, desired.request)
         deploy_id = config_pbtxt.deploy_id_of(config) or ""
-        retired = sorted(old.triton_versions)[:-desired.serve_versions] if side_by_side(old) else []
+        retired = (
+            sorted(old.triton_versions)[: -desired.serve_versions] if side_by_side(old) else []
+        )
         versions = tuple(version for version in old.triton_versions if version not in retired)
         before = Manifest.from_dict(old.manifest)
-        manifest = joined(of_versions(before, versions), Manifest.of(outside_versions(before, old.triton_versions))) if retired else before
+        manifest = (
+            joined(
+                of_versions(before, versions),
+                Manifest.of(outside_versions(before, old.triton_versions)),
+            )
+            if retired
+            else before
+        )
         run.new = dataclasses.replace(
-            old, deploy_id=deploy_id, config_digest=config_pbtxt.digest_without_id(config, deploy_id) or "", request=desired.request,
-            triton_versions=versions, manifest=manifest.to_dict(), manifest_digest=manifest.digest, deployed_at=now(),
-            deployed_by=holder(), replaced=replaced(old), transaction=run.deploy_id, rolled_back_from=None, went_back_to=None)
-        self.put(run, [*self.config_move(run, config), *self.repository.moves_out(run.name, run.deploy_id, retired)])
+            old,
+            deploy_id=deploy_id,
+            config_digest=config_pbtxt.digest_without_id(config, deploy_id) or "",
+            request=desired.request,
+            triton_versions=versions,
+            manifest=manifest.to_dict(),
+            manifest_digest=manifest.digest,
+            deployed_at=now(),
+            deployed_by=holder(),
+            replaced=replaced(old),
+            transaction=run.deploy_id,
+            rolled_back_from=None,
+            went_back_to=None,
+        )
+        self.put(
+            run,
+            [
+                *self.config_move(run, config),
+                *self.repository.moves_out(run.name, run.deploy_id, retired),
+            ],
+        )
 
 
 def _converted(layout: Layout, staged: str, manifest: Manifest) -> tuple[Layout, Manifest]:
@@ -177,17 +265,30 @@ def _converted(layout: Layout, staged: str, manifest: Manifest) -> tuple[Layout,
 
 def _fetch(layout: Layout, artifacts: ArtifactRoot, staged: str) -> Manifest:
     targets = {target: os.path.join(staged, target) for _source, target, _size in layout.files}
-    for folder in sorted({os.path.dirname(path) for path in targets.values()} | {os.path.join(staged, f) for f in layout.folders}):
+    for folder in sorted(
+        {os.path.dirname(path) for path in targets.values()}
+        | {os.path.join(staged, f) for f in layout.folders}
+    ):
         disk.make_folder(folder)
     came = artifacts.fetch({source: targets[target] for source, target, _size in layout.files})
-    files = [FileEntry(target, came[source].size, came[source].sha256) for source, target, _size in layout.files]
+    files = [
+        FileEntry(target, came[source].size, came[source].sha256)
+        for source, target, _size in layout.files
+    ]
     found = Manifest.of(files, layout.folders)
     if layout.publisher:
-        config = FileEntry(config_pbtxt.CONFIG_NAME, len(layout.author_config), sha256(layout.author_config))
+        config = FileEntry(
+            config_pbtxt.CONFIG_NAME, len(layout.author_config), sha256(layout.author_config)
+        )
         listed = any(entry.path == config.path for entry in layout.publisher.files)
-        different = layout.publisher.differences(Manifest.of([*files, *([config] if listed else [])], layout.folders))
+        different = layout.publisher.differences(
+            Manifest.of([*files, *([config] if listed else [])], layout.folders)
+        )
         if different:
-            raise ArtifactError(f"the artifact is not what was published: {'; '.join(different[:5])}", step="verify the download")
+            raise ArtifactError(
+                f"the artifact is not what was published: {'; '.join(different[:5])}",
+                step="verify the download",
+            )
     return found
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the steps of a delivery ask of a repository, whichever kind it is, and how one is opened.
 
-A place is a string: a path for a folder, an s3:// URL for S3. Parts are joined with slashes in both. A move is a pair of places
+A place is a string: a path for a folder, an s3:// URL for S3. Parts are joined with slashes in
+    both. A move is a pair of places
 (live, staged): the one becomes what the other is.
 """
 
@@ -21,7 +22,9 @@ from .state import DesiredModel
 
 
 class Store(Protocol):
-    """Records, journals, locks and what else is written down beside the models; see ``StateStore``."""
+    """Records, journals, locks and what else is written down beside the models; see
+    ``StateStore``.
+    """
 
     path: str
 
@@ -53,14 +56,25 @@ class Repository(Protocol):
     def meta(self, name: str) -> bytes | None: ...
     def live(self, name: str, *parts: str) -> str: ...
     def manifest(self, place: str) -> Manifest: ...
-    def fingerprint(self, name: str, journal: Mapping[str, Any] | None = None) -> dict[str, list[Any]]: ...
+    def fingerprint(
+        self, name: str, journal: Mapping[str, Any] | None = None
+    ) -> dict[str, list[Any]]: ...
     def workspace(self, name: str, transaction: str) -> str: ...
     def require_space(self, size: int) -> None: ...
     def set_permissions(self, desired: DesiredModel, path: str) -> None: ...
     def flush(self, path: str) -> None: ...
-    def begin(self, name: str, moves: Sequence[tuple[str, str]], transaction: str, old: Record | None, keep: int) -> dict[str, Any]: ...
+    def begin(
+        self,
+        name: str,
+        moves: Sequence[tuple[str, str]],
+        transaction: str,
+        old: Record | None,
+        keep: int,
+    ) -> dict[str, Any]: ...
     def put(self, name: str, journal: Mapping[str, Any]) -> str | None: ...
-    def moves_out(self, name: str, transaction: str, versions: Sequence[int]) -> list[tuple[str, str]]: ...
+    def moves_out(
+        self, name: str, transaction: str, versions: Sequence[int]
+    ) -> list[tuple[str, str]]: ...
     def touch(self, name: str, ahead: float = 0) -> None: ...
     def remove(self, name: str, transaction: str) -> None: ...
     def retained_model(self, name: str, key: str) -> str | None: ...
@@ -71,7 +85,12 @@ class Repository(Protocol):
     def retire(self, name: str, journal: Mapping[str, Any]) -> None: ...
 
 
-def open_repository(place: str, state_dir: str | None = None, s3: Mapping[str, Any] | None = None, timeout: float = 300.0) -> Repository:
+def open_repository(
+    place: str,
+    state_dir: str | None = None,
+    s3: Mapping[str, Any] | None = None,
+    timeout: float = 300.0,
+) -> Repository:
     """Open what is there; nothing is made.
 
     Raises:
@@ -84,6 +103,9 @@ def open_repository(place: str, state_dir: str | None = None, s3: Mapping[str, A
 
         return S3Repository(place, state_dir, s3, timeout)
     if not os.path.isdir(place):
-        raise RepositoryError(f"the model repository {place} does not exist on this host", step="find the repository",
-                              left="nothing was changed")
+        raise RepositoryError(
+            f"the model repository {place} does not exist on this host",
+            step="find the repository",
+            left="nothing was changed",
+        )
     return FolderRepository(place, state_dir)

@@ -23,26 +23,40 @@ class Rollback:
         self.replacement = replacement
 
     def roll_back(self, run: Run) -> None:
-        """Bring a retained deployment back, under a new deploy id: its files are older than Triton's time stamps."""
+        """Bring a retained deployment back, under a new deploy id: its files are older than
+        Triton's time stamps.
+        """
         name, old, target = run.name, run.old, run.plan.target
         if old is None or target is None:
             raise RuntimeError("a rollback needs a record and a target")
         whole = target.manifest_digest != old.manifest_digest or not run.plan.observed.folder
-        by_version = whole and run.plan.observed.folder and (side_by_side(old) or side_by_side(target))
+        by_version = (
+            whole and run.plan.observed.folder and (side_by_side(old) or side_by_side(target))
+        )
         moves = self._version_moves(run, old, target) if by_version else None
         if whole and moves is None:
             config = config_for(target.author_config, name, run.deploy_id, target.request)
             moves = [(self.repository.live(name), self._prepared_copy(run, target, config))]
         else:
             config = config_in_place(run, target.author_config, target.request)
-            if not moves:  # the same files: a new id makes Triton read them again, whatever their time stamps
+            if (
+                not moves
+            ):  # the same files: a new id makes Triton read them again, whatever their time stamps
                 config = config_for(target.author_config, name, run.deploy_id, target.request)
             moves = [*(moves or []), *self.replacement.config_move(run, config)]
         deploy_id = config_pbtxt.deploy_id_of(config) or ""
         run.new = dataclasses.replace(
-            target, deploy_id=deploy_id, transaction=run.deploy_id, deployed_at=now(), deployed_by=holder(), wanted="loaded",
-            config_digest=config_pbtxt.digest_without_id(config, deploy_id) or "", replaced=replaced(old),
-            rolled_back_from=old.deploy_id, went_back_to=target.key)
+            target,
+            deploy_id=deploy_id,
+            transaction=run.deploy_id,
+            deployed_at=now(),
+            deployed_by=holder(),
+            wanted="loaded",
+            config_digest=config_pbtxt.digest_without_id(config, deploy_id) or "",
+            replaced=replaced(old),
+            rolled_back_from=old.deploy_id,
+            went_back_to=target.key,
+        )
         self.replacement.put(run, moves)
 
     def _prepared_copy(self, run: Run, target: Record, config: bytes) -> str:
@@ -50,14 +64,21 @@ class Rollback:
         place = self._retained_files(target)
         different = Manifest.from_dict(target.manifest).differences(self.repository.manifest(place))
         if different:
-            raise ArtifactError(f"the retained copy is not what was deployed: {'; '.join(different[:5])}", step="roll back")
+            raise ArtifactError(
+                f"the retained copy is not what was deployed: {'; '.join(different[:5])}",
+                step="roll back",
+            )
         self.repository.replace_config(place, self.replacement.staged_config(run, config))
         return place
 
     def _version_moves(self, run: Run, old: Record, target: Record) -> list[Move] | None:
-        """Version folders in and out, from retained copies; None where one of them is not retained."""
+        """Version folders in and out, from retained copies; None where one of them is not
+        retained.
+        """
         wanted = Manifest.from_dict(target.manifest)
-        if outside_versions(wanted, target.triton_versions) != outside_versions(Manifest.from_dict(old.manifest), old.triton_versions):
+        if outside_versions(wanted, target.triton_versions) != outside_versions(
+            Manifest.from_dict(old.manifest), old.triton_versions
+        ):
             return None
         moves = []
         for version in sorted(set(target.triton_versions) - set(old.triton_versions)):

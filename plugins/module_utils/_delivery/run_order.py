@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which models of a list come after which: users after what they use, and on the way out before it. Pure."""
+"""Which models of a list come after which: users after what they use, and on the way out before it.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +48,11 @@ class Order:
         if not blocking:
             return None
         named = ", ".join(f"'{other}'" for other in blocking)
-        return f"it depends on {named}, which failed in this run" if name in self.stays else (
-            f"{named} still uses it, having failed in this run")
+        return (
+            f"it depends on {named}, which failed in this run"
+            if name in self.stays
+            else (f"{named} still uses it, having failed in this run")
+        )
 
     def sequence(self) -> list[str]:
         """One order in which nothing comes before what it waits for."""
@@ -55,7 +60,9 @@ class Order:
 
 
 def order_of(members: Iterable[Member]) -> Order:
-    """Models that are served in the end come after those that they need; models that go, after all that use them now."""
+    """Models that are served in the end come after those that they need; models that go, after all
+    that use them now.
+    """
     listed = {member.name: member for member in members}
     stays = frozenset(name for name, member in listed.items() if member.stays)
     users: dict[str, set[str]] = {name: set() for name in listed}
@@ -65,12 +72,18 @@ def order_of(members: Iterable[Member]) -> Order:
             users[used].add(member.name)
         for needed in sorted(member.needs & listed.keys() - stays if member.stays else ()):
             refused.setdefault(needed, f"'{member.name}' of the same list depends on it")
-    after = {name: frozenset(member.needs & stays if member.stays else users[name]) for name, member in listed.items()}
+    after = {
+        name: frozenset(member.needs & stays if member.stays else users[name])
+        for name, member in listed.items()
+    }
     for cycle in _cycles(after):
         for name in cycle:
             after[name] -= set(cycle)
-            refused[name] = f"the models depend on each other ({' → '.join(reversed(cycle))})" if len(set(cycle)) > 1 else (
-                "it is said to depend on itself")
+            refused[name] = (
+                f"the models depend on each other ({' → '.join(reversed(cycle))})"
+                if len(set(cycle)) > 1
+                else ("it is said to depend on itself")
+            )
     return Order(after, refused, stays)
 
 

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model's lock as a key of the object store: made by a conditional write, renewed while it is held, taken over when it expired.
+"""A model's lock as a key of the object store: made by a conditional write, renewed while it is
+held, taken over when it expired.
 
-How old a lock is says the server's clock, so that those of the hosts do not matter. A holder that died on this very host is seen
-at once. Where the server ignores conditions, the last writer wins a moment later: two runs that begin at the same moment are then
+How old a lock is says the server's clock, so that those of the hosts do not matter. A holder that
+died on this very host is seen
+at once. Where the server ignores conditions, the last writer wins a moment later: two runs that
+    begin at the same moment are then
 told apart only by reading back who it was.
 """
 
@@ -40,21 +43,31 @@ class S3Lock:
         self._lost = False
 
     def acquire(self, timeout: float) -> None:
-        """Raises LockTimeout, naming the holder, where another run held it for ``timeout`` seconds."""
+        """Raises LockTimeout, naming the holder, where another run held it for ``timeout``
+        seconds.
+        """
         until = time.monotonic() + timeout
         while not self._try():
             if time.monotonic() >= until:
                 other = self._holder() or "another run"
-                raise LockTimeout(f"{other} has been changing it for the {timeout:g} s that this run waited", model=self.name, step="lock",
-                                  left="nothing was changed", holder=other)
+                raise LockTimeout(
+                    f"{other} has been changing it for the {timeout:g} s that this run waited",
+                    model=self.name,
+                    step="lock",
+                    left="nothing was changed",
+                    holder=other,
+                )
             time.sleep(min(0.2, max(0.0, until - time.monotonic())))
         threading.Thread(target=self._renew, daemon=True, name=f"lock: {self.key}").start()
 
     def check(self) -> None:
         """Raises RepositoryError where the lock was lost: another run may be changing the model."""
         if self._lost or time.monotonic() - self._renewed > SECONDS:
-            raise RepositoryError("its lock could not be renewed in time, so that another run may be changing it", model=self.name,
-                                  step="lock")
+            raise RepositoryError(
+                "its lock could not be renewed in time, so that another run may be changing it",
+                model=self.name,
+                step="lock",
+            )
 
     def release(self) -> None:
         self._stop.set()
@@ -63,12 +76,22 @@ class S3Lock:
                 self.bucket.delete([self.key])
 
     def _body(self) -> bytes:
-        return json.dumps({"schema": 1, "holder": holder(), "identity": self.identity, "seconds": SECONDS, "process": _process(),
-                           "renewal": uuid.uuid4().hex}).encode()
+        return json.dumps(
+            {
+                "schema": 1,
+                "holder": holder(),
+                "identity": self.identity,
+                "seconds": SECONDS,
+                "process": _process(),
+                "renewal": uuid.uuid4().hex,
+            }
+        ).encode()
 
     def _try(self) -> bool:
         found = self.bucket.answer(self.key)
-        if found is not None and self._is_mine(*found):  # the answer to the write was lost, and it was made again
+        if found is not None and self._is_mine(
+            *found
+        ):  # the answer to the write was lost, and it was made again
             return True
         if found is not None and not _is_free(*found):
             return False
@@ -82,7 +105,9 @@ class S3Lock:
 
     def _write(self, only_if: str | None) -> bool:
         try:
-            answer = self.bucket.put(self.key, self._body(), only_if=only_if, only_new=only_if is None)
+            answer = self.bucket.put(
+                self.key, self._body(), only_if=only_if, only_new=only_if is None
+            )
         except Conflict:
             return False
         except Unsupported:
@@ -98,7 +123,9 @@ class S3Lock:
         return found is not None and _read(found[0]).get("identity") == self.identity
 
     def _conditions_hold(self) -> bool:
-        """A server that knows no conditions writes over what is there, which here are our own words."""
+        """A server that knows no conditions writes over what is there, which here are our own
+        words.
+        """
         if self.bucket.conditions_hold is None:
             try:
                 self._etag = self.bucket.put_quietly(self.key, self._body(), only_new=True)["ETag"]
@@ -117,7 +144,9 @@ class S3Lock:
     def _renew_once(self) -> None:
         if self.conditional:
             with contextlib.suppress(Conflict):
-                self._etag = self.bucket.put_quietly(self.key, self._body(), only_if=self._etag)["ETag"]
+                self._etag = self.bucket.put_quietly(self.key, self._body(), only_if=self._etag)[
+                    "ETag"
+                ]
                 self._renewed = time.monotonic()
                 return
         found = self.bucket.answer(self.key)

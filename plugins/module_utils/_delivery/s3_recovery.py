@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Changes of a model's keys in S3, which knows no rename: journalled, copied on the server in an order, undone or finished.
+"""Changes of a model's keys in S3, which knows no rename: journalled, copied on the server in an
+order, undone or finished.
 
-A change copies what is there to the retained copies, copies the new keys over, config.pbtxt last, and removes old keys: at once what
-the new configuration would make Triton load, the rest when the new deployment is proven. The journal lists sizes and ETags of both
-sides, so that it can be told which of it was done.
+A change copies what is there to the retained copies, copies the new keys over, config.pbtxt last,
+    and removes old keys: at once what
+the new configuration would make Triton load, the rest when the new deployment is proven. The
+journal lists sizes and ETags of both sides, so that it can be told which of it was done.
 """
 
 from __future__ import annotations
@@ -26,47 +28,82 @@ Move = tuple[str, str]
 
 
 def listing(bucket: Bucket, key: str) -> Objects:
-    """``{what follows key: [size, etag]}`` of a model, a version folder or a config.pbtxt; never of a name that only begins alike."""
+    """``{what follows key: [size, etag]}`` of a model, a version folder or a config.pbtxt; never of
+    a name that only begins alike.
+    """
     if os.path.basename(key) == config_pbtxt.CONFIG_NAME:
         found = bucket.objects(key).get(key)
         return {"": found} if found else {}
-    return {one[len(key):]: found for one, found in bucket.objects(f"{key}/").items()}
+    return {one[len(key) :]: found for one, found in bucket.objects(f"{key}/").items()}
 
 
 def same(one: Sequence[Any] | None, other: Sequence[Any] | None) -> bool:
     return one is not None and other is not None and list(one) == list(other)
 
 
-# -- a change --------------------------------------------------------------------------------------------------------------------
+# -- a change --------------------------------------------------------------------------------------
 
 
-def journal_of(store: S3Store, name: str, moves: Sequence[Move], transaction: str, old: Record | None, keep: int) -> dict[str, Any]:
-    """What has to be known to undo or to finish moves of (live, staged) keys; "" for staged takes the live side away."""
+def journal_of(
+    store: S3Store,
+    name: str,
+    moves: Sequence[Move],
+    transaction: str,
+    old: Record | None,
+    keep: int,
+) -> dict[str, Any]:
+    """What has to be known to undo or to finish moves of (live, staged) keys; "" for staged takes
+    the live side away.
+    """
     bucket = store.bucket
     listed = []
     for live, staged in moves:
         part = os.path.basename(live) if live != store.location.key(name) else "model"
         kept = old is not None and part != config_pbtxt.CONFIG_NAME
-        place = store.key("retained", name, old.key) if kept and old else store.key("staging", name, transaction, "old")
-        listed.append({"live": live, "staged": staged, "backup": f"{place}/{part}", "old": listing(bucket, live),
-                       "new": listing(bucket, staged) if staged else {}})
+        place = (
+            store.key("retained", name, old.key)
+            if kept and old
+            else store.key("staging", name, transaction, "old")
+        )
+        listed.append(
+            {
+                "live": live,
+                "staged": staged,
+                "backup": f"{place}/{part}",
+                "old": listing(bucket, live),
+                "new": listing(bucket, staged) if staged else {},
+            }
+        )
     _sort_out_stale(store, name, listed)
-    return {"schema": 1, "op": _SWAPS, "deploy_id": transaction, "old_record": old.to_dict() if old else None, "keep": keep,
-            "moves": listed}
+    return {
+        "schema": 1,
+        "op": _SWAPS,
+        "deploy_id": transaction,
+        "old_record": old.to_dict() if old else None,
+        "keep": keep,
+        "moves": listed,
+    }
 
 
 def _sort_out_stale(store: S3Store, name: str, moves: list[dict[str, Any]]) -> None:
-    """Which old keys go before the load, and which version folders may wait because Triton will pass over them."""
+    """Which old keys go before the load, and which version folders may wait because Triton will
+    pass over them.
+    """
     model = store.location.key(name)
     after = {model + rel for rel in listing(store.bucket, model)}
     for move in moves:
         after -= {move["live"] + rel for rel in move["old"]}
         after |= {move["live"] + rel for rel in move["new"]}
-    versions = {version for key in after if (version := _version(key[len(model):])) is not None}
+    versions = {version for key in after if (version := _version(key[len(model) :])) is not None}
     ignored = _ignored_by(_config_after(store, model, moves), versions)
     for move in moves:
         stale = sorted(rel for rel in move["old"] if rel not in move["new"])
-        waits = [rel for rel in stale if (version := _version((move["live"] + rel)[len(model):])) is not None and ignored(version)]
+        waits = [
+            rel
+            for rel in stale
+            if (version := _version((move["live"] + rel)[len(model) :])) is not None
+            and ignored(version)
+        ]
         move["later"], move["first"] = waits, [rel for rel in stale if rel not in waits]
 
 
@@ -77,12 +114,18 @@ def _version(relative: str) -> int | None:
 
 def _config_after(store: S3Store, model: str, moves: list[dict[str, Any]]) -> bytes:
     key = f"{model}/{config_pbtxt.CONFIG_NAME}"
-    places = [move["staged"] + key[len(move["live"]):] for move in moves if move["staged"] and key.startswith(move["live"])]
+    places = [
+        move["staged"] + key[len(move["live"]) :]
+        for move in moves
+        if move["staged"] and key.startswith(move["live"])
+    ]
     return store.bucket.get(places[-1] if places else key) or b""
 
 
 def _ignored_by(config: bytes, versions: set[int]) -> Any:
-    """Says of a version folder that does not belong to the deployment whether Triton passes over it."""
+    """Says of a version folder that does not belong to the deployment whether Triton passes over
+    it.
+    """
     try:
         policy = config_pbtxt.parse(config).version_policy
     except DeliveryError:
@@ -94,19 +137,41 @@ def _ignored_by(config: bytes, versions: set[int]) -> Any:
         return lambda version: False
     count = policy.latest.num_versions or 1
     highest = sorted(versions)[-count:]
-    return lambda version: version not in versions and len(highest) == count and version < highest[0]
+    return lambda version: (
+        version not in versions and len(highest) == count and version < highest[0]
+    )
 
 
 def make(store: S3Store, name: str, journal: Mapping[str, Any]) -> None:
     """Make the journal's changes, as far as they come before the load."""
     bucket, moves = store.bucket, journal["moves"]
-    _copy(store, name, [(move["live"] + rel, move["backup"] + rel, found[0]) for move in moves for rel, found in move["old"].items()])
-    _copy(store, name, [(move["staged"] + rel, move["live"] + rel, found[0]) for move in moves for rel, found in move["new"].items()
-                        if not same(found, move["old"].get(rel))], late_config=lambda: bucket.delete(
-        move["live"] + rel for move in moves for rel in move["first"]))
+    _copy(
+        store,
+        name,
+        [
+            (move["live"] + rel, move["backup"] + rel, found[0])
+            for move in moves
+            for rel, found in move["old"].items()
+        ],
+    )
+    _copy(
+        store,
+        name,
+        [
+            (move["staged"] + rel, move["live"] + rel, found[0])
+            for move in moves
+            for rel, found in move["new"].items()
+            if not same(found, move["old"].get(rel))
+        ],
+        late_config=lambda: bucket.delete(
+            move["live"] + rel for move in moves for rel in move["first"]
+        ),
+    )
 
 
-def _copy(store: S3Store, name: str, copies: list[tuple[str, str, int]], late_config: Any = None) -> None:
+def _copy(
+    store: S3Store, name: str, copies: list[tuple[str, str, int]], late_config: Any = None
+) -> None:
     """Several at a time; config.pbtxt of the model after all others, and after ``late_config``."""
     model_config = f"{store.location.key(name)}/{config_pbtxt.CONFIG_NAME}"
 
@@ -122,16 +187,20 @@ def _copy(store: S3Store, name: str, copies: list[tuple[str, str, int]], late_co
 
 
 def moved_in(store: S3Store, name: str, journal: Mapping[str, Any] | None) -> bool:
-    """True where what is there was put there by an interrupted run, or is what an interrupted removal left."""
+    """True where what is there was put there by an interrupted run, or is what an interrupted
+    removal left.
+    """
     if journal is None or journal.get("op") not in (_SWAPS, REMOVE):
         return False
     if journal["op"] == REMOVE:
         return True
     there = listing(store.bucket, store.location.key(name))
-    return all(not move["old"] for move in journal["moves"]) and set(there) <= {rel for move in journal["moves"] for rel in move["new"]}
+    return all(not move["old"] for move in journal["moves"]) and set(there) <= {
+        rel for move in journal["moves"] for rel in move["new"]
+    }
 
 
-# -- the end, or the way back ----------------------------------------------------------------------------------------------------
+# -- the end, or the way back ----------------------------------------------------------------------
 
 
 def _undo(store: S3Store, name: str, journal: Mapping[str, Any]) -> None:
@@ -144,9 +213,14 @@ def _undo(store: S3Store, name: str, journal: Mapping[str, Any]) -> None:
             if rel in kept:
                 copies.append((move["backup"] + rel, move["live"] + rel, kept[rel][0]))
             else:
-                raise RepositoryError(f"the copy of {move['live']}{rel} that was made before the change is not there any more",
-                                      step="settle an interrupted run")
-        strays += [move["live"] + rel for rel in there if rel in move["new"] and rel not in move["old"]]
+                raise RepositoryError(
+                    f"the copy of {move['live']}{rel} that was made before the change is not there"
+                    " any more",
+                    step="settle an interrupted run",
+                )
+        strays += [
+            move["live"] + rel for rel in there if rel in move["new"] and rel not in move["old"]
+        ]
     _copy(store, name, copies)
     store.check_lock(name)
     bucket.delete(strays)
@@ -164,21 +238,38 @@ def _note_fingerprint(store: S3Store, name: str) -> None:
         store.write_record(dataclasses.replace(record, fingerprint=now))
 
 
-def fingerprint(store: S3Store, name: str, journal: Mapping[str, Any] | None = None) -> dict[str, list[Any]]:
+def fingerprint(
+    store: S3Store, name: str, journal: Mapping[str, Any] | None = None
+) -> dict[str, list[Any]]:
     """Of the model as it is, less what the journal's change will yet remove."""
     model = store.location.key(name)
-    gone = {move["live"] + rel for move in (journal or {}).get("moves", ()) for rel in move["later"]}
-    return visible({rel: found for rel, found in listing(store.bucket, model).items() if model + rel not in gone})
+    gone = {
+        move["live"] + rel for move in (journal or {}).get("moves", ()) for rel in move["later"]
+    }
+    return visible(
+        {
+            rel: found
+            for rel, found in listing(store.bucket, model).items()
+            if model + rel not in gone
+        }
+    )
 
 
 def visible(found: Objects) -> dict[str, list[Any]]:
-    """``{relative path: [size, etag]}`` of files and empty folders: the key of a folder that has content is nothing of its own."""
+    """``{relative path: [size, etag]}`` of files and empty folders: the key of a folder that has
+    content is nothing of its own.
+    """
     folders = {os.path.dirname(rel.rstrip("/")) for rel in found}
-    return {rel.strip("/"): value for rel, value in found.items() if rel != "/" and not (rel.endswith("/") and rel.rstrip("/") in folders)}
+    return {
+        rel.strip("/"): value
+        for rel, value in found.items()
+        if rel != "/" and not (rel.endswith("/") and rel.rstrip("/") in folders)
+    }
 
 
 def settle(store: S3Store, name: str, *, server_starts: bool = False) -> str | None:
-    """Bring the model's keys back to the old deployment, or finish the new one where its record was already written.
+    """Bring the model's keys back to the old deployment, or finish the new one where its record was
+    already written.
 
     Returns:
         What was done, in words; None where there was nothing to do.
@@ -186,8 +277,11 @@ def settle(store: S3Store, name: str, *, server_starts: bool = False) -> str | N
     journal = store.journal(name)
     done = None
     if journal and journal.get("op") == SWAP:
-        raise RepositoryError("its journal is that of a folder, which cannot be settled in S3", model=name,
-                              step="settle an interrupted run")
+        raise RepositoryError(
+            "its journal is that of a folder, which cannot be settled in S3",
+            model=name,
+            step="settle an interrupted run",
+        )
     if journal and journal.get("op") == _SWAPS:
         record = store.record(name)
         if record and record.transaction == journal["deploy_id"]:
@@ -228,14 +322,16 @@ def prune(store: S3Store, name: str, keep: int | None) -> None:
     head = store.key("retained", name, "")
     inside: dict[str, set[str]] = {}
     for key in store.bucket.objects(head):
-        entry, _slash, rest = key[len(head):].partition("/")
+        entry, _slash, rest = key[len(head) :].partition("/")
         inside.setdefault(entry, set()).add(rest.partition("/")[0])
     for entry in superfluous(store.retained_records(name), store.record(name), inside, keep):
         store.bucket.delete_below(f"{head}{entry}/")
 
 
 def remove(store: S3Store, name: str) -> None:
-    """Remove a model. Its record goes first: a server that starts just then does not load what is left of it."""
+    """Remove a model. Its record goes first: a server that starts just then does not load what is
+    left of it.
+    """
     store.write_journal(name, {"schema": 1, "op": REMOVE})
     store.remove_record(name)
     _remove_all(store, name)

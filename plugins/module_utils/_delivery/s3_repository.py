@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A repository in S3: how a model's files are made here, uploaded, put in place, kept and taken away there.
+"""A repository in S3: how a model's files are made here, uploaded, put in place, kept and taken
+away there.
 
-Places are s3:// URLs, or paths of this host for what is being made. What each method does is as for ``FolderRepository``.
+Places are s3:// URLs, or paths of this host for what is being made. What each method does is as for
+``FolderRepository``.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ class S3Repository:
         timeout: seconds for one call.
     """
 
-    def __init__(self, url: str, state_dir: str | None, options: Mapping[str, Any] | None, timeout: float) -> None:
+    def __init__(
+        self, url: str, state_dir: str | None, options: Mapping[str, Any] | None, timeout: float
+    ) -> None:
         self.bucket = Bucket(parse_s3(url), options, timeout)
         self.location = self.bucket.place
         self.path = self.location.url
@@ -48,12 +52,18 @@ class S3Repository:
 
     def check(self, desired: DesiredModel) -> None:
         """Raises InvalidOption for what an object store has not."""
-        given = [option for option in ("owner", "group", "mode") if getattr(desired, option) is not None]
+        given = [
+            option for option in ("owner", "group", "mode") if getattr(desired, option) is not None
+        ]
         if given:
-            raise InvalidOption(f"a repository in S3 has no {', '.join(given)}", model=desired.name, step="read the options",
-                                left="nothing was changed")
+            raise InvalidOption(
+                f"a repository in S3 has no {', '.join(given)}",
+                model=desired.name,
+                step="read the options",
+                left="nothing was changed",
+            )
 
-    # -- reading -------------------------------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------
 
     def read(self, name: str, hashes: bool = False) -> dict[str, Any]:
         record, journal = self.store.record(name), self.store.journal(name)
@@ -65,26 +75,49 @@ class S3Repository:
             values["config"] = self.bucket.get(self.location.key(name, config_pbtxt.CONFIG_NAME))
         if record:
             paths = {path for path in {*record.fingerprint, *found} if path != META_NAME}
-            touched = {path for path in paths if not s3_recovery.same(record.fingerprint.get(path), found.get(path))}
+            touched = {
+                path
+                for path in paths
+                if not s3_recovery.same(record.fingerprint.get(path), found.get(path))
+            }
             suspects = sorted(paths if hashes else touched)
-            differ = self.bucket.each(lambda path: self._bytes_differ(name, path, found, record, values.get("config")), suspects)
-            values["changed_files"] = tuple(path for path, different in zip(suspects, differ) if different)
-            values["touched_files"] = tuple(sorted(touched - {*values["changed_files"], config_pbtxt.CONFIG_NAME}))
+            differ = self.bucket.each(
+                lambda path: self._bytes_differ(name, path, found, record, values.get("config")),
+                suspects,
+            )
+            values["changed_files"] = tuple(
+                path for path, different in zip(suspects, differ) if different
+            )
+            values["touched_files"] = tuple(
+                sorted(touched - {*values["changed_files"], config_pbtxt.CONFIG_NAME})
+            )
         return values
 
-    def _bytes_differ(self, name: str, path: str, found: Mapping[str, Any], record: Record, config: bytes | None) -> bool:
+    def _bytes_differ(
+        self, name: str, path: str, found: Mapping[str, Any], record: Record, config: bytes | None
+    ) -> bool:
         if path == config_pbtxt.CONFIG_NAME:
-            return config is None or config_pbtxt.digest_without_id(config, record.deploy_id) != record.config_digest
+            return (
+                config is None
+                or config_pbtxt.digest_without_id(config, record.deploy_id) != record.config_digest
+            )
         manifest = Manifest.from_dict(record.manifest)
         entry = next((e for e in manifest.files if e.path == path), None)
         if entry is None:
             return not (path in manifest.folders and path in found)
-        return path not in found or found[path][0] != entry.size or self.bucket.sha256(self.location.key(name, path)) != entry.sha256
+        return (
+            path not in found
+            or found[path][0] != entry.size
+            or self.bucket.sha256(self.location.key(name, path)) != entry.sha256
+        )
 
     def configs(self) -> Iterator[bytes]:
         if self._configs is None:
             names = self.names()
-            texts = self.bucket.each(lambda name: self.bucket.get(self.location.key(name, config_pbtxt.CONFIG_NAME)), names)
+            texts = self.bucket.each(
+                lambda name: self.bucket.get(self.location.key(name, config_pbtxt.CONFIG_NAME)),
+                names,
+            )
             self._configs = {name: text for name, text in zip(names, texts) if text}
         yield from list(self._configs.values())
 
@@ -102,18 +135,25 @@ class S3Repository:
 
     def manifest(self, place: str) -> Manifest:
         found = s3_recovery.visible(self._listing(place))
-        # In the state lies what we uploaded, checked by the server and with its digest; a live model may be anybody's.
+        # In the state lies what we uploaded, checked by the server and with its digest; a live
+        # model may be anybody's.
         ours = place.startswith(f"{self.store.path}/")
         raw, key = self._listing(place), self.location.key_of(place)
         folders = [rel for rel in found if f"/{rel}/" in raw and f"/{rel}" not in raw]
         files = [rel for rel in found if rel not in folders and rel not in OWN_FILES]
-        sums = self.bucket.each(lambda rel: self.bucket.sha256(f"{key}/{rel}", trust_metadata=ours), files)
-        return Manifest.of((FileEntry(rel, found[rel][0], digest) for rel, digest in zip(files, sums)), folders)
+        sums = self.bucket.each(
+            lambda rel: self.bucket.sha256(f"{key}/{rel}", trust_metadata=ours), files
+        )
+        return Manifest.of(
+            (FileEntry(rel, found[rel][0], digest) for rel, digest in zip(files, sums)), folders
+        )
 
-    def fingerprint(self, name: str, journal: Mapping[str, Any] | None = None) -> dict[str, list[Any]]:
+    def fingerprint(
+        self, name: str, journal: Mapping[str, Any] | None = None
+    ) -> dict[str, list[Any]]:
         return s3_recovery.fingerprint(self.store, name, journal)
 
-    # -- a model being made --------------------------------------------------------------------------------------------------
+    # -- a model being made ------------------------------------------------------------------------
 
     def workspace(self, name: str, transaction: str) -> str:
         self.scratch.ensure()
@@ -122,8 +162,11 @@ class S3Repository:
     def require_space(self, size: int) -> None:
         free = self.scratch.free_bytes()
         if size > free:
-            raise RepositoryError(f"{size} bytes are needed for a while and {free} are free on the file system of {self.scratch.path}; "
-                                  "the environment variable TMPDIR names another place", step="make room")
+            raise RepositoryError(
+                f"{size} bytes are needed for a while and {free} are free on the file system of"
+                f" {self.scratch.path}; the environment variable TMPDIR names another place",
+                step="make room",
+            )
 
     def set_permissions(self, desired: DesiredModel, path: str) -> None:
         """An object has none."""
@@ -131,10 +174,15 @@ class S3Repository:
     def flush(self, path: str) -> None:
         """What is made here is uploaded, and need not outlive a crash."""
 
-    # -- changes -------------------------------------------------------------------------------------------------------------
+    # -- changes -----------------------------------------------------------------------------------
 
-    def begin(self, name: str, moves: Sequence[Move], transaction: str, old: Record | None, keep: int) -> dict[str, Any]:
-        keys = [(self.location.key_of(live), self._staged_key(name, transaction, staged)) for live, staged in moves]
+    def begin(
+        self, name: str, moves: Sequence[Move], transaction: str, old: Record | None, keep: int
+    ) -> dict[str, Any]:
+        keys = [
+            (self.location.key_of(live), self._staged_key(name, transaction, staged))
+            for live, staged in moves
+        ]
         self.store.check_lock(name)
         journal = s3_recovery.journal_of(self.store, name, keys, transaction, old, keep)
         self.store.write_journal(name, journal)
@@ -147,7 +195,7 @@ class S3Repository:
         target = self.store.key("staging", name, transaction, os.path.basename(staged))
         uploads = [(staged, target)] if os.path.isfile(staged) else []
         for current, names, files in os.walk(staged):
-            base = target + current[len(staged):]
+            base = target + current[len(staged) :]
             uploads += [(os.path.join(current, file), f"{base}/{file}") for file in files]
             if not names and not files and current != staged:
                 self.bucket.put(f"{base}/", b"")
@@ -168,7 +216,8 @@ class S3Repository:
         return [(self.live(name, str(version)), "") for version in versions]
 
     def touch(self, name: str, ahead: float = 0) -> None:
-        """Copy config.pbtxt and an object of each version onto themselves: new times are what makes Triton initialise a version again.
+        """Copy config.pbtxt and an object of each version onto themselves: new times are what makes
+        Triton initialise a version again.
 
         The key of an empty folder, as ensembles have it, has no time for Triton.
         """
@@ -186,14 +235,17 @@ class S3Repository:
         s3_recovery.remove(self.store, name)
         self._configs = None
 
-    # -- retained copies -----------------------------------------------------------------------------------------------------
+    # -- retained copies ---------------------------------------------------------------------------
 
     def retained_model(self, name: str, key: str) -> str | None:
         place = f"{self.store.retained(name, key)}/model"
         return place if self._listing(place) else None
 
     def retained_versions(self, name: str, version: int) -> list[str]:
-        places = [f"{self.store.retained(name, record.key)}/{version}" for record in self.store.retained_records(name)]
+        places = [
+            f"{self.store.retained(name, record.key)}/{version}"
+            for record in self.store.retained_records(name)
+        ]
         return [place for place in places if self._listing(place)]
 
     def holds(self, place: str, part: Manifest) -> bool:
@@ -202,13 +254,15 @@ class S3Repository:
             found = self.manifest(place)
         except ArtifactError:
             return False
-        entries = (FileEntry(f"{version}/{entry.path}", entry.size, entry.sha256) for entry in found.files)
+        entries = (
+            FileEntry(f"{version}/{entry.path}", entry.size, entry.sha256) for entry in found.files
+        )
         return Manifest.of(entries, (f"{version}/{folder}" for folder in found.folders)) == part
 
     def replace_config(self, place: str, ready: str) -> None:
         self.bucket.upload(ready, f"{self.location.key_of(place)}/{config_pbtxt.CONFIG_NAME}")
 
-    # -- the end -------------------------------------------------------------------------------------------------------------
+    # -- the end -----------------------------------------------------------------------------------
 
     def settle(self, name: str) -> str | None:
         self._configs = None

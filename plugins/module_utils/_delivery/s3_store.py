@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The state of a repository in S3: the same records, journals, locks, staging and retained copies, as keys."""
+"""The state of a repository in S3: the same records, journals, locks, staging and retained copies,
+as keys.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ _NOTHING = "nothing was changed"
 
 
 class S3Store:
-    """State of one repository in S3. What is asked of it, and what it raises, is as for ``StateStore``.
+    """State of one repository in S3. What is asked of it, and what it raises, is as for
+    ``StateStore``.
 
     Args:
         state_dir: an s3:// place of the same bucket; None: where the marker says, else the default.
@@ -38,12 +41,20 @@ class S3Store:
         given = parse_s3(state_dir, "state_dir") if state_dir else None
         marked = self._marked()
         if marked and given and marked != given:
-            raise InvalidOption(f"the repository {self.repository} keeps its state in {marked.url} and state_dir says {given.url}",
-                                step="find the state folder", left=_NOTHING)
+            raise InvalidOption(
+                f"the repository {self.repository} keeps its state in {marked.url} and state_dir"
+                f" says {given.url}",
+                step="find the state folder",
+                left=_NOTHING,
+            )
         self.place: S3Location = marked or given or self.location.state()
         if self.place.base != self.location.base:
-            raise InvalidOption(f"state_dir {self.place.url} is not in the bucket of the repository {self.repository}",
-                                step="find the state folder", left=_NOTHING)
+            raise InvalidOption(
+                f"state_dir {self.place.url} is not in the bucket of the repository"
+                f" {self.repository}",
+                step="find the state folder",
+                left=_NOTHING,
+            )
         self.path = self.place.url
         self._has_marker = marked is not None
 
@@ -53,27 +64,40 @@ class S3Store:
             return None
         try:
             found = json.loads(body)["state_dir"]
-            return parse_s3(found, "state_dir") if is_s3(found) else self.location.resolve(str(found))
+            return (
+                parse_s3(found, "state_dir") if is_s3(found) else self.location.resolve(str(found))
+            )
         except (ValueError, KeyError, TypeError, InvalidOption) as error:
-            raise RepositoryError(f"the marker {self.location.url}/{MARKER} cannot be read ({error})", step="find the state folder",
-                                  left=_NOTHING) from error
+            raise RepositoryError(
+                f"the marker {self.location.url}/{MARKER} cannot be read ({error})",
+                step="find the state folder",
+                left=_NOTHING,
+            ) from error
 
     def ensure(self) -> None:
         """Write the marker. Keys need no folders."""
         if self._has_marker:
             return
-        body = json.dumps({"schema": 1, "state_dir": self.location.relative(self.place)}, indent=2).encode() + b"\n"
+        body = (
+            json.dumps(
+                {"schema": 1, "state_dir": self.location.relative(self.place)}, indent=2
+            ).encode()
+            + b"\n"
+        )
         try:
             self.bucket.put(self.marker, body, only_new=True)
         except Conflict:
             if self._marked() != self.place:
-                raise RepositoryError(f"another run has just put the state of {self.repository} elsewhere", step="make the state folder",
-                                      left=_NOTHING) from None
+                raise RepositoryError(
+                    f"another run has just put the state of {self.repository} elsewhere",
+                    step="make the state folder",
+                    left=_NOTHING,
+                ) from None
         except Unsupported:
             self.bucket.put(self.marker, body)
         self._has_marker = True
 
-    # -- records and journals ------------------------------------------------------------------------------------------
+    # -- records and journals ----------------------------------------------------------------------
 
     def key(self, folder: str, name: str, *parts: str) -> str:
         return self.place.key(folder, name, *parts)
@@ -87,7 +111,11 @@ class S3Store:
 
     def records(self) -> dict[str, Record]:
         head = self.place.key("records", "")
-        names = sorted(key[len(head):-len(".json")] for key in self.bucket.objects(head) if key.endswith(".json"))
+        names = sorted(
+            key[len(head) : -len(".json")]
+            for key in self.bucket.objects(head)
+            if key.endswith(".json")
+        )
         found = dict(zip(names, self.bucket.each(self.record, names)))
         return {name: record for name, record in found.items() if record}
 
@@ -120,12 +148,14 @@ class S3Store:
         try:
             data = json.loads(body)
         except ValueError as error:
-            raise RepositoryError(f"{self.location.base}/{key} cannot be read ({error})", **about) from error
+            raise RepositoryError(
+                f"{self.location.base}/{key} cannot be read ({error})", **about
+            ) from error
         if not isinstance(data, dict):
             raise RepositoryError(f"{self.location.base}/{key} is not a JSON object", **about)
         return data
 
-    # -- what belongs to one model -------------------------------------------------------------------------------------
+    # -- what belongs to one model -----------------------------------------------------------------
 
     def staging(self, name: str, deploy_id: str | None = None) -> str:
         return "/".join([self.path, "staging", name, *([deploy_id] if deploy_id else [])])
@@ -135,25 +165,37 @@ class S3Store:
 
     def retained_records(self, name: str) -> list[Record]:
         """Previous deployments, the newest first."""
-        keys = [key for key in self.bucket.objects(self.key("retained", name, "")) if key.endswith("/record.json") and key.count("/") == (
-            self.key("retained", name, "x", "record.json").count("/"))]
-        found = [Record.from_dict(data) for data in self.bucket.each(lambda key: self._json(key, name), keys) if data]
+        keys = [
+            key
+            for key in self.bucket.objects(self.key("retained", name, ""))
+            if key.endswith("/record.json")
+            and key.count("/") == (self.key("retained", name, "x", "record.json").count("/"))
+        ]
+        found = [
+            Record.from_dict(data)
+            for data in self.bucket.each(lambda key: self._json(key, name), keys)
+            if data
+        ]
         return sorted(found, key=lambda record: record.deployed_at, reverse=True)
 
     def clear_staging(self, name: str) -> None:
-        """Remove what is made on the way of a deployment, here and there. The caller holds the lock."""
+        """Remove what is made on the way of a deployment, here and there. The caller holds the
+        lock.
+        """
         disk.remove_tree(self.scratch.folder(name))
         self.bucket.delete_below(self.key("staging", name, ""))
 
     def has_leftovers(self, name: str) -> bool:
-        """True where a run that was killed (or one that is at work) has something of its own; asked once for all models."""
+        """True where a run that was killed (or one that is at work) has something of its own; asked
+        once for all models.
+        """
         if self._leftovers is None:
             locks, staging = self.place.key("locks", ""), self.place.key("staging", "")
-            locked = (key[len(locks):-len(".lock")] for key in self.bucket.objects(locks))
+            locked = (key[len(locks) : -len(".lock")] for key in self.bucket.objects(locks))
             self._leftovers = frozenset([*locked, *self.bucket.folders(staging)])
         return name in self._leftovers or self.scratch.has(name)
 
-    # -- locks -----------------------------------------------------------------------------------------------------------
+    # -- locks -------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def lock(self, name: str, timeout: float) -> Iterator[None]:
@@ -163,12 +205,16 @@ class S3Store:
             LockTimeout: another run held it for ``timeout`` seconds; the message names the holder.
         """
         if name in self._locks:
-            raise LockTimeout("this run holds its lock already", model=name, step="lock", left=_NOTHING)
+            raise LockTimeout(
+                "this run holds its lock already", model=name, step="lock", left=_NOTHING
+            )
         with held(self.bucket, self.key("locks", f"{name}.lock"), name, timeout) as lock:
             self._locks[name] = lock
             if not lock.conditional:
-                self.warnings.append(f"the object store of {self.repository} minds no conditions of a write, so that runs that begin at "
-                                     "the same moment are kept apart less surely")
+                self.warnings.append(
+                    f"the object store of {self.repository} minds no conditions of a write, so that"
+                    " runs that begin at the same moment are kept apart less surely"
+                )
             try:
                 yield
             finally:

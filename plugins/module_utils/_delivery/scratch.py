@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A private folder of this host in which the files of models are made that go elsewhere. Standard library only.
+"""A private folder of this host in which the files of models are made that go elsewhere. Standard
+library only.
 
 Its name tells the repository, so that the next run finds and removes what a killed one left.
 """
@@ -38,9 +39,19 @@ class Scratch:
             os.makedirs(self.parent, mode=0o700, exist_ok=True)
             info = os.lstat(self.parent)
         except OSError as error:
-            raise RepositoryError(f"the temporary folder {self.parent} cannot be made ({error.strerror})", step="make the files") from error
-        if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid() or stat.S_IMODE(info.st_mode) & 0o077:
-            raise RepositoryError(f"the temporary folder {self.parent} is not a private one of this user", step="make the files")
+            raise RepositoryError(
+                f"the temporary folder {self.parent} cannot be made ({error.strerror})",
+                step="make the files",
+            ) from error
+        if (
+            not stat.S_ISDIR(info.st_mode)
+            or info.st_uid != os.geteuid()
+            or stat.S_IMODE(info.st_mode) & 0o077
+        ):
+            raise RepositoryError(
+                f"the temporary folder {self.parent} is not a private one of this user",
+                step="make the files",
+            )
         disk.make_folder(self.path, 0o700)
 
     def free_bytes(self) -> int:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The servers' part of a transaction: load until it is proven, verify, unload, and bring back what was served."""
+"""The servers' part of a transaction: load until it is proven, verify, unload, and bring back what
+was served.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +49,9 @@ class Serving:
     def _load_until_served(self, server: TritonServer, name: str, record: Record) -> None:
         """Load until the server proves that it serves this deployment.
 
-        The first load may join one of other files that an earlier run gave up on. And Triton passes over files that are no newer than
-        those it has seen, which can be from a future (a clock that was wrong, a file touched): ever newer ones find out from which.
+        The first load may join one of other files that an earlier run gave up on. And Triton passes
+        over files that are no newer than those it has seen, which can be from a future (a clock
+        that was wrong, a file touched): ever newer ones find out from which.
 
         Raises:
             ServerError: it answers that it loaded, and serves something else.
@@ -59,15 +62,20 @@ class Serving:
             try:
                 server.load(name)
             except LoadPending:
-                with contextlib.suppress(ServerError):  # its answer may be held up by the load of another model
+                with contextlib.suppress(
+                    ServerError
+                ):  # its answer may be held up by the load of another model
                     if _serves(server.served(name), record):
                         return
                 raise
             served = server.served(name)
             if _serves(served, record):
                 return
-        raise ServerError(f"Triton at {server.url} answered that it loaded deployment {record.deploy_id} and serves {_said(served)}",
-                          step="prove what is served")
+        raise ServerError(
+            f"Triton at {server.url} answered that it loaded deployment {record.deploy_id} and"
+            f" serves {_said(served)}",
+            step="prove what is served",
+        )
 
     def unload(self, run: Run, urls: Sequence[str]) -> None:
         journal = run.plan.observed.journal
@@ -75,7 +83,9 @@ class Serving:
         for url in urls:
             if journal and journal.get("op") == recovery.PENDING:
                 with contextlib.suppress(LoadFailed):
-                    self.servers[url].load(run.name)  # joins the load that was given up on, which an unload would not stop
+                    self.servers[url].load(
+                        run.name
+                    )  # joins the load that was given up on, which an unload would not stop
             self.servers[url].unload(run.name)
 
     def verify(self, run: Run, urls: Sequence[str]) -> None:
@@ -89,7 +99,9 @@ class Serving:
             run.new = dataclasses.replace(record, verified=now())
 
     def restore(self, run: Run) -> list[str]:
-        """Bring back what each server served before that was asked to load; returns sentences on what could not be."""
+        """Bring back what each server served before that was asked to load; returns sentences on
+        what could not be.
+        """
         return [said for server in run.loaded if (said := self._restore_one(run, server))]
 
     def _restore_one(self, run: Run, server: TritonServer) -> str | None:
@@ -99,9 +111,15 @@ class Serving:
                 return f"{server.url} went down and was not up again within {server.timeout:g} s"
             served = server.served(name)
             before = next(one for one in run.plan.observed.served if one.url == server.url)
-            if (run.old and run.old.wanted == "loaded") or (run.plan.observed.foreign and before.ready):
+            if (run.old and run.old.wanted == "loaded") or (
+                run.plan.observed.foreign and before.ready
+            ):
                 wanted = run.old.deploy_id if run.old else before.deploy_id or ""
-                more = set(served.ready) - set(run.old.triton_versions) if run.old and side_by_side(run.old) else set()
+                more = (
+                    set(served.ready) - set(run.old.triton_versions)
+                    if run.old and side_by_side(run.old)
+                    else set()
+                )
                 if (served.deploy_id or "") != wanted or not served.ready or more:
                     if run.old and (before.deploy_id or "") == wanted:
                         self._load_until_served(server, name, run.old)
@@ -128,14 +146,23 @@ class Serving:
 
 _WITHOUT_GPU = "; instance_kind: cpu serves it on this host without one"
 _HINTS = {
-    "no GPUs are available|unsupported gpu id .* are:[ ;]*$|KIND_CPU but specifies one or more GPUs": _WITHOUT_GPU,
-    "unsupported gpu id [0-9]+": "; the server numbers the GPUs that it sees from 0: config: {instance_group: …} names others",
+    "no GPUs are available": _WITHOUT_GPU,
+    "unsupported gpu id .* are:[ ;]*$": _WITHOUT_GPU,
+    "KIND_CPU but specifies one or more GPUs": _WITHOUT_GPU,
+    "unsupported gpu id [0-9]+": (
+        "; the server numbers the GPUs that it sees from 0: config: {instance_group: …} names"
+        " others"
+    ),
     "unable to find backend library": "; this server has no such backend",
 }
 
 
 def _serves(served: ServedModel, record: Record) -> bool:
-    return (served.deploy_id or "") == record.deploy_id and bool(served.ready) and must_be_ready(record) <= set(served.ready)
+    return (
+        (served.deploy_id or "") == record.deploy_id
+        and bool(served.ready)
+        and must_be_ready(record) <= set(served.ready)
+    )
 
 
 def _said(served: ServedModel) -> str:
@@ -145,5 +172,10 @@ def _said(served: ServedModel) -> str:
 def _with_hint(error: LoadFailed) -> LoadFailed:
     for sign, hint in _HINTS.items():
         if re.search(sign, error.message):
-            return LoadFailed(error.message.rstrip(".; ") + hint, model=error.model, step=error.step, **error.extra)
+            return LoadFailed(
+                error.message.rstrip(".; ") + hint,
+                model=error.model,
+                step=error.step,
+                **error.extra,
+            )
     return error

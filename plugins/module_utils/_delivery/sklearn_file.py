@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is in a file of scikit-learn, without scikit-learn and without running anything of it.
 
-A skops archive is read as the JSON and the arrays that it is. A pickle is a program: this reader knows numpy's arrays, takes everything
+A skops archive is read as the JSON and the arrays that it is. A pickle is a program: this reader
+    knows numpy's arrays, takes everything
 of scikit-learn for a bag of values, and refuses any other name that the pickle asks for.
 """
 
@@ -19,7 +20,15 @@ from .libraries import needed
 
 _LARGEST_SCHEMA = 1 << 30
 _NUMPY_NAMES = frozenset({"ndarray", "dtype", "_reconstruct", "scalar", "_frombuffer"})
-_PLAIN = {"set": set, "frozenset": frozenset, "list": list, "dict": dict, "tuple": tuple, "slice": slice, "bytearray": bytearray}
+_PLAIN = {
+    "set": set,
+    "frozenset": frozenset,
+    "list": list,
+    "dict": dict,
+    "tuple": tuple,
+    "slice": slice,
+    "bytearray": bytearray,
+}
 
 
 class Bag:
@@ -49,10 +58,14 @@ class Bag:
         """An attribute.
 
         Raises:
-            ArtifactError: a model that was never trained, or one of a version of scikit-learn that kept this elsewhere.
+            ArtifactError: a model that was never trained, or one of a version of scikit-learn that
+                kept this elsewhere.
         """
         if name not in self.values:
-            raise ArtifactError(f"its {self.kind} has no '{name}': it was not trained, or by an unknown version of scikit-learn")
+            raise ArtifactError(
+                f"its {self.kind} has no '{name}': it was not trained, or by an unknown version of"
+                " scikit-learn"
+            )
         return self.values[name]
 
 
@@ -70,13 +83,15 @@ def read_estimator(path: str) -> Bag:
     except ArtifactError:
         raise
     except Exception as error:  # a damaged pickle can raise anything
-        raise ArtifactError(f"{path} is no whole model of scikit-learn ({type(error).__name__}: {error})") from error
+        raise ArtifactError(
+            f"{path} is no whole model of scikit-learn ({type(error).__name__}: {error})"
+        ) from error
     if not isinstance(found, Bag):
         raise ArtifactError(f"{path} holds a {type(found).__name__} and no model of scikit-learn")
     return found
 
 
-# -- pickles -----------------------------------------------------------------------------------------------------------------
+# -- pickles ---------------------------------------------------------------------------------------
 
 
 def _read_pickle(path: str) -> Any:
@@ -97,8 +112,11 @@ class _Reader(pickle.Unpickler):
             return _made_anew
         if module == "builtins" and (name in _PLAIN or name == "object"):
             return _PLAIN.get(name, object)
-        raise ArtifactError(f"the pickle asks for {module}.{name}, which is not scikit-learn's: a pickle is a program, and this one was "
-                            "not run; log the model with serialization_format='skops', or as ONNX")
+        raise ArtifactError(
+            f"the pickle asks for {module}.{name}, which is not scikit-learn's: a pickle is a"
+            " program, and this one was not run; log the model with serialization_format='skops',"
+            " or as ONNX"
+        )
 
 
 def bag_of(origin: str) -> type[Bag]:
@@ -120,7 +138,7 @@ def _made_anew(kind: Any, _base: Any, _state: Any) -> Any:
     return kind()
 
 
-# -- skops -------------------------------------------------------------------------------------------------------------------
+# -- skops -----------------------------------------------------------------------------------------
 
 
 class _Skops:
@@ -129,7 +147,10 @@ class _Skops:
 
     def read(self) -> Any:
         with zipfile.ZipFile(self._path) as self._archive:
-            if "schema.json" not in self._archive.namelist() or self._archive.getinfo("schema.json").file_size > _LARGEST_SCHEMA:
+            if (
+                "schema.json" not in self._archive.namelist()
+                or self._archive.getinfo("schema.json").file_size > _LARGEST_SCHEMA
+            ):
                 raise ArtifactError(f"{self._path} is no skops archive")
             return self._value(json.loads(self._archive.read("schema.json")))
 
@@ -157,5 +178,9 @@ class _Skops:
 
         if node.get("type") != "numpy":
             content = node.get("content")
-            return [self._value(item) for item in content] if isinstance(content, list) else self._value(content)
+            return (
+                [self._value(item) for item in content]
+                if isinstance(content, list)
+                else self._value(content)
+            )
         return numpy.load(io.BytesIO(self._archive.read(str(node["file"]))), allow_pickle=False)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a model comes from: identities of folders, the metadata of an artifact, and stores that do not answer."""
+"""Where a model comes from: identities of folders, the metadata of an artifact, and stores that do
+not answer.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ _METADATA = {"MLmodel": 1 << 20, MANIFEST_NAME: 64 << 20}
 
 
 def folder_source(source: Source, files: LocalRoot, record: Record | None) -> Source:
-    """Give a folder on this host an identity: it has no version number that changes with its content.
+    """Give a folder on this host an identity: it has no version number that changes with its
+    content.
 
     Bytes are hashed only where names, sizes or times differ from those of the last deployment.
     """
@@ -34,7 +37,11 @@ def folder_source(source: Source, files: LocalRoot, record: Record | None) -> So
         info = os.stat(files.real_path(file.path))
         stats.append([file.path, info.st_size, info.st_mtime_ns])
     fingerprint = _digest([stats, files.folders()])
-    if record and record.source_fingerprint == fingerprint and record.source.startswith(f"{source.source}#"):
+    if (
+        record
+        and record.source_fingerprint == fingerprint
+        and record.source.startswith(f"{source.source}#")
+    ):
         return replace(source, source=record.source, fingerprint=fingerprint)
     hashes = [(file.path, hash_file(files.real_path(file.path))) for file in files.list()]
     content = _digest([hashes, files.folders()])
@@ -54,13 +61,27 @@ def read_artifact(artifacts: ArtifactRoot) -> Artifact:
     with ThreadPoolExecutor(len(_METADATA)) as pool:
         texts = dict(zip(limits, pool.map(artifacts.read, limits, limits.values()), strict=True))
     # The parser in C, where it was built, takes a tenth of the time.
-    mlmodel = yaml.load(texts["MLmodel"], getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if "MLmodel" in texts else None
-    manifest = Manifest.from_dict(json.loads(texts[MANIFEST_NAME])) if MANIFEST_NAME in texts else None
-    return Artifact(files, artifacts.folders(), mlmodel if isinstance(mlmodel, dict) else None, manifest, artifacts.read)
+    mlmodel = (
+        yaml.load(texts["MLmodel"], getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        if "MLmodel" in texts
+        else None
+    )
+    manifest = (
+        Manifest.from_dict(json.loads(texts[MANIFEST_NAME])) if MANIFEST_NAME in texts else None
+    )
+    return Artifact(
+        files,
+        artifacts.folders(),
+        mlmodel if isinstance(mlmodel, dict) else None,
+        manifest,
+        artifacts.read,
+    )
 
 
 class Patience:
-    """Remembers for one run which artifact stores did not answer, so that they are not waited for once for each model."""
+    """Remembers for one run which artifact stores did not answer, so that they are not waited for
+    once for each model.
+    """
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
@@ -72,13 +93,17 @@ class Patience:
         """Make an artifact list its files.
 
         Raises:
-            ArtifactError: it could not; or the store at ``root`` was waited for in vain for two other models since it last answered.
+            ArtifactError: it could not; or the store at ``root`` was waited for in vain for two
+                other models since it last answered.
         """
         if isinstance(artifacts, LocalRoot):
             return
         place, begun = _store_of(root), time.monotonic()
         if self._silent.get(place, 0) > 1:
-            raise ArtifactError(f"the store of {artifacts.shown} did not answer for other models of this run", step="list the artifact")
+            raise ArtifactError(
+                f"the store of {artifacts.shown} did not answer for other models of this run",
+                step="list the artifact",
+            )
         try:
             artifacts.list()
         except ArtifactError:

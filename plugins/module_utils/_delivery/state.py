@@ -20,8 +20,28 @@ from .triton_server import ServedModel
 
 META_NAME = "mlflow-meta.json"
 OWN_FILES = ("config.pbtxt", META_NAME)
-_AS_GIVEN = ("flavor", "config", "instance_kind", "version_folders", "adopt", "check_files", "owner", "group", "deployment_set", "alias")
-_REQUEST = ("flavor", "config", "instance_kind", "version_folders", "serve_versions", "owner", "group", "mode")
+_AS_GIVEN = (
+    "flavor",
+    "config",
+    "instance_kind",
+    "version_folders",
+    "adopt",
+    "check_files",
+    "owner",
+    "group",
+    "deployment_set",
+    "alias",
+)
+_REQUEST = (
+    "flavor",
+    "config",
+    "instance_kind",
+    "version_folders",
+    "serve_versions",
+    "owner",
+    "group",
+    "mode",
+)
 
 
 @dataclass(frozen=True)
@@ -52,14 +72,18 @@ class DesiredModel:
     serve_versions: int = 1
     depends_on: tuple[str, ...] | None = None
     purged_from: str | None = None
-    """Remove it only while it belongs to this deployment set; not an option of a user, but what purging a list does."""
+    """Remove it only while it belongs to this deployment set; not an option of a user, but what
+    purging a list does.
+    """
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> DesiredModel:
-        """Build from a module's parameters or a plugin's ``-C`` options; absent and None keys mean omitted.
+        """Build from a module's parameters or a plugin's ``-C`` options; absent and None keys mean
+        omitted.
 
         Raises:
-            InvalidOption: a name that cannot be, a missing or unreadable model_uri, a combination that cannot be meant.
+            InvalidOption: a name that cannot be, a missing or unreadable model_uri, a combination
+                that cannot be meant.
         """
         given = {key: value for key, value in options.items() if value is not None}
         name = check_model_name(given.get("name"))
@@ -67,20 +91,36 @@ class DesiredModel:
             state = given.get("state", "present")
             uri = parse_model_uri(given["model_uri"]) if given.get("model_uri") else None
             if state == "present" and uri is None:
-                raise InvalidOption("model_uri is required with state=present", step="read the options")
+                raise InvalidOption(
+                    "model_uri is required with state=present", step="read the options"
+                )
             if state in ("absent", "rolled_back"):
                 uri = None  # a list of models keeps its model_uri when only the state is turned
             if "rollback_to" in given and state != "rolled_back":
-                raise InvalidOption("rollback_to goes with state=rolled_back", step="read the options")
+                raise InvalidOption(
+                    "rollback_to goes with state=rolled_back", step="read the options"
+                )
             if int(given.get("keep", 1)) < 0 or int(given.get("serve_versions", 1)) < 1:
-                raise InvalidOption("keep cannot be negative, nor serve_versions less than 1", step="read the options")
+                raise InvalidOption(
+                    "keep cannot be negative, nor serve_versions less than 1",
+                    step="read the options",
+                )
             known = {key: given[key] for key in _AS_GIVEN if key in given}
             if "depends_on" in given:
-                known["depends_on"] = tuple(check_model_name(other) for other in given["depends_on"])
-            return cls(name=name, state=state, uri=uri, keep=int(given.get("keep", 1)),
-                       serve_versions=int(given.get("serve_versions", 1)), verify=_verify(given.get("verify")),
-                       mode=_mode(given.get("mode")), rollback_to=str(given["rollback_to"]) if "rollback_to" in given else None,
-                       **known)
+                known["depends_on"] = tuple(
+                    check_model_name(other) for other in given["depends_on"]
+                )
+            return cls(
+                name=name,
+                state=state,
+                uri=uri,
+                keep=int(given.get("keep", 1)),
+                serve_versions=int(given.get("serve_versions", 1)),
+                verify=_verify(given.get("verify")),
+                mode=_mode(given.get("mode")),
+                rollback_to=str(given["rollback_to"]) if "rollback_to" in given else None,
+                **known,
+            )
         except InvalidOption as error:
             raise error.about(model=name, left="nothing was changed") from error
 
@@ -100,10 +140,17 @@ def _verify(value: Any) -> str | Mapping[str, Any] | None:
         return value
     if value is False:
         return "none"
-    if isinstance(value, Mapping) and value.get("inputs") and not set(value) - {"inputs", "outputs", "tolerance"}:
+    if (
+        isinstance(value, Mapping)
+        and value.get("inputs")
+        and not set(value) - {"inputs", "outputs", "tolerance"}
+    ):
         return value
-    raise InvalidOption("verify is none, auto, or a dictionary with inputs and, where wanted, outputs and tolerance",
-                        step="read the options")
+    raise InvalidOption(
+        "verify is none, auto, or a dictionary with inputs and, where wanted, outputs and"
+        " tolerance",
+        step="read the options",
+    )
 
 
 def _mode(value: Any) -> str | None:
@@ -114,7 +161,9 @@ def _mode(value: Any) -> str | None:
         if not 0 <= number <= 0o777:
             raise ValueError(value)
     except ValueError as error:
-        raise InvalidOption(f"mode {value!r} is not an octal number between 0000 and 0777", step="read the options") from error
+        raise InvalidOption(
+            f"mode {value!r} is not an octal number between 0000 and 0777", step="read the options"
+        ) from error
     return f"{number:04o}"
 
 
@@ -127,7 +176,8 @@ class ObservedModel:
         folder: True where the model's folder exists.
         changed_files: paths whose bytes are not those that were deployed, missing and new ones too.
         touched_files: paths whose times or inode are not those of the record, and whose bytes are.
-        half_made: True where the folder is what an interrupted run put there: the next run takes it away again.
+        half_made: True where the folder is what an interrupted run put there: the next run takes it
+            away again.
         modes_differ: True where permission bits are not those that were deployed.
         served: one entry for each server that answered.
         unreachable: sentences on the servers that did not.
@@ -151,12 +201,16 @@ class ObservedModel:
 
     @property
     def taken(self) -> bool:
-        """The name is in use: a record, a folder, or a READY model; what an interrupted run left is not in the way."""
+        """The name is in use: a record, a folder, or a READY model; what an interrupted run left is
+        not in the way.
+        """
         return self.record is not None or self.foreign
 
     @property
     def foreign(self) -> bool:
-        """Somebody else's: a folder without a record, or a READY model whose configuration does not carry our id."""
+        """Somebody else's: a folder without a record, or a READY model whose configuration does not
+        carry our id.
+        """
         if self.record or self.half_made:
             return False
         return self.folder or any(one.ready and not one.deploy_id for one in self.served)
@@ -180,17 +234,33 @@ def read_disk(store: StateStore, name: str, hashes: bool = False) -> dict[str, A
         found = disk.fingerprint(folder) if there else {}
         wanted = record.fingerprint
         # mlflow-meta.json is for readers of another tool; adding it back would cost a reload.
-        paths = {path for path in {*wanted, *found} if path != META_NAME and not disk.is_byproduct(path)}
-        touched = {path for path in paths if list(wanted.get(path, ())) != list(found.get(path, ()))}
+        paths = {
+            path for path in {*wanted, *found} if path != META_NAME and not disk.is_byproduct(path)
+        }
+        touched = {
+            path for path in paths if list(wanted.get(path, ())) != list(found.get(path, ()))
+        }
         suspects = paths if hashes else touched
-        values["changed_files"] = tuple(sorted(path for path in suspects if _bytes_differ(folder, path, record, values.get("config"))))
-        values["touched_files"] = tuple(sorted(touched - {*values["changed_files"], "config.pbtxt"}))
-        values["modes_differ"] = any(path in found and path in wanted and found[path][4] != wanted[path][4] for path in paths)
+        values["changed_files"] = tuple(
+            sorted(
+                path
+                for path in suspects
+                if _bytes_differ(folder, path, record, values.get("config"))
+            )
+        )
+        values["touched_files"] = tuple(
+            sorted(touched - {*values["changed_files"], "config.pbtxt"})
+        )
+        values["modes_differ"] = any(
+            path in found and path in wanted and found[path][4] != wanted[path][4] for path in paths
+        )
     return values
 
 
 def _bytes_differ(folder: str, path: str, record: Record, config: bytes | None) -> bool:
-    """True where a suspect file's bytes are not those that were deployed: a touched file is not a changed one."""
+    """True where a suspect file's bytes are not those that were deployed: a touched file is not a
+    changed one.
+    """
     absolute = os.path.join(folder, path)
     if path == "config.pbtxt":
         from .config_pbtxt import digest_without_id  # bytes only: needs no protobuf

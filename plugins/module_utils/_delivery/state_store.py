@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The state folder of a repository: where it is, records, journals, locks, staging, retained copies. Standard library only."""
+"""The state folder of a repository: where it is, records, journals, locks, staging, retained
+copies. Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -40,12 +42,19 @@ class StateStore:
         self.marker = os.path.join(self.repository, MARKER)
         marked = self._marked()
         if marked and state_dir and os.path.realpath(marked) != os.path.realpath(state_dir):
-            raise InvalidOption(f"the repository {self.repository} keeps its state in {marked} and state_dir says {state_dir}",
-                                step="find the state folder", left="nothing was changed")
+            raise InvalidOption(
+                f"the repository {self.repository} keeps its state in {marked} and state_dir says"
+                f" {state_dir}",
+                step="find the state folder",
+                left="nothing was changed",
+            )
         if marked and not os.path.isdir(marked):
             raise RepositoryError(
-                f"the repository {self.repository} keeps its state in {marked}, which cannot be reached from here",
-                step="find the state folder", left="nothing was changed")
+                f"the repository {self.repository} keeps its state in {marked}, which cannot be"
+                " reached from here",
+                step="find the state folder",
+                left="nothing was changed",
+            )
         self.path = os.path.abspath(marked or state_dir or self._default())
 
     def _marked(self) -> str | None:
@@ -55,8 +64,11 @@ class StateStore:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RepositoryError(f"the marker {self.marker} cannot be read ({error})", step="find the state folder",
-                                  left="nothing was changed") from error
+            raise RepositoryError(
+                f"the marker {self.marker} cannot be read ({error})",
+                step="find the state folder",
+                left="nothing was changed",
+            ) from error
         return os.path.normpath(os.path.join(self.repository, relative))
 
     def _default(self) -> str:
@@ -76,17 +88,30 @@ class StateStore:
                 disk.make_folder(os.path.join(self.path, folder))
             if os.stat(self.path).st_dev != os.stat(self.repository).st_dev:
                 raise RepositoryError(
-                    f"the state folder {self.path} and the repository {self.repository} are on different file systems, so that "
-                    "no model can be swapped in at once", step="make the state folder", left="nothing was changed")
+                    f"the state folder {self.path} and the repository {self.repository} are on"
+                    " different file systems, so that no model can be swapped in at once",
+                    step="make the state folder",
+                    left="nothing was changed",
+                )
             if not os.path.exists(self.marker):
-                with _alone_in(self.path):  # models have locks of their own: two first runs can be here at once
-                    # Made in the state folder: a file that vanishes from the repository is an error to Triton's index.
-                    disk.write_json(self.marker, {"schema": 1, "state_dir": os.path.relpath(self.path, self.repository)}, folder=self.path)
+                with _alone_in(
+                    self.path
+                ):  # models have locks of their own: two first runs can be here at once
+                    # Made in the state folder: a file that vanishes from the repository is an error
+                    # to Triton's index.
+                    disk.write_json(
+                        self.marker,
+                        {"schema": 1, "state_dir": os.path.relpath(self.path, self.repository)},
+                        folder=self.path,
+                    )
         except OSError as error:
-            raise RepositoryError(f"the state folder {self.path} cannot be written ({error.strerror})",
-                                  step="make the state folder", left="nothing was changed") from error
+            raise RepositoryError(
+                f"the state folder {self.path} cannot be written ({error.strerror})",
+                step="make the state folder",
+                left="nothing was changed",
+            ) from error
 
-    # -- records and journals ------------------------------------------------------------------------------------------
+    # -- records and journals ----------------------------------------------------------------------
 
     def _file(self, folder: str, name: str) -> str:
         return os.path.join(self.path, folder, f"{name}.json")
@@ -117,7 +142,7 @@ class StateStore:
             entries = os.listdir(os.path.join(self.path, folder))
         except FileNotFoundError:
             return []
-        return sorted(entry[:-len(".json")] for entry in entries if entry.endswith(".json"))
+        return sorted(entry[: -len(".json")] for entry in entries if entry.endswith(".json"))
 
     def write_record(self, record: Record) -> None:
         disk.write_json(self._file("records", record.name), record.to_dict())
@@ -134,7 +159,7 @@ class StateStore:
     def remove_journal(self, name: str) -> None:
         disk.remove_file(self._file("journals", name))
 
-    # -- folders of one model --------------------------------------------------------------------------------------------
+    # -- folders of one model ----------------------------------------------------------------------
 
     def staging(self, name: str, deploy_id: str | None = None) -> str:
         return os.path.join(self.path, "staging", name, *([deploy_id] if deploy_id else []))
@@ -162,10 +187,15 @@ class StateStore:
         return [self._file(folder, name) + disk.BESIDE for folder in ("records", "journals")]
 
     def has_leftovers(self, name: str) -> bool:
-        """True where a run that was killed (or one that is at work) has files of its own here, journal apart."""
-        return any(os.path.lexists(path) for path in (self.staging(name), self._lock_file(name), *self._half_written(name)))
+        """True where a run that was killed (or one that is at work) has files of its own here,
+        journal apart.
+        """
+        return any(
+            os.path.lexists(path)
+            for path in (self.staging(name), self._lock_file(name), *self._half_written(name))
+        )
 
-    # -- locks -----------------------------------------------------------------------------------------------------------
+    # -- locks -------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def lock(self, name: str, timeout: float) -> Iterator[None]:
@@ -179,7 +209,8 @@ class StateStore:
         try:
             yield
         finally:
-            # Unlinked while held: whoever waited on this file sees that it is gone and opens a new one.
+            # Unlinked while held: whoever waited on this file sees that it is gone and opens a new
+            # one.
             with contextlib.suppress(OSError):
                 os.unlink(path)
             os.close(descriptor)
@@ -192,8 +223,12 @@ class StateStore:
             try:
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             except OSError as error:
-                raise RepositoryError(f"the lock {path} cannot be made ({error.strerror})", model=name, step="lock",
-                                      left="nothing was changed") from error
+                raise RepositoryError(
+                    f"the lock {path} cannot be made ({error.strerror})",
+                    model=name,
+                    step="lock",
+                    left="nothing was changed",
+                ) from error
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _same_file(descriptor, path):
@@ -206,8 +241,13 @@ class StateStore:
                 if time.monotonic() >= until:
                     other = os.pread(descriptor, 1000, 0).decode(errors="replace") or "another run"
                     os.close(descriptor)
-                    raise LockTimeout(f"{other} has been changing it for the {timeout:g} s that this run waited",
-                                      model=name, step="lock", left="nothing was changed", holder=other) from None
+                    raise LockTimeout(
+                        f"{other} has been changing it for the {timeout:g} s that this run waited",
+                        model=name,
+                        step="lock",
+                        left="nothing was changed",
+                        holder=other,
+                    ) from None
                 time.sleep(0.05)
             except BaseException:
                 os.close(descriptor)  # or this process would hold the lock as long as it lives
@@ -250,8 +290,17 @@ def _read_json(path: str, name: str) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise RepositoryError(f"{path} cannot be read ({error})", model=name, step="read the state",
-                              left="nothing was changed") from error
+        raise RepositoryError(
+            f"{path} cannot be read ({error})",
+            model=name,
+            step="read the state",
+            left="nothing was changed",
+        ) from error
     if not isinstance(data, dict):
-        raise RepositoryError(f"{path} is not a JSON object", model=name, step="read the state", left="nothing was changed")
+        raise RepositoryError(
+            f"{path} is not a JSON object",
+            model=name,
+            step="read the state",
+            left="nothing was changed",
+        )
     return data

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where artifacts are stored when not on this host: behind the tracking server, or where only MLflow's own code can go."""
+"""Where artifacts are stored when not on this host: behind the tracking server, or where only
+MLflow's own code can go.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ _LATER = 5.0
 _CREDENTIALS = re.compile(r"(?<=//)[^/@\s'\"]+@")
 
 Request = Callable[..., Any]
-"""``request(base, method, endpoint, headers, **options) -> requests.Response``; it knows which ``base`` gets credentials."""
+"""``request(base, method, endpoint, headers, **options) -> requests.Response``; it knows which
+``base`` gets credentials.
+"""
 
 
 def masked(text: str) -> str:
@@ -77,7 +81,9 @@ def connect_first(uri: str, deadline: Deadline) -> None:
 
 
 class _Answer:
-    """The body of an answer in the pieces in which it arrives, so that slow ones are seen to move."""
+    """The body of an answer in the pieces in which it arrives, so that slow ones are seen to
+    move.
+    """
 
     def __init__(self, response: Any) -> None:
         self._response = response
@@ -85,10 +91,14 @@ class _Answer:
         tag = headers.get("ETag", "")
         self.tag = tag if tag.startswith('"') else None
         # 416: the file ends before what was asked for, so that it is another one now.
-        self.start = {200: 0, 416: -1}.get(response.status_code, _first_byte(headers.get("Content-Range")))
+        self.start = {200: 0, 416: -1}.get(
+            response.status_code, _first_byte(headers.get("Content-Range"))
+        )
         length = headers.get("Content-Length", "")
         self.end = self.start + int(length) if length.isdigit() else None
-        self.splits = headers.get("Accept-Ranges", "").lower() == "bytes" and not _made_for_this(response)
+        self.splits = headers.get("Accept-Ranges", "").lower() == "bytes" and not _made_for_this(
+            response
+        )
 
     def __iter__(self) -> Iterator[bytes]:
         raw = self._response.raw
@@ -110,9 +120,13 @@ def _first_byte(content_range: str | None) -> int:
 
 
 def _made_for_this(response: Any) -> bool:
-    """Whether the server seems to have copied the file from elsewhere to answer: it would do so again for each range."""
+    """Whether the server seems to have copied the file from elsewhere to answer: it would do so
+    again for each range.
+    """
     try:
-        answered, changed = (parsedate_to_datetime(response.headers[name]) for name in ("Date", "Last-Modified"))
+        answered, changed = (
+            parsedate_to_datetime(response.headers[name]) for name in ("Date", "Last-Modified")
+        )
     except (KeyError, ValueError):
         return False
     return (answered - changed).total_seconds() <= response.elapsed.total_seconds() + 2
@@ -122,7 +136,8 @@ class ProxyStore:
     """The artifact endpoints of an MLflow server.
 
     Args:
-        url: ``https://host/api/2.0/mlflow-artifacts/artifacts/<root>``, as MLflow resolves ``mlflow-artifacts:`` URIs.
+        url: ``https://host/api/2.0/mlflow-artifacts/artifacts/<root>``, as MLflow resolves
+            ``mlflow-artifacts:`` URIs.
     """
 
     _whole_only: ClassVar[set[str]] = set()
@@ -131,26 +146,33 @@ class ProxyStore:
         self._base, _endpoint, root = url.partition(ENDPOINT)
         self._root = root.strip("/")
         self._timeout = timeout
-        # Stalls are noticed from outside, whatever the server does; a read gives up a little later, so that the thread ends.
+        # Stalls are noticed from outside, whatever the server does; a read gives up a little later,
+        # so that the thread ends.
         self._waits = (timeout, timeout + _LATER)
         self._request = request
 
     def entries(self, path: str) -> Iterator[tuple[str, bool, int | None]]:
         def ask() -> Any:
-            answer = self._send("GET", ENDPOINT, params={"path": posixpath.join(self._root, path).rstrip("/")})
+            answer = self._send(
+                "GET", ENDPOINT, params={"path": posixpath.join(self._root, path).rstrip("/")}
+            )
             return self._checked(answer, path or "the artifact").json()
 
         try:
             listed = call_within(self._timeout, "the listing", ask)
         except DeadlineExceeded as error:
-            raise Unreachable(f"{self.shown} did not list {path or 'the artifact'} within {self._timeout:g} s") from error
+            raise Unreachable(
+                f"{self.shown} did not list {path or 'the artifact'} within {self._timeout:g} s"
+            ) from error
         except ValueError as error:
             raise ArtifactError(f"{self.shown} did not answer as an MLflow server does") from error
         for entry in listed.get("files", []):
             # MLflow leaves the size out where it is 0.
             yield entry["path"], bool(entry.get("is_dir")), int(entry.get("file_size") or 0)
 
-    def open(self, path: str, start: int = 0, end: int | None = None, tag: str | None = None) -> _Answer:
+    def open(
+        self, path: str, start: int = 0, end: int | None = None, tag: str | None = None
+    ) -> _Answer:
         asked = {}
         if start or end is not None:
             asked["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
@@ -175,13 +197,18 @@ class ProxyStore:
     def _endpoint(self, path: str) -> str:
         return f"{ENDPOINT}/{quote(posixpath.join(self._root, path))}"
 
-    def _send(self, method: str, endpoint: str, asked: Mapping[str, str] | None = None, **options: Any) -> Any:
+    def _send(
+        self, method: str, endpoint: str, asked: Mapping[str, str] | None = None, **options: Any
+    ) -> Any:
         headers = {"Accept-Encoding": "identity", **(asked or {})}
         if self._base.startswith("http:"):
-            # On a reused connection, an MLflow server with several workers costs ten times the latency. Behind TLS it is another
-            # server that answers, and a new connection costs more.
+            # On a reused connection, an MLflow server with several workers costs ten times the
+            # latency. Behind TLS it is another server that answers, and a new connection costs
+            # more.
             headers["Connection"] = "close"
-        answer = self._request(self._base, method, endpoint, headers, timeout=self._waits, **options)
+        answer = self._request(
+            self._base, method, endpoint, headers, timeout=self._waits, **options
+        )
         for _hop in range(_REDIRECTS):
             if not answer.is_redirect:
                 return answer
@@ -195,14 +222,24 @@ class ProxyStore:
         answer.close()
         there = urlsplit(target)
         endpoint = there.path + (f"?{there.query}" if there.query else "")
-        return self._request(f"{there.scheme}://{there.netloc}", method, endpoint, headers, timeout=self._waits,
-                             stream=True)
+        return self._request(
+            f"{there.scheme}://{there.netloc}",
+            method,
+            endpoint,
+            headers,
+            timeout=self._waits,
+            stream=True,
+        )
 
     def _checked(self, answer: Any, path: str) -> Any:
         if answer.status_code < 300:
             return answer
         with answer:
-            text = masked(" ".join(answer.text[:300].split())) if answer.headers.get("Content-Length", "1") != "0" else ""
+            text = (
+                masked(" ".join(answer.text[:300].split()))
+                if answer.headers.get("Content-Length", "1") != "0"
+                else ""
+            )
         if answer.status_code == 404:
             raise NotFound(f"{self.shown} has no {path}")
         said = f"{self.shown} answered {answer.status_code} {answer.reason} for {path}: {text}"
@@ -217,20 +254,30 @@ def origin(url: str) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
-def request_without_credentials(base: str, method: str, endpoint: str, headers: dict[str, str], **options: Any) -> Any:
+def request_without_credentials(
+    base: str, method: str, endpoint: str, headers: dict[str, str], **options: Any
+) -> Any:
     """A request to a host that the user did not name."""
     import requests
 
     try:
         # An auth function of one's own keeps requests from asking ~/.netrc.
-        return requests.request(method, base + endpoint, headers=headers, allow_redirects=False, auth=lambda sent: sent,
-                                **options)
+        return requests.request(
+            method,
+            base + endpoint,
+            headers=headers,
+            allow_redirects=False,
+            auth=lambda sent: sent,
+            **options,
+        )
     except requests.RequestException as error:
         raise Broken(f"{masked(base)} cannot be reached: {reason(error)}") from error
 
 
 class DownloaderRoot(ArtifactRoot):
-    """Any other place, through MLflow's own artifact repository (S3, Azure, GCS, …) and its credentials."""
+    """Any other place, through MLflow's own artifact repository (S3, Azure, GCS, …) and its
+    credentials.
+    """
 
     def __init__(self, shown: str, timeout: float, repository: Any) -> None:
         super().__init__(shown, timeout)
@@ -241,7 +288,9 @@ class DownloaderRoot(ArtifactRoot):
 
     def _entries(self, path: str) -> Iterator[tuple[str, bool, int | None]]:
         try:
-            found = call_within(self.timeout, "the listing", self._repository.list_artifacts, path or None)
+            found = call_within(
+                self.timeout, "the listing", self._repository.list_artifacts, path or None
+            )
         except DeadlineExceeded as error:
             raise Unreachable(f"{self.shown} was not listed within {self.timeout:g} s") from error
         except Exception as error:  # every kind of store has errors of its own
@@ -255,7 +304,10 @@ class DownloaderRoot(ArtifactRoot):
         size = self.sizes()[path]
         if size is not None and size > limit:
             return b"\0" * (limit + 1)
-        with tempfile.TemporaryDirectory() as folder, open(self._download(path, folder), "rb") as file:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            open(self._download(path, folder), "rb") as file,
+        ):
             return file.read(limit + 1)
 
     def _bring(self, path: str, target: str, stream: Stream) -> tuple[int, str]:
@@ -287,7 +339,9 @@ class DownloaderRoot(ArtifactRoot):
         try:
             return str(self._repository.download_artifacts(path, folder))
         except Exception as error:  # every kind of store has errors of its own
-            raise ArtifactError(f"{path} of {self.shown} could not be downloaded: {reason(error)}") from error
+            raise ArtifactError(
+                f"{path} of {self.shown} could not be downloaded: {reason(error)}"
+            ) from error
 
 
 def _bytes_below(folder: str) -> int:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a TensorRT plan fits where it goes: it runs with the TensorRT and on the kind of GPU that it was built for, and on no other.
+"""Whether a TensorRT plan fits where it goes: it runs with the TensorRT and on the kind of GPU that
+it was built for, and on no other.
 
-What a plan was built for stands in two tags of its version. "10.5" is that TensorRT and "10.5+" a version-compatible plan; "8.0" is
-that compute capability and "8.0+" a hardware-compatible plan.
+What a plan was built for stands in two tags of its version. "10.5" is that TensorRT and "10.5+" a
+version-compatible plan; "8.0" is that compute capability and "8.0+" a hardware-compatible plan.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class Target:
 
 
 def version_of_plan(path: str) -> str | None:
-    """The TensorRT that built a plan, as the beginning of the file says it; None where it does not."""
+    """The TensorRT that built a plan, as the beginning of the file says it; None where it does
+    not.
+    """
     with open(path, "rb") as file:
         head = file.read(_VERSION_AT + 4)
     numbers = head[_VERSION_AT:]
@@ -62,21 +65,32 @@ def check_tags(tags: Mapping[str, str]) -> None:
     """
     for key in (VERSION_TAG, CAPABILITY_TAG):
         if key in tags and not _NUMBERS.fullmatch(tags[key]):
-            raise InvalidOption(f"the tag {key} is '{tags[key]}', and should be like '10.5' or '10.5+'", step="read the options")
+            raise InvalidOption(
+                f"the tag {key} is '{tags[key]}', and should be like '10.5' or '10.5+'",
+                step="read the options",
+            )
 
 
 def read_target(option: Mapping[str, Any] | None, servers: Iterable[str]) -> Target:
     """What was given, else what this host says of itself where all servers are on it."""
     given = {key: str(value) for key, value in (option or {}).items() if value is not None}
-    wrong = next((value for value in given.values() if not re.fullmatch(r"[0-9]+(\.[0-9]+)*", value)), None)
+    wrong = next(
+        (value for value in given.values() if not re.fullmatch(r"[0-9]+(\.[0-9]+)*", value)), None
+    )
     if wrong is not None or set(given) - {"version", "compute_capability"}:
-        raise InvalidOption("tensorrt_target has a version such as '10.5' and a compute_capability such as '9.0'", step="read the options",
-                            left="nothing was changed")
+        raise InvalidOption(
+            "tensorrt_target has a version such as '10.5' and a compute_capability such as '9.0'",
+            step="read the options",
+            left="nothing was changed",
+        )
     capability = given.get("compute_capability")
     if capability:
         return Target(given.get("version", ""), (capability,))
     hosts = [urlsplit(url if "://" in url else f"http://{url}").hostname or "" for url in servers]
-    return Target(given.get("version", ""), _own_capabilities() if all(_HERE.fullmatch(host) for host in hosts) else ())
+    return Target(
+        given.get("version", ""),
+        _own_capabilities() if all(_HERE.fullmatch(host) for host in hosts) else (),
+    )
 
 
 def _own_capabilities() -> tuple[str, ...]:
@@ -84,8 +98,13 @@ def _own_capabilities() -> tuple[str, ...]:
     if program is None:
         return ()
     try:
-        done = subprocess.run([program, "--query-gpu=compute_cap", "--format=csv,noheader"], capture_output=True, text=True,
-                              timeout=_SMI_SECONDS, check=True)
+        done = subprocess.run(
+            [program, "--query-gpu=compute_cap", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=_SMI_SECONDS,
+            check=True,
+        )
     except (OSError, subprocess.SubprocessError):
         return ()
     found = {line.strip() for line in done.stdout.splitlines()}
@@ -93,25 +112,50 @@ def _own_capabilities() -> tuple[str, ...]:
 
 
 def why_not(tags: Mapping[str, str], target: Target) -> str | None:
-    """Why the plan cannot run there, as a sentence; None where nothing that is known speaks against it."""
+    """Why the plan cannot run there, as a sentence; None where nothing that is known speaks against
+    it.
+    """
     built, capability = tags.get(VERSION_TAG, ""), tags.get(CAPABILITY_TAG, "")
     if not _fits(built, target.version):
-        return f"the plan was built with TensorRT {_said(built)}, and the server has {target.version}: {_INSTEAD}"
+        return (
+            f"the plan was built with TensorRT {_said(built)}, and the server has {target.version}:"
+            f" {_INSTEAD}"
+        )
     if target.capabilities and not any(_fits(capability, own) for own in target.capabilities):
-        return (f"the plan was built for GPUs of compute capability {_said(capability)}, and the server has "
-                f"{', '.join(target.capabilities)}: {_INSTEAD}")
+        return (
+            f"the plan was built for GPUs of compute capability {_said(capability)}, and the server"
+            f" has {', '.join(target.capabilities)}: {_INSTEAD}"
+        )
     return None
 
 
 def unknown(tags: Mapping[str, str], target: Target) -> str | None:
     """What could not be compared, as a sentence; None where all was."""
-    sides = (("TensorRT", tags.get(VERSION_TAG), target.version), ("compute capability", tags.get(CAPABILITY_TAG), target.capabilities))
+    sides = (
+        ("TensorRT", tags.get(VERSION_TAG), target.version),
+        ("compute capability", tags.get(CAPABILITY_TAG), target.capabilities),
+    )
     untold = [name for name, built, _own in sides if not built]
     unseen = [name for name, built, own in sides if built and not own]
-    parts = ([f"tags {VERSION_TAG} and {CAPABILITY_TAG} of the version could say for which {' and '.join(untold)} it was built"]
-             if untold else [])
-    parts += [f"tensorrt_target could say which {' and '.join(unseen)} the server has"] if unseen else []
-    return f"whether the TensorRT plan fits the server is not known before it is loaded: {'; '.join(parts)}" if parts else None
+    parts = (
+        [
+            (
+                f"tags {VERSION_TAG} and {CAPABILITY_TAG} of the version could say for which"
+                f" {' and '.join(untold)} it was built"
+            )
+        ]
+        if untold
+        else []
+    )
+    parts += (
+        [f"tensorrt_target could say which {' and '.join(unseen)} the server has"] if unseen else []
+    )
+    return (
+        "whether the TensorRT plan fits the server is not known before it is loaded:"
+        f" {'; '.join(parts)}"
+        if parts
+        else None
+    )
 
 
 def _fits(built: str, own: str) -> bool:

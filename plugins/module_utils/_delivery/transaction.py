@@ -45,7 +45,9 @@ class Run:
     _its_turn: bool = False
 
     def take_turn(self) -> None:
-        """Wait until this is one of the models that may be changed and loaded now; its turn ends with ``held``."""
+        """Wait until this is one of the models that may be changed and loaded now; its turn ends
+        with ``held``.
+        """
         if not self._its_turn:
             self.held.enter_context(self.limits.loads)
             self._its_turn = True
@@ -72,12 +74,20 @@ def replaced(old: Record | None) -> dict[str, Any] | None:
 
 def config_for(author: str, name: str, deploy_id: str, request: Mapping[str, Any]) -> bytes:
     """The configuration to deploy: the author's with what was asked for, and the id."""
-    return config_pbtxt.deployed(author.encode(), name=name, deploy_id=deploy_id, overlay=request.get("config"),
-                                 instance_kind=request.get("instance_kind"), serve_versions=int(request.get("serve_versions") or 1))
+    return config_pbtxt.deployed(
+        author.encode(),
+        name=name,
+        deploy_id=deploy_id,
+        overlay=request.get("config"),
+        instance_kind=request.get("instance_kind"),
+        serve_versions=int(request.get("serve_versions") or 1),
+    )
 
 
 def config_in_place(run: Run, author: str, request: Mapping[str, Any]) -> bytes:
-    """The configuration to deploy, under the old deploy id where Triton applies the change without initialising again."""
+    """The configuration to deploy, under the old deploy id where Triton applies the change without
+    initialising again.
+    """
     old, current = run.old, run.plan.observed.config
     if old and current is not None and config_pbtxt.deploy_id_of(current) == old.deploy_id:
         same = config_for(author, run.name, old.deploy_id, request)

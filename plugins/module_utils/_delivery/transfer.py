@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many transfers at once, each given up on when it stalls.
 
-A time-out per read is never reached by a peer that sends a byte a second, and a total one would forbid large files:
-what counts here is that a transfer goes on.
+A time-out per read is never reached by a peer that sends a byte a second, and a total one would
+forbid large files: what counts here is that a transfer goes on.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Cancelled(Exception):
 
 
 class Stream:
-    """The progress of one transfer. Its workers add to it, the caller of ``run_transfers`` watches it.
+    """The progress of one transfer. Its workers add to it, the caller of ``run_transfers`` watches
+    it.
 
     Attributes:
         trouble: what the last try broke off with; "" where there was only one.
@@ -132,8 +133,14 @@ class _Transfers(Generic[T]):
         with self.changed:
             if self.running.get(path) is stream:
                 del self.running[path]
-                self.failures[path] = error.message if isinstance(error, DeliveryError) else _sentence(error)
-                self.stop = self.stop or not isinstance(error, ArtifactError) or isinstance(error, Unreachable)
+                self.failures[path] = (
+                    error.message if isinstance(error, DeliveryError) else _sentence(error)
+                )
+                self.stop = (
+                    self.stop
+                    or not isinstance(error, ArtifactError)
+                    or isinstance(error, Unreachable)
+                )
             self.changed.notify()
 
     def give_up_stalled(self, seconds: float) -> None:
@@ -141,8 +148,10 @@ class _Transfers(Generic[T]):
             if stream.stalled(seconds):
                 stream.cancel()
                 del self.running[path]
-                self.failures[path] = (f"less than 1 KiB came within {seconds:g} s, after {stream.moved} bytes"
-                                       f"{f'; {stream.trouble}' if stream.trouble else ''}")
+                self.failures[path] = (
+                    f"less than 1 KiB came within {seconds:g} s, after {stream.moved} bytes"
+                    f"{f'; {stream.trouble}' if stream.trouble else ''}"
+                )
                 self.stop = True
 
     def cancel(self) -> None:
@@ -156,8 +165,14 @@ class _Transfers(Generic[T]):
         return not self.running and (self.stop or not self.waiting)
 
 
-def run_transfers(jobs: Mapping[str, Callable[[Stream], T]], *, workers: int, stall: float, failed: str,
-                  progress: Callable[[str, int], None] | None = None) -> dict[str, T]:
+def run_transfers(
+    jobs: Mapping[str, Callable[[Stream], T]],
+    *,
+    workers: int,
+    stall: float,
+    failed: str,
+    progress: Callable[[str, int], None] | None = None,
+) -> dict[str, T]:
     """Run all jobs in a few threads and return their results by path.
 
     Args:
@@ -167,8 +182,8 @@ def run_transfers(jobs: Mapping[str, Callable[[Stream], T]], *, workers: int, st
         progress: called in the caller's thread with a path and its bytes so far.
 
     Raises:
-        ArtifactError: naming each file that failed. Failures of single files do not stop the others; one which all
-            would share (a lost connection, a stall) does.
+        ArtifactError: naming each file that failed. Failures of single files do not stop the
+            others; one which all would share (a lost connection, a stall) does.
     """
     transfers = _Transfers(jobs, workers)
     told: dict[str, int] = {}
@@ -179,7 +194,10 @@ def run_transfers(jobs: Mapping[str, Callable[[Stream], T]], *, workers: int, st
                     transfers.changed.wait(_TICK)
                 transfers.give_up_stalled(stall)
                 over = transfers.over
-                moved = {stream.path: stream.moved for stream in [*transfers.finished, *transfers.running.values()]}
+                moved = {
+                    stream.path: stream.moved
+                    for stream in [*transfers.finished, *transfers.running.values()]
+                }
                 transfers.finished.clear()
             if progress is not None:
                 _tell(progress, moved, told)
@@ -188,12 +206,16 @@ def run_transfers(jobs: Mapping[str, Callable[[Stream], T]], *, workers: int, st
     finally:
         transfers.cancel()
     if transfers.failures:
-        raise ArtifactError(_gathered(transfers.failures, len(jobs), len(transfers.waiting), failed),
-                            files_failed=sorted(transfers.failures))
+        raise ArtifactError(
+            _gathered(transfers.failures, len(jobs), len(transfers.waiting), failed),
+            files_failed=sorted(transfers.failures),
+        )
     return transfers.results
 
 
-def _tell(progress: Callable[[str, int], None], moved: Mapping[str, int], told: dict[str, int]) -> None:
+def _tell(
+    progress: Callable[[str, int], None], moved: Mapping[str, int], told: dict[str, int]
+) -> None:
     for path, count in moved.items():
         if told.get(path) != count:
             told[path] = count

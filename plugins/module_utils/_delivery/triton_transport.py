@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way to one Triton server over HTTP or gRPC: addresses, TLS, keys and total deadlines. tritonclient does the talking."""
+"""The way to one Triton server over HTTP or gRPC: addresses, TLS, keys and total deadlines.
+tritonclient does the talking.
+"""
 
 from __future__ import annotations
 
@@ -49,12 +51,20 @@ def parse_address(text: str) -> Address:
     whole = text if "://" in text else f"http://{text}"
     try:
         parts = urlsplit(whole)
-        if parts.scheme not in _DEFAULT_PORT or not parts.hostname or parts.path.strip("/") or parts.username:
+        if (
+            parts.scheme not in _DEFAULT_PORT
+            or not parts.hostname
+            or parts.path.strip("/")
+            or parts.username
+        ):
             raise ValueError(text)
         return Address(parts.scheme, parts.hostname, parts.port or _DEFAULT_PORT[parts.scheme])
     except ValueError as error:
-        raise InvalidOption(f"triton_url {text!r} is not host:port, http://, https://, grpc:// or grpcs://",
-                            step="read triton_url", left="nothing was changed") from error
+        raise InvalidOption(
+            f"triton_url {text!r} is not host:port, http://, https://, grpc:// or grpcs://",
+            step="read triton_url",
+            left="nothing was changed",
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -76,9 +86,16 @@ class Access:
     def from_options(cls, options: Mapping[str, Any]) -> Access:
         """Raises InvalidOption for a certificate without its key, or the other way round."""
         key = {"name": ADMIN_KEY, **options["admin_key"]} if options.get("admin_key") else None
-        found = cls(key, *(options.get(option) or None for option in ("ca_file", "client_cert", "client_key")))
+        found = cls(
+            key,
+            *(options.get(option) or None for option in ("ca_file", "client_cert", "client_key")),
+        )
         if bool(found.client_cert) != bool(found.client_key):
-            raise InvalidOption("client_cert and client_key go together", step="read the options", left="nothing was changed")
+            raise InvalidOption(
+                "client_cert and client_key go together",
+                step="read the options",
+                left="nothing was changed",
+            )
         return found
 
     def readable(self) -> Access:
@@ -89,8 +106,11 @@ class Access:
                 with open(path, "rb") if path else contextlib.nullcontext():
                     pass
             except OSError as error:
-                raise InvalidOption(f"{option} {path} cannot be read ({error.strerror})", step="read the options",
-                                    left="nothing was changed") from error
+                raise InvalidOption(
+                    f"{option} {path} cannot be read ({error.strerror})",
+                    step="read the options",
+                    left="nothing was changed",
+                ) from error
         return self
 
 
@@ -112,24 +132,30 @@ class Gone(Exception):
 
 
 class _OfThreads(threading.local):
-    """tritonclient's client of each thread: gevent's belong to the thread that made them, and gRPC's are closed when they break."""
+    """tritonclient's client of each thread: gevent's belong to the thread that made them, and
+    gRPC's are closed when they break.
+    """
 
     client: Any = None
     loads: int = 0
 
 
 class HttpTransport:
-    """tritonclient.http under a total deadline: its own time-outs count per read, gevent's count altogether.
+    """tritonclient.http under a total deadline: its own time-outs count per read, gevent's count
+    altogether.
 
-    A thread of the server answers several connections, none of them while it loads a model, and a new connection goes to a thread that
-    is free. So each load has a connection of its own, one that is older than a load is not used after it, and what is not answered
-    soon is asked again on a new one.
+    A thread of the server answers several connections, none of them while it loads a model, and a
+    new connection goes to a thread that is free. So each load has a connection of its own, one that
+    is older than a load is not used after it, and what is not answered soon is asked again on a new
+    one.
     """
 
     def __init__(self, address: Address, access: Access) -> None:
         self._address = address
         self._access = access
-        self._headers = {access.admin_key["name"]: access.admin_key["secret"]} if access.admin_key else {}
+        self._headers = (
+            {access.admin_key["name"]: access.admin_key["secret"]} if access.admin_key else {}
+        )
         self._own = _OfThreads()
         self._lock = threading.Lock()
         self._loads = 0
@@ -155,7 +181,9 @@ class HttpTransport:
             self._load_sent = time.monotonic()
 
     def _wait_until_taken_up(self) -> None:
-        """A connection that is made while a load is on its way could go to the thread that takes it up."""
+        """A connection that is made while a load is on its way could go to the thread that takes it
+        up.
+        """
         time.sleep(max(0.0, self._load_sent + _TAKEN_UP - time.monotonic()))
 
     def _call(self, seconds: float, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -192,15 +220,24 @@ class HttpTransport:
         from tritonclient.http import InferenceServerClient
 
         access = self._access.readable()
-        files = {"ca_certs": access.ca_file, "certfile": access.client_cert, "keyfile": access.client_key}
+        files = {
+            "ca_certs": access.ca_file,
+            "certfile": access.client_cert,
+            "keyfile": access.client_key,
+        }
         return InferenceServerClient(
-            self._address.netloc, ssl=self._address.scheme == "https", ssl_options={key: path for key, path in files.items() if path},
-            connection_timeout=seconds, network_timeout=seconds)
+            self._address.netloc,
+            ssl=self._address.scheme == "https",
+            ssl_options={key: path for key, path in files.items() if path},
+            connection_timeout=seconds,
+            network_timeout=seconds,
+        )
 
     def close(self) -> None:
         """Close the connection of the calling thread."""
         if self._own.client is not None:
-            self._own.client.close()  # here and now: errors that are kept hold it too, and another thread must not close it
+            # Here and now: errors that are kept hold it too, and another thread must not close it.
+            self._own.client.close()
         self._own.client = None
 
     def index(self, seconds: float) -> list[Mapping[str, Any]]:
@@ -213,11 +250,32 @@ class HttpTransport:
         return self.call(seconds, "get_model_metadata", name, version)
 
 
-_GRPC_STATUS = {"INVALID_ARGUMENT": 400, "NOT_FOUND": 404, "UNAVAILABLE": 503, "INTERNAL": 500, "UNIMPLEMENTED": 501,
-                "PERMISSION_DENIED": 403, "UNAUTHENTICATED": 403}
-# What gRPC itself says where it has no answer. Triton's own answers can have the same code, UNAVAILABLE.
-_BROKEN = ("failed to connect", "connection re", "socket closed", "recvmsg", "sendmsg", "goaway", "resolution", "broken pipe",
-           "stream removed", "handshak", "transport", "endpoint", "deadline")
+_GRPC_STATUS = {
+    "INVALID_ARGUMENT": 400,
+    "NOT_FOUND": 404,
+    "UNAVAILABLE": 503,
+    "INTERNAL": 500,
+    "UNIMPLEMENTED": 501,
+    "PERMISSION_DENIED": 403,
+    "UNAUTHENTICATED": 403,
+}
+# What gRPC itself says where it has no answer. Triton's own answers can have the same code,
+# UNAVAILABLE.
+_BROKEN = (
+    "failed to connect",
+    "connection re",
+    "socket closed",
+    "recvmsg",
+    "sendmsg",
+    "goaway",
+    "resolution",
+    "broken pipe",
+    "stream removed",
+    "handshak",
+    "transport",
+    "endpoint",
+    "deadline",
+)
 
 
 def _is_broken(text: str) -> bool:
@@ -230,7 +288,11 @@ class GrpcTransport:
     def __init__(self, address: Address, access: Access) -> None:
         self._address = address
         self._access = access
-        self._headers = {f"triton-grpc-protocol-{access.admin_key['name']}": access.admin_key["secret"]} if access.admin_key else {}
+        self._headers = (
+            {f"triton-grpc-protocol-{access.admin_key['name']}": access.admin_key["secret"]}
+            if access.admin_key
+            else {}
+        )
         self._own = _OfThreads()
 
     def call(self, seconds: float, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -239,19 +301,26 @@ class GrpcTransport:
         try:
             if self._own.client is None:
                 self._own.client = self._connected()
-            return getattr(self._own.client, method)(*args, headers=self._headers, client_timeout=max(seconds, 0.001), **kwargs)
+            return getattr(self._own.client, method)(
+                *args, headers=self._headers, client_timeout=max(seconds, 0.001), **kwargs
+            )
         except InferenceServerException as error:
             code = (error.status() or "").rpartition(".")[2]
             text = error.message() or ""
             if code == "DEADLINE_EXCEEDED" or text == "Deadline Exceeded":
                 raise Silent from error
             if code == "UNAVAILABLE" and not self._answered(text, seconds):
-                self.close()  # a new connection begins without the waits between attempts of the old one
+                # A new connection begins without the waits between attempts of the old one.
+                self.close()
                 raise Gone(" ".join(text.split())) from error
-            raise Refused(403 if "restricted" in text else _GRPC_STATUS.get(code, 500), text) from error
+            raise Refused(
+                403 if "restricted" in text else _GRPC_STATUS.get(code, 500), text
+            ) from error
 
     def _answered(self, text: str, seconds: float) -> bool:
-        """True where the server said so itself: a model that is not available, a key that is missing, a server that is shutting down."""
+        """True where the server said so itself: a model that is not available, a key that is
+        missing, a server that is shutting down.
+        """
         from tritonclient.utils import InferenceServerException
 
         if "restricted" in text or "explicit model load" in text:
@@ -259,7 +328,9 @@ class GrpcTransport:
         if _is_broken(text):
             return False
         try:
-            self._own.client.is_server_live(headers=self._headers, client_timeout=min(seconds, _ASK_AGAIN))
+            self._own.client.is_server_live(
+                headers=self._headers, client_timeout=min(seconds, _ASK_AGAIN)
+            )
         except InferenceServerException as error:  # one that shuts down refuses this too
             return not _is_broken(error.message() or "deadline")
         return True
@@ -268,12 +339,22 @@ class GrpcTransport:
         from tritonclient.grpc import InferenceServerClient
 
         access = self._access.readable()
-        # gRPC obeys http_proxy for loopback addresses too. The connections of threads are apart, so that one can be given up alone.
-        channel = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1),
-                   *([("grpc.enable_http_proxy", 0)] if is_loopback(self._address.host) else [])]
+        # gRPC obeys http_proxy for loopback addresses too. The connections of threads are apart, so
+        # that one can be given up alone.
+        channel = [
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.use_local_subchannel_pool", 1),
+            *([("grpc.enable_http_proxy", 0)] if is_loopback(self._address.host) else []),
+        ]
         return InferenceServerClient(
-            self._address.netloc, ssl=self._address.scheme == "grpcs", root_certificates=access.ca_file, private_key=access.client_key,
-            certificate_chain=access.client_cert, channel_args=channel)
+            self._address.netloc,
+            ssl=self._address.scheme == "grpcs",
+            root_certificates=access.ca_file,
+            private_key=access.client_key,
+            certificate_chain=access.client_cert,
+            channel_args=channel,
+        )
 
     def close(self) -> None:
         """Close the connection of the calling thread."""
@@ -292,7 +373,9 @@ class GrpcTransport:
 
 
 def leave_thread() -> None:
-    """To be called at the end of a thread that asked servers over HTTP: gevent keeps file descriptors for each."""
+    """To be called at the end of a thread that asked servers over HTTP: gevent keeps file
+    descriptors for each.
+    """
     if "gevent" in sys.modules:
         import gevent
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Universal Binary JSON, as XGBoost writes it. Long runs of numbers are passed over: nobody here asks for them; stdlib only."""
+"""Universal Binary JSON, as XGBoost writes it. Long runs of numbers are passed over: nobody here
+asks for them; stdlib only.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ class _Reader:
         self.place = 0
 
     def take(self, count: int) -> bytes:
-        piece = self._data[self.place:self.place + count]
+        piece = self._data[self.place : self.place + count]
         if count < 0 or len(piece) < count:
             raise ValueError("it ends too early")
         self.place += count
@@ -90,7 +92,7 @@ class _Reader:
         return found
 
     def _next(self) -> bytes:
-        piece = self._data[self.place:self.place + 1]
+        piece = self._data[self.place : self.place + 1]
         if not piece:
             raise ValueError("it ends too early")
         return piece

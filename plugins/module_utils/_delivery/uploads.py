@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of this host into an artifact location: streamed, hashed on the way, and listed afterwards."""
+"""Files of this host into an artifact location: streamed, hashed on the way, and listed
+afterwards.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ _WAITS = (0.5, 2.0, 8.0)
 
 @dataclass(frozen=True)
 class Piece:
-    """What one remote file is made of: a file of this host (with the sha256 that it should have) or bytes."""
+    """What one remote file is made of: a file of this host (with the sha256 that it should have) or
+    bytes.
+    """
 
     size: int
     file: str | None = None
@@ -42,11 +46,14 @@ class Piece:
 Send = Callable[[str, Piece, Stream], None]
 
 
-def upload(connection: Connection, root: str, pieces: Mapping[str, Piece], progress: Progress | None = None) -> None:
+def upload(
+    connection: Connection, root: str, pieces: Mapping[str, Piece], progress: Progress | None = None
+) -> None:
     """Bring files to an artifact location and see that it lists each of them with its size.
 
     Raises:
-        ArtifactError: one for all files that failed; what was sent stays there, and nothing refers to it.
+        ArtifactError: one for all files that failed; what was sent stays there, and nothing refers
+            to it.
     """
     send = _sender(connection, root)
 
@@ -58,17 +65,29 @@ def upload(connection: Connection, root: str, pieces: Mapping[str, Piece], progr
         return work
 
     with step("upload", sum(piece.size for piece in pieces.values())) as going:
-        run_transfers({path: job(path, piece) for path, piece in pieces.items()}, workers=_WORKERS,
-                      stall=connection.timeout, failed="could not be uploaded", progress=progress or going)
+        run_transfers(
+            {path: job(path, piece) for path, piece in pieces.items()},
+            workers=_WORKERS,
+            stall=connection.timeout,
+            failed="could not be uploaded",
+            progress=progress or going,
+        )
     listed = {file.path: file.size for file in connection.files_at(root).list()}
-    wrong = [f"{path} ({listed.get(path, 'missing')} instead of {piece.size} bytes)"
-             for path, piece in sorted(pieces.items()) if listed.get(path) != piece.size]
+    wrong = [
+        f"{path} ({listed.get(path, 'missing')} instead of {piece.size} bytes)"
+        for path, piece in sorted(pieces.items())
+        if listed.get(path) != piece.size
+    ]
     if wrong:
-        raise ArtifactError(f"{masked(root)} lists other sizes than were sent: {', '.join(wrong[:5])}")
+        raise ArtifactError(
+            f"{masked(root)} lists other sizes than were sent: {', '.join(wrong[:5])}"
+        )
 
 
 def _sent(send: Send, path: str, piece: Piece, stream: Stream) -> None:
-    """Send a file; from its beginning again where the connection breaks, because an MLflow server takes no other part of it."""
+    """Send a file; from its beginning again where the connection breaks, because an MLflow server
+    takes no other part of it.
+    """
     for wait in _WAITS:
         try:
             return send(path, piece, stream)
@@ -88,7 +107,9 @@ def _sender(connection: Connection, root: str) -> Send:
 
 
 class _Body:
-    """What ``requests`` reads an upload from: it sees a length and pieces, the stream sees them go."""
+    """What ``requests`` reads an upload from: it sees a length and pieces, the stream sees them
+    go.
+    """
 
     def __init__(self, source: Any, piece: Piece, stream: Stream) -> None:
         self._source, self._piece, self._stream = source, piece, stream
@@ -153,7 +174,8 @@ class _Uploader:
         self._repository = repository
 
     def send(self, path: str, piece: Piece, stream: Stream) -> None:
-        # MLflow's uploader tells nothing while it works, and names the remote file as the local one is named.
+        # MLflow's uploader tells nothing while it works, and names the remote file as the local one
+        # is named.
         stream.received()
         with tempfile.TemporaryDirectory() as folder:
             local = os.path.join(folder, posixpath.basename(path))

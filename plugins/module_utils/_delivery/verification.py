@@ -16,7 +16,9 @@ _DEFAULT_TOLERANCE = 1e-4
 
 
 def case_of(desired: DesiredModel, record: Record) -> Mapping[str, Any] | None:
-    """The case to verify with: the user's, or the model's own example; None where there is neither."""
+    """The case to verify with: the user's, or the model's own example; None where there is
+    neither.
+    """
     if isinstance(desired.verify, Mapping):
         return desired.verify
     return {"inputs": record.example} if record.example and desired.verify != "none" else None
@@ -26,8 +28,8 @@ def verify(server: TritonServer, name: str, version: int, case: Mapping[str, Any
     """Send ``case["inputs"]`` and compare with ``case["outputs"]`` where given.
 
     Args:
-        case: ``inputs`` and ``outputs`` map tensor names to nested lists, with the batch dimension where the model has one;
-            ``tolerance`` is absolute and relative.
+        case: ``inputs`` and ``outputs`` map tensor names to nested lists, with the batch dimension
+            where the model has one; ``tolerance`` is absolute and relative.
 
     Raises:
         VerificationFailed: the model does not answer, or answers something else.
@@ -40,7 +42,13 @@ def verify(server: TritonServer, name: str, version: int, case: Mapping[str, Any
         _compare(output, expected, answer.as_numpy(output), tolerance)
 
 
-def infer(server: TritonServer, name: str, version: int, values: Mapping[str, Any], tensors: Mapping[str, Any]) -> Any:
+def infer(
+    server: TritonServer,
+    name: str,
+    version: int,
+    values: Mapping[str, Any],
+    tensors: Mapping[str, Any],
+) -> Any:
     """One inference; returns tritonclient's result."""
     with needed("tritonclient", "to verify a model"):
         import numpy
@@ -49,20 +57,37 @@ def infer(server: TritonServer, name: str, version: int, values: Mapping[str, An
     inputs = []
     for tensor, value in values.items():
         if tensor not in tensors:
-            raise InvalidOption(f"verify names the input '{tensor}', and the model has {', '.join(tensors)}", model=name, step="verify")
+            raise InvalidOption(
+                f"verify names the input '{tensor}', and the model has {', '.join(tensors)}",
+                model=name,
+                step="verify",
+            )
         datatype = tensors[tensor]["datatype"]
         try:
-            array = numpy.array(value, dtype=object if datatype == "BYTES" else triton_to_np_dtype(datatype))
+            array = numpy.array(
+                value, dtype=object if datatype == "BYTES" else triton_to_np_dtype(datatype)
+            )
         except (TypeError, ValueError) as error:
-            raise InvalidOption(f"verify.inputs.{tensor} does not fit {datatype} ({error})", model=name, step="verify") from error
+            raise InvalidOption(
+                f"verify.inputs.{tensor} does not fit {datatype} ({error})",
+                model=name,
+                step="verify",
+            ) from error
         entry = module.InferInput(tensor, list(array.shape), datatype)
         entry.set_data_from_numpy(array)
         inputs.append(entry)
     try:
-        return server.ask("verify", server.transport.call, "infer", name, inputs, model_version=str(version))
+        return server.ask(
+            "verify", server.transport.call, "infer", name, inputs, model_version=str(version)
+        )
     except ServerError as error:
-        raise VerificationFailed(f"the model is loaded and does not answer: {error.extra.get('reason') or error.message}", model=name,
-                                 step="verify", server=server.url) from error
+        raise VerificationFailed(
+            "the model is loaded and does not answer:"
+            f" {error.extra.get('reason') or error.message}",
+            model=name,
+            step="verify",
+            server=server.url,
+        ) from error
 
 
 def _client_module(server: TritonServer) -> Any:
@@ -80,11 +105,19 @@ def _compare(output: str, expected: Any, found: Any, tolerance: float) -> None:
         raise VerificationFailed(f"the answer has no output '{output}'", step="verify")
     wanted = numpy.array(expected)
     if wanted.shape != found.shape:
-        raise VerificationFailed(f"output '{output}' has shape {list(found.shape)} instead of {list(wanted.shape)}", step="verify")
+        raise VerificationFailed(
+            f"output '{output}' has shape {list(found.shape)} instead of {list(wanted.shape)}",
+            step="verify",
+        )
     if found.dtype.kind in "OSU":
-        same = [v.decode() if isinstance(v, bytes) else str(v) for v in found.ravel()] == [str(v) for v in wanted.ravel()]
+        same = [v.decode() if isinstance(v, bytes) else str(v) for v in found.ravel()] == [
+            str(v) for v in wanted.ravel()
+        ]
     else:
         same = bool(numpy.allclose(found, wanted, rtol=tolerance, atol=tolerance, equal_nan=True))
     if not same:
-        raise VerificationFailed(f"output '{output}' is {found.ravel()[:5].tolist()}… instead of {wanted.ravel()[:5].tolist()}…",
-                                 step="verify")
+        raise VerificationFailed(
+            f"output '{output}' is {found.ravel()[:5].tolist()}… instead of"
+            f" {wanted.ravel()[:5].tolist()}…",
+            step="verify",
+        )

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Backups, restores and upgrades of what an MLflow server keeps, as the JSON file of its settings describes it.
+"""Backups, restores and upgrades of what an MLflow server keeps, as the JSON file of its settings
+describes it.
 
-    python database.py --config server.json upgrade --backups FOLDER
-    python database.py --config server.json backup --backups FOLDER [--artifacts]
-    python database.py --config server.json restore --backup FOLDER/NAME
+    python database.py --config server.json upgrade --backups FOLDER python database.py --config
+    server.json backup --backups FOLDER [--artifacts] python database.py --config server.json
+    restore --backup FOLDER/NAME
 
-Run it with the Python of the environment that holds MLflow. It answers with one line of JSON: whether it changed anything,
-or a sentence that says why it failed. Started by root it becomes the owner of the settings, so that the server can read and
-write whatever it leaves. Passwords of databases are in no command line: libpq gets them through the environment, MLflow in
+Run it with the Python of the environment that holds MLflow. It answers with one line of JSON:
+    whether it changed anything,
+or a sentence that says why it failed. Started by root it becomes the owner of the settings, so that
+the server can read and
+write whatever it leaves. Passwords of databases are in no command line: libpq gets them through the
+    environment, MLflow in
 this very process.
 """
 
@@ -32,7 +36,8 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 ABOUT = "backup.json"
 # In the folder of artifacts, while a restore works on it.
 NEW, OLD = ".restored", ".replaced"
-# Tables, sequences, functions of triggers and types, as far as MLflow's user made them; what else lies in the database stays.
+# Tables, sequences, functions of triggers and types, as far as MLflow's user made them; what else
+# lies in the database stays.
 DROP_ALL = """\
 SET client_min_messages = warning;
 DO $$ DECLARE word text; BEGIN
@@ -47,15 +52,18 @@ DO $$ DECLARE word text; BEGIN
       WHERE typnamespace = current_schema()::regnamespace AND typowner = current_user::regrole AND typtype IN ('e', 'd')
   LOOP EXECUTE format('DROP %s CASCADE', regexp_replace(word, ' ', ' IF EXISTS ')); END LOOP;
 END $$;
-"""
-CLIENT_PROGRAMS = "install PostgreSQL's client programs, not older than the server (Debian and Ubuntu: postgresql-client)"
+"""  # noqa: E501
+CLIENT_PROGRAMS = (
+    "install PostgreSQL's client programs, not older than the server (Debian and Ubuntu:"
+    " postgresql-client)"
+)
 
 
 class Problem(Exception):
     """The text is one sentence for the user."""
 
 
-# ---- databases -----------------------------------------------------------------------------------------------------
+# ---- databases -----------------------------------------------------------------------------------
 
 
 def kind_of(uri: str) -> str:
@@ -67,20 +75,26 @@ def sqlite_path(uri: str) -> Path:
 
 
 def libpq(uri: str) -> tuple[str, dict[str, str]]:
-    """The URI as PostgreSQL's programs want it, without its password, and the environment that has it."""
+    """The URI as PostgreSQL's programs want it, without its password, and the environment that has
+    it.
+    """
     parts = urlsplit(uri)
     account, sign, place = parts.netloc.rpartition("@")
     user, _colon, password = account.partition(":")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     secret = options.pop("password", "") or unquote(password)
-    plain = f"postgresql://{user}{sign}{place}{parts.path}" + (f"?{urlencode(options)}" if options else "")
+    plain = f"postgresql://{user}{sign}{place}{parts.path}" + (
+        f"?{urlencode(options)}" if options else ""
+    )
     return plain, {"PGPASSWORD": secret} if secret else {}
 
 
 def without_secrets(text: str, uris: list[str]) -> str:
     for uri in uris:
         if kind_of(uri) != "sqlite":
-            for secret in {urlsplit(uri).password or "", libpq(uri)[1].get("PGPASSWORD", "")} - {""}:
+            for secret in {urlsplit(uri).password or "", libpq(uri)[1].get("PGPASSWORD", "")} - {
+                ""
+            }:
                 text = text.replace(secret, "********")
     return text
 
@@ -88,8 +102,10 @@ def without_secrets(text: str, uris: list[str]) -> str:
 def supported(uri: str) -> str:
     kind = kind_of(uri)
     if kind not in ("sqlite", "postgresql"):
-        raise Problem(f"Backups are made of SQLite and PostgreSQL, not of {kind}: make one with its own means, and set "
-                      "mlflow_backup_before_upgrade to false for an upgrade.")  # fmt: skip
+        raise Problem(
+            f"Backups are made of SQLite and PostgreSQL, not of {kind}: make one with its own means, and set "  # noqa: E501
+            "mlflow_backup_before_upgrade to false for an upgrade."
+        )
     return kind
 
 
@@ -98,7 +114,11 @@ def has_tables(uri: str) -> bool:
         if not sqlite_path(uri).is_file():
             return False
         with closing(sqlite3.connect(sqlite_path(uri))) as database:
-            return bool(database.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone()[0])
+            return bool(
+                database.execute(
+                    "SELECT count(*) FROM sqlite_master WHERE type = 'table'"
+                ).fetchone()[0]
+            )
     import sqlalchemy
 
     try:
@@ -114,8 +134,13 @@ def client(program: str, uri: str, *words: str, **streams: Any) -> subprocess.Po
     place, secret = libpq(uri)
     environment = {"PGCONNECT_TIMEOUT": "60", **os.environ, **secret}
     try:
-        return subprocess.Popen([program, *words, f"--dbname={place}", "--no-password"], env=environment,
-                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **streams)  # fmt: skip
+        return subprocess.Popen(
+            [program, *words, f"--dbname={place}", "--no-password"],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            **streams,
+        )
     except FileNotFoundError:
         raise Problem(f"There is no {program} where MLflow runs: {CLIENT_PROGRAMS}.") from None
 
@@ -130,11 +155,20 @@ def save(uri: str, folder: Path, name: str) -> str:
     """Copies a database, also under a running server; returns the file's name."""
     if supported(uri) == "postgresql":
         file = f"{name}.sql.gz"
-        words = ["--format=plain", "--compress=6", "--no-owner", "--no-privileges", f"--file={folder / file}"]
+        words = [
+            "--format=plain",
+            "--compress=6",
+            "--no-owner",
+            "--no-privileges",
+            f"--file={folder / file}",
+        ]
         finish("pg_dump", client("pg_dump", uri, *words, stdin=subprocess.DEVNULL))
         return file
     file = f"{name}.sqlite"
-    with closing(sqlite3.connect(sqlite_path(uri), timeout=60)) as source, closing(sqlite3.connect(folder / file)) as copy:
+    with (
+        closing(sqlite3.connect(sqlite_path(uri), timeout=60)) as source,
+        closing(sqlite3.connect(folder / file)) as copy,
+    ):
         source.backup(copy)
         found = copy.execute("PRAGMA quick_check").fetchone()[0]
     if found != "ok":
@@ -145,7 +179,13 @@ def save(uri: str, folder: Path, name: str) -> str:
 def put_back(uri: str, file: Path) -> None:
     """Replaces a database by its copy, as a whole or not at all. The server must not run."""
     if supported(uri) == "postgresql":
-        words = ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--single-transaction", "--file=-"]
+        words = [
+            "--no-psqlrc",
+            "--quiet",
+            "--set=ON_ERROR_STOP=1",
+            "--single-transaction",
+            "--file=-",
+        ]
         process = client("psql", uri, *words, stdin=subprocess.PIPE)
         try:
             with gzip.open(file) as script, process.stdin or closing(sys.stdin.buffer) as stdin:
@@ -164,7 +204,7 @@ def put_back(uri: str, file: Path) -> None:
     os.replace(new, path)
 
 
-# ---- artifacts -----------------------------------------------------------------------------------------------------
+# ---- artifacts -----------------------------------------------------------------------------------
 
 
 def artifact_folder(settings: dict[str, Any]) -> Path | None:
@@ -205,7 +245,7 @@ def exchange(folder: Path, new: Path) -> None:
     shutil.rmtree(old)
 
 
-# ---- commands ------------------------------------------------------------------------------------------------------
+# ---- commands ------------------------------------------------------------------------------------
 
 
 def databases(settings: dict[str, Any]) -> dict[str, str]:
@@ -216,7 +256,11 @@ def databases(settings: dict[str, Any]) -> dict[str, str]:
 def backup(settings: dict[str, Any], backups: Path, with_artifacts: bool, data_of: str) -> Path:
     """A folder of its own, which has its name when it is complete."""
     stamp = time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime())
-    place = next(path for number in range(1000) if not (path := backups / (f"{stamp}-{number}" if number else stamp)).exists())
+    place = next(
+        path
+        for number in range(1000)
+        if not (path := backups / (f"{stamp}-{number}" if number else stamp)).exists()
+    )
     new = backups / f".{place.name}.new"
     new.mkdir(mode=0o700)
     try:
@@ -249,8 +293,14 @@ def upgrade(settings: dict[str, Any], backups: Path | None, data_of: str) -> dic
     # MLflow, alembic, SQLAlchemy and the driver raise exceptions of their own.
     except Exception as error:
         kept = f"what was there before is in {made}" if made else "no backup was made"
-        advice = "run the role again when the cause is gone, or restore the backup with the former mlflow_version"
-        raise Problem(f"MLflow cannot upgrade the schema of its database ({error}); {kept}. The server stays stopped: {advice}.") from error
+        advice = (
+            "run the role again when the cause is gone, or restore the backup with the former"
+            " mlflow_version"
+        )
+        raise Problem(
+            f"MLflow cannot upgrade the schema of its database ({error}); {kept}. The server stays"
+            f" stopped: {advice}."
+        ) from error
     return {"changed": True, **({"backup": str(made)} if made else {})}
 
 
@@ -262,7 +312,10 @@ def restore(settings: dict[str, Any], place: Path) -> dict[str, Any]:
     uris = {name: uri for name, uri in databases(settings).items() if name in files}
     for name, uri in uris.items():
         if files[name] != f"{name}{'.sql.gz' if supported(uri) == 'postgresql' else '.sqlite'}":
-            raise Problem(f"{place} holds {files[name]}, which is not for a {kind_of(uri)} database: restore it with the former URI.")
+            raise Problem(
+                f"{place} holds {files[name]}, which is not for a {kind_of(uri)} database: restore"
+                " it with the former URI."
+            )
     missing = [name for name in files.values() if not (place / name).is_file()]
     if missing:
         raise Problem(f"{place} lacks {', '.join(missing)}.")
@@ -296,21 +349,39 @@ def run(arguments: argparse.Namespace, settings: dict[str, Any]) -> dict[str, An
     if arguments.command == "upgrade":
         return upgrade(settings, arguments.backups, arguments.data_of)
     if arguments.command == "backup":
-        return {"changed": True, "backup": str(backup(settings, arguments.backups, arguments.artifacts, arguments.data_of))}
+        return {
+            "changed": True,
+            "backup": str(
+                backup(settings, arguments.backups, arguments.artifacts, arguments.data_of)
+            ),
+        }
     return restore(settings, arguments.backup)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Backups, restores and upgrades of what an MLflow server keeps.")
+    parser = argparse.ArgumentParser(
+        description="Backups, restores and upgrades of what an MLflow server keeps."
+    )
     parser.add_argument("--config", required=True, help="JSON file of the server's settings")
-    parser.add_argument("--data-of", metavar="VERSION", default="unknown", help="the MLflow that wrote the data; a backup keeps it")
+    parser.add_argument(
+        "--data-of",
+        metavar="VERSION",
+        default="unknown",
+        help="the MLflow that wrote the data; a backup keeps it",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    upgrades = commands.add_parser("upgrade", help="bring the schema of the database to that of the installed MLflow")
-    upgrades.add_argument("--backups", type=Path, help="folder into which a backup is made before; none without it")
+    upgrades = commands.add_parser(
+        "upgrade", help="bring the schema of the database to that of the installed MLflow"
+    )
+    upgrades.add_argument(
+        "--backups", type=Path, help="folder into which a backup is made before; none without it"
+    )
     saves = commands.add_parser("backup", help="copy the databases")
     saves.add_argument("--backups", type=Path, required=True, help="folder of backups")
     saves.add_argument("--artifacts", action="store_true", help="also the folder of artifacts")
-    commands.add_parser("restore", help="put a backup back").add_argument("--backup", type=Path, required=True, help="its folder")
+    commands.add_parser("restore", help="put a backup back").add_argument(
+        "--backup", type=Path, required=True, help="its folder"
+    )
     arguments = parser.parse_args()
     become_owner(arguments.config)
     settings = json.loads(Path(arguments.config).read_text(encoding="utf-8"))
@@ -319,7 +390,9 @@ def main() -> int:
     try:
         print(json.dumps(run(arguments, settings)))
     except (Problem, OSError, sqlite3.Error, tarfile.TarError) as error:
-        print(json.dumps({"failed": without_secrets(str(error), list(databases(settings).values()))}))
+        print(
+            json.dumps({"failed": without_secrets(str(error), list(databases(settings).values()))})
+        )
         return 1
     return 0
 

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Packs the MLflow plugin of this collection, wherever that is installed, as a wheel; needs nothing but Python.
+"""Packs the MLflow plugin of this collection, wherever that is installed, as a wheel; needs nothing
+but Python.
 
     python plugin_wheel.py COLLECTION FOLDER
 
-COLLECTION is the collection's folder, a checkout or what ansible-galaxy installed. Prints the wheel's path. The same input
-gives the same bytes.
+COLLECTION is the collection's folder, a checkout or what ansible-galaxy installed. Prints the
+wheel's path. The same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ FOLDERS = ("plugins/mlflow_deployments", "plugins/module_utils/_delivery")
 # What run-local starts, and the command of the reference guide, which finds the core beside itself.
 FILES = ("roles/triton/files/start_triton.py", "publish_model_to_mlflow.py")
 REQUIREMENTS = "roles/triton/files/requirements-client.txt"
-ENTRY_POINTS = "[mlflow.deployments]\ntriton = ansible_collections.mlops.triton.plugins.mlflow_deployments\n"
+ENTRY_POINTS = (
+    "[mlflow.deployments]\ntriton = ansible_collections.mlops.triton.plugins.mlflow_deployments\n"
+)
 MOMENT = (1980, 1, 1, 0, 0, 0)
 
 
@@ -31,7 +34,9 @@ def version_of(collection: Path) -> str:
     manifest = collection / "MANIFEST.json"
     if manifest.is_file():
         return str(json.loads(manifest.read_text(encoding="utf-8"))["collection_info"]["version"])
-    found = re.search(r'(?m)^version: "?([^"\s]+)', (collection / "galaxy.yml").read_text(encoding="utf-8"))
+    found = re.search(
+        r'(?m)^version: "?([^"\s]+)', (collection / "galaxy.yml").read_text(encoding="utf-8")
+    )
     if not found:
         raise ValueError(f"{collection} names no version")
     return found.group(1)
@@ -39,7 +44,11 @@ def version_of(collection: Path) -> str:
 
 def requirements(collection: Path) -> list[str]:
     lines = (collection / REQUIREMENTS).read_text(encoding="utf-8").splitlines()
-    return [line for line in lines if line and not line.startswith("#")] + ["numpy", "protobuf", "PyYAML"]
+    return [line for line in lines if line and not line.startswith("#")] + [
+        "numpy",
+        "protobuf",
+        "PyYAML",
+    ]
 
 
 def contents(collection: Path) -> dict[str, bytes]:
@@ -47,14 +56,25 @@ def contents(collection: Path) -> dict[str, bytes]:
     found = [path for folder in FOLDERS for path in sorted((collection / folder).rglob("*.py"))]
     # Where the collection came as a wheel, it has no command.
     found += [collection / name for name in FILES if (collection / name).is_file()]
-    return {f"{PACKAGE}/{path.relative_to(collection).as_posix()}": path.read_bytes() for path in found}
+    return {
+        f"{PACKAGE}/{path.relative_to(collection).as_posix()}": path.read_bytes() for path in found
+    }
 
 
 def describe(collection: Path, version: str) -> dict[str, bytes]:
     needed = "".join(f"Requires-Dist: {line}\n" for line in requirements(collection))
-    metadata = f"Metadata-Version: 2.1\nName: mlops-triton\nVersion: {version}\nRequires-Python: >=3.10\n{needed}"
-    wheel = "Wheel-Version: 1.0\nGenerator: mlops.triton\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    return {"METADATA": metadata.encode(), "WHEEL": wheel.encode(), "entry_points.txt": ENTRY_POINTS.encode()}
+    metadata = (
+        f"Metadata-Version: 2.1\nName: mlops-triton\nVersion: {version}\nRequires-Python:"
+        f" >=3.10\n{needed}"
+    )
+    wheel = (
+        "Wheel-Version: 1.0\nGenerator: mlops.triton\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    )
+    return {
+        "METADATA": metadata.encode(),
+        "WHEEL": wheel.encode(),
+        "entry_points.txt": ENTRY_POINTS.encode(),
+    }
 
 
 def record_line(name: str, data: bytes) -> str:
@@ -66,9 +86,13 @@ def make_wheel(collection: Path, folder: Path) -> Path:
     version = version_of(collection)
     information = f"mlops_triton-{version}.dist-info"
     files = contents(collection)
-    files.update({f"{information}/{name}": data for name, data in describe(collection, version).items()})
+    files.update(
+        {f"{information}/{name}": data for name, data in describe(collection, version).items()}
+    )
     record = f"{information}/RECORD"
-    files[record] = ("".join(record_line(name, data) for name, data in files.items()) + f"{record},,\n").encode()
+    files[record] = (
+        "".join(record_line(name, data) for name, data in files.items()) + f"{record},,\n"
+    ).encode()
     target = folder / f"mlops_triton-{version}-py3-none-any.whl"
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in files.items():
@@ -80,7 +104,9 @@ def make_wheel(collection: Path, folder: Path) -> Path:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Packs the MLflow plugin of this collection as a wheel.")
+    parser = argparse.ArgumentParser(
+        description="Packs the MLflow plugin of this collection as a wheel."
+    )
     parser.add_argument("collection", type=Path)
     parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()

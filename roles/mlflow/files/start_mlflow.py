@@ -3,9 +3,10 @@
 
     python start_mlflow.py --config server.json [--print]
 
-Run it with the Python of the environment that holds MLflow. The store URI may hold a database password, so it reaches
-the server through the environment, which only its own user can read, and never through the command line. So does the key
-of the sessions; the administrator's password is in a file that MLflow reads itself.
+Run it with the Python of the environment that holds MLflow. The store URI may hold a database
+password, so it reaches the server through the environment, which only its own user can read, and
+never through the command line. So does the key of the sessions; the administrator's password is in
+a file that MLflow reads itself.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def read_settings(path: str) -> dict[str, Any]:
 
 
 def allowed_hosts(names: list[str]) -> str:
-    """MLflow compares the whole Host header, and browsers leave the port out of it when it is the usual one."""
+    """MLflow compares the whole Host header, and browsers leave the port out of it when it is the
+    usual one.
+    """
     if "*" in names:
         return "*"
     hosts = [*OWN_HOSTS, *names]
@@ -55,7 +58,16 @@ def allowed_hosts(names: list[str]) -> str:
 
 
 def make_argv(settings: dict[str, Any]) -> list[str]:
-    argv = [sys.executable, "-m", "mlflow", "server", "--host", settings["host"], "--port", str(settings["port"])]
+    argv = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        settings["host"],
+        "--port",
+        str(settings["port"]),
+    ]
     argv += ["--workers", str(settings["workers"]), "--serve-artifacts"]
     argv += ["--artifacts-destination", settings["artifacts_destination"]]
     if settings["allowed_hosts"]:
@@ -68,16 +80,23 @@ def make_argv(settings: dict[str, Any]) -> list[str]:
 
 
 def make_environment(settings: dict[str, Any]) -> dict[str, str]:
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONHOME", "PYTHONPATH")}
-    environment["PATH"] = os.pathsep.join([str(Path(sys.prefix) / "bin"), environment.get("PATH") or os.defpath])
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("PYTHONHOME", "PYTHONPATH")
+    }
+    environment["PATH"] = os.pathsep.join(
+        [str(Path(sys.prefix) / "bin"), environment.get("PATH") or os.defpath]
+    )
     # In a container those are for the commands that are run beside the server.
     for name in ("MLFLOW_TRACKING_URI", "TRITON_MODEL_REPO", "TRITON_URL"):
         environment.pop(name, None)
-    # The jobs of evaluation and scorers cost 12 processes and a gigabyte, and no registry needs them.
+    # The jobs of evaluation and scorers cost 12 processes and a gigabyte, and no registry needs
+    # them.
     environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     if settings["auth"]:
         environment["MLFLOW_AUTH_CONFIG_PATH"] = settings["auth"]["config_file"]
-        environment["MLFLOW_FLASK_SERVER_SECRET_KEY"] = Path(settings["auth"]["secret_key_file"]).read_text(encoding="utf-8").strip()
+        environment["MLFLOW_FLASK_SERVER_SECRET_KEY"] = (
+            Path(settings["auth"]["secret_key_file"]).read_text(encoding="utf-8").strip()
+        )
     environment.update({key: str(value) for key, value in settings["environment"].items()})
     environment["MLFLOW_BACKEND_STORE_URI"] = settings["backend_store_uri"]
     environment[SERVICE_VARIABLE] = settings["service"]
@@ -92,7 +111,11 @@ def leftovers(service: str) -> list[int]:
     found = []
     for folder in Path("/proc").iterdir():
         try:
-            if folder.name.isdigit() and int(folder.name) not in own and mark in (folder / "environ").read_bytes().split(b"\0"):
+            if (
+                folder.name.isdigit()
+                and int(folder.name) not in own
+                and mark in (folder / "environ").read_bytes().split(b"\0")
+            ):
                 found.append(int(folder.name))
         except OSError:
             continue
@@ -113,15 +136,21 @@ def end_leftovers(service: str) -> None:
 
 
 def forget_metrics(folder: str | None) -> None:
-    """Each worker counts in a file of its own, and those of processes that are gone would be added up for ever."""
+    """Each worker counts in a file of its own, and those of processes that are gone would be added
+    up for ever.
+    """
     for path in Path(folder).glob("*.db") if folder else ():
         path.unlink()
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Starts the MLflow server that a JSON file describes.")
+    parser = argparse.ArgumentParser(
+        description="Starts the MLflow server that a JSON file describes."
+    )
     parser.add_argument("--config", required=True, help="JSON file of settings")
-    parser.add_argument("--print", action="store_true", help="only print the command; it holds no secret")
+    parser.add_argument(
+        "--print", action="store_true", help="only print the command; it holds no secret"
+    )
     arguments = parser.parse_args()
     try:
         settings = read_settings(arguments.config)

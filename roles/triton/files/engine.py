@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Questions about a host's Docker Engine, answered without changing it and without any library.
 
-    python engine.py '{"socket": "/var/run/docker.sock", "image": "name:tag", "container": "triton", "gpus": true}'
+    python engine.py '{"socket": "/var/run/docker.sock", "image": "name:tag", "container": "triton",
+    "gpus": true}'
 
-Roles triton and mlflow send this file to the host through stdin, before anything is installed there. Keys of the answer:
+Roles triton and mlflow send this file to the host through stdin, before anything is installed
+there. Keys of the answer:
 
     answers         whether the engine can be asked at all
     problems        sentences: what keeps the engine from running the container
-    needs_toolkit   whether the engine cannot hand GPUs to containers, and should
-    image           {"id": …, "digests": […], "labels": {…}} of the image, null when the engine does not have it
-    container       {"image": id, "labels": {…}, "running": true or false}, null when there is none of that name
+    needs_toolkit   whether the engine cannot hand GPUs to containers, and should image
+    {"id": …, "digests": […], "labels": {…}} of the image, null when the engine does not have it
+    container       {"image": id, "labels": {…}, "running": true or false}, null when there is none
+    of that name
 """
 
 import argparse
@@ -22,10 +25,13 @@ import sys
 from urllib.parse import quote
 
 TIMEOUT = 30
-INSTALL = "install Docker Engine (Debian and Ubuntu: apt-get install docker.io; RHEL: docs.docker.com/engine/install/rhel) and start it"
+INSTALL = (
+    "install Docker Engine (Debian and Ubuntu: apt-get install docker.io; RHEL:"
+    " docs.docker.com/engine/install/rhel) and start it"
+)
 TOOLKIT = (
-    "install NVIDIA's container toolkit and restart the engine (triton_install_nvidia_toolkit: true does it on Debian and Ubuntu), "
-    "or set triton_gpus to none"
+    "install NVIDIA's container toolkit and restart the engine (triton_install_nvidia_toolkit: true"
+    " does it on Debian and Ubuntu), or set triton_gpus to none"
 )
 
 
@@ -59,20 +65,28 @@ class Engine:
             body = json.loads(answer.read().decode("utf-8"))
         except PermissionError:
             raise EngineError(
-                "This user may not use Docker's socket {}: let the role become root (become: true), or put the user "
-                "into the socket's group, which is docker as a rule.".format(self.path)
+                "This user may not use Docker's socket {}: let the role become root (become: true),"
+                " or put the user into the socket's group, which is docker as a rule.".format(
+                    self.path
+                )
             ) from None
         except OSError as error:
             raise EngineError(_no_engine(self.path, error)) from None
         except (http.client.HTTPException, ValueError) as error:
-            raise EngineError("What listens on {} does not answer as a Docker Engine does ({}).".format(self.path, error)) from None
+            raise EngineError(
+                "What listens on {} does not answer as a Docker Engine does ({}).".format(
+                    self.path, error
+                )
+            ) from None
         finally:
             connection.close()
         if answer.status == 404:
             return None
         if answer.status != 200:
             message = body.get("message") if isinstance(body, dict) else body
-            raise EngineError("The Docker Engine answers {} with {}: {}".format(path, answer.status, message))
+            raise EngineError(
+                "The Docker Engine answers {} with {}: {}".format(path, answer.status, message)
+            )
         return body
 
     def image(self, name):
@@ -80,20 +94,33 @@ class Engine:
         if found is None:
             return None
         digests = [item.rpartition("@")[2] for item in found.get("RepoDigests") or []]
-        return {"id": found["Id"], "digests": digests, "labels": (found.get("Config") or {}).get("Labels") or {}}
+        return {
+            "id": found["Id"],
+            "digests": digests,
+            "labels": (found.get("Config") or {}).get("Labels") or {},
+        }
 
     def container(self, name):
         found = self.get("/containers/{}/json".format(quote(name)))
         if found is None:
             return None
-        return {"image": found["Image"], "labels": found["Config"].get("Labels") or {}, "running": bool(found["State"]["Running"])}
+        return {
+            "image": found["Image"],
+            "labels": found["Config"].get("Labels") or {},
+            "running": bool(found["State"]["Running"]),
+        }
 
 
 def _no_engine(path, error):
     if error.errno == errno.ENOENT:
-        return "There is no Docker Engine on this host ({} does not exist): {}.".format(path, INSTALL)
+        return "There is no Docker Engine on this host ({} does not exist): {}.".format(
+            path, INSTALL
+        )
     if error.errno == errno.ECONNREFUSED:
-        return "The Docker Engine of this host does not run (nothing listens on {}): start it (systemctl enable --now docker).".format(path)
+        return (
+            "The Docker Engine of this host does not run (nothing listens on {}): start it"
+            " (systemctl enable --now docker).".format(path)
+        )
     return "The Docker Engine cannot be asked on {} ({}).".format(path, error.strerror or error)
 
 
@@ -101,18 +128,28 @@ def runtime_problems(information):
     """Why the engine cannot hand GPUs to a container, one sentence at most."""
     if "nvidia" in (information.get("Runtimes") or {}):
         return []
-    # With this program in place the engine knows the driver "nvidia" even where no runtime of that name is configured.
-    if any(shutil.which(program) for program in ("nvidia-container-runtime-hook", "nvidia-container-runtime")):
+    # With this program in place the engine knows the driver "nvidia" even where no runtime of that
+    # name is configured.
+    if any(
+        shutil.which(program)
+        for program in ("nvidia-container-runtime-hook", "nvidia-container-runtime")
+    ):
         return []
     return ["The Docker Engine of this host cannot hand GPUs to containers: {}.".format(TOOLKIT)]
 
 
-# ---- answer ------------------------------------------------------------------------------------------------------
+# ---- answer --------------------------------------------------------------------------------------
 
 
 def answer(question):
     engine = Engine(question["socket"])
-    told = {"answers": False, "problems": [], "image": None, "container": None, "needs_toolkit": False}
+    told = {
+        "answers": False,
+        "problems": [],
+        "image": None,
+        "container": None,
+        "needs_toolkit": False,
+    }
     try:
         information = engine.get("/info") or {}
         told["image"] = engine.image(question["image"])
@@ -129,7 +166,9 @@ def answer(question):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Answers questions about this host's Docker Engine as JSON.")
+    parser = argparse.ArgumentParser(
+        description="Answers questions about this host's Docker Engine as JSON."
+    )
     parser.add_argument("question", help="JSON object")
     print(json.dumps(answer(json.loads(parser.parse_args().question))))
     return 0

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Questions about a host, answered without changing it: can it run the servers, who holds a port, what is still alive.
+"""Questions about a host, answered without changing it: can it run the servers, who holds a port,
+what is still alive.
 
     python host.py '{"python": {…}, "ports": […], "service": "…", "exists": […], "stamps": […]}'
 
-Roles send this file to the host through stdin; tools/ import it. It must parse on old Pythons, which is what it reports.
+Roles send this file to the host through stdin; tools/ import it. It must parse on old Pythons,
+which is what it reports.
 """
 
 import argparse
@@ -23,10 +25,11 @@ import sys
 import sysconfig
 import time
 
-# In the environment of every process of a service: how its own ports and leftovers are told from somebody else's.
+# In the environment of every process of a service: how its own ports and leftovers are told from
+# somebody else's.
 SERVICE_VARIABLE = "MLOPS_TRITON_SERVICE"
-# What the service was started with; roles compare it with what they want, so that a run which was killed between
-# changing a file and restarting the service is completed by the next one.
+# What the service was started with; roles compare it with what they want, so that a run which was
+# killed between changing a file and restarting the service is completed by the next one.
 DIGEST_VARIABLE = "MLOPS_TRITON_DIGEST"
 GLIBC = (2, 35)
 # AF_UNIX paths hold 107 bytes, and supervisord binds to "<path>.<pid>" first.
@@ -51,9 +54,8 @@ def python_problems(low, high, advice):
         import venv  # noqa: F401
     except ImportError:
         problems.append(
-            "{} cannot make virtual environments: install venv and ensurepip (Debian and Ubuntu: apt-get install python{}-venv).".format(
-                sys.executable, have
-            )
+            "{} cannot make virtual environments: install venv and ensurepip (Debian and Ubuntu:"
+            " apt-get install python{}-venv).".format(sys.executable, have)
         )
     return problems
 
@@ -63,14 +65,14 @@ def wheel_problems():
     problems = []
     if not sys.platform.startswith("linux") or platform.machine() not in ("x86_64", "AMD64"):
         problems.append(
-            "Triton's wheel on PyPI is for Linux on x86_64 only, this is {} on {}: use a machine of that kind.".format(
-                platform.system(), platform.machine()
-            )
+            "Triton's wheel on PyPI is for Linux on x86_64 only, this is {} on {}: use a machine of"
+            " that kind.".format(platform.system(), platform.machine())
         )
     glibc = glibc_version()
     if glibc is None or glibc < GLIBC:
         problems.append(
-            "Triton's wheel needs glibc {}.{} or newer, this host has {}: use Debian 12, Ubuntu 22.04, RHEL 10 or newer.".format(
+            "Triton's wheel needs glibc {}.{} or newer, this host has {}: use Debian 12, Ubuntu"
+            " 22.04, RHEL 10 or newer.".format(
                 GLIBC[0], GLIBC[1], "{}.{}".format(*glibc) if glibc else "another C library"
             )
         )
@@ -82,15 +84,18 @@ def libpython_problems():
     if has_shared_libpython():
         return []
     return [
-        "{0} has no shared libpython{1}.so.1.0, which Triton's Python backend loads: install it (Debian and Ubuntu: apt-get "
-        "install libpython{1}, Fedora and RHEL: dnf install python3-libs), or use a Python built with --enable-shared.".format(
+        "{0} has no shared libpython{1}.so.1.0, which Triton's Python backend loads: install it"
+        " (Debian and Ubuntu: apt-get install libpython{1}, Fedora and RHEL: dnf install"
+        " python3-libs), or use a Python built with --enable-shared.".format(
             sys.executable, "{}.{}".format(*sys.version_info[:2])
         )
     ]
 
 
 def problems_of_this_host(low, high, advice, native):
-    """All that keeps this host and this interpreter from running the servers; native is Triton's wheel."""
+    """All that keeps this host and this interpreter from running the servers; native is Triton's
+    wheel.
+    """
     found = python_problems(low, high, advice)
     if native:
         found = wheel_problems() + (found or libpython_problems())
@@ -114,7 +119,13 @@ def has_shared_libpython():
         return True
     for program in ("ldconfig", "/sbin/ldconfig"):
         try:
-            known = subprocess.run([program, "-p"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=30, check=False).stdout
+            known = subprocess.run(
+                [program, "-p"],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                timeout=30,
+                check=False,
+            ).stdout
         except (OSError, subprocess.SubprocessError):
             continue
         return name.encode() in known
@@ -124,7 +135,9 @@ def has_shared_libpython():
 def port_problem(address, port, option, service=""):
     """One sentence when a server of this service could not listen there, else None."""
     try:
-        family, kind, proto, _name, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+        family, kind, proto, _name, where = socket.getaddrinfo(
+            address, port, type=socket.SOCK_STREAM
+        )[0]
         with socket.socket(family, kind, proto) as probe:
             # As the servers do: connections in TIME_WAIT do not keep a port.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -141,16 +154,25 @@ def _port_sentence(error, address, port, option, service):
     if error.errno == errno.EADDRNOTAVAIL:
         return "{}: this host does not have the address {}.".format(option, address)
     if error.errno != errno.EADDRINUSE:
-        return "Port {} on {} cannot be used ({}): set {} to another one.".format(port, address, error.strerror, option)
+        return "Port {} on {} cannot be used ({}): set {} to another one.".format(
+            port, address, error.strerror, option
+        )
     holders = port_holders(port)
     if service and holders and all(carries(pid, service) for pid in holders):
         return None
-    who = ", ".join("{} (process {})".format(process_name(pid), pid) for pid in sorted(holders)) or "another program"
-    return "Port {} on {} is taken by {}: stop that, or set {} to a free port.".format(port, address, who, option)
+    who = (
+        ", ".join("{} (process {})".format(process_name(pid), pid) for pid in sorted(holders))
+        or "another program"
+    )
+    return "Port {} on {} is taken by {}: stop that, or set {} to a free port.".format(
+        port, address, who, option
+    )
 
 
 def port_holders(port):
-    """Processes that listen on a port of any address; those of other users can be seen by root only."""
+    """Processes that listen on a port of any address; those of other users can be seen by root
+    only.
+    """
     inodes = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
@@ -158,7 +180,11 @@ def port_holders(port):
                 rows = [line.split() for line in stream.readlines()[1:]]
         except OSError:
             continue
-        inodes |= {"socket:[%s]" % row[9] for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port}
+        inodes |= {
+            "socket:[%s]" % row[9]
+            for row in rows
+            if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port
+        }
     return {pid for pid in all_processes() if inodes & _open_files(pid)} if inodes else set()
 
 
@@ -215,12 +241,16 @@ def processes_of(service):
     while pid > 1:
         own.add(pid)
         pid = _parent(pid)
-    return [pid for pid in all_processes() if pid not in own and carries(pid, service) and is_alive(pid)]
+    return [
+        pid for pid in all_processes() if pid not in own and carries(pid, service) and is_alive(pid)
+    ]
 
 
 def running_digests(service):
     """What the service's processes were started with; its supervisor has none."""
-    return sorted({environment_of(pid).get(DIGEST_VARIABLE, "") for pid in processes_of(service)} - {""})
+    return sorted(
+        {environment_of(pid).get(DIGEST_VARIABLE, "") for pid in processes_of(service)} - {""}
+    )
 
 
 def _parent(pid):
@@ -245,7 +275,9 @@ def stop_processes_of(service, grace):
 
 
 def is_plain(path):
-    """Triton starts its Python backend through a shell, does not quote the paths it passes, and runs it in the C locale."""
+    """Triton starts its Python backend through a shell, does not quote the paths it passes, and
+    runs it in the C locale.
+    """
     return re.search(r"[^A-Za-z0-9._/+@%:,=-]", path) is None
 
 
@@ -264,26 +296,36 @@ def disk_problem(option, path, least):
     except OSError as error:
         return "{}: {} cannot be used ({}).".format(option, place, error.strerror)
     if disk.f_flag & os.ST_RDONLY:
-        return "{} is {}, which lies on a read-only file system: mount it writable, or choose another folder.".format(option, path)
+        return (
+            "{} is {}, which lies on a read-only file system: mount it writable, or choose another"
+            " folder.".format(option, path)
+        )
     free = disk.f_bavail * disk.f_frsize // 2**20
     if free < least:
-        return "{} is {}, where {} MiB are free and {} are wanted (triton_min_free): make room, or choose another folder.".format(
-            option, path, free, least
+        return (
+            "{} is {}, where {} MiB are free and {} are wanted (triton_min_free): make room, or"
+            " choose another folder.".format(option, path, free, least)
         )
     if disk.f_files and not disk.f_favail:
-        return "{} is {}, whose file system can hold no more files (no inode is free): make room there.".format(option, path)
+        return (
+            "{} is {}, whose file system can hold no more files (no inode is free): make room"
+            " there.".format(option, path)
+        )
     return None
 
 
 def reading_problems(user, places, mounted):
-    """What of {option: path} a user could not read, one sentence each; mounted: folders above do not matter, as in a container."""
+    """What of {option: path} a user could not read, one sentence each; mounted: folders above do
+    not matter, as in a container.
+    """
     found = []
     for option, path in sorted(places.items()):
         if not os.path.exists(path):
             found.append("{}: {} does not exist on this host.".format(option, path))
         elif not can_read(user, path, mounted):
             found.append(
-                "{}: {} cannot be read by the server's user {}: give it that right (chmod, chgrp or setfacl), or name another file.".format(
+                "{}: {} cannot be read by the server's user {}: give it that right (chmod, chgrp or"
+                " setfacl), or name another file.".format(
                     option, path, user or "(the one of this connection)"
                 )
             )
@@ -291,7 +333,9 @@ def reading_problems(user, places, mounted):
 
 
 def can_read(user, path, mounted):
-    """Asks the kernel as that user, in a child; a user that is not there yet is taken for one without any rights."""
+    """Asks the kernel as that user, in a child; a user that is not there yet is taken for one
+    without any rights.
+    """
     if not user or os.geteuid() != 0:
         return os.access(path, os.R_OK)
     try:
@@ -306,7 +350,11 @@ def can_read(user, path, mounted):
             os.setgroups([] if mounted else groups)
             os.setgid(group)
             os.setuid(number)
-            os._exit(0 if os.access("/proc/self/fd/{}".format(descriptor) if mounted else path, os.R_OK) else 1)
+            os._exit(
+                0
+                if os.access("/proc/self/fd/{}".format(descriptor) if mounted else path, os.R_OK)
+                else 1
+            )
         os._exit(1)
     os.close(descriptor)
     return os.waitpid(child, 0)[1] == 0
@@ -322,23 +370,44 @@ def marked_state(repository):
 
 
 def listed_gpus():
-    """[(index, UUID, name)] of the driver, parts of a divided GPU with an empty index; None where there is no driver."""
+    """[(index, UUID, name)] of the driver, parts of a divided GPU with an empty index; None where
+    there is no driver.
+    """
     if shutil.which("nvidia-smi") is None:
         return None
-    done = subprocess.run(["nvidia-smi", "-L"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=30, check=False)
+    done = subprocess.run(
+        ["nvidia-smi", "-L"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=30,
+        check=False,
+    )
     if done.returncode != 0:
         return None
-    rows = re.findall(r"^(?:GPU (\d+): )?\s*(.*?)\s*\(UUID: ([^)]+)\)", done.stdout.decode("utf-8", "replace"), re.MULTILINE)
+    rows = re.findall(
+        r"^(?:GPU (\d+): )?\s*(.*?)\s*\(UUID: ([^)]+)\)",
+        done.stdout.decode("utf-8", "replace"),
+        re.MULTILINE,
+    )
     return [(index, uuid, name) for index, name, uuid in rows]
 
 
 def gpu_problems(wanted):
-    """Why the wanted GPUs ("all" or a list of indices and UUIDs) are not to be had, one sentence each."""
+    """Why the wanted GPUs ("all" or a list of indices and UUIDs) are not to be had, one sentence
+    each.
+    """
     there = listed_gpus()
     if not there:
-        return ["triton_gpus: this host has no working NVIDIA driver (nvidia-smi -L lists no GPU): install it, or set triton_gpus to none."]
+        return [
+            (
+                "triton_gpus: this host has no working NVIDIA driver (nvidia-smi -L lists no GPU):"
+                " install it, or set triton_gpus to none."
+            )
+        ]
     names = {name for index, uuid, _name in there for name in (index, uuid) if name}
-    have = ", ".join("{} ({}, {})".format(index, name, uuid) if index else uuid for index, uuid, name in there)
+    have = ", ".join(
+        "{} ({}, {})".format(index, name, uuid) if index else uuid for index, uuid, name in there
+    )
     return [
         "triton_gpus names GPU {}, which this host does not have; it has {}.".format(gpu, have)
         for gpu in ([] if wanted == "all" else map(str, wanted))
@@ -355,7 +424,9 @@ def read_or_none(path):
 
 
 def digest_of(path):
-    """Digest of a file's content, so that a renewed certificate is noticed; nothing for what cannot be read."""
+    """Digest of a file's content, so that a renewed certificate is noticed; nothing for what cannot
+    be read.
+    """
     try:
         with open(path, "rb") as stream:
             return hashlib.sha256(stream.read()).hexdigest()
@@ -368,25 +439,34 @@ def answer(question):
     problems = []
     python = question.get("python")
     if python:
-        problems += problems_of_this_host(python["low"], python["high"], python["advice"], python.get("native", False))
+        problems += problems_of_this_host(
+            python["low"], python["high"], python["advice"], python.get("native", False)
+        )
     for place in question.get("ports", []):
-        problems.append(port_problem(place["address"], int(place["port"]), place["option"], service))
+        problems.append(
+            port_problem(place["address"], int(place["port"]), place["option"], service)
+        )
     length = len(os.fsencode(question.get("socket", "")))
     if length > SOCKET_PATH_LIMIT:
         problems.append(
-            "The path {} is too long for a socket ({} bytes, {} at most): set {} to a shorter one.".format(
+            "The path {} is too long for a socket ({} bytes, {} at most): set {} to a shorter one.".format(  # noqa: E501
                 question["socket"], length, SOCKET_PATH_LIMIT, question["socket_option"]
             )
         )
     for option, path in question.get("plain", {}).items():
         if not is_plain(path):
             problems.append(
-                "{} is {!r}: Triton's Python backend cannot use a path with spaces, characters of the shell or letters beyond ASCII; "
-                "choose another folder.".format(option, path)
+                "{} is {!r}: Triton's Python backend cannot use a path with spaces, characters of"
+                " the shell or letters beyond ASCII; choose another folder.".format(option, path)
             )
     problems += gpu_problems(question["gpus"]) if question.get("gpus") else []
-    problems += [disk_problem(option, path, question.get("min_free", 0)) for option, path in sorted(question.get("disks", {}).items())]
-    problems += reading_problems(question.get("user", ""), question.get("readable", {}), question.get("mounted", False))
+    problems += [
+        disk_problem(option, path, question.get("min_free", 0))
+        for option, path in sorted(question.get("disks", {}).items())
+    ]
+    problems += reading_problems(
+        question.get("user", ""), question.get("readable", {}), question.get("mounted", False)
+    )
     return {
         "problems": [problem for problem in problems if problem],
         "state": marked_state(question["repository"]) if question.get("repository") else "",
@@ -403,7 +483,12 @@ def answer(question):
 def main():
     parser = argparse.ArgumentParser(description="Answers questions about this host as JSON.")
     parser.add_argument("question", help="JSON object")
-    parser.add_argument("--stop", type=float, metavar="SECONDS", help="end what is left of the service, killing it after SECONDS")
+    parser.add_argument(
+        "--stop",
+        type=float,
+        metavar="SECONDS",
+        help="end what is left of the service, killing it after SECONDS",
+    )
     arguments = parser.parse_args()
     question = json.loads(arguments.question)
     if arguments.stop is not None:

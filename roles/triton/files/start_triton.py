@@ -1,49 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start Triton with exactly the models that the deployment records want.
 
-    python start_triton.py --config server.json [--check | --prepare | --settle | --print | --health]
+    python start_triton.py --config server.json [--check | --prepare | --settle | --print |
+    --health]
 
-Native runtime: run it with the Python of the virtual environment that holds nvidia-pytriton. Container runtime: any
+Native runtime: run it with the Python of the virtual environment that holds nvidia-pytriton.
+    Container runtime: any
 Python 3.8 or newer inside the container. Only the standard library is used.
 
 Keys of the JSON file (unknown ones are refused, so that a typing error cannot go unnoticed):
 
-    runtime             "native" (default) or "container"
-    model_repository    folder of the models, or an s3:// location as Triton spells it; credentials come from where Triton
-                        finds them: TRITON_CLOUD_CREDENTIAL_PATH, AWS_ACCESS_KEY_ID and its like, the AWS credentials file,
+    runtime             "native" (default) or "container" model_repository    folder of the models,
+    or an s3:// location as Triton spells it; credentials come from where Triton
+                        finds them: TRITON_CLOUD_CREDENTIAL_PATH, AWS_ACCESS_KEY_ID and its like,
+                            the AWS credentials file,
                         the instance, each of them also as a key of environment
     state_dir           folder with records/ and journals/; default: what the marker file
                         <model_repository>/.mlops-triton.json says, else no records
-    tritonserver        the program; default: the one of pytriton, or /opt/tritonserver/bin/tritonserver
-    backend_sources     folder that holds onnxruntime/ and fil/; default: backends/ beside this file
-    backend_directory   folder which this program fills with the Python backend, its stub and backend_sources;
+    tritonserver        the program; default: the one of pytriton, or
+    /opt/tritonserver/bin/tritonserver backend_sources     folder that holds onnxruntime/ and fil/;
+    default: backends/ beside this file backend_directory   folder which this program fills with the
+    Python backend, its stub and backend_sources;
                         native runtime only (in a container Triton has its own)
     cache_directory     folder of Triton's response cache libraries; default: those of pytriton
     http_address, http_port, grpc_address, grpc_port, metrics_address, metrics_port
-                        default 127.0.0.1 and 8000, 8001, 8002; a port of 0 or false switches that service off
-    extra_args          list of further arguments for tritonserver
-    environment         further environment variables of the server
-    log_file            file that gets what the server prints, appended; default: stdout and stderr as they are
-    admin_key           {"name": header, "secret_file": path}: the model-repository, model-config and shared-memory
+                        default 127.0.0.1 and 8000, 8001, 8002; a port of 0 or false switches that
+                        service off
+    extra_args          list of further arguments for tritonserver environment         further
+    environment variables of the server log_file            file that gets what the server prints,
+    appended; default: stdout and stderr as they are admin_key           {"name": header,
+    "secret_file": path}: the model-repository, model-config and shared-memory
                         interfaces then want that header
-    shm_region_prefix   prefix of the Python backend's shared memory, to tell the servers of one host apart
-    exit_timeout        seconds that a stop waits for requests in flight
-    http_threads        threads of the HTTP service; a load over HTTP stalls the clients that share a thread with it
-    grpc_tls            {"certificate": path, "key": path, "client_ca": path}: gRPC is served with TLS; with client_ca
+    shm_region_prefix   prefix of the Python backend's shared memory, to tell the servers of one
+    host apart exit_timeout        seconds that a stop waits for requests in flight http_threads
+    threads of the HTTP service; a load over HTTP stalls the clients that share a thread with it
+    grpc_tls            {"certificate": path, "key": path, "client_ca": path}: gRPC is served with
+    TLS; with client_ca
                         (which may be left out) clients must show a certificate of it
-    run_as              [uid, gid] which the server runs as; this program, started as root, takes them on
+    run_as              [uid, gid] which the server runs as; this program, started as root, takes
+    them on
 
---health asks the running server as a health check of a container does: it lives, and every model that a record wants
-loaded is ready. /v2/health/ready is not asked: it is 400 while any model loads or unloads, and stays so after a failed
-load of a new model, whereas a model which is reloaded stays ready, because its old version answers until the new one does;
-and a new model has no record before it has been loaded. Where HTTP is off, only the port of gRPC is tried.
+--health asks the running server as a health check of a container does: it lives, and every model
+that a record wants loaded is ready. /v2/health/ready is not asked: it is 400 while any model loads
+or unloads, and stays so after a failed load of a new model, whereas a model which is reloaded stays
+ready, because its old version answers until the new one does; and a new model has no record before
+it has been loaded. Where HTTP is off, only the port of gRPC is tried.
 
-tritonserver takes the secret of an admin key on its command line and in no other way (no file, no environment
-variable), so every user of the host who may list processes can read it there. Mount /proc with hidepid=2, or keep the
-host to itself, where that matters. This program never prints it.
+tritonserver takes the secret of an admin key on its command line and in no other way (no file, no
+environment variable), so every user of the host who may list processes can read it there. Mount
+/proc with hidepid=2, or keep the host to itself, where that matters. This program never prints it.
 
-Exit code 75: the object store of the repository does not answer or refuses; another start may succeed.
-Exit code 78: the configuration or the host does not allow a start; stderr says why in one sentence each.
+Exit code 75: the object store of the repository does not answer or refuses; another start may
+    succeed.
+Exit code 78: the configuration or the host does not allow a start; stderr says why in one sentence
+    each.
 """
 
 from __future__ import annotations
@@ -74,7 +84,8 @@ SCHEMA = 1
 CONTAINER_TRITONSERVER = "/opt/tritonserver/bin/tritonserver"
 # The stub of the PyPI server was built against numpy 1, which has no wheels for Python 3.13.
 PYTHONS = ((3, 9), (3, 12))
-# The role copies the core's standard-library part beside this file; in a checkout or a wheel it is where it always is.
+# The role copies the core's standard-library part beside this file; in a checkout or a wheel it is
+# where it always is.
 CORE_PLACES = (
     Path(__file__).resolve().parent,
     *(above / "plugins" / "module_utils" for above in list(Path(__file__).resolve().parents)[3:4]),
@@ -84,10 +95,13 @@ MASK = "********"
 LEFTOVER_SECONDS = 600
 HEALTH_SECONDS = 5
 NO_BYTECODE_NAME = "mlops_triton_no_bytecode.pth"
-# Python would write __pycache__ into the model's folder, and Triton takes any new file there for a changed model: the
-# next load, which should do nothing, would initialise it again. The stub runs Python isolated, so that environment
-# variables do not reach it; what the environment's site-packages say does.
-NO_BYTECODE = b"import sys; sys.dont_write_bytecode = sys.dont_write_bytecode or bool(sys.flags.isolated)\n"
+# Python would write __pycache__ into the model's folder, and Triton takes any new file there for a
+# changed model: the next load, which should do nothing, would initialise it again. The stub runs
+# Python isolated, so that environment variables do not reach it; what the environment's
+# site-packages say does.
+NO_BYTECODE = (
+    b"import sys; sys.dont_write_bytecode = sys.dont_write_bytecode or bool(sys.flags.isolated)\n"
+)
 
 
 class StartError(Exception):
@@ -142,7 +156,8 @@ class Settings:
 
     def services(self) -> Tuple[Service, ...]:
         return tuple(
-            Service(name, getattr(self, name + "_address"), getattr(self, name + "_port") or None) for name in ("http", "grpc", "metrics")
+            Service(name, getattr(self, name + "_address"), getattr(self, name + "_port") or None)
+            for name in ("http", "grpc", "metrics")
         )
 
 
@@ -162,7 +177,7 @@ class Command(NamedTuple):
     warnings: List[str]
 
 
-# ---- settings ----------------------------------------------------------------------------------------------------
+# ---- settings ------------------------------------------------------------------------------------
 
 
 def read_settings(path: "str | os.PathLike[str]") -> Settings:
@@ -187,11 +202,17 @@ def make_settings(values: Any, origin: str = "settings") -> Settings:
         raise StartError(f"{origin}: model_repository is missing.")
     settings = Settings(**given)
     if settings.runtime not in ("native", "container"):
-        raise StartError(f"{origin}: runtime must be native or container, not {settings.runtime!r}.")
+        raise StartError(
+            f"{origin}: runtime must be native or container, not {settings.runtime!r}."
+        )
     for service in settings.services():
         port = service.port
-        if port is not None and (isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536):
-            raise StartError(f"{origin}: {service.name}_port must be a port number, 0 or false, not {port!r}.")
+        if port is not None and (
+            isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536
+        ):
+            raise StartError(
+                f"{origin}: {service.name}_port must be a port number, 0 or false, not {port!r}."
+            )
     if not settings.services()[0].port and not settings.services()[1].port:
         raise StartError(f"{origin}: http_port and grpc_port are both switched off.")
     if settings.native and not settings.backend_directory:
@@ -200,9 +221,17 @@ def make_settings(values: Any, origin: str = "settings") -> Settings:
         raise StartError(f"{origin}: extra_args must be a list and environment an object.")
     if settings.admin_key is not None and set(settings.admin_key) != {"name", "secret_file"}:
         raise StartError(f"{origin}: admin_key must have the keys name and secret_file.")
-    if settings.grpc_tls is not None and {*settings.grpc_tls, "client_ca"} != {"certificate", "key", "client_ca"}:
-        raise StartError(f"{origin}: grpc_tls must have the keys certificate and key, and may have client_ca.")
-    if settings.run_as is not None and not (len(settings.run_as) == 2 and all(isinstance(number, int) for number in settings.run_as)):
+    if settings.grpc_tls is not None and {*settings.grpc_tls, "client_ca"} != {
+        "certificate",
+        "key",
+        "client_ca",
+    }:
+        raise StartError(
+            f"{origin}: grpc_tls must have the keys certificate and key, and may have client_ca."
+        )
+    if settings.run_as is not None and not (
+        len(settings.run_as) == 2 and all(isinstance(number, int) for number in settings.run_as)
+    ):
         raise StartError(f"{origin}: run_as must be the numbers of a user and a group.")
     return settings
 
@@ -212,20 +241,25 @@ def read_secret(admin_key: Dict[str, str]) -> str:
     try:
         secret = Path(path).read_text(encoding="utf-8").strip()
     except OSError as err:
-        raise StartError(f"The secret file {path} of the admin key cannot be read ({err.strerror}).") from None
+        raise StartError(
+            f"The secret file {path} of the admin key cannot be read ({err.strerror})."
+        ) from None
     if not re.fullmatch(r"[!-~]+", secret):
         raise StartError(f"The secret file {path} must hold one word of printable ASCII.")
     return secret
 
 
-# ---- the host ----------------------------------------------------------------------------------------------------
+# ---- the host ------------------------------------------------------------------------------------
 
 
 def find_installation() -> Installation:
     spec = importlib.util.find_spec("pytriton")
     places = list(spec.submodule_search_locations or ()) if spec else []
     if not places:
-        raise StartError(f"nvidia-pytriton is not installed for {sys.executable}: install it there, or use the Python that has it.")
+        raise StartError(
+            f"nvidia-pytriton is not installed for {sys.executable}: install it there, or use the"
+            " Python that has it."
+        )
     package = Path(places[0])
     base = package / "tritonserver"
     found = Installation(
@@ -252,11 +286,14 @@ def libpython_folder() -> Optional[Path]:
     """Folder of the shared libpython of the running interpreter, or None if there is none."""
     name = sysconfig.get_config_var("INSTSONAME") or ""
     if not name.startswith("libpython") or ".so" not in name:
-        # A static build names its archive here; distributions ship the shared library as a package of its own.
+        # A static build names its archive here; distributions ship the shared library as a package
+        # of its own.
         name = "libpython{}.{}.so.1.0".format(*sys.version_info[:2])
     places = [
         sysconfig.get_config_var("LIBDIR"),
-        os.path.join(sysconfig.get_config_var("LIBDIR") or "", sysconfig.get_config_var("MULTIARCH") or ""),
+        os.path.join(
+            sysconfig.get_config_var("LIBDIR") or "", sysconfig.get_config_var("MULTIARCH") or ""
+        ),
         os.path.join(sys.base_prefix, "lib"),
     ]
     for place in places:
@@ -297,7 +334,8 @@ def native_problems() -> List[str]:
     problems = []
     if sys.platform != "linux" or platform.machine() not in ("x86_64", "AMD64"):
         problems.append(
-            f"The PyPI Triton runs on Linux x86_64 only, this is {platform.system()} {platform.machine()}: use the container runtime."
+            f"The PyPI Triton runs on Linux x86_64 only, this is {platform.system()}"
+            f" {platform.machine()}: use the container runtime."
         )
     glibc = glibc_version()
     if glibc is None or glibc < (2, 35):
@@ -308,18 +346,21 @@ def native_problems() -> List[str]:
         )
     version = sys.version_info[:2]
     if not PYTHONS[0] <= version <= PYTHONS[1]:
-        problems.append("The Triton environment needs Python 3.9 to 3.12, this is {}.{}: make it with one of those.".format(*version))
+        problems.append(
+            "The Triton environment needs Python 3.9 to 3.12, this is {}.{}: make it with one of"
+            " those.".format(*version)
+        )
     if libpython_folder() is None:
         problems.append(
-            "The shared library libpython{0}.{1}.so.1.0 is missing: install it "
-            "(Debian and Ubuntu: apt-get install libpython{0}.{1}; Fedora and RHEL: dnf install python3-libs), "
-            "or use a Python built with --enable-shared.".format(*version)
+            "The shared library libpython{0}.{1}.so.1.0 is missing: install it (Debian and Ubuntu:"
+            " apt-get install libpython{0}.{1}; Fedora and RHEL: dnf install python3-libs), or use"
+            " a Python built with --enable-shared.".format(*version)
         )
     numpy = installed_version("numpy")
     if numpy is None or int(numpy.split(".")[0]) >= 2:
         problems.append(
-            f"The Triton environment needs numpy 1 (numpy<2), it has {numpy or 'none'}: every inference would fail; "
-            'install "numpy<2" there.'
+            f"The Triton environment needs numpy 1 (numpy<2), it has {numpy or 'none'}: every"
+            ' inference would fail; install "numpy<2" there.'
         )
     try:
         stub_of_this_python(find_installation())
@@ -336,7 +377,10 @@ def port_problems(settings: Settings) -> List[str]:
             continue
         key = service.name + "_port"
         if service.port in taken:
-            problems.append(f"{key} and {taken[service.port]} are both {service.port}: give them different ports.")
+            problems.append(
+                f"{key} and {taken[service.port]} are both {service.port}: give them different"
+                " ports."
+            )
             continue
         taken[service.port] = key
         reason = _port_reason(service.address, service.port)
@@ -347,7 +391,9 @@ def port_problems(settings: Settings) -> List[str]:
 
 def _port_reason(address: str, port: int) -> Optional[str]:
     try:
-        family, kind, proto, _name, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+        family, kind, proto, _name, where = socket.getaddrinfo(
+            address, port, type=socket.SOCK_STREAM
+        )[0]
         with socket.socket(family, kind, proto) as probe:
             # As the server does: connections in TIME_WAIT do not keep a port.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -386,16 +432,22 @@ def unreadable(settings: Settings) -> List[str]:
         paths["model_repository"] = settings.model_repository
     if settings.tritonserver or not settings.native:
         paths["tritonserver"] = settings.tritonserver or CONTAINER_TRITONSERVER
-    return [f"{path} ({name}) cannot be read by the server's user (uid {os.geteuid()}){_closed_above(path)}."
-            for name, path in paths.items() if not os.access(path, os.R_OK)]  # fmt: skip
+    return [
+        f"{path} ({name}) cannot be read by the server's user (uid {os.geteuid()}){_closed_above(path)}."  # noqa: E501
+        for name, path in paths.items()
+        if not os.access(path, os.R_OK)
+    ]
 
 
 def _closed_above(path: str) -> str:
-    closed = next((above for above in reversed(Path(path).parents) if not os.access(str(above), os.X_OK)), None)
+    closed = next(
+        (above for above in reversed(Path(path).parents) if not os.access(str(above), os.X_OK)),
+        None,
+    )
     return f", to whom the folder {closed} is closed" if closed else ""
 
 
-# ---- backend folder ----------------------------------------------------------------------------------------------
+# ---- backend folder ------------------------------------------------------------------------------
 
 
 def default_backend_sources() -> Path:
@@ -403,14 +455,18 @@ def default_backend_sources() -> Path:
 
 
 def prepare_backends(settings: Settings) -> bool:
-    """Fill the backend folder, and keep Python from writing into the repository; returns whether anything was written.
+    """Fill the backend folder, and keep Python from writing into the repository; returns whether
+    anything was written.
 
-    File by file, each replaced atomically and only when it differs: a run that was interrupted is completed by the next,
+    File by file, each replaced atomically and only when it differs: a run that was interrupted is
+        completed by the next,
     and a server that is using the folder never sees it without a file.
     """
     found = find_installation()
     target = Path(settings.backend_directory or "")
-    sources = Path(settings.backend_sources) if settings.backend_sources else default_backend_sources()
+    sources = (
+        Path(settings.backend_sources) if settings.backend_sources else default_backend_sources()
+    )
     wanted: List[Tuple[bytes, Path, int]] = []
     for path in sorted((found.backends / "python").iterdir()):
         if path.is_file():
@@ -434,7 +490,11 @@ def prepare_backends(settings: Settings) -> bool:
 
 
 def _replace_file(data: bytes, destination: Path, mode: int) -> bool:
-    if destination.is_file() and destination.stat().st_size == len(data) and destination.read_bytes() == data:
+    if (
+        destination.is_file()
+        and destination.stat().st_size == len(data)
+        and destination.read_bytes() == data
+    ):
         if destination.stat().st_mode & 0o777 == mode:
             return False
         os.chmod(str(destination), mode)
@@ -457,7 +517,7 @@ def _replace_file(data: bytes, destination: Path, mode: int) -> bool:
     return True
 
 
-# ---- records -----------------------------------------------------------------------------------------------------
+# ---- records -------------------------------------------------------------------------------------
 
 
 def find_state_dir(settings: Settings) -> Tuple[Optional[Path], List[str]]:
@@ -489,7 +549,9 @@ def _reason(err: BaseException) -> str:
 
 
 def read_record(text: str) -> Tuple[str, bool]:
-    """(model name, is it wanted loaded) of one record; ValueError or KeyError when it cannot be used."""
+    """(model name, is it wanted loaded) of one record; ValueError or KeyError when it cannot be
+    used.
+    """
     content = json.loads(text)
     if not isinstance(content, dict):
         raise ValueError("not a JSON object")
@@ -497,7 +559,11 @@ def read_record(text: str) -> Tuple[str, bool]:
     if not isinstance(schema, int) or schema > SCHEMA:
         raise ValueError(f"its schema is {schema!r}, this program knows {SCHEMA}")
     name, wanted = content["name"], content["wanted"]
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9._@-]+", name) or name in (".", ".."):
+    if (
+        not isinstance(name, str)
+        or not re.fullmatch(r"[A-Za-z0-9._@-]+", name)
+        or name in (".", "..")
+    ):
         raise ValueError(f"{name!r} is not a model name")
     if wanted not in ("loaded", "unloaded"):
         raise ValueError(f"wanted is {wanted!r}, neither loaded nor unloaded")
@@ -515,34 +581,49 @@ def wanted_models(state_dir: Optional[Path], settings: Settings) -> Tuple[List[s
         try:
             name, loaded = read_record(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, KeyError) as err:
-            warnings.append(f"Record {path} is skipped ({_reason(err)}): its model is not loaded at the start.")
+            warnings.append(
+                f"Record {path} is skipped ({_reason(err)}): its model is not loaded at the start."
+            )
             continue
         if not loaded:
             continue
-        if not settings.remote_repository and not os.path.isdir(os.path.join(settings.model_repository, name)):
-            warnings.append(f"Model {name} is wanted by its record, but its folder is not in the repository.")
+        if not settings.remote_repository and not os.path.isdir(
+            os.path.join(settings.model_repository, name)
+        ):
+            warnings.append(
+                f"Model {name} is wanted by its record, but its folder is not in the repository."
+            )
             continue
         names.add(name)
     return sorted(names), warnings
 
 
 def settle_journals(state_dir: Optional[Path], repository: str) -> List[str]:
-    """Finish or undo what a killed deployment left in <state_dir>/journals; returns one sentence per journal.
+    """Finish or undo what a killed deployment left in <state_dir>/journals; returns one sentence
+    per journal.
 
-    A model of which a run holds the lock is left to that run. Whatever goes wrong here is said and does not stop the start.
+    A model of which a run holds the lock is left to that run. Whatever goes wrong here is said and
+    does not stop the start.
     """
     journals = sorted((state_dir / "journals").glob("*.json")) if state_dir else []
     if not journals:
         return []
     if not core_is_there():
-        return [f"{len(journals)} interrupted deployments are left as they are: the delivery core is not beside this program"]
+        return [
+            (
+                f"{len(journals)} interrupted deployments are left as they are: the delivery core is"  # noqa: E501
+                " not beside this program"
+            )
+        ]
     with rights_of(state_dir):
         return _settle(journals, state_dir, repository)
 
 
 def core_is_there() -> bool:
     """Whether the delivery core can be imported, as ``_delivery``."""
-    core = next((folder for folder in CORE_PLACES if (folder / "_delivery" / "recovery.py").is_file()), None)
+    core = next(
+        (folder for folder in CORE_PLACES if (folder / "_delivery" / "recovery.py").is_file()), None
+    )
     if core is not None and str(core) not in sys.path:
         sys.path.insert(0, str(core))
     return core is not None
@@ -550,7 +631,9 @@ def core_is_there() -> bool:
 
 @contextlib.contextmanager
 def rights_of(path: Optional[Path]) -> Iterator[None]:
-    """Root acts as the owner of the folder meanwhile, who would else find files of root in it that he cannot remove."""
+    """Root acts as the owner of the folder meanwhile, who would else find files of root in it that
+    he cannot remove.
+    """
     owner = os.stat(path) if path and os.geteuid() == 0 else None
     if owner is None or owner.st_uid == 0:
         yield
@@ -578,17 +661,23 @@ def _settle(journals: List[Path], state_dir: Optional[Path], repository: str) ->
                 done = recovery.settle(store, journal.stem, server_starts=True)
             said.append(f"model '{journal.stem}': {done or 'nothing was left to settle'}")
         except (DeliveryError, OSError) as error:
-            said.append(f"model '{journal.stem}': what an interrupted run left is not settled ({error})")
+            said.append(
+                f"model '{journal.stem}': what an interrupted run left is not settled ({error})"
+            )
     return said
 
 
-# ---- a repository in S3 --------------------------------------------------------------------------------------------
+# ---- a repository in S3 --------------------------------------------------------------------------
 
 
 def open_store(settings: Settings) -> Any:
-    """The state of a repository in S3. Raises StartError for what cannot be, LaterError for what may be another time."""
+    """The state of a repository in S3. Raises StartError for what cannot be, LaterError for what
+    may be another time.
+    """
     if not core_is_there():
-        raise StartError("A model repository in S3 needs the delivery core (_delivery) beside this program.")
+        raise StartError(
+            "A model repository in S3 needs the delivery core (_delivery) beside this program."
+        )
     from _delivery.errors import DeliveryError, InvalidOption
     from _delivery.s3_location import parse_s3
     from _delivery.s3_signed import SignedBucket, find_credentials
@@ -598,7 +687,12 @@ def open_store(settings: Settings) -> Any:
     environment = {**os.environ, **{key: str(value) for key, value in settings.environment.items()}}
     try:
         place = parse_s3(settings.model_repository)
-        bucket = SignedBucket(place, find_credentials(place, environment), STORE_SECONDS, environment.get("AWS_CA_BUNDLE"))
+        bucket = SignedBucket(
+            place,
+            find_credentials(place, environment),
+            STORE_SECONDS,
+            environment.get("AWS_CA_BUNDLE"),
+        )
         return S3Store(bucket, settings.state_dir, Scratch(place.url))
     except InvalidOption as err:
         raise StartError(str(err)) from None
@@ -618,10 +712,15 @@ def wanted_in_store(settings: Settings) -> Tuple[List[str], List[str]]:
             try:
                 name, loaded = read_record((store.bucket.get(key) or b"").decode())
             except (ValueError, KeyError) as err:
-                warnings.append(f"Record {key} is skipped ({_reason(err)}): its model is not loaded at the start.")
+                warnings.append(
+                    f"Record {key} is skipped ({_reason(err)}): its model is not loaded at the"
+                    " start."
+                )
                 continue
             if loaded and name not in there:
-                warnings.append(f"Model {name} is wanted by its record, but it is not in the repository.")
+                warnings.append(
+                    f"Model {name} is wanted by its record, but it is not in the repository."
+                )
             elif loaded:
                 names.append(name)
     except DeliveryError as err:
@@ -630,7 +729,9 @@ def wanted_in_store(settings: Settings) -> Tuple[List[str], List[str]]:
 
 
 def settle_store(settings: Settings) -> List[str]:
-    """Finish or undo what killed deployments left, and make an empty prefix a folder; returns sentences."""
+    """Finish or undo what killed deployments left, and make an empty prefix a folder; returns
+    sentences.
+    """
     store = open_store(settings)
     from _delivery import s3_recovery
     from _delivery.errors import DeliveryError
@@ -638,10 +739,17 @@ def settle_store(settings: Settings) -> List[str]:
     said = []
     try:
         head = store.place.key("journals", "")
-        journals = [key[len(head) : -len(".json")] for key in store.bucket.objects(head) if key.endswith(".json")]
-        empty = store.bucket.get(store.marker) is None and not store.bucket.folders(store.location.key())
+        journals = [
+            key[len(head) : -len(".json")]
+            for key in store.bucket.objects(head)
+            if key.endswith(".json")
+        ]
+        empty = store.bucket.get(store.marker) is None and not store.bucket.folders(
+            store.location.key()
+        )
         if store.location.prefix and empty and not store.bucket.objects(store.location.key()):
-            # Triton takes a prefix without any key for no folder, and would start without being alive.
+            # Triton takes a prefix without any key for no folder, and would start without being
+            # alive.
             store.bucket.put(store.location.key(), b"")
     except DeliveryError as err:
         raise LaterError(f"The model repository cannot be made ready: {err}") from None
@@ -655,7 +763,7 @@ def settle_store(settings: Settings) -> List[str]:
     return said
 
 
-# ---- command -----------------------------------------------------------------------------------------------------
+# ---- command -------------------------------------------------------------------------------------
 
 
 def server_environment(settings: Settings) -> Dict[str, str]:
@@ -665,10 +773,15 @@ def server_environment(settings: Settings) -> Dict[str, str]:
         for name in ("PYTHONHOME", "PYTHONPATH", "__PYVENV_LAUNCHER__"):
             environment.pop(name, None)
         # The stub embeds Python and finds its environment through the first python3 on PATH.
-        environment["PATH"] = os.pathsep.join([str(Path(sys.prefix) / "bin"), environment.get("PATH") or os.defpath])
-        # libpython's folder comes last: it may hold system libraries that must not hide the wheel's own.
+        environment["PATH"] = os.pathsep.join(
+            [str(Path(sys.prefix) / "bin"), environment.get("PATH") or os.defpath]
+        )
+        # libpython's folder comes last: it may hold system libraries that must not hide the wheel's
+        # own.
         folder = libpython_folder()
-        environment["LD_LIBRARY_PATH"] = ":".join([str(found.libraries)] + ([str(folder)] if folder else []))
+        environment["LD_LIBRARY_PATH"] = ":".join(
+            [str(found.libraries)] + ([str(folder)] if folder else [])
+        )
     environment.update({key: str(value) for key, value in settings.environment.items()})
     return environment
 
@@ -694,7 +807,10 @@ def make_command(settings: Settings) -> Command:
         if service.port is None:
             argv.append(f"--allow-{service.name}=false")
         else:
-            argv += [f"--{service.name}-address={service.address}", f"--{service.name}-port={service.port}"]
+            argv += [
+                f"--{service.name}-address={service.address}",
+                f"--{service.name}-port={service.port}",
+            ]
     argv += protocol_arguments(settings)
     if settings.exit_timeout is not None:
         argv.append(f"--exit-timeout-secs={int(settings.exit_timeout)}")
@@ -716,7 +832,11 @@ def protocol_arguments(settings: Settings) -> List[str]:
         argv.append(f"--http-thread-count={settings.http_threads}")
     if grpc.port and settings.grpc_tls:
         tls = settings.grpc_tls
-        argv += ["--grpc-use-ssl=true", f"--grpc-server-cert={tls['certificate']}", f"--grpc-server-key={tls['key']}"]
+        argv += [
+            "--grpc-use-ssl=true",
+            f"--grpc-server-cert={tls['certificate']}",
+            f"--grpc-server-key={tls['key']}",
+        ]
         if tls.get("client_ca"):
             argv += ["--grpc-use-ssl-mutual=true", f"--grpc-root-cert={tls['client_ca']}"]
     return argv
@@ -734,7 +854,7 @@ def printable(argv: List[str]) -> str:
     return " ".join(words)
 
 
-# ---- health ------------------------------------------------------------------------------------------------------
+# ---- health --------------------------------------------------------------------------------------
 
 
 def health_problems(settings: Settings) -> List[str]:
@@ -749,7 +869,11 @@ def health_problems(settings: Settings) -> List[str]:
         if _status(host, int(web.port), "/v2/health/live") != 200:
             return ["The server is not alive."]
         names = wanted_models(find_state_dir(settings)[0], settings)[0]
-        return [f"Model {name} is not ready." for name in names if _status(host, int(web.port), f"/v2/models/{name}/ready") != 200]
+        return [
+            f"Model {name} is not ready."
+            for name in names
+            if _status(host, int(web.port), f"/v2/models/{name}/ready") != 200
+        ]
     except OSError as err:
         return [f"The server does not answer on {host}:{service.port} ({err})."]
 
@@ -765,11 +889,13 @@ def _status(host: str, port: int, path: str) -> int:
         connection.close()
 
 
-# ---- start -------------------------------------------------------------------------------------------------------
+# ---- start ---------------------------------------------------------------------------------------
 
 
 def become(run_as: Optional[List[int]]) -> None:
-    """Take on the server's user and group, which cannot be undone. Raises StartError where root's rights would be needed for it."""
+    """Take on the server's user and group, which cannot be undone. Raises StartError where root's
+    rights would be needed for it.
+    """
     if run_as is None or [os.geteuid(), os.getegid()] == run_as:
         return
     user, group = run_as
@@ -778,7 +904,10 @@ def become(run_as: Optional[List[int]]) -> None:
         os.setgid(group)
         os.setuid(user)
     except OSError as err:
-        raise StartError(f"The server cannot run as user {user}, group {group} ({err.strerror}): start this program as root.") from None
+        raise StartError(
+            f"The server cannot run as user {user}, group {group} ({err.strerror}): start this"
+            " program as root."
+        ) from None
 
 
 def exec_server(command: Command, log_file: Optional[str]) -> None:
@@ -843,14 +972,26 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: Optional[List[str]] = None) -> int:
-    parser = argparse.ArgumentParser(description="Start Triton with the models that the deployment records want.")
+    parser = argparse.ArgumentParser(
+        description="Start Triton with the models that the deployment records want."
+    )
     parser.add_argument("--config", required=True, help="JSON file of settings")
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--check", action="store_true", help="only check that the server could start")
+    group.add_argument(
+        "--check", action="store_true", help="only check that the server could start"
+    )
     group.add_argument("--prepare", action="store_true", help="only fill the backend folder")
-    group.add_argument("--health", action="store_true", help="only ask the running server how it is; exit code 1 when it is not well")
-    group.add_argument("--settle", action="store_true", help="only finish or undo interrupted deployments")
-    group.add_argument("--print", action="store_true", help="only print the command, secrets masked")
+    group.add_argument(
+        "--health",
+        action="store_true",
+        help="only ask the running server how it is; exit code 1 when it is not well",
+    )
+    group.add_argument(
+        "--settle", action="store_true", help="only finish or undo interrupted deployments"
+    )
+    group.add_argument(
+        "--print", action="store_true", help="only print the command, secrets masked"
+    )
     try:
         return run(parser.parse_args(argv))
     except LaterError as err:

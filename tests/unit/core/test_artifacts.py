@@ -11,9 +11,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts import LocalRoot, RemoteFile, RemoteRoot
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import ArtifactError, NotFound
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.transfer import Stream, Unreachable, run_transfers
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts import (
+    LocalRoot,
+    RemoteFile,
+    RemoteRoot,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
+    ArtifactError,
+    NotFound,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.transfer import (
+    Stream,
+    Unreachable,
+    run_transfers,
+)
 
 
 @pytest.fixture
@@ -40,7 +51,9 @@ def test_local_listing(model: Path) -> None:
 def test_local_fetch_copies(model: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     seen: list[tuple[str, int]] = []
-    entry = LocalRoot(str(model), 5).fetch({"1/model.onnx": str(target)}, lambda *told: seen.append(told))["1/model.onnx"]
+    entry = LocalRoot(str(model), 5).fetch(
+        {"1/model.onnx": str(target)}, lambda *told: seen.append(told)
+    )["1/model.onnx"]
     assert (entry.size, entry.sha256) == (3000, hashlib.sha256(b"x" * 3000).hexdigest())
     assert target.read_bytes() == b"x" * 3000
     assert os.stat(target).st_nlink == 1
@@ -85,9 +98,16 @@ def pipe(model: Path) -> None:
     os.mkfifo(model / "pipe")
 
 
-@pytest.mark.parametrize(("spoil", "said"), [
-    (loop, "folder that holds it"), (leaves, "which leaves"), (leaves_by_folder, "which leaves"), (dangling, "does not exist"),
-    (pipe, "neither a file nor a folder")])
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (loop, "folder that holds it"),
+        (leaves, "which leaves"),
+        (leaves_by_folder, "which leaves"),
+        (dangling, "does not exist"),
+        (pipe, "neither a file nor a folder"),
+    ],
+)
 def test_folder_that_cannot_be_taken(model: Path, spoil: Callable[[Path], None], said: str) -> None:
     spoil(model)
     with pytest.raises(ArtifactError, match=said):
@@ -124,7 +144,12 @@ def test_transfers_gather_failures() -> None:
         return work
 
     with pytest.raises(ArtifactError) as caught:
-        run_transfers({f"f{number:02}": job(number) for number in range(30)}, workers=4, stall=5, failed="could not be moved")
+        run_transfers(
+            {f"f{number:02}": job(number) for number in range(30)},
+            workers=4,
+            stall=5,
+            failed="could not be moved",
+        )
     assert "10 of 30 files could not be moved: f00 (reason 0); f03 (reason 3)" in str(caught.value)
     assert "5 more" in str(caught.value)
     assert len(caught.value.extra["files_failed"]) == 10
@@ -138,7 +163,12 @@ def test_transfers_stop_where_all_would_fail() -> None:
         raise Unreachable("nobody listens")
 
     with pytest.raises(ArtifactError, match="were not tried after that"):
-        run_transfers({f"f{number:02}": work for number in range(30)}, workers=2, stall=5, failed="could not be moved")
+        run_transfers(
+            {f"f{number:02}": work for number in range(30)},
+            workers=2,
+            stall=5,
+            failed="could not be moved",
+        )
     assert len(tried) <= 4
 
 
@@ -156,8 +186,13 @@ def test_stalled_transfer_is_given_up() -> None:
         stream.add(1 << 20)
 
     began = time.monotonic()
-    with pytest.raises(ArtifactError, match=r"1 of 2 files could not be moved: slow \(less than 1 KiB came within 0.5 s"):
-        run_transfers({"slow": trickle, "quick": quick}, workers=2, stall=0.5, failed="could not be moved")
+    with pytest.raises(
+        ArtifactError,
+        match=r"1 of 2 files could not be moved: slow \(less than 1 KiB came within 0.5 s",
+    ):
+        run_transfers(
+            {"slow": trickle, "quick": quick}, workers=2, stall=0.5, failed="could not be moved"
+        )
     assert time.monotonic() - began < 3
     after = len(written)
     time.sleep(0.3)
@@ -171,4 +206,6 @@ def test_slow_but_steady_transfer_is_not_given_up() -> None:
             stream.add(1024)
         return stream.moved
 
-    assert run_transfers({"steady": steady}, workers=1, stall=0.4, failed="could not be moved") == {"steady": 8192}
+    assert run_transfers({"steady": steady}, workers=1, stall=0.4, failed="could not be moved") == {
+        "steady": 8192
+    }

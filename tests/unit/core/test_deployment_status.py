@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the registry is told of a deployment: tags, the block of a description, and nothing twice."""
+"""What the registry is told of a deployment: tags, the block of a description, and nothing
+twice.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +11,41 @@ from typing import Any
 
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import Place
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.deployment_status import StatusReport
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import DeliveryError, InvalidOption, NotFound, RegistryError
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.deployment_status import (
+    StatusReport,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
+    DeliveryError,
+    InvalidOption,
+    NotFound,
+    RegistryError,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.manifest import Manifest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import parse_model_uri
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.planner import Action, Plan, Step
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import (
+    parse_model_uri,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.planner import (
+    Action,
+    Plan,
+    Step,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.record import Record
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Source, VersionInfo
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import (
+    Source,
+    VersionInfo,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.report import Result
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import DesiredModel, ObservedModel
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.status_text import BEGIN, END, tag_key, with_block, without_block
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import (
+    DesiredModel,
+    ObservedModel,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.status_text import (
+    BEGIN,
+    END,
+    tag_key,
+    with_block,
+    without_block,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.versions import Beside
 
 DAY = "2026-01-01T00:00:00.123456+00:00"
@@ -27,11 +54,16 @@ PRESENT = "present since 2026-01-01T00:00:00Z"
 
 
 class FakeRegistry:
-    """Registered model → version → tags and description. ``calls`` are those that change something."""
+    """Registered model → version → tags and description. ``calls`` are those that change
+    something.
+    """
 
     def __init__(self, **models: int) -> None:
-        self.versions = {(name, number): VersionInfo(name, number, "", "READY", "", None, None, {}, (), 0)
-                         for name, count in models.items() for number in range(1, count + 1)}
+        self.versions = {
+            (name, number): VersionInfo(name, number, "", "READY", "", None, None, {}, (), 0)
+            for name, count in models.items()
+            for number in range(1, count + 1)
+        }
         self.calls: list[str] = []
         self.refuses: DeliveryError | None = None
         self.meanwhile: Callable[[], None] | None = None
@@ -39,7 +71,11 @@ class FakeRegistry:
     def search(self, name: str) -> tuple[VersionInfo, ...]:
         if self.refuses:
             raise self.refuses
-        return tuple(version for (model, number), version in sorted(self.versions.items(), reverse=True) if model == name)
+        return tuple(
+            version
+            for (model, number), version in sorted(self.versions.items(), reverse=True)
+            if model == name
+        )
 
     def version_info(self, name: str, version: int) -> VersionInfo:
         return self.versions[name, version]
@@ -52,7 +88,12 @@ class FakeRegistry:
         self.change("tag", name, version, tags={**self.versions[name, version].tags, key: value})
 
     def delete_version_tag(self, name: str, version: int, key: str) -> None:
-        self.change("untag", name, version, tags={k: v for k, v in self.versions[name, version].tags.items() if k != key})
+        self.change(
+            "untag",
+            name,
+            version,
+            tags={k: v for k, v in self.versions[name, version].tags.items() if k != key},
+        )
 
     def set_version_description(self, name: str, version: int, text: str) -> None:
         if self.meanwhile:
@@ -69,32 +110,96 @@ class FakeRegistry:
 
 def record(version: int = 1, at: str = DAY, **more: Any) -> Record:
     uri = f"models:/{more.get('registry_name', 'fraud')}/{version}"
-    return dataclasses.replace(Record(
-        "fraud", f"id-{version}", uri, uri, f"models:/m-{version}", "triton", (version,), Manifest.of(()).to_dict(), "d", "c",
-        {"serve_versions": 1}, at, "me", registry_name="fraud", registry_version=version, tracking_uri="http://mlflow"), **more)
+    return dataclasses.replace(
+        Record(
+            "fraud",
+            f"id-{version}",
+            uri,
+            uri,
+            f"models:/m-{version}",
+            "triton",
+            (version,),
+            Manifest.of(()).to_dict(),
+            "d",
+            "c",
+            {"serve_versions": 1},
+            at,
+            "me",
+            registry_name="fraud",
+            registry_version=version,
+            tracking_uri="http://mlflow",
+        ),
+        **more,
+    )
 
 
-def result(before: Record | None, after: Record | None, state: str = "present", *actions: Action, **more: Any) -> Result:
+def result(
+    before: Record | None,
+    after: Record | None,
+    state: str = "present",
+    *actions: Action,
+    **more: Any,
+) -> Result:
     """What came of a run that had to do this; without actions, of one that had nothing to do."""
-    options = {"name": "fraud", "state": state, **({"model_uri": after.pinned_uri} if state == "present" and after else {})}
-    source = Source(parse_model_uri(after.pinned_uri), after.registry_name, after.registry_version, None, "", "", None, None) \
-        if after and Action.REPLACE in actions else None
-    plan = Plan(DesiredModel.from_options(options), ObservedModel("fraud", record=before), source, None,
-                tuple(Step(action, action.value) for action in actions), {}, {}, **more)
+    options = {
+        "name": "fraud",
+        "state": state,
+        **({"model_uri": after.pinned_uri} if state == "present" and after else {}),
+    }
+    source = (
+        Source(
+            parse_model_uri(after.pinned_uri),
+            after.registry_name,
+            after.registry_version,
+            None,
+            "",
+            "",
+            None,
+            None,
+        )
+        if after and Action.REPLACE in actions
+        else None
+    )
+    plan = Plan(
+        DesiredModel.from_options(options),
+        ObservedModel("fraud", record=before),
+        source,
+        None,
+        tuple(Step(action, action.value) for action in actions),
+        {},
+        {},
+        **more,
+    )
     return Result("fraud", plan, after, bool(actions))
 
 
-def report(registry: FakeRegistry, *results: Result, target: str = "gpu-1", check: bool = False,
-           tracking_id: str = "http://mlflow") -> dict[str, Result]:
+def report(
+    registry: FakeRegistry,
+    *results: Result,
+    target: str = "gpu-1",
+    check: bool = False,
+    tracking_id: str = "http://mlflow",
+) -> dict[str, Result]:
     one: Any = registry
     return StatusReport(one, target, tracking_id, check).add({done.name: done for done in results})
 
 
-def deploy(registry: FakeRegistry, before: Record | None, after: Record | None, state: str = "present", *actions: Action, on: str = "gpu-1",
-           **more: Any) -> tuple[str, ...]:
-    """Report a change as a check run and then as a real one, which must say the same; then nothing is left to report."""
+def deploy(
+    registry: FakeRegistry,
+    before: Record | None,
+    after: Record | None,
+    state: str = "present",
+    *actions: Action,
+    on: str = "gpu-1",
+    **more: Any,
+) -> tuple[str, ...]:
+    """Report a change as a check run and then as a real one, which must say the same; then nothing
+    is left to report.
+    """
     done = result(before, after, state, *(actions or (Action.REPLACE,)), **more)
-    checked = report(registry, dataclasses.replace(done, record=before), target=on, check=True)["fraud"]
+    checked = report(registry, dataclasses.replace(done, record=before), target=on, check=True)[
+        "fraud"
+    ]
     calls = len(registry.calls)
     said = report(registry, done, target=on)["fraud"]
     assert said.changed and said.reported and said.reported == checked.reported
@@ -105,14 +210,18 @@ def deploy(registry: FakeRegistry, before: Record | None, after: Record | None, 
     return said.reported.actions
 
 
-# -- what changes ------------------------------------------------------------------------------------------------------------
+# -- what changes ----------------------------------------------------------------------------------
 
 
 def test_a_deployment_sets_a_tag_and_a_block() -> None:
     registry = FakeRegistry(fraud=2)
-    assert deploy(registry, None, record()) == ("tell the registry that models:/fraud/1 is present on gpu-1",)
+    assert deploy(registry, None, record()) == (
+        "tell the registry that models:/fraud/1 is present on gpu-1",
+    )
     assert registry.tags(1) == {"triton.deployed/gpu-1": PRESENT}
-    assert registry.description(1).startswith(BEGIN) and "| gpu-1 | present | 2026-01-01T00:00:00Z |" in registry.description(1)
+    assert registry.description(1).startswith(
+        BEGIN
+    ) and "| gpu-1 | present | 2026-01-01T00:00:00Z |" in registry.description(1)
     assert not registry.tags(2) and not registry.description(2)
 
 
@@ -121,7 +230,10 @@ def test_checking_tells_the_registry_nothing() -> None:
     said = report(registry, result(None, record(), "present", Action.REPLACE), check=True)["fraud"]
     assert said.changed and said.reported and not registry.calls
     diff = said.to_dict()["diff"]
-    assert 'registry_status: {}' in diff["before"] and 'registry_status: {"models:/fraud/1": "present"}' in diff["after"]
+    assert (
+        "registry_status: {}" in diff["before"]
+        and 'registry_status: {"models:/fraud/1": "present"}' in diff["after"]
+    )
 
 
 def test_the_version_before_loses_its_tag_and_block() -> None:
@@ -129,7 +241,9 @@ def test_the_version_before_loses_its_tag_and_block() -> None:
     deploy(registry, None, record(1))
     registry.set_version_description("fraud", 1, "Ours.\n\n" + registry.description(1) + "\nMore.")
     assert deploy(registry, record(1), record(2, NEXT_DAY)) == (
-        "tell the registry that models:/fraud/2 is present on gpu-1", "tell the registry that models:/fraud/1 is no longer on gpu-1")
+        "tell the registry that models:/fraud/2 is present on gpu-1",
+        "tell the registry that models:/fraud/1 is no longer on gpu-1",
+    )
     assert registry.tags(1) == {} and registry.description(1) == "Ours.\nMore."
     assert registry.tags(2) == {"triton.deployed/gpu-1": "present since 2026-01-02T00:00:00Z"}
 
@@ -137,7 +251,9 @@ def test_the_version_before_loses_its_tag_and_block() -> None:
 def test_a_rollback_turns_it_round() -> None:
     registry = FakeRegistry(fraud=2)
     deploy(registry, None, record(2))
-    deploy(registry, record(2), record(1, NEXT_DAY), "rolled_back", Action.ROLL_BACK, target=record(1))
+    deploy(
+        registry, record(2), record(1, NEXT_DAY), "rolled_back", Action.ROLL_BACK, target=record(1)
+    )
     assert registry.tags(2) == {} and "triton.deployed/gpu-1" in registry.tags(1)
 
 
@@ -166,8 +282,14 @@ def test_versions_side_by_side_are_all_present() -> None:
     registry = FakeRegistry(fraud=3)
     several = {"request": {"serve_versions": 2}}
     deploy(registry, None, record(1, **several))
-    deploy(registry, record(1, **several), record(2, NEXT_DAY, triton_versions=(1, 2), **several), "present", Action.REPLACE,
-           beside=Beside(2, (1,), (), True))
+    deploy(
+        registry,
+        record(1, **several),
+        record(2, NEXT_DAY, triton_versions=(1, 2), **several),
+        "present",
+        Action.REPLACE,
+        beside=Beside(2, (1,), (), True),
+    )
     assert registry.tags(1)["triton.deployed/gpu-1"] == PRESENT
     assert registry.tags(2)["triton.deployed/gpu-1"] == "present since 2026-01-02T00:00:00Z"
 
@@ -177,7 +299,9 @@ def test_another_registered_model_under_the_same_name() -> None:
     deploy(registry, None, record())
     deploy(registry, record(), record(1, NEXT_DAY, registry_name="fraud_new"))
     assert registry.tags(1) == {}
-    assert registry.tags(1, "fraud_new") == {"triton.deployed/gpu-1/fraud": "present since 2026-01-02T00:00:00Z"}
+    assert registry.tags(1, "fraud_new") == {
+        "triton.deployed/gpu-1/fraud": "present since 2026-01-02T00:00:00Z"
+    }
     assert "| gpu-1 as fraud | present |" in registry.description(1, "fraud_new")
 
 
@@ -187,14 +311,16 @@ def test_what_somebody_took_away_comes_back() -> None:
     whole = registry.description(1)
     registry.set_version_description("fraud", 1, "Written by hand.")
     said = report(registry, result(record(), record()))["fraud"]
-    assert said.reported and said.reported.actions == ("renew the status in the description of models:/fraud/1",)
+    assert said.reported and said.reported.actions == (
+        "renew the status in the description of models:/fraud/1",
+    )
     assert registry.description(1) == f"Written by hand.\n\n{whole}"
     registry.delete_version_tag("fraud", 1, "triton.deployed/gpu-1")
     assert report(registry, result(record(), record()))["fraud"].changed
     assert registry.tags(1) == {"triton.deployed/gpu-1": PRESENT}
 
 
-# -- several, and failures ---------------------------------------------------------------------------------------------------
+# -- several, and failures -------------------------------------------------------------------------
 
 
 def test_targets_do_not_overwrite_each_other() -> None:
@@ -222,13 +348,19 @@ def test_a_registry_that_refuses_is_one_warning() -> None:
     done = report(registry, result(None, record(), "present", Action.REPLACE), other)
     assert [one.error for one in done.values()] == [None, None] and done["fraud"].changed
     assert done["fraud"].warnings == (
-        "its deployment status is not in the registry: MLflow refused: permission denied (nor that of other)",)
+        (
+            "its deployment status is not in the registry: MLflow refused: permission denied (nor"
+            " that of other)"
+        ),
+    )
     assert done["other"].warnings == ()
 
 
 def test_nothing_is_said_of_failures_and_of_other_registries() -> None:
     registry = FakeRegistry(fraud=1)
-    failed = dataclasses.replace(result(None, record(), "present", Action.REPLACE), error=NotFound("no"))
+    failed = dataclasses.replace(
+        result(None, record(), "present", Action.REPLACE), error=NotFound("no")
+    )
     elsewhere = result(record(), record(), "unloaded", Action.UNLOAD)
     assert report(registry, failed)["fraud"].reported is None
     assert report(registry, elsewhere, tracking_id="http://another")["fraud"].reported is None
@@ -242,14 +374,29 @@ def test_a_folder_has_no_version_to_report() -> None:
     assert not registry.calls
 
 
-# -- text --------------------------------------------------------------------------------------------------------------------
+# -- text ------------------------------------------------------------------------------------------
 
 
-TAGS = {"triton.deployed/gpu-1": PRESENT, "triton.deployed/gpu-2/other": "unloaded since 2026-01-02T00:00:00Z", "owner": "me",
-        "triton.deployed/by hand": "since | yesterday\n"}
+TAGS = {
+    "triton.deployed/gpu-1": PRESENT,
+    "triton.deployed/gpu-2/other": "unloaded since 2026-01-02T00:00:00Z",
+    "owner": "me",
+    "triton.deployed/by hand": "since | yesterday\n",
+}
 
 
-@pytest.mark.parametrize("written", ["", "A text.", "A text.\n", "A text.\n\n\n", "| a | table |", f"quoted {END}", "<!-- mine -->"])
+@pytest.mark.parametrize(
+    "written",
+    [
+        "",
+        "A text.",
+        "A text.\n",
+        "A text.\n\n\n",
+        "| a | table |",
+        f"quoted {END}",
+        "<!-- mine -->",
+    ],
+)
 @pytest.mark.parametrize("below", ["", "\nMore below.", "\n\n\nMore."])
 def test_what_people_wrote_stays(written: str, below: str) -> None:
     text = with_block(written, TAGS) + below
@@ -263,7 +410,10 @@ def test_what_people_wrote_stays(written: str, below: str) -> None:
 
 def test_the_block_says_what_the_tags_say() -> None:
     rows = [line for line in with_block("", TAGS).splitlines() if line.startswith("| gpu")]
-    assert rows == ["| gpu-1 | present | 2026-01-01T00:00:00Z |", "| gpu-2 as other | unloaded | 2026-01-02T00:00:00Z |"]
+    assert rows == [
+        "| gpu-1 | present | 2026-01-01T00:00:00Z |",
+        "| gpu-2 as other | unloaded | 2026-01-02T00:00:00Z |",
+    ]
 
 
 def test_a_block_without_its_end_takes_nothing_with_it() -> None:
@@ -272,7 +422,9 @@ def test_a_block_without_its_end_takes_nothing_with_it() -> None:
     assert text.startswith(damaged) and "gpu-3" in text and with_block(text, {}) == damaged
 
 
-@pytest.mark.parametrize(("length", "expected"), [(3800, "| gpu-19 |"), (4700, "Deployed on 20 targets"), (4990, "")])
+@pytest.mark.parametrize(
+    ("length", "expected"), [(3800, "| gpu-19 |"), (4700, "Deployed on 20 targets"), (4990, "")]
+)
 def test_a_block_fits_or_is_left_out(length: int, expected: str) -> None:
     many = {f"triton.deployed/gpu-{number}": PRESENT for number in range(20)}
     text = with_block("x" * length, many)

@@ -32,8 +32,12 @@ def folder(tmp_path: Path) -> Path:
 def test_folder(folder: Path) -> None:
     found = manifest_of_folder(str(folder))
     assert found == Manifest(
-        (FileEntry("1/model.onnx", 7, hashlib.sha256(b"weights").hexdigest()), FileEntry("config.pbtxt", 0, hashlib.sha256().hexdigest())),
-        ("2/empty",))
+        (
+            FileEntry("1/model.onnx", 7, hashlib.sha256(b"weights").hexdigest()),
+            FileEntry("config.pbtxt", 0, hashlib.sha256().hexdigest()),
+        ),
+        ("2/empty",),
+    )
     assert found.size == 7
 
 
@@ -43,12 +47,16 @@ def test_digest_does_not_depend_on_the_order() -> None:
     assert Manifest.of(entries, ["b", "a"]).digest == Manifest.of(shuffled, ["a", "b"]).digest
 
 
-@pytest.mark.parametrize("change", [
-    lambda folder: (folder / "1/model.onnx").write_bytes(b"weighty"),
-    lambda folder: (folder / "1/model.onnx").rename(folder / "1/model.plan"),
-    lambda folder: (folder / "2/empty").rmdir(),
-    lambda folder: (folder / "2/empty/labels.txt").write_text(""),
-], ids=["bytes", "name", "folder", "empty file"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: (folder / "1/model.onnx").write_bytes(b"weighty"),
+        lambda folder: (folder / "1/model.onnx").rename(folder / "1/model.plan"),
+        lambda folder: (folder / "2/empty").rmdir(),
+        lambda folder: (folder / "2/empty/labels.txt").write_text(""),
+    ],
+    ids=["bytes", "name", "folder", "empty file"],
+)
 def test_digest_sees(folder: Path, change: Any) -> None:
     before = manifest_of_folder(str(folder))
     change(folder)
@@ -60,14 +68,18 @@ def test_survives_json(folder: Path) -> None:
     assert Manifest.from_dict(found.to_dict()) == found
 
 
-@pytest.mark.parametrize("data", [
-    {"schema": 2, "files": [], "folders": []},
-    {"files": [], "folders": []},
-    {"schema": 1, "files": [{"path": "../x", "size": 1, "sha256": None}], "folders": []},
-    {"schema": 1, "files": [{"path": "x", "size": "many", "sha256": None}], "folders": []},
-    {"schema": 1, "files": [], "folders": ["/etc"]},
-    {"schema": 1, "files": 3, "folders": []},
-], ids=["newer", "no schema", "leaves", "no size", "absolute", "no list"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"schema": 2, "files": [], "folders": []},
+        {"files": [], "folders": []},
+        {"schema": 1, "files": [{"path": "../x", "size": 1, "sha256": None}], "folders": []},
+        {"schema": 1, "files": [{"path": "x", "size": "many", "sha256": None}], "folders": []},
+        {"schema": 1, "files": [], "folders": ["/etc"]},
+        {"schema": 1, "files": 3, "folders": []},
+    ],
+    ids=["newer", "no schema", "leaves", "no size", "absolute", "no list"],
+)
 def test_foreign_manifest_is_refused(data: dict[str, Any]) -> None:
     with pytest.raises(ArtifactError):
         Manifest.from_dict(data)
@@ -94,10 +106,16 @@ def test_special_files_are_refused(folder: Path) -> None:
 
 
 def test_differences_in_words() -> None:
-    wanted = Manifest.of([FileEntry("a", 1, "0" * 64), FileEntry("b", 2, "1" * 64), FileEntry("c", 3)])
+    wanted = Manifest.of(
+        [FileEntry("a", 1, "0" * 64), FileEntry("b", 2, "1" * 64), FileEntry("c", 3)]
+    )
     found = Manifest.of([FileEntry("a", 1, "f" * 64), FileEntry("b", 5), FileEntry("d", 4)])
-    assert wanted.differences(found) == ["c is missing", "d is not in the manifest", "a has sha256 ffffffffffff… instead of 000000000000…",
-                                         "b has 5 bytes instead of 2"]
+    assert wanted.differences(found) == [
+        "c is missing",
+        "d is not in the manifest",
+        "a has sha256 ffffffffffff… instead of 000000000000…",
+        "b has 5 bytes instead of 2",
+    ]
     assert not wanted.differences(wanted)
 
 

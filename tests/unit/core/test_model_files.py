@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One file as a model: what is made of it, and the sentence for each that is none. Nothing is run on the way."""
+"""One file as a model: what is made of it, and the sentence for each that is none. Nothing is run
+on the way.
+"""
 
 from __future__ import annotations
 
@@ -18,27 +20,56 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import models
 from ansible_collections.mlops.triton.plugins.module_utils._delivery import config_pbtxt
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.conversion import converted
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import ArtifactError, DeliveryError, InvalidOption
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
+    ArtifactError,
+    DeliveryError,
+    InvalidOption,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.flavors import layout_of
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.forest_file import read_forest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.layout import Artifact, Layout, Numbering
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.manifest import FileEntry, Manifest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.published_form import LocalModel, read_local_model
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.sklearn_file import read_estimator
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.layout import (
+    Artifact,
+    Layout,
+    Numbering,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.manifest import (
+    FileEntry,
+    Manifest,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.published_form import (
+    LocalModel,
+    read_local_model,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.sklearn_file import (
+    read_estimator,
+)
 
 pytest.importorskip("tritonclient")
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
-TENSORS = {"max_batch_size": 4, "input": [{"name": "INPUT__0", "data_type": "TYPE_FP32", "dims": [3, 8]}],
-           "output": [{"name": "OUTPUT__0", "data_type": "TYPE_FP16", "dims": [-1]}]}
-PYTHON = "class TritonPythonModel:\n    def execute(self, requests):\n        raise SystemExit('was run')\n"
-LIGHTGBM = ("tree\nversion=v4\nnum_class=3\nnum_tree_per_iteration=3\nmax_feature_idx=4\nobjective=multiclass num_class:3\n\nTree=0\n"
-            "num_leaves=1\n\nend of trees\n")
+TENSORS = {
+    "max_batch_size": 4,
+    "input": [{"name": "INPUT__0", "data_type": "TYPE_FP32", "dims": [3, 8]}],
+    "output": [{"name": "OUTPUT__0", "data_type": "TYPE_FP16", "dims": [-1]}],
+}
+PYTHON = (
+    "class TritonPythonModel:\n    def execute(self, requests):\n        raise SystemExit('was"
+    " run')\n"
+)
+LIGHTGBM = (
+    "tree\nversion=v4\nnum_class=3\nnum_tree_per_iteration=3\nmax_feature_idx=4\nobjective=multiclass"
+    " num_class:3\n\nTree=0\nnum_leaves=1\n\nend of trees\n"
+)
 
 
 def torchscript(path: Path, *names: str) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
-        for name in names or ("model/data.pkl", "model/code/__torch__.py", "model/constants.pkl", "model/version"):
+        for name in names or (
+            "model/data.pkl",
+            "model/code/__torch__.py",
+            "model/constants.pkl",
+            "model/version",
+        ):
             archive.writestr(name, b"")
     return path
 
@@ -49,7 +80,9 @@ def written(path: Path, data: bytes | str) -> Path:
 
 
 def onnx(kind: str = "FP32", dims: list[int | str | None] | None = None) -> bytes:
-    return models.onnx_model([models.onnx_node("Identity", ["x"], ["y"])], {"x": ("FP32", ["n", 2])}, {"y": (kind, dims)})
+    return models.onnx_model(
+        [models.onnx_node("Identity", ["x"], ["y"])], {"x": ("FP32", ["n", 2])}, {"y": (kind, dims)}
+    )
 
 
 def read(path: Path, **options: Any) -> LocalModel:
@@ -61,11 +94,20 @@ def files(model: LocalModel) -> list[str]:
 
 
 class TestMade:
-    @pytest.mark.parametrize(("filename", "kind"), [
-        ("trees.json", "xgboost_json"), ("trees.ubj", "xgboost_ubj"), ("trees.bst", "xgboost_json")])
+    @pytest.mark.parametrize(
+        ("filename", "kind"),
+        [
+            ("trees.json", "xgboost_json"),
+            ("trees.ubj", "xgboost_ubj"),
+            ("trees.bst", "xgboost_json"),
+        ],
+    )
     def test_xgboost_is_told_by_its_content(self, tmp_path: Path, filename: str, kind: str) -> None:
         document = models.xgboost_document(features=7)
-        path = written(tmp_path / filename, models.ubjson(document) if kind.endswith("ubj") else json.dumps(document))
+        path = written(
+            tmp_path / filename,
+            models.ubjson(document) if kind.endswith("ubj") else json.dumps(document),
+        )
         model = read(path)
         assert files(model) == [f"1/{kind.replace('_', '.')}", "config.pbtxt"]
         assert (model.backend, model.config.parameters["model_type"].string_value) == ("fil", kind)
@@ -73,8 +115,13 @@ class TestMade:
 
     def test_classes_and_numbers(self, tmp_path: Path) -> None:
         stumps = tuple((0, 0.5, -1.0, 1.0, group) for group in range(3))
-        many = written(tmp_path / "a.json", json.dumps(models.xgboost_document(stumps, objective="multi:softprob", classes=3)))
-        plain = written(tmp_path / "b.json", json.dumps(models.xgboost_document(objective="reg:squarederror")))
+        many = written(
+            tmp_path / "a.json",
+            json.dumps(models.xgboost_document(stumps, objective="multi:softprob", classes=3)),
+        )
+        plain = written(
+            tmp_path / "b.json", json.dumps(models.xgboost_document(objective="reg:squarederror"))
+        )
         assert list(read(many).config.output[0].dims) == [3]
         assert read(plain).config.parameters["predict_proba"].string_value == "false"
 
@@ -83,26 +130,49 @@ class TestMade:
         assert files(model) == ["1/model.txt", "config.pbtxt"]
         assert (list(model.config.input[0].dims), list(model.config.output[0].dims)) == ([5], [3])
 
-    @pytest.mark.parametrize(("filename", "target", "platform"), [("a.plan", "model.plan", "tensorrt_plan"),
-                                                                  ("a.engine", "model.plan", "tensorrt_plan")])
-    def test_tensorrt_with_options(self, tmp_path: Path, filename: str, target: str, platform: str) -> None:
+    @pytest.mark.parametrize(
+        ("filename", "target", "platform"),
+        [("a.plan", "model.plan", "tensorrt_plan"), ("a.engine", "model.plan", "tensorrt_plan")],
+    )
+    def test_tensorrt_with_options(
+        self, tmp_path: Path, filename: str, target: str, platform: str
+    ) -> None:
         model = read(written(tmp_path / filename, b"ftrt\x00\x01binary"), overlay=TENSORS)
-        assert (files(model), model.config.platform, model.backend) == ([f"1/{target}", "config.pbtxt"], platform, "tensorrt")
+        assert (files(model), model.config.platform, model.backend) == (
+            [f"1/{target}", "config.pbtxt"],
+            platform,
+            "tensorrt",
+        )
         assert (model.config.max_batch_size, list(model.config.input[0].dims)) == (4, [3, 8])
 
     def test_torchscript_with_options(self, tmp_path: Path) -> None:
         model = read(torchscript(tmp_path / "net.pt"), overlay=TENSORS)
-        assert (files(model), model.config.platform) == (["1/model.pt", "config.pbtxt"], "pytorch_libtorch")
+        assert (files(model), model.config.platform) == (
+            ["1/model.pt", "config.pbtxt"],
+            "pytorch_libtorch",
+        )
 
     def test_python(self, tmp_path: Path) -> None:
-        assert files(read(written(tmp_path / "model.py", PYTHON), overlay=TENSORS)) == ["1/model.py", "config.pbtxt"]
-        completes = PYTHON + "\n    @staticmethod\n    def auto_complete_config(config):\n        return config\n"
+        assert files(read(written(tmp_path / "model.py", PYTHON), overlay=TENSORS)) == [
+            "1/model.py",
+            "config.pbtxt",
+        ]
+        completes = (
+            PYTHON
+            + "\n    @staticmethod\n    def auto_complete_config(config):\n        return config\n"
+        )
         assert read(written(tmp_path / "other.py", completes)).backend == "python"
 
     def test_config_is_overlaid(self, tmp_path: Path) -> None:
         sample = models.make_onnx(tmp_path)
-        bare, plain = read(sample.folder / "1/model.onnx", overlay={"version_policy": {"all": {}}}), read(sample.folder)
-        changed, same = read(sample.folder, overlay={"max_batch_size": 2}), read(sample.folder, overlay={"max_batch_size": 8})
+        bare, plain = (
+            read(sample.folder / "1/model.onnx", overlay={"version_policy": {"all": {}}}),
+            read(sample.folder),
+        )
+        changed, same = (
+            read(sample.folder, overlay={"max_batch_size": 2}),
+            read(sample.folder, overlay={"max_batch_size": 8}),
+        )
         assert bare.config.version_policy.HasField("all")
         assert (changed.config.max_batch_size, changed.content == plain.content) == (2, False)
         assert same.content == plain.content
@@ -110,27 +180,57 @@ class TestMade:
 
 
 class TestRefused:
-    @pytest.mark.parametrize(("filename", "data", "said"), [
-        ("a.onnx", LFS, "this is a git-lfs pointer: "), ("a.plan", LFS, "this is a git-lfs pointer: "),
-        ("a.ubj", LFS, "this is a git-lfs pointer: "), ("a.tl", b"../../models/a.tl", "checked out without"),
-        *((f"a.{ending}", b"", "is empty") for ending in ("onnx", "plan", "ubj", "json", "txt", "tl", "pt", "py")),
-        ("a.json", b"{\"a\": 1}", "no key 'learner'"), ("a.json", b"{\"learner\": {", "is not a whole XGBoost model"),
-        ("a.ubj", models.ubjson(models.xgboost_document())[:-40], "is not a whole XGBoost model"),
-        ("a.bst", b"\x08\x08\x12\x07pytorch", "is not a whole XGBoost model (it ends too early)"),
-        ("a.json", b'[{"nodeid": 0}]', "looks like what XGBoost's dump_model"), ("a.json", onnx(), "looks like an ONNX model"),
-        ("a.onnx", pickle.dumps({}), "read the model: "), ("a.onnx", pickle.dumps({}), "looks like a pickle"),
-        ("a.plan", onnx(), "looks like an ONNX model"), ("a.onnx", onnx("COMPLEX64", [1]), "the output 'y' of "),
-        ("a.onnx", onnx(), "how many dimensions 'y' has"), ("a.bst", LIGHTGBM.encode(), "looks like a LightGBM model"),
-        ("a.txt", b"Dear Sir or Madam", "is not a whole LightGBM model"), ("a.lgb", LIGHTGBM[:-15].encode(), "before its last tree"),
-        ("a.tl", b"\x00" * 100, "is not a whole treelite model"), ("a.tl", b"\x04\x00", "is not a whole treelite model"),
-        ("a.plan", b"PK\x03\x04", "looks like a zip archive"),
-        ("a.engine", b"\x07\0\0\0{\"a\":1}ftrt\0", "metadata before the TensorRT plan"),
-        ("a.plan", b"<!DOCTYPE html>", "looks like a page of HTML"),
-        ("a.pt", b"weights", "is no TorchScript module"), ("a.py", b"def execute(:", "in line 1)"),
-        ("a.py", b"print('was run')", "does not define the class TritonPythonModel"), ("a.py", PYTHON.encode(), "give them in config"),
-        ("a.plan", b"ftrt binary", "give them in config"), ("a.pkl", b"\x80\x04.", "a pickle or a scikit-learn file"),
-        ("a.h5", b"\x89HDF", "a file of a known kind"), ("model", b"x", "a file of a known kind")])
-    def test_each_has_its_sentence(self, tmp_path: Path, filename: str, data: bytes, said: str) -> None:
+    @pytest.mark.parametrize(
+        ("filename", "data", "said"),
+        [
+            ("a.onnx", LFS, "this is a git-lfs pointer: "),
+            ("a.plan", LFS, "this is a git-lfs pointer: "),
+            ("a.ubj", LFS, "this is a git-lfs pointer: "),
+            ("a.tl", b"../../models/a.tl", "checked out without"),
+            *(
+                (f"a.{ending}", b"", "is empty")
+                for ending in ("onnx", "plan", "ubj", "json", "txt", "tl", "pt", "py")
+            ),
+            ("a.json", b'{"a": 1}', "no key 'learner'"),
+            ("a.json", b'{"learner": {', "is not a whole XGBoost model"),
+            (
+                "a.ubj",
+                models.ubjson(models.xgboost_document())[:-40],
+                "is not a whole XGBoost model",
+            ),
+            (
+                "a.bst",
+                b"\x08\x08\x12\x07pytorch",
+                "is not a whole XGBoost model (it ends too early)",
+            ),
+            ("a.json", b'[{"nodeid": 0}]', "looks like what XGBoost's dump_model"),
+            ("a.json", onnx(), "looks like an ONNX model"),
+            ("a.onnx", pickle.dumps({}), "read the model: "),
+            ("a.onnx", pickle.dumps({}), "looks like a pickle"),
+            ("a.plan", onnx(), "looks like an ONNX model"),
+            ("a.onnx", onnx("COMPLEX64", [1]), "the output 'y' of "),
+            ("a.onnx", onnx(), "how many dimensions 'y' has"),
+            ("a.bst", LIGHTGBM.encode(), "looks like a LightGBM model"),
+            ("a.txt", b"Dear Sir or Madam", "is not a whole LightGBM model"),
+            ("a.lgb", LIGHTGBM[:-15].encode(), "before its last tree"),
+            ("a.tl", b"\x00" * 100, "is not a whole treelite model"),
+            ("a.tl", b"\x04\x00", "is not a whole treelite model"),
+            ("a.plan", b"PK\x03\x04", "looks like a zip archive"),
+            ("a.engine", b'\x07\0\0\0{"a":1}ftrt\0', "metadata before the TensorRT plan"),
+            ("a.plan", b"<!DOCTYPE html>", "looks like a page of HTML"),
+            ("a.pt", b"weights", "is no TorchScript module"),
+            ("a.py", b"def execute(:", "in line 1)"),
+            ("a.py", b"print('was run')", "does not define the class TritonPythonModel"),
+            ("a.py", PYTHON.encode(), "give them in config"),
+            ("a.plan", b"ftrt binary", "give them in config"),
+            ("a.pkl", b"\x80\x04.", "a pickle or a scikit-learn file"),
+            ("a.h5", b"\x89HDF", "a file of a known kind"),
+            ("model", b"x", "a file of a known kind"),
+        ],
+    )
+    def test_each_has_its_sentence(
+        self, tmp_path: Path, filename: str, data: bytes, said: str
+    ) -> None:
         with pytest.raises(DeliveryError) as caught:
             read(written(tmp_path / filename, data))
         assert said in str(caught.value)
@@ -138,19 +238,28 @@ class TestRefused:
     def test_weights_that_were_left_behind(self, tmp_path: Path) -> None:
         folder = models.make_onnx(tmp_path, external_data=True).folder / "1"
         (folder / "weights.data").unlink()
-        with pytest.raises(ArtifactError, match=r"weights in 'weights\.data', which is not beside it"):
+        with pytest.raises(
+            ArtifactError, match=r"weights in 'weights\.data', which is not beside it"
+        ):
             read(folder / "model.onnx")
 
     def test_folder_of_a_file_instead_of_the_file(self, tmp_path: Path) -> None:
         folder = models.make_onnx(tmp_path).folder / "1"
         with pytest.raises(ArtifactError) as caught:
             read(folder)
-        assert str(caught.value) == (f"find the model: the folder {folder} holds no version folder (a folder named 1, 2, … with the "
-                                     f"model's files); to publish a file by itself, name {folder / 'model.onnx'}")
+        assert (
+            str(caught.value)
+            == f"find the model: the folder {folder} holds no version folder (a folder named 1, 2,"
+            " … with the model's files); to publish a file by itself, name"
+            f" {folder / 'model.onnx'}"
+        )
 
     def test_torch_files_that_are_no_torchscript(self, tmp_path: Path) -> None:
-        for names, said in ((("archive/data.pkl", "archive/data/0"), "pickled PyTorch module"), (("x/readme",), "no TorchScript module"),
-                            (("m/models/model.json",), "torch.export")):
+        for names, said in (
+            (("archive/data.pkl", "archive/data/0"), "pickled PyTorch module"),
+            (("x/readme",), "no TorchScript module"),
+            (("m/models/model.json",), "torch.export"),
+        ):
             for ending in ("pt", "pth", "pt2"):
                 with pytest.raises(ArtifactError, match=said):
                     read(torchscript(tmp_path / f"net.{ending}", *names), overlay=TENSORS)
@@ -164,8 +273,13 @@ class TestRefused:
             read(written(tmp_path / "a.json", json.dumps(document)))
 
     def test_shapes_that_the_file_does_not_tell(self, tmp_path: Path) -> None:
-        given = {side: [{"name": name, "data_type": "TYPE_FP32", "dims": [-1, 2]}] for side, name in (("input", "x"), ("output", "y"))}
-        assert list(read(written(tmp_path / "a.onnx", onnx()), overlay=given).config.output[0].dims) == [-1, 2]
+        given = {
+            side: [{"name": name, "data_type": "TYPE_FP32", "dims": [-1, 2]}]
+            for side, name in (("input", "x"), ("output", "y"))
+        }
+        assert list(
+            read(written(tmp_path / "a.onnx", onnx()), overlay=given).config.output[0].dims
+        ) == [-1, 2]
 
     @pytest.mark.parametrize("data", [b"", b"no model at all", LFS, onnx("COMPLEX64", [1])])
     def test_in_a_folder(self, tmp_path: Path, data: bytes) -> None:
@@ -177,7 +291,10 @@ class TestRefused:
 
     def test_example_with_other_tensors(self, tmp_path: Path) -> None:
         folder = models.make_onnx(tmp_path).folder
-        for example, said in (({"z": [[1.0]]}, "names the input 'z'"), ({"x": [[1.0]], "q": []}, "names the input 'q'")):
+        for example, said in (
+            ({"z": [[1.0]]}, "names the input 'z'"),
+            ({"x": [[1.0]], "q": []}, "names the input 'q'"),
+        ):
             with pytest.raises(InvalidOption, match=said):
                 read(folder, example=example)
 
@@ -196,7 +313,9 @@ class TestPickles:
         with pytest.raises(ArtifactError, match=r"asks for shutil.rmtree.*was not run"):
             read_estimator(str(path))
 
-    @pytest.mark.parametrize("data", [b"", b"\x80\x04junk", pickle.dumps([1]), b"cos\nsystem\n(S'touch x'\ntR."])
+    @pytest.mark.parametrize(
+        "data", [b"", b"\x80\x04junk", pickle.dumps([1]), b"cos\nsystem\n(S'touch x'\ntR."]
+    )
     def test_what_is_no_model(self, tmp_path: Path, data: bytes) -> None:
         pytest.importorskip("numpy")
         with pytest.raises(ArtifactError):
@@ -209,7 +328,15 @@ class TestPickledLightgbm:
         (folder / "1").mkdir()
         path = written(folder / "1/model.pkl", data)
         entry = FileEntry("1/model.pkl", len(data), "")
-        made = Layout("lightgbm", (("model.pkl", "1/model.pkl", len(data)),), (), b"", (1,), (1,), conversion="lightgbm")
+        made = Layout(
+            "lightgbm",
+            (("model.pkl", "1/model.pkl", len(data)),),
+            (),
+            b"",
+            (1,),
+            (1,),
+            conversion="lightgbm",
+        )
         converted(made, str(folder), Manifest.of([entry]))
         return path.with_name("model.txt")
 
@@ -217,57 +344,97 @@ class TestPickledLightgbm:
         data = pickle.dumps({"model": {"handle": LIGHTGBM, "more": Evil()}})
         assert self.convert(tmp_path, data).read_text(encoding="utf-8") == LIGHTGBM
 
-    @pytest.mark.parametrize(("data", "said"), [
-        (pickle.dumps({"a": "b"}), "holds 0 LightGBM models"), (pickle.dumps([LIGHTGBM, LIGHTGBM + "\n"]), "holds 2 LightGBM models"),
-        (pickle.dumps({"handle": LIGHTGBM})[:-20], "is not a whole pickle"), (b"junk", "is not a whole pickle"),
-        (b"", "model.pkl is empty")])
+    @pytest.mark.parametrize(
+        ("data", "said"),
+        [
+            (pickle.dumps({"a": "b"}), "holds 0 LightGBM models"),
+            (pickle.dumps([LIGHTGBM, LIGHTGBM + "\n"]), "holds 2 LightGBM models"),
+            (pickle.dumps({"handle": LIGHTGBM})[:-20], "is not a whole pickle"),
+            (b"junk", "is not a whole pickle"),
+            (b"", "model.pkl is empty"),
+        ],
+    )
     def test_what_is_none(self, tmp_path: Path, data: bytes, said: str) -> None:
         with pytest.raises(ArtifactError, match=said):
             self.convert(tmp_path, data)
 
 
 def test_content_of_a_forest_of_treelite_four(tmp_path: Path) -> None:
-    header = (4).to_bytes(4, "little") + bytes(8) + b"\x03\x03" + (250).to_bytes(8, "little") + (297).to_bytes(4, "little") + b"\x02\x01"
+    header = (
+        (4).to_bytes(4, "little")
+        + bytes(8)
+        + b"\x03\x03"
+        + (250).to_bytes(8, "little")
+        + (297).to_bytes(4, "little")
+        + b"\x02\x01"
+    )
     header += (1).to_bytes(4, "little") + (1).to_bytes(8, "little") + (2).to_bytes(4, "little")
     found = read_forest(str(written(tmp_path / "a.tl", header + bytes(64))), "treelite")
     assert (found.features, found.task, found.columns) == (297, "classes", 2)
 
 
 def layout(flavors: dict[str, Any], names: dict[str, bytes], **more: Any) -> Layout:
-    artifact = Artifact(dict.fromkeys(names, 1), (), {"flavors": flavors, **more}, None, names.__getitem__)
+    artifact = Artifact(
+        dict.fromkeys(names, 1), (), {"flavors": flavors, **more}, None, names.__getitem__
+    )
     return layout_of(artifact, None, Numbering("auto", 3, False))
 
 
-SIGNATURE = {"inputs": json.dumps([{"type": "tensor", "name": "x", "tensor-spec": {"dtype": "float32", "shape": [-1, 4]}}]),
-             "outputs": json.dumps([{"type": "tensor", "tensor-spec": {"dtype": "int64", "shape": [-1]}}])}
+SIGNATURE = {
+    "inputs": json.dumps(
+        [{"type": "tensor", "name": "x", "tensor-spec": {"dtype": "float32", "shape": [-1, 4]}}]
+    ),
+    "outputs": json.dumps([{"type": "tensor", "tensor-spec": {"dtype": "int64", "shape": [-1]}}]),
+}
 
 
 class TestLayouts:
     def test_torchscript_of_a_signature(self) -> None:
-        found = layout({"pytorch": {"model_data": "data"}, "python_function": {}},
-                       {"data/model.pth": b"", "data/pickle_module_info.txt": b""}, signature=SIGNATURE)
+        found = layout(
+            {"pytorch": {"model_data": "data"}, "python_function": {}},
+            {"data/model.pth": b"", "data/pickle_module_info.txt": b""},
+            signature=SIGNATURE,
+        )
         assert (found.files, found.missing) == ((("data/model.pth", "3/model.pt", 1),), None)
         message = config_pbtxt.parse(found.author_config)
-        assert [(tensor.name, list(tensor.dims)) for tensor in (*message.input, *message.output)] == [
-            ("INPUT__0", [-1, 4]), ("OUTPUT__0", [-1])]
+        assert [
+            (tensor.name, list(tensor.dims)) for tensor in (*message.input, *message.output)
+        ] == [("INPUT__0", [-1, 4]), ("OUTPUT__0", [-1])]
 
     def test_torchscript_without_one(self) -> None:
         found = layout({"pytorch": {"model_data": "data"}}, {"data/model.pth": b""})
         assert found.missing
-        assert "log a TorchScript module (torch.jit.script(model), Triton loads no other) with a signature" in found.missing
+        assert (
+            "log a TorchScript module (torch.jit.script(model), Triton loads no other) with a"
+            " signature" in found.missing
+        )
 
-    @pytest.mark.parametrize(("flavors", "names", "said"), [
-        ({"pytorch": {}}, ["data/model.pt2"], "torch.export"), ({"catboost": {}, "python_function": {}}, ["model.cb"], "format='onnx'"),
-        ({"python_function": {}}, ["python_model.pkl"], "Python code that only MLflow can run"),
-        ({"xgboost": {}}, ["other.bin"], "no file of a xgboost model"), ({"sklearn": {}}, ["a.pkl", "b.pkl"], "2 models")])
-    def test_what_cannot_be_served(self, flavors: dict[str, Any], names: list[str], said: str) -> None:
+    @pytest.mark.parametrize(
+        ("flavors", "names", "said"),
+        [
+            ({"pytorch": {}}, ["data/model.pt2"], "torch.export"),
+            ({"catboost": {}, "python_function": {}}, ["model.cb"], "format='onnx'"),
+            ({"python_function": {}}, ["python_model.pkl"], "Python code that only MLflow can run"),
+            ({"xgboost": {}}, ["other.bin"], "no file of a xgboost model"),
+            ({"sklearn": {}}, ["a.pkl", "b.pkl"], "2 models"),
+        ],
+    )
+    def test_what_cannot_be_served(
+        self, flavors: dict[str, Any], names: list[str], said: str
+    ) -> None:
         with pytest.raises(ArtifactError, match=said):
             layout(flavors, dict.fromkeys(names, b""))
 
-    @pytest.mark.parametrize(("example", "expected"), [
-        ({"inputs": [[1.0, 2]]}, {"input__0": [[1.0, 2]]}), ({"dataframe_split": {"columns": ["a"], "data": [[3]]}}, {"input__0": [[3]]}),
-        ({"inputs": {"a": [1.0]}}, None), ({"inputs": [[None]]}, None),
-        ({"dataframe_split": {"columns": ["a"], "data": [["text"]]}}, None)])
+    @pytest.mark.parametrize(
+        ("example", "expected"),
+        [
+            ({"inputs": [[1.0, 2]]}, {"input__0": [[1.0, 2]]}),
+            ({"dataframe_split": {"columns": ["a"], "data": [[3]]}}, {"input__0": [[3]]}),
+            ({"inputs": {"a": [1.0]}}, None),
+            ({"inputs": [[None]]}, None),
+            ({"dataframe_split": {"columns": ["a"], "data": [["text"]]}}, None),
+        ],
+    )
     def test_examples_of_trees(self, example: dict[str, Any], expected: Any) -> None:
         data = {"model.ubj": b"", "serving_input_example.json": json.dumps(example).encode()}
         assert layout({"xgboost": {"data": "model.ubj"}}, data).example == expected

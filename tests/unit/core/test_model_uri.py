@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import InvalidOption
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import parse_model_uri
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import (
+    parse_model_uri,
+)
 
 GOOD: dict[str, dict[str, Any]] = {
     "models:/fraud/3": {"kind": "version", "name": "fraud", "version": 3},
@@ -60,7 +62,9 @@ BAD = {
 def test_form(text: str) -> None:
     parsed = parse_model_uri(text)
     assert parsed.text == text
-    assert {key: value for key, value in vars(parsed).items() if value is not None and key != "text"} == GOOD[text]
+    assert {
+        key: value for key, value in vars(parsed).items() if value is not None and key != "text"
+    } == GOOD[text]
 
 
 @pytest.mark.parametrize("text", BAD)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the MLflow plugin reads: targets, profiles, ``-C key=value``, and what becomes a tensor. No server is asked."""
+"""What the MLflow plugin reads: targets, profiles, ``-C key=value``, and what becomes a tensor. No
+server is asked.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,12 @@ from typing import Any
 import numpy
 import pytest
 from ansible_collections.mlops.triton.plugins import mlflow_deployments
-from ansible_collections.mlops.triton.plugins.mlflow_deployments.predict import Predictions, Tensor, arrays_of, as_array
+from ansible_collections.mlops.triton.plugins.mlflow_deployments.predict import (
+    Predictions,
+    Tensor,
+    arrays_of,
+    as_array,
+)
 from ansible_collections.mlops.triton.plugins.mlflow_deployments.targets import (
     MODEL,
     PLACE,
@@ -20,7 +27,11 @@ from ansible_collections.mlops.triton.plugins.mlflow_deployments.targets import 
     read_options,
     read_target,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import DeliveryError, InvalidOption, NotFound
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
+    DeliveryError,
+    InvalidOption,
+    NotFound,
+)
 from mlflow.exceptions import MlflowException
 
 PROFILES = """\
@@ -44,7 +55,7 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
     return {PROFILES_VARIABLE: str(path), "KEY": "secret"}
 
 
-# -- targets -----------------------------------------------------------------------------------------------------------------
+# -- targets ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -88,13 +99,20 @@ def test_environment_is_the_last_to_be_asked(environment: dict[str, str]) -> Non
     assert read_target("triton", environment).options == {"model_repository": "/env"}
     assert read_target("triton://host:8000", environment).urls(None) == ["host:8000"]
     assert read_target("triton:/production", environment).options["model_repository"] == "/models"
-    assert read_target("triton:/production?model_repository=/query", environment).options["model_repository"] == "/query"
+    assert (
+        read_target("triton:/production?model_repository=/query", environment).options[
+            "model_repository"
+        ]
+        == "/query"
+    )
     assert read_target("triton:/plain", environment).options["model_repository"] == "/env"
 
 
 def test_options_of_a_call_go_first(environment: dict[str, str]) -> None:
     target = read_target("triton:/production", environment)
-    other = target.with_options({"triton_url": ["host:1"], "timeout": 5.0, "keep": 3, "state_dir": None})
+    other = target.with_options(
+        {"triton_url": ["host:1"], "timeout": 5.0, "keep": 3, "state_dir": None}
+    )
     assert other.servers == {"host:1": "host:1"}
     assert other.options == {**target.options, "timeout": 5.0}
 
@@ -121,7 +139,7 @@ def test_place_of_the_profiles(tmp_path: Path) -> None:
         read_target("triton:/any", {PROFILES_VARIABLE: str(broken)})
 
 
-# -- options -----------------------------------------------------------------------------------------------------------------
+# -- options ---------------------------------------------------------------------------------------
 
 
 def test_options_are_those_of_the_modules() -> None:
@@ -130,7 +148,14 @@ def test_options_are_those_of_the_modules() -> None:
 
     by_verb = {"name", "model_uri", "state", "rollback_to"}
     assert set(MODEL) == set(_options.MODEL) - by_verb
-    place = {**_options.REGISTRY, **_options.SERVER, **_options.REPOSITORY, **_options.POLICY, **_options.STATUS, **_options.WAIT}
+    place = {
+        **_options.REGISTRY,
+        **_options.SERVER,
+        **_options.REPOSITORY,
+        **_options.POLICY,
+        **_options.STATUS,
+        **_options.WAIT,
+    }
     assert set(PLACE) == set(place)
     for name, option in {**MODEL, **PLACE}.items():
         spec: dict[str, Any] = {**_options.MODEL, **place}.get(name, {})
@@ -190,12 +215,21 @@ def test_help_names_every_option() -> None:
     assert not [name for name in (*MODEL, *PLACE) if f"\n  {name} " not in text]
 
 
-# -- tensors -----------------------------------------------------------------------------------------------------------------
+# -- tensors ---------------------------------------------------------------------------------------
 
 
 def tensor(datatype: str, *shape: int, name: str = "x") -> Tensor:
-    types = {"FP32": "float32", "FP64": "float64", "FP16": "float16", "INT32": "int32", "INT64": "int64", "UINT8": "uint8",
-             "UINT64": "uint64", "BOOL": "bool", "BYTES": "object"}
+    types = {
+        "FP32": "float32",
+        "FP64": "float64",
+        "FP16": "float16",
+        "INT32": "int32",
+        "INT64": "int64",
+        "UINT8": "uint8",
+        "UINT64": "uint64",
+        "BOOL": "bool",
+        "BYTES": "object",
+    }
     return Tensor(name, datatype, shape, numpy.dtype(types[datatype]))
 
 
@@ -252,7 +286,9 @@ def test_array_that_would_lose_is_refused_by_name(datatype: str, array: Any) -> 
         ((-1,), 5.0, (1,)),
     ],
 )
-def test_lists_get_the_dimension_that_they_leave_out(shape: tuple[int, ...], value: Any, shaped: tuple[int, ...]) -> None:
+def test_lists_get_the_dimension_that_they_leave_out(
+    shape: tuple[int, ...], value: Any, shaped: tuple[int, ...]
+) -> None:
     assert as_array(tensor("FP32", *shape), value).shape == shaped
 
 
@@ -266,7 +302,10 @@ def test_numbers_without_a_type_are_read_as_the_tensor_s() -> None:
         as_array(tensor("FP32", -1, 2), [[1, 2], [3]])
 
 
-@pytest.mark.parametrize("value", ["text", b"text", ["text"], [["text"]], numpy.array([["text"]]), numpy.array([[b"text"]])])
+@pytest.mark.parametrize(
+    "value",
+    ["text", b"text", ["text"], [["text"]], numpy.array([["text"]]), numpy.array([[b"text"]])],
+)
 def test_text_becomes_bytes(value: Any) -> None:
     array = as_array(tensor("BYTES", -1, 1), value)
     assert (array.shape, array.tolist(), array.dtype) == ((1, 1), [[b"text"]], numpy.dtype(object))
@@ -281,12 +320,25 @@ def test_bfloat16_loses_nothing_in_arrays_and_is_rounded_in_lists() -> None:
     for dtype in bfloat16():
         place = Tensor("x", "BF16", (-1,), dtype)
         for kind in ("float32", "float64", "int32", dtype):
-            exact = as_array(place, numpy.array([1.5, -2.0, 0.0]).astype(kind) if kind != "int32" else numpy.array([1, -2, 0], kind))
+            exact = as_array(
+                place,
+                (
+                    numpy.array([1.5, -2.0, 0.0]).astype(kind)
+                    if kind != "int32"
+                    else numpy.array([1, -2, 0], kind)
+                ),
+            )
             assert exact.dtype == dtype
-        for lossy in (numpy.array([0.1], "float32"), numpy.array([257], "int64"), numpy.array([1e300])):
+        for lossy in (
+            numpy.array([0.1], "float32"),
+            numpy.array([257], "int64"),
+            numpy.array([1e300]),
+        ):
             with pytest.raises(InvalidOption, match="input 'x' is BF16"):
                 as_array(place, lossy)
-        rounded = as_array(place, [0.1, 3.0, float("inf"), 1.00390625, 1.01171875]).astype("float64")
+        rounded = as_array(place, [0.1, 3.0, float("inf"), 1.00390625, 1.01171875]).astype(
+            "float64"
+        )
         assert rounded.tolist() == [0.10009765625, 3.0, float("inf"), 1.0, 1.015625]
         assert numpy.isnan(as_array(place, [float("nan")]).astype("float32")).all()
         with pytest.raises(InvalidOption, match="input 'x' is BF16"):
@@ -302,14 +354,26 @@ def found(values: Any, inputs: dict[str, Tensor]) -> dict[str, Any]:
     return {name: array.tolist() for name, (_datatype, array) in arrays_of(values, inputs).items()}
 
 
-@pytest.mark.parametrize("values", [[[1, 2]], {"x": [[1, 2]]}, {"inputs": [[1, 2]]}, {"inputs": {"x": [[1, 2]]}},
-                                    json.dumps({"inputs": {"x": [[1, 2]]}}), b"[[1, 2]]", numpy.array([[1, 2]])])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [[1, 2]],
+        {"x": [[1, 2]]},
+        {"inputs": [[1, 2]]},
+        {"inputs": {"x": [[1, 2]]}},
+        json.dumps({"inputs": {"x": [[1, 2]]}}),
+        b"[[1, 2]]",
+        numpy.array([[1, 2]]),
+    ],
+)
 def test_forms_of_one_input(values: Any) -> None:
     assert found(values, ONE) == {"x": [[1.0, 2.0]]}
 
 
 def test_input_may_be_called_inputs() -> None:
-    assert found({"inputs": [[1, 2]]}, {"inputs": tensor("FP32", -1, 2, name="inputs")}) == {"inputs": [[1.0, 2.0]]}
+    assert found({"inputs": [[1, 2]]}, {"inputs": tensor("FP32", -1, 2, name="inputs")}) == {
+        "inputs": [[1.0, 2.0]]
+    }
 
 
 @pytest.mark.parametrize(
@@ -324,22 +388,30 @@ def test_inputs_that_are_not_the_model_s(values: Any, words: str) -> None:
 def test_frames() -> None:
     pandas = pytest.importorskip("pandas")
     wanted = {"a": [[1.0, 2.0], [3.0, 4.0]], "b": [[5], [6]]}
-    by_name = pandas.DataFrame({"values": [numpy.array([[1, 2], [3, 4]], "float32"), [[5], [6]]]}, index=["a", "b"])
+    by_name = pandas.DataFrame(
+        {"values": [numpy.array([[1, 2], [3, 4]], "float32"), [[5], [6]]]}, index=["a", "b"]
+    )
     by_row = pandas.DataFrame({"a": [[1, 2], [3, 4]], "b": [5, 6]})
     assert found(by_name, TWO) == found(by_row, TWO) == wanted
     assert found(pandas.DataFrame({"inputs": [[1, 2], [3, 4]]}), ONE) == {"x": wanted["a"]}
     assert found(pandas.DataFrame({"inputs": wanted}), TWO) == wanted
     assert found(pandas.DataFrame({"x": [[0.1, 2.0]]}), ONE)["x"][0][0] == pytest.approx(0.1)
-    for frame, words in ((pandas.DataFrame({"a": [1], "c": [2]}), "column c"), (pandas.DataFrame(), "empty"),
-                         (pandas.DataFrame({"a": [], "b": []}), "empty"), (pandas.DataFrame({"a": [["x", "y"]]}), "'a' .* texts"),
-                         (pandas.DataFrame({"a": [[1, None]]}), "'a' .* no numbers"),
-                         (pandas.DataFrame({"b": [pandas.Timestamp(0)]}), "'b' is INT64")):
+    for frame, words in (
+        (pandas.DataFrame({"a": [1], "c": [2]}), "column c"),
+        (pandas.DataFrame(), "empty"),
+        (pandas.DataFrame({"a": [], "b": []}), "empty"),
+        (pandas.DataFrame({"a": [["x", "y"]]}), "'a' .* texts"),
+        (pandas.DataFrame({"a": [[1, None]]}), "'a' .* no numbers"),
+        (pandas.DataFrame({"b": [pandas.Timestamp(0)]}), "'b' is INT64"),
+    ):
         with pytest.raises(InvalidOption, match=words):
             arrays_of(frame, TWO)
 
 
 def test_predictions_without_pandas(tmp_path: Path) -> None:
-    answer = Predictions(outputs={"y": numpy.ones((1, 2), "float32"), "t": numpy.array([b"hi"], object)})
+    answer = Predictions(
+        outputs={"y": numpy.ones((1, 2), "float32"), "t": numpy.array([b"hi"], object)}
+    )
     text = '{"outputs":{"y":[[1.0,1.0]],"t":["hi"]}}'
     answer.to_json(tmp_path / "out.json")
     assert answer.to_json() == (tmp_path / "out.json").read_text() == text
@@ -361,8 +433,17 @@ def test_predictions_are_the_frame_that_scripts_know() -> None:
 
     outputs = {"y": numpy.ones((1, 2), "float32"), "t": numpy.array([b"hi"], object)}
     known = pandas.DataFrame.from_dict({"outputs": outputs})
-    for use in (repr, len, list, lambda frame: frame.to_json(), lambda frame: frame["outputs"]["y"].tolist(), lambda frame: frame.shape,
-                lambda frame: frame.T.to_json(), lambda frame: frame.copy().to_json(), lambda frame: frame.outputs.t.tolist()):
+    for use in (
+        repr,
+        len,
+        list,
+        lambda frame: frame.to_json(),
+        lambda frame: frame["outputs"]["y"].tolist(),
+        lambda frame: frame.shape,
+        lambda frame: frame.T.to_json(),
+        lambda frame: frame.copy().to_json(),
+        lambda frame: frame.outputs.t.tolist(),
+    ):
         made = predict._shaped(dict(outputs))
         assert isinstance(made, pandas.DataFrame)
         assert use(made) == use(known.copy())

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registries that refuse, stay silent, trickle, lie or cut: seconds, one sentence, no credentials."""
+"""Registries that refuse, stay silent, trickle, lie or cut: seconds, one sentence, no
+credentials.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors impo
     DeliveryError,
     RegistryError,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import parse_model_uri
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import (
+    parse_model_uri,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.stores import connect_first
 
@@ -46,6 +50,7 @@ def server(answer: Answer) -> Iterator[str]:
             over.wait(0.01)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
+
         def accept() -> None:
             while not over.is_set():
                 with contextlib.suppress(OSError):
@@ -78,8 +83,15 @@ def hanging_up(connection: socket.socket, _head: str) -> None:
     connection.shutdown(socket.SHUT_RDWR)
 
 
-def reply(connection: socket.socket, status: str, body: bytes, *headers: str, length: bool = True) -> None:
-    lines = [f"HTTP/1.1 {status}", *headers, "Connection: close", *([f"Content-Length: {len(body)}"] if length else [])]
+def reply(
+    connection: socket.socket, status: str, body: bytes, *headers: str, length: bool = True
+) -> None:
+    lines = [
+        f"HTTP/1.1 {status}",
+        *headers,
+        "Connection: close",
+        *([f"Content-Length: {len(body)}"] if length else []),
+    ]
     connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
 
 
@@ -124,7 +136,9 @@ def test_registry_that_hangs_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert took < 9
 
 
-@pytest.mark.parametrize(("answer", "said"), [(web_page, "not in a valid JSON format"), (unauthorised, "401")])
+@pytest.mark.parametrize(
+    ("answer", "said"), [(web_page, "not in a valid JSON format"), (unauthorised, "401")]
+)
 def test_registry_that_answers_something_else(answer: Answer, said: str) -> None:
     with server(answer) as url:
         error, _took = resolve(url, timeout=10)
@@ -145,17 +159,25 @@ def test_folder_needs_no_registry(tmp_path: Path) -> None:
     assert found.artifact_root == str(tmp_path)
 
 
-# --- artifact bytes ---------------------------------------------------------------------------------------------------
+# --- artifact bytes -------------------------------------------------------------------------------
 
 SIZE = 300_000
 
 
 def artifacts(body: Answer) -> Answer:
     """A server whose listing is right, and whose bytes come from ``body``."""
+
     def answer(connection: socket.socket, head: str) -> None:
         if "artifacts?path=" in head:
-            files = [{"path": name, "is_dir": False, "file_size": SIZE} for name in ("a.bin", "b.bin")]
-            reply(connection, "200 OK", json.dumps({"files": files}).encode(), "Content-Type: application/json")
+            files = [
+                {"path": name, "is_dir": False, "file_size": SIZE} for name in ("a.bin", "b.bin")
+            ]
+            reply(
+                connection,
+                "200 OK",
+                json.dumps({"files": files}).encode(),
+                "Content-Type: application/json",
+            )
         else:
             body(connection, head)
 
@@ -189,10 +211,19 @@ def test_whole_files(tmp_path: Path) -> None:
     assert {name: entry.size for name, entry in found.items()} == {"a.bin": SIZE, "b.bin": SIZE}
 
 
-@pytest.mark.parametrize(("body", "said"), [
-    (truncated, f"a.bin ({SIZE // 2} bytes came instead of {SIZE})"), (too_long, f"{SIZE + 1} bytes came"),
-    (truncated_with_length, "the connection broke"), (silent, "less than 1 KiB came within 1.5 s"), (trickling, "less than 1 KiB"),
-    (trickling_head, "less than 1 KiB"), (unauthorised, "answered 401"), (hanging_up, "cannot be reached")])
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (truncated, f"a.bin ({SIZE // 2} bytes came instead of {SIZE})"),
+        (too_long, f"{SIZE + 1} bytes came"),
+        (truncated_with_length, "the connection broke"),
+        (silent, "less than 1 KiB came within 1.5 s"),
+        (trickling, "less than 1 KiB"),
+        (trickling_head, "less than 1 KiB"),
+        (unauthorised, "answered 401"),
+        (hanging_up, "cannot be reached"),
+    ],
+)
 def test_bytes_that_do_not_come(body: Answer, said: str, tmp_path: Path) -> None:
     began = time.monotonic()
     with server(artifacts(body)) as url, pytest.raises(ArtifactError) as caught:
@@ -201,7 +232,9 @@ def test_bytes_that_do_not_come(body: Answer, said: str, tmp_path: Path) -> None
     assert time.monotonic() - began < 5
 
 
-def test_credentials_do_not_follow_a_redirect(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_credentials_do_not_follow_a_redirect(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "geheim")
     heads: list[str] = []
@@ -211,6 +244,7 @@ def test_credentials_do_not_follow_a_redirect(monkeypatch: pytest.MonkeyPatch, t
         whole(connection, head)
 
     with server(elsewhere) as other:
+
         def redirect(connection: socket.socket, head: str) -> None:
             assert "authorization: basic" in head.lower()
             reply(connection, "302 Found", b"", f"Location: {other}/bytes")
@@ -221,7 +255,9 @@ def test_credentials_do_not_follow_a_redirect(monkeypatch: pytest.MonkeyPatch, t
     assert not [head for head in heads if "authorization" in head.lower()]
 
 
-def test_credentials_go_to_no_server_that_the_registry_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_credentials_go_to_no_server_that_the_registry_names(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "geheim-token")
     heads: list[str] = []
 
@@ -230,7 +266,9 @@ def test_credentials_go_to_no_server_that_the_registry_names(monkeypatch: pytest
         artifacts(whole)(connection, head)
 
     with server(listening) as other:
-        root = Registry("http://127.0.0.1:9", 5).files_at(f"{other}/api/2.0/mlflow-artifacts/artifacts/1")
+        root = Registry("http://127.0.0.1:9", 5).files_at(
+            f"{other}/api/2.0/mlflow-artifacts/artifacts/1"
+        )
         root.fetch({file.path: str(tmp_path / file.path) for file in root.list()})
     assert len(heads) == 3
     assert not [head for head in heads if "geheim-token" in head]

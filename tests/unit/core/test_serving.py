@@ -7,9 +7,15 @@ from typing import Any, cast
 from unittest.mock import Mock
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import LoadPending, ServerError
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
+    LoadPending,
+    ServerError,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.serving import Serving
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton_server import ServedModel, VersionRow
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton_server import (
+    ServedModel,
+    VersionRow,
+)
 
 RECORD = cast(Any, Mock(deploy_id="wanted", triton_versions=(1,), request={}))
 
@@ -21,10 +27,14 @@ def load_without_answer(served: Any) -> None:
     Serving(Mock(), [server])._load_until_served(server, "model", RECORD)
 
 
-@pytest.mark.parametrize("served", [
-    ServerError("did not answer", step="ask", silent=True),
-    ServedModel("server", (VersionRow(1, "READY"),), "another"),
-], ids=["silent", "another deployment"])
+@pytest.mark.parametrize(
+    "served",
+    [
+        ServerError("did not answer", step="ask", silent=True),
+        ServedModel("server", (VersionRow(1, "READY"),), "another"),
+    ],
+    ids=["silent", "another deployment"],
+)
 def test_it_is_pending(served: Any) -> None:
     """Also where the server falls silent just then: the pending load must be written down."""
     with pytest.raises(LoadPending):

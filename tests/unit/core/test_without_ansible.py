@@ -22,7 +22,7 @@ sys.path.insert(0, sys.argv[1])
 __import__(sys.argv[2])
 third_party = {"mlflow", "tritonclient", "requests", "yaml", "google", "numpy", "boto3"} & set(sys.modules)
 print(" ".join(sorted(third_party)))
-"""
+"""  # noqa: E501
 
 
 def import_alone(name: str) -> str:
@@ -38,7 +38,9 @@ def test_there_is_a_core() -> None:
 
 @pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
 def test_core_imports_bare(path: Path) -> None:
-    """Neither Ansible nor a third-party library, so that a bare host can at least plan and say what is missing."""
+    """Neither Ansible nor a third-party library, so that a bare host can at least plan and say what
+    is missing.
+    """
     module = f"{PACKAGE}.module_utils._delivery"
     assert import_alone(module if path.stem == "__init__" else f"{module}.{path.stem}") == ""
 

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triton backend `fil` for the PyPI server: tree ensembles through treelite's own inference library.
+"""Triton backend `fil` for the PyPI server: tree ensembles through treelite's own inference
+library.
 
-Model folders and parameters of Triton's Forest Inference Library backend are taken unchanged; those that tune a GPU
-(algo, storage_type, blocks_per_sm, threads_per_tree, chunk_size, layout, transfer_threshold, ...) mean nothing here.
+Model folders and parameters of Triton's Forest Inference Library backend are taken unchanged; those
+that tune a GPU (algo, storage_type, blocks_per_sm, threads_per_tree, chunk_size, layout,
+transfer_threshold, ...) mean nothing here.
 Nothing is ever unpickled: only the formats that treelite parses are read.
 """
 
@@ -11,8 +13,8 @@ import os
 import re
 import signal
 
-# Threads of GTIL that spin after a request take the processor from the other models' processes. It must be set before
-# treelite loads its OpenMP library.
+# Threads of GTIL that spin after a request take the processor from the other models' processes. It
+# must be set before treelite loads its OpenMP library.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
@@ -67,7 +69,7 @@ def _plain(err):
     return " ".join(text.split()) or type(err).__name__
 
 
-# ---- model files -------------------------------------------------------------------------------------------------
+# ---- model files ---------------------------------------------------------------------------------
 
 
 def _model_file(config, model_type):
@@ -78,20 +80,25 @@ def _model_file(config, model_type):
             head = stream.read(64)
     except OSError as err:
         raise _error(
-            f"model file {path} cannot be read: {err.strerror} (model_type {model_type} is looked for as "
-            f"{FILENAMES[model_type]} unless default_model_filename says otherwise)"
+            f"model file {path} cannot be read: {err.strerror} (model_type {model_type} is looked"
+            f" for as {FILENAMES[model_type]} unless default_model_filename says otherwise)"
         ) from None
     if not head:
         raise _error(f"model file {path} is empty")
     if head.startswith(b"version https://git-lfs"):
         raise _error(f"model file {path} is a git-lfs pointer: fetch the file with git lfs pull")
     if head.startswith(b"../"):
-        raise _error(f"model file {path} is a symbolic link that was checked out as text: use git with core.symlinks=true")
+        raise _error(
+            f"model file {path} is a symbolic link that was checked out as text: use git with"
+            " core.symlinks=true"
+        )
     return path, head
 
 
 def _xgboost_format(head):
-    """XGBoost's own file names say nothing certain: a .bst, .model or .xgb may hold any of its three formats."""
+    """XGBoost's own file names say nothing certain: a .bst, .model or .xgb may hold any of its
+    three formats.
+    """
     text = head.lstrip()
     if text.startswith(b"{"):
         return "xgboost_json" if text[1:].lstrip()[:1] in (b'"', b"}") else "xgboost_ubj"
@@ -102,26 +109,40 @@ def _load(config):
     try:
         import treelite
     except ImportError as err:
-        raise _error(f"the treelite package is missing in the environment of the server ({err})") from None
+        raise _error(
+            f"the treelite package is missing in the environment of the server ({err})"
+        ) from None
     model_type = _parameter(config, "model_type") or "xgboost"
     if model_type not in FILENAMES:
-        raise _error(f"parameter model_type is '{model_type}', known are {', '.join(sorted(FILENAMES))}")
+        raise _error(
+            f"parameter model_type is '{model_type}', known are {', '.join(sorted(FILENAMES))}"
+        )
     path, head = _model_file(config, model_type)
     found = _xgboost_format(head) if model_type.startswith("xgboost") else model_type
     if found != model_type and model_type != "xgboost":
-        raise _error(f"model file {path} is not {model_type}: it looks like {found}, which model_type should say")
+        raise _error(
+            f"model file {path} is not {model_type}: it looks like {found}, which model_type"
+            " should say"
+        )
     unknown = bool(_flag(config, "xgboost_allow_unknown_field"))
     frontend = treelite.frontend
     loaders = {
         "xgboost": lambda: frontend.load_xgboost_model_legacy_binary(path),
-        "xgboost_json": lambda: frontend.load_xgboost_model(path, format_choice="json", allow_unknown_field=unknown),
-        "xgboost_ubj": lambda: frontend.load_xgboost_model(path, format_choice="ubjson", allow_unknown_field=unknown),
+        "xgboost_json": lambda: frontend.load_xgboost_model(
+            path, format_choice="json", allow_unknown_field=unknown
+        ),
+        "xgboost_ubj": lambda: frontend.load_xgboost_model(
+            path, format_choice="ubjson", allow_unknown_field=unknown
+        ),
         "lightgbm": lambda: frontend.load_lightgbm_model(path),
         "treelite_checkpoint": lambda: treelite.Model.deserialize(path),
     }
     hint = ""
     if found == "xgboost":
-        hint = " (neither JSON nor UBJSON, and not XGBoost's old binary format: save it again with save_model)"
+        hint = (
+            " (neither JSON nor UBJSON, and not XGBoost's old binary format: save it again with"
+            " save_model)"
+        )
     try:
         if found in ("xgboost", "treelite_checkpoint"):
             _probe(path, loaders[found])
@@ -133,7 +154,9 @@ def _load(config):
 
 
 def _probe(path, load):
-    """Read a binary format in a child first: treelite trusts its offsets, and a crash here would take the server along."""
+    """Read a binary format in a child first: treelite trusts its offsets, and a crash here would
+    take the server along.
+    """
     child = os.fork()
     if child == 0:
         code = 1
@@ -154,7 +177,7 @@ def _probe(path, load):
         raise _error(f"model file {path} is damaged: treelite does not survive reading it ({name})")
 
 
-# ---- one forest --------------------------------------------------------------------------------------------------
+# ---- one forest ----------------------------------------------------------------------------------
 
 
 class Forest:
@@ -182,7 +205,9 @@ class Forest:
         # As Triton's own backend does: probabilities, though the objective may say class.
         if self.proba and task == MULTICLASS:
             vector = header.get_field("leaf_vector_shape")
-            header.set_field("postprocessor", "identity_multiclass" if int(vector[1]) > 1 else "softmax")
+            header.set_field(
+                "postprocessor", "identity_multiclass" if int(vector[1]) > 1 else "softmax"
+            )
         self.columns = self._columns()
 
     def _columns(self):
@@ -193,7 +218,9 @@ class Forest:
         return self.targets * self.classes
 
     def fit(self, config):
-        """Check inputs and outputs of the configuration; it may ask for one column where a binary model gives two."""
+        """Check inputs and outputs of the configuration; it may ask for one column where a binary
+        model gives two.
+        """
         batched = int(config.get("max_batch_size") or 0) > 0
         for role, name in (("input", INPUT), ("output", OUTPUT)):
             items = config.get(role) or []
@@ -203,23 +230,29 @@ class Forest:
                     f"{', '.join(repr(item['name']) for item in items) or 'none'}"
                 )
             if items[0]["data_type"] != "TYPE_FP32":
-                raise _error(f"{role} '{name}' must be TYPE_FP32, the configuration says {items[0]['data_type']}")
+                raise _error(
+                    f"{role} '{name}' must be TYPE_FP32, the configuration says"
+                    f" {items[0]['data_type']}"
+                )
         width = _width(config["input"][0], batched)
         if width not in (-1, self.features):
             raise _error(
-                f"tensor '{INPUT}': the model has {self.features} features, the configuration specifies dims {_dims(config['input'][0])}"
+                f"tensor '{INPUT}': the model has {self.features} features, the configuration"
+                f" specifies dims {_dims(config['input'][0])}"
             )
         width = _width(config["output"][0], batched)
         if self.columns == 2 and self.classes == 1 and width == 1:
             self.columns = 1
         if width not in (-1, self.columns):
             raise _error(
-                f"tensor '{OUTPUT}': the model gives {self.columns} values a row, the configuration specifies dims "
-                f"{_dims(config['output'][0])}"
+                f"tensor '{OUTPUT}': the model gives {self.columns} values a row, the configuration"
+                f" specifies dims {_dims(config['output'][0])}"
             )
 
     def predict(self, rows):
-        """Rows of the form (n, features) -> (n, columns), or (n,) for one column, as Triton's own backend answers."""
+        """Rows of the form (n, features) -> (n, columns), or (n,) for one column, as Triton's own
+        backend answers.
+        """
         from treelite import gtil
 
         threads = self.threads if len(rows) >= ROWS_WORTH_THREADS else 1
@@ -237,7 +270,8 @@ class Forest:
     def _classes(self, raw):
         if self.classes == 1:
             return raw[:, :, 0] > self.threshold
-        # The real backend's rule is "greater than the best so far, beginning with 0": without a positive value, class 0.
+        # The real backend's rule is "greater than the best so far, beginning with 0": without a
+        # positive value, class 0.
         return np.where((raw > 0).any(axis=2), raw.argmax(axis=2), 0)
 
 
@@ -258,28 +292,38 @@ def _width(item, batched):
 
 
 def _threads(config):
-    """Every instance is a process of its own: together they should fill the processors, not fight for them."""
+    """Every instance is a process of its own: together they should fill the processors, not fight
+    for them.
+    """
     instances = sum(int(group.get("count") or 1) for group in config.get("instance_group") or [{}])
     return max(1, len(os.sched_getaffinity(0)) // max(1, instances))
 
 
-# ---- serving -----------------------------------------------------------------------------------------------------
+# ---- serving -------------------------------------------------------------------------------------
 
 
 class TritonPythonModel:
     @staticmethod
     def auto_complete_config(auto_complete_model_config):
         config = auto_complete_model_config.as_dict()
-        # treelite is not even imported for a complete one: this runs in a process of its own at each load.
+        # treelite is not even imported for a complete one: this runs in a process of its own at
+        # each load.
         if config.get("input") and config.get("output"):
             return auto_complete_model_config
         forest = Forest(config)
-        if not int(config.get("max_batch_size") or 0) and not config.get("input") and not config.get("output"):
+        if (
+            not int(config.get("max_batch_size") or 0)
+            and not config.get("input")
+            and not config.get("output")
+        ):
             config["max_batch_size"] = DEFAULT_MAX_BATCH_SIZE
             if "sequence_batching" not in config:
                 config.setdefault("dynamic_batching", {})
         rows = [] if int(config.get("max_batch_size") or 0) else [-1]
-        for key, name, width in (("input", INPUT, forest.features), ("output", OUTPUT, forest.columns)):
+        for key, name, width in (
+            ("input", INPUT, forest.features),
+            ("output", OUTPUT, forest.columns),
+        ):
             if not config.get(key):
                 config[key] = [{"name": name, "data_type": "TYPE_FP32", "dims": [*rows, width]}]
         return auto_complete_model_config
@@ -318,12 +362,17 @@ class TritonPythonModel:
         if rows.ndim == 1 and len(rows) == self._forest.features:
             return rows.reshape(1, -1)
         if rows.ndim < 2 or int(np.prod(shape[1:])) != self._forest.features:
-            raise ValueError(f"input '{INPUT}' has shape {shape}: the model wants rows of {self._forest.features} features")
+            raise ValueError(
+                f"input '{INPUT}' has shape {shape}: the model wants rows of"
+                f" {self._forest.features} features"
+            )
         return rows.reshape(len(rows), -1)
 
     def _answers(self, rows):
         if not len(rows):
-            empty = np.empty((0,) if self._forest.columns == 1 else (0, self._forest.columns), np.float32)
+            empty = np.empty(
+                (0,) if self._forest.columns == 1 else (0, self._forest.columns), np.float32
+            )
             return lambda start, end: _answer(empty)
         try:
             values = self._forest.predict(rows)
@@ -338,4 +387,6 @@ def _answer(values):
 
 
 def _failure(text):
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(text, pb_utils.TritonError.INVALID_ARG))
+    return pb_utils.InferenceResponse(
+        error=pb_utils.TritonError(text, pb_utils.TritonError.INVALID_ARG)
+    )

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Triton backend `onnxruntime` for the PyPI server: ONNX models through PyPI's onnxruntime.
 
-Model folders that Triton's own backend serves are served here unchanged; configurations are completed, checked and
-refused by the same rules, so that what loads here loads there. What that backend has beyond the CPU and CUDA providers
-(TensorRT and OpenVINO acceleration, state of sequences) is refused or ignored as said below.
+Model folders that Triton's own backend serves are served here unchanged; configurations are
+completed, checked and refused by the same rules, so that what loads here loads there. What that
+backend has beyond the CPU and CUDA providers (TensorRT and OpenVINO acceleration, state of
+sequences) is refused or ignored as said below.
 """
 
 import json
@@ -33,13 +34,18 @@ TYPES = {
 
 
 class Signature:
-    """Inputs and outputs of an ONNX model in Triton's terms: name -> (data type, dims with -1 for a free one)."""
+    """Inputs and outputs of an ONNX model in Triton's terms: name -> (data type, dims with -1 for a
+    free one).
+    """
 
     def __init__(self, session):
         self.inputs = {item.name: _tensor("input", item) for item in session.get_inputs()}
         self.outputs = {item.name: _tensor("output", item) for item in session.get_outputs()}
-        # Initializers that are graph inputs too have a default: a configuration may offer them to clients.
-        self.defaults = {item.name: _tensor("input", item) for item in session.get_overridable_initializers()}
+        # Initializers that are graph inputs too have a default: a configuration may offer them to
+        # clients.
+        self.defaults = {
+            item.name: _tensor("input", item) for item in session.get_overridable_initializers()
+        }
 
     def can_batch(self):
         tensors = list(self.inputs.values()) + list(self.outputs.values())
@@ -51,27 +57,39 @@ def _tensor(role, item):
         hint = ""
         if item.type.startswith(("seq", "map")):
             hint = " (for scikit-learn models convert with the option zipmap=False)"
-        raise pb_utils.TritonModelException(f"{role} '{item.name}' is of type {item.type}, which Triton cannot carry{hint}")
-    # Empty for a scalar, and for a tensor whose rank is not declared: onnxruntime does not tell them apart.
-    return TYPES[item.type], [size if isinstance(size, int) and size >= 0 else -1 for size in item.shape]
+        raise pb_utils.TritonModelException(
+            f"{role} '{item.name}' is of type {item.type}, which Triton cannot carry{hint}"
+        )
+    # Empty for a scalar, and for a tensor whose rank is not declared: onnxruntime does not tell
+    # them apart.
+    return TYPES[item.type], [
+        size if isinstance(size, int) and size >= 0 else -1 for size in item.shape
+    ]
 
 
 def _model_file(config):
-    path = os.path.join(pb_utils.get_model_dir(), config.get("default_model_filename") or "model.onnx")
+    path = os.path.join(
+        pb_utils.get_model_dir(), config.get("default_model_filename") or "model.onnx"
+    )
     if os.path.isdir(path):
         path = os.path.join(path, "model.onnx")
     try:
         with open(path, "rb") as stream:
             head = stream.read(40)
     except OSError as err:
-        raise pb_utils.TritonModelException(f"model file {path} cannot be read: {err.strerror}") from None
+        raise pb_utils.TritonModelException(
+            f"model file {path} cannot be read: {err.strerror}"
+        ) from None
     if not head:
         raise pb_utils.TritonModelException(f"model file {path} is empty")
     if head.startswith(b"version https://git-lfs"):
-        raise pb_utils.TritonModelException(f"model file {path} is a git-lfs pointer: fetch the file with git lfs pull")
+        raise pb_utils.TritonModelException(
+            f"model file {path} is a git-lfs pointer: fetch the file with git lfs pull"
+        )
     if head.startswith(b"../"):
         raise pb_utils.TritonModelException(
-            f"model file {path} is a symbolic link that was checked out as text: use git with core.symlinks=true"
+            f"model file {path} is a symbolic link that was checked out as text: use git with"
+            " core.symlinks=true"
         )
     return path
 
@@ -85,7 +103,9 @@ def _whole(config, name, default=0):
     try:
         return int(text) if text is not None else default
     except ValueError:
-        raise pb_utils.TritonModelException(f"parameter {name} must be a whole number, not '{text}'") from None
+        raise pb_utils.TritonModelException(
+            f"parameter {name} must be a whole number, not '{text}'"
+        ) from None
 
 
 def _flag(config, name):
@@ -98,7 +118,9 @@ def _flag(config, name):
 
 
 def _threads(config):
-    """Every instance is a process of its own: together they should fill the processors, not fight for them."""
+    """Every instance is a process of its own: together they should fill the processors, not fight
+    for them.
+    """
     instances = sum(int(group.get("count") or 1) for group in config.get("instance_group") or [{}])
     return max(1, len(os.sched_getaffinity(0)) // max(1, instances))
 
@@ -107,7 +129,9 @@ def _session(config, gpu=None, complete=True):
     try:
         import onnxruntime
     except ImportError as err:
-        raise pb_utils.TritonModelException(f"the onnxruntime package is missing in the environment of the server ({err})") from None
+        raise pb_utils.TritonModelException(
+            f"the onnxruntime package is missing in the environment of the server ({err})"
+        ) from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     levels = onnxruntime.GraphOptimizationLevel
@@ -144,7 +168,9 @@ def _session(config, gpu=None, complete=True):
     try:
         return onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as err:
-        raise pb_utils.TritonModelException(f"model file {path} cannot be loaded: {_plain(err)}") from None
+        raise pb_utils.TritonModelException(
+            f"model file {path} cannot be loaded: {_plain(err)}"
+        ) from None
 
 
 def _plain(err):
@@ -155,7 +181,7 @@ def _plain(err):
     return text
 
 
-# ---- configuration -----------------------------------------------------------------------------------------------
+# ---- configuration -------------------------------------------------------------------------------
 
 
 def _complete(config, signature):
@@ -167,18 +193,23 @@ def _complete(config, signature):
             config.setdefault("dynamic_batching", {})
     elif max_batch_size:
         raise pb_utils.TritonModelException(
-            f"autofill failed for model '{config['name']}': the model does not support batching (the first dimension of "
-            f"each input and output must be free) while max_batch_size is {max_batch_size}"
+            f"autofill failed for model '{config['name']}': the model does not support batching"
+            " (the first dimension of each input and output must be free) while max_batch_size is"
+            f" {max_batch_size}"
         )
     for key, tensors in (("input", signature.inputs), ("output", signature.outputs)):
         if not config.get(key):
-            config[key] = [_completed_tensor(key, name, kind, dims, max_batch_size) for name, (kind, dims) in tensors.items()]
+            config[key] = [
+                _completed_tensor(key, name, kind, dims, max_batch_size)
+                for name, (kind, dims) in tensors.items()
+            ]
 
 
 def _completed_tensor(role, name, kind, dims, max_batch_size):
     found = {"name": name, "data_type": kind, "dims": dims[1:] if max_batch_size else list(dims)}
     if not found["dims"]:
-        # Triton has no tensors without dimensions: the request has one of size 1 that the model does not see.
+        # Triton has no tensors without dimensions: the request has one of size 1 that the model
+        # does not see.
         found["dims"] = [1]
         if max_batch_size:
             found["reshape"] = {"shape": []}
@@ -190,14 +221,20 @@ def _check(config, signature):
     configured = {item["name"]: item for item in config.get("input") or []}
     for name in configured:
         if name not in known:
-            raise pb_utils.TritonModelException(f"unexpected inference input '{name}', allowed inputs are: {', '.join(sorted(known))}")
+            raise pb_utils.TritonModelException(
+                f"unexpected inference input '{name}', allowed inputs are:"
+                f" {', '.join(sorted(known))}"
+            )
     missing = sorted(set(signature.inputs) - set(configured))
     if missing:
-        raise pb_utils.TritonModelException(f"the configuration has no input '{missing[0]}', which the model needs")
+        raise pb_utils.TritonModelException(
+            f"the configuration has no input '{missing[0]}', which the model needs"
+        )
     for item in config.get("output") or []:
         if item["name"] not in signature.outputs:
             raise pb_utils.TritonModelException(
-                f"unexpected inference output '{item['name']}', allowed outputs are: {', '.join(sorted(signature.outputs))}"
+                f"unexpected inference output '{item['name']}', allowed outputs are:"
+                f" {', '.join(sorted(signature.outputs))}"
             )
     batch = [-1] if int(config.get("max_batch_size") or 0) else []
     for role, items, tensors in (
@@ -212,7 +249,8 @@ def _check_tensor(role, item, batch, kind, dims):
     name = item["name"]
     if item["data_type"] != kind:
         raise pb_utils.TritonModelException(
-            f"configuration expects datatype {item['data_type']} for {role} '{name}', model provides {kind}"
+            f"configuration expects datatype {item['data_type']} for {role} '{name}', model"
+            f" provides {kind}"
         )
     shape = item["reshape"].get("shape") or [] if "reshape" in item else item["dims"]
     wanted = batch + [int(size) for size in shape]
@@ -222,18 +260,23 @@ def _check_tensor(role, item, batch, kind, dims):
     if not fits:
         raise pb_utils.TritonModelException(
             f"tensor '{name}': the model expects shape {dims}, the configuration specifies {wanted}"
-            + (" (the first, free dimension being the batch, because max_batch_size is not 0)" if batch else "")
+            + (
+                " (the first, free dimension being the batch, because max_batch_size is not 0)"
+                if batch
+                else ""
+            )
         )
 
 
-# ---- serving -----------------------------------------------------------------------------------------------------
+# ---- serving -------------------------------------------------------------------------------------
 
 
 class TritonPythonModel:
     @staticmethod
     def auto_complete_config(auto_complete_model_config):
         config = auto_complete_model_config.as_dict()
-        # onnxruntime is not even imported for a complete one: this runs in a process of its own at each load.
+        # onnxruntime is not even imported for a complete one: this runs in a process of its own at
+        # each load.
         if not (config.get("input") and config.get("output")):
             _complete(config, Signature(_session(config, complete=False)))
         return auto_complete_model_config
@@ -241,13 +284,21 @@ class TritonPythonModel:
     def initialize(self, args):
         config = json.loads(args["model_config"])
         if (config.get("sequence_batching") or {}).get("state"):
-            raise pb_utils.TritonModelException("this backend keeps no state between requests of a sequence")
-        gpu = args.get("model_instance_device_id") if args.get("model_instance_kind") == "GPU" else None
+            raise pb_utils.TritonModelException(
+                "this backend keeps no state between requests of a sequence"
+            )
+        gpu = (
+            args.get("model_instance_device_id")
+            if args.get("model_instance_kind") == "GPU"
+            else None
+        )
         self._session = _session(config, gpu)
-        # Asked of the session: a provider that is there and finds no CUDA libraries gives way to the CPU as well.
+        # Asked of the session: a provider that is there and finds no CUDA libraries gives way to
+        # the CPU as well.
         if gpu is not None and "CUDAExecutionProvider" not in self._session.get_providers():
             pb_utils.Logger.log_warn(
-                f"model '{args['model_name']}': onnxruntime has no CUDA here, so that the instance on GPU {gpu} computes on the CPU"
+                f"model '{args['model_name']}': onnxruntime has no CUDA here, so that the instance"
+                f" on GPU {gpu} computes on the CPU"
             )
         signature = Signature(self._session)
         _check(config, signature)
@@ -258,7 +309,9 @@ class TritonPythonModel:
         self._scalars = {
             item["name"]
             for item in config.get("input") or []
-            if not self._batching and not known[item["name"]][1] and [int(size) for size in item["dims"]] == [1]
+            if not self._batching
+            and not known[item["name"]][1]
+            and [int(size) for size in item["dims"]] == [1]
         }
 
     def execute(self, requests):
@@ -293,7 +346,9 @@ class TritonPythonModel:
             feed[name] = _strings(name, value) if name in self._strings else value
         missing = self._needed - set(feed)
         if missing:
-            raise ValueError(f"input '{min(missing)}' is missing in the request: the model has no default for it")
+            raise ValueError(
+                f"input '{min(missing)}' is missing in the request: the model has no default for it"
+            )
         return feed
 
     def _run(self, feed, wanted):
@@ -305,7 +360,9 @@ class TritonPythonModel:
         return _answer(wanted, values)
 
     def _run_together(self, members, responses):
-        """One run for requests of equal shape; False leaves them to be run, and to fail, one by one."""
+        """One run for requests of equal shape; False leaves them to be run, and to fail, one by
+        one.
+        """
         feeds = [feed for _index, feed, _wanted in members]
         sizes = [len(next(iter(feed.values()))) for feed in feeds]
         wanted = members[0][2]
@@ -327,18 +384,27 @@ class TritonPythonModel:
 def _strings(name, value):
     texts = np.empty(value.size, dtype=np.object_)
     try:
-        texts[:] = [item.decode("utf-8") if isinstance(item, bytes) else str(item) for item in value.ravel()]
+        texts[:] = [
+            item.decode("utf-8") if isinstance(item, bytes) else str(item) for item in value.ravel()
+        ]
     except UnicodeDecodeError as err:
-        raise ValueError(f"input '{name}' holds a string that is not UTF-8 ({err.reason} at byte {err.start})") from None
+        raise ValueError(
+            f"input '{name}' holds a string that is not UTF-8 ({err.reason} at byte {err.start})"
+        ) from None
     return texts.reshape(value.shape)
 
 
 def _answer(names, values):
     # Triton has no tensors without dimensions.
     return pb_utils.InferenceResponse(
-        [pb_utils.Tensor(name, value if value.ndim else value.reshape(1)) for name, value in zip(names, values)]
+        [
+            pb_utils.Tensor(name, value if value.ndim else value.reshape(1))
+            for name, value in zip(names, values)
+        ]
     )
 
 
 def _failure(text):
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(text, pb_utils.TritonError.INVALID_ARG))
+    return pb_utils.InferenceResponse(
+        error=pb_utils.TritonError(text, pb_utils.TritonError.INVALID_ARG)
+    )
