@@ -22,9 +22,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent / "plugins" / "module_utils"))
 
 from _delivery.errors import DeliveryError, InvalidOption
-from _delivery.progress import shown
-from _delivery.publication import DesiredPublication, apply_publication, plan_publication
-from _delivery.registry import Registry
+from _delivery.progress import show_progress
+from _delivery.publication.publication import (
+    DesiredPublication,
+    apply_publication,
+    plan_publication,
+)
+from _delivery.registry.registry import Registry
 
 
 def parser() -> argparse.ArgumentParser:
@@ -99,7 +103,7 @@ def publish(arguments: argparse.Namespace) -> str:
     if arguments.flavor == "onnx" and path.suffix != ".onnx":
         path = path / "model.onnx"
     registry = Registry(None, arguments.timeout)
-    with shown(arguments.progress):
+    with show_progress(arguments.progress):
         plan = plan_publication(
             registry,
             DesiredPublication(

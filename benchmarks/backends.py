@@ -6,10 +6,9 @@
 
 A forest of 250 trees and a network of a few layers, in a real Triton with one CPU instance. A is a
 client that asks Triton over gRPC, B a program that calls treelite or onnxruntime on the same rows;
-both work through the same number of rows, in turn. The ratio is the
-time of A over that of B: 1 is as fast as the library. The processor time of the server and its
-    backend next to that of the library is
-what a busy machine can compare.
+both work through the same number of rows, in turn. The ratio is the time of A over that of B: 1 is
+as fast as the library. The processor time of the server and its backend next to that of the library
+is what a busy machine can compare.
 """
 
 from __future__ import annotations
@@ -248,11 +247,11 @@ def main() -> None:
         f"{len(os.sched_getaffinity(0))} processors, {TREES} trees of depth {DEPTH}, {FEATURES}"
         " features"
     )
-    with tempfile.TemporaryDirectory() as place:
-        repository = Path(place) / "models"
+    with tempfile.TemporaryDirectory() as target:
+        repository = Path(target) / "models"
         paths = make_models(repository)
         with servers.triton_server(
-            Path(place) / "triton",
+            Path(target) / "triton",
             repository=repository,
             extra_args=["--disable-auto-complete-config"],
         ) as triton:

@@ -6,9 +6,8 @@ replaced by a ping?
     mlops.triton.site]
 
 The pings follow the run itself: as many tasks, on the same hosts, as the run reports (skipped ones,
-    which contact no host, are left out).
-Molecule's scenario fleet makes a suitable inventory: three hosts that are reached over SSH, ten
-models.
+which contact no host, are left out). Molecule's scenario fleet makes a suitable inventory: three
+hosts that are reached over SSH, ten models.
 """
 
 from __future__ import annotations
@@ -74,11 +73,11 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--playbook", default="mlops.triton.site")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as target:
         tasks = tasks_of(
             given.inventory, given.playbook
         )  # which is the run that does not count, too
-        written = pings(Path(place), tasks)
+        written = pings(Path(target), tasks)
         measured = pairs.measure(
             pairs.command([ANSIBLE, "-i", given.inventory, given.playbook]),
             pairs.command([ANSIBLE, "-i", given.inventory, written]),

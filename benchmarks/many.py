@@ -30,20 +30,22 @@ sys.path[:0] = [str(ROOT / ".dev"), str(ROOT / "tests"), str(Path(__file__).reso
 import models  # noqa: E402
 import pairs  # noqa: E402
 import servers  # noqa: E402
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import (  # noqa: E402
-    Delivery,
-    Place,
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (  # noqa: E402
+    DesiredModel,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication import (  # noqa: E402
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (  # noqa: E402
+    Delivery,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (  # noqa: E402
+    Target,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.publication import (  # noqa: E402, E501
     DesiredPublication,
     apply_publication,
     plan_publication,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import (  # noqa: E402
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (  # noqa: E402
     Registry,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import (  # noqa: E402
-    DesiredModel,
 )
 
 FAST = "--disable-auto-complete-config"
@@ -51,18 +53,19 @@ CLIENTS = 8
 MEASURED = """
 import json, resource, sys
 sys.path[:0] = json.loads(sys.argv[1])
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import Delivery, Place
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import DesiredModel
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import Delivery
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import Place
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import DesiredModel
 with Delivery(Place.from_options(json.loads(sys.argv[2]))) as delivery:
     (result,) = delivery.deliver([DesiredModel.from_options(json.loads(sys.argv[3]))])
 if result.error:
     raise SystemExit(str(result.error))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-"""
+"""  # noqa: E501
 
 
-def deliver(place: dict[str, Any], wanted: Sequence[dict[str, Any]]) -> None:
-    with Delivery(Place.from_options(place)) as delivery:
+def deliver(target: dict[str, Any], wanted: Sequence[dict[str, Any]]) -> None:
+    with Delivery(Target.from_options(target)) as delivery:
         results = delivery.deliver([DesiredModel.from_options(options) for options in wanted])
     if failed := [str(result.error) for result in results if result.error]:
         raise SystemExit("\n".join(failed))
@@ -75,7 +78,7 @@ def first(folder: Path, count: int, loads: int, runs: int) -> None:
             models.make_python(folder / "source", f"model-{number:03d}", identity=number)
             for number in range(count)
         ]
-        place = {
+        target = {
             "model_repository": str(triton.repository),
             "triton_url": triton.url,
             "parallel_loads": loads,
@@ -100,9 +103,9 @@ def first(folder: Path, count: int, loads: int, runs: int) -> None:
         times: tuple[list[float], list[float]] = ([], [])
         for number in range(runs + 1):
             begin = time.perf_counter()
-            deliver(place, wanted)
+            deliver(target, wanted)
             middle = time.perf_counter()
-            deliver(place, [{**options, "state": "absent"} for options in wanted])
+            deliver(target, [{**options, "state": "absent"} for options in wanted])
             for sample in made:
                 shutil.copytree(sample.folder, triton.repository / sample.name)
             again = time.perf_counter()
@@ -166,9 +169,9 @@ def stall(folder: Path, seconds: float) -> None:
     with servers.triton_server(folder / "triton", extra_args=[FAST]) as triton:
         steady = models.make_python(folder / "source", "steady")
         slow = models.make_python(folder / "source", "slow", load_delay=seconds)
-        place: dict[str, Any] = {"model_repository": str(triton.repository)}
+        target: dict[str, Any] = {"model_repository": str(triton.repository)}
         deliver(
-            {**place, "triton_url": triton.url},
+            {**target, "triton_url": triton.url},
             [{"name": "steady", "model_uri": str(steady.folder)}],
         )
         for way, url in (
@@ -179,7 +182,7 @@ def stall(folder: Path, seconds: float) -> None:
             with clients(triton, steady) as took:
                 if url:
                     deliver(
-                        {**place, "triton_url": url},
+                        {**target, "triton_url": url},
                         [{"name": "slow", "model_uri": str(slow.folder)}],
                     )
                 else:
@@ -189,7 +192,7 @@ def stall(folder: Path, seconds: float) -> None:
                 f" {sum(one > 0.5 for one in took)} over 0.5 s"
             )
             if url:
-                deliver({**place, "triton_url": triton.url}, [{"name": "slow", "state": "absent"}])
+                deliver({**target, "triton_url": triton.url}, [{"name": "slow", "state": "absent"}])
 
 
 def memory(folder: Path, mib: int) -> None:
@@ -200,7 +203,7 @@ def memory(folder: Path, mib: int) -> None:
         servers.triton_server(folder / "triton", extra_args=[FAST]) as triton,
         servers.mlflow_server(folder / "mlflow") as mlflow,
     ):
-        place = {
+        target = {
             "model_repository": str(triton.repository),
             "triton_url": triton.url,
             "tracking_uri": mlflow.url,
@@ -220,7 +223,7 @@ def memory(folder: Path, mib: int) -> None:
                     uri = f"models:/{sample.name}/1"
                 arguments = [
                     json.dumps(value)
-                    for value in (sys.path, place, {"name": sample.name, "model_uri": uri})
+                    for value in (sys.path, target, {"name": sample.name, "model_uri": uri})
                 ]
                 done = subprocess.run(
                     [sys.executable, "-c", MEASURED, *arguments],
@@ -229,7 +232,7 @@ def memory(folder: Path, mib: int) -> None:
                     text=True,
                 )
                 print(f"{way}, {size} MiB: {float(done.stdout):.0f} MiB at the peak")
-                deliver(place, [{"name": sample.name, "state": "absent"}])
+                deliver(target, [{"name": sample.name, "state": "absent"}])
                 shutil.rmtree(sample.folder)
 
 
@@ -244,8 +247,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--mib", type=int, default=1024)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as target:
+        folder = Path(target)
         if given.what == "first":
             first(folder, given.models, given.loads, given.runs)
         elif given.what == "stall":

@@ -2,7 +2,7 @@
 """Time two commands in turn, A B A B …, and compare them pair by pair, so that a machine whose
 speed drifts does not decide.
 
-python benchmarks/pairs.py -n 5 --a 'ansible-playbook a.yml' --b 'ansible-playbook b.yml'
+    python benchmarks/pairs.py -n 5 --a 'ansible-playbook a.yml' --b 'ansible-playbook b.yml'
 """
 
 from __future__ import annotations

@@ -5,8 +5,9 @@
 
 predict   a dictionary and a DataFrame, next to tritonclient.http making the tensor, sending it and
 reading the answer command   `mlflow deployments list` and `get`, next to the same command with a
-plugin that does nothing create    from a registered version of a real MLflow (proxied artifacts),
-and from a folder, next to Triton's own load call on a
+plugin that does nothing
+create    from a registered version of a real MLflow (proxied artifacts), and from a folder, next to
+Triton's own load call on a
           copied folder; a small Python-backend model that takes 1.2 s to initialise
 update    to the version that is deployed, next to the load call that it spares; initialisations are
 counted
@@ -39,10 +40,10 @@ import tritonclient.http as client_http  # noqa: E402
 from ansible_collections.mlops.triton.plugins.mlflow_deployments import (  # noqa: E402
     TritonDeploymentClient,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.publications import (  # noqa: E402
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.batch import (  # noqa: E402
     publish,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import (  # noqa: E402
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (  # noqa: E402
     Registry,
 )
 
@@ -196,8 +197,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=7)
     given = parser.parse_args()
     wanted = given.what or ["predict", "command", "create", "update"]
-    with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as target, contextlib.ExitStack() as stack:
+        folder = Path(target)
         triton = stack.enter_context(
             servers.triton_server(folder / "triton", extra_args=["--disable-auto-complete-config"])
         )

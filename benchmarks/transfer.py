@@ -28,11 +28,11 @@ sys.path[:0] = [str(ROOT / ".dev"), str(ROOT / "tests"), str(Path(__file__).reso
 import pairs  # noqa: E402
 import requests  # noqa: E402
 import servers  # noqa: E402
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts import (  # noqa: E402
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts.roots import (  # noqa: E402
     ArtifactRoot,
     LocalRoot,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import (  # noqa: E402
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (  # noqa: E402
     Registry,
 )
 
@@ -52,10 +52,10 @@ def large_file(path: Path, mib: int) -> None:
 def behind_mlflow(folder: Path, workers: int) -> Iterator[tuple[Path, str, ArtifactRoot]]:
     """The server's folder, the address of what lies there, and our way to it."""
     with servers.mlflow_server(folder / "mlflow", extra_args=["-w", str(workers)]) as mlflow:
-        place = mlflow.artifacts / "models"
-        place.mkdir(parents=True)
+        target = mlflow.artifacts / "models"
+        target.mkdir(parents=True)
         root = Registry(mlflow.url, 300).files_at("mlflow-artifacts:/models")
-        yield place, f"{mlflow.url}/api/2.0/mlflow-artifacts/artifacts/models", root
+        yield target, f"{mlflow.url}/api/2.0/mlflow-artifacts/artifacts/models", root
 
 
 def ours(root: ArtifactRoot, target: Path) -> pairs.Run:
@@ -105,9 +105,9 @@ def measure(what: str, given: argparse.Namespace, folder: Path) -> tuple[pairs.P
             pairs.measure(run, shell(other, script), given.runs, given.warm_up),
             "cp and sha256sum",
         )
-    with behind_mlflow(folder, given.workers) as (place, url, root):
+    with behind_mlflow(folder, given.workers) as (target, url, root):
         if what == "proxied":
-            large_file(place / "model.onnx", given.mib)
+            large_file(target / "model.onnx", given.mib)
             script = f"curl -sf -o {other}/x {url}/model.onnx; sync {other}/x"
             return (
                 pairs.measure(ours(root, target), shell(other, script), given.runs, given.warm_up),
@@ -115,7 +115,7 @@ def measure(what: str, given: argparse.Namespace, folder: Path) -> tuple[pairs.P
             )
         names = [f"{number:05}" for number in range(given.files)]
         for name in names:
-            (place / name).write_bytes(os.urandom(1000))
+            (target / name).write_bytes(os.urandom(1000))
         return (
             pairs.measure(
                 ours(root, target), one_by_one(url, names, other), given.runs, given.warm_up
@@ -137,9 +137,9 @@ def main() -> None:
         "--workers", type=int, default=4, help="of the MLflow server, whose own default is 4"
     )
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_FOLDER")) as place:
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_FOLDER")) as target:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        measured, name = measure(given.what, given, Path(place))
+        measured, name = measure(given.what, given, Path(target))
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(measured.table("mlops.triton", name))
     print(

@@ -5,7 +5,8 @@
     [--ensembles]
 
 Real Triton, models from folders of this host, and from a real MLflow with --mlflow (aliases
-resolved in each run, or the versions that deploy_models.yml pins them to).
+resolved in each run, or
+the versions that deploy_models.yml pins them to).
 """
 
 from __future__ import annotations
@@ -115,8 +116,8 @@ def main() -> None:
         "ANSIBLE_LOCALHOST_WARNING": "0",
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".dev"),
     }  # and not what lies in ~/.ansible/collections
-    with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as target, contextlib.ExitStack() as stack:
+        folder = Path(target)
         (folder / "models").mkdir()
         triton = stack.enter_context(
             servers.triton_server(

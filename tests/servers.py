@@ -2,7 +2,8 @@
 """Real servers for the tests: Triton through its start wrapper, and MLflow. Standard library only.
 
     with triton_server(folder) as triton:
-        triton.load("network") triton.infer("network", sample.request())
+        triton.load("network")
+        triton.infer("network", sample.request())
 
 Programs come from the environments that `make venvs` makes; TRITON_SERVER_PYTHON and
 MLFLOW_SERVER_PYTHON name others.
@@ -56,8 +57,7 @@ def free_ports(count: int, low: int = 18100, high: int = 20000) -> list[int]:
     out to clients.
 
     Other test processes of this machine look for ports too, and a server may be down for a moment
-        while its port is kept for it: each
-    port is a locked file.
+    while its port is kept for it: each port is a locked file.
     """
     folder = Path(tempfile.gettempdir()) / f"mlops-triton-test-ports-{os.getuid()}"
     folder.mkdir(exist_ok=True)

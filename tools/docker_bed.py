@@ -4,15 +4,17 @@ nothing of it left behind.
 
     python tools/docker_bed.py run [--keep] -- COMMAND …   up, the command, down (--keep: no down)
     python tools/docker_bed.py engine                      a Docker Engine, started here when none
-    answers python tools/docker_bed.py up                          engine, images and wheels python
-    tools/docker_bed.py down                        what this checkout made; also the engine, if it
-    was started here python tools/docker_bed.py clean                       down, and the images
+    answers
+    python tools/docker_bed.py up                          engine, images and wheels
+    python tools/docker_bed.py down                        what this checkout made; also the engine,
+    if it was started here python tools/docker_bed.py clean                       down, and the
+    images
 
 The command gets BED_ID (in the names and the label of everything it makes), BED_HOST_IMAGE,
 BED_TRITON_IMAGE and BED_WHEELS, a folder of wheels that hosts mount on /wheels and from which their
-pip installs without an index. Wheels come from the index that pip of this
-machine uses: its settings, and the CA bundle, reach the one container that fetches them through its
-    environment and read-only mounts.
+pip installs without an index. Wheels come from the index that pip of this machine uses: its
+settings, and the CA bundle, reach the one container that fetches them through its environment and
+read-only mounts.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 """What happens to the fleet of this scenario: versions are rolled out while clients ask without a
 pause, and things break.
 
-story.py publish IDENTITY     the next version of each model; the answers of a version carry its
-identity story.py verify [CHAPTER …]   the whole story, or some of it; prints a line for each
-chapter
+    story.py publish IDENTITY     the next version of each model; the answers of a version carry its
+    identity
+    story.py verify [CHAPTER …]   the whole story, or some of it; prints a line for each chapter
 """
 
 from __future__ import annotations
@@ -305,7 +305,7 @@ def wait_for_turn(run: subprocess.Popen[str], host: str) -> str:
     returns what the run said so far.
 
     A host has just been drained then: without lines for skipped hosts Ansible names a task when it
-        has its first result.
+    has its first result.
     """
     said, turns = "", 0
     for line in run.stdout or ():

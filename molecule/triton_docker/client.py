@@ -100,8 +100,8 @@ def interrupt(arguments: argparse.Namespace) -> list[str]:
     """Leaves what a deployment leaves that was killed between the swap and the record: new files,
     an old record, a journal.
     """
-    from ansible_collections.mlops.triton.plugins.module_utils._delivery import recovery
-    from ansible_collections.mlops.triton.plugins.module_utils._delivery.state_store import (
+    from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository import recovery
+    from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.state_store import (  # noqa: E501
         StateStore,
     )
 
@@ -121,7 +121,7 @@ def interrupt(arguments: argparse.Namespace) -> list[str]:
 
 
 def settled(arguments: argparse.Namespace) -> list[str]:
-    from ansible_collections.mlops.triton.plugins.module_utils._delivery.state_store import (
+    from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.state_store import (  # noqa: E501
         StateStore,
     )
 

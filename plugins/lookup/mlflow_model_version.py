@@ -79,11 +79,13 @@ from typing import Any
 from ansible import constants
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import DeliveryError
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri import (
     parse_model_uri,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import DeliveryError
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
+    Registry,
+)
 
 
 class LookupModule(LookupBase):

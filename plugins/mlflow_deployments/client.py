@@ -16,24 +16,24 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import mlflow
 from mlflow.deployments import BaseDeploymentClient
 
+from ..module_utils._delivery.domain.desired import DesiredModel
+from ..module_utils._delivery.domain.record import Record
+from ..module_utils._delivery.domain.uri import parse_model_uri
 from ..module_utils._delivery.errors import DeliveryError, InvalidOption, NotFound
-from ..module_utils._delivery.inspection import Inspection
-from ..module_utils._delivery.model_uri import parse_model_uri
 from ..module_utils._delivery.names import check_model_name
-from ..module_utils._delivery.place import Place
-from ..module_utils._delivery.record import Record
-from ..module_utils._delivery.repository import Repository
-from ..module_utils._delivery.s3_location import is_s3
-from ..module_utils._delivery.state import DesiredModel
-from ..module_utils._delivery.state_store import StateStore
-from ..module_utils._delivery.triton_server import TritonServer
-from ..module_utils._delivery.triton_transport import Access
+from ..module_utils._delivery.orchestration.inspection import Inspection
+from ..module_utils._delivery.orchestration.target import Target
+from ..module_utils._delivery.repository.protocol import Repository
+from ..module_utils._delivery.repository.s3.location import is_s3
+from ..module_utils._delivery.repository.state_store import StateStore
+from ..module_utils._delivery.triton.address import Access
+from ..module_utils._delivery.triton.server import TritonServer
 from .failures import TritonDeploymentError, reported, translated
 from .guide import other_plugins
 from .targets import MODEL, PLACE, profiles_path, read_options, read_target
 
 if TYPE_CHECKING:  # list and get, which take as long as their imports, need neither
-    from ..module_utils._delivery.report import Result
+    from ..module_utils._delivery.orchestration.report import Result
     from .predict import Predictor
 
 logger = logging.getLogger(__name__)
@@ -191,7 +191,7 @@ class TritonDeploymentClient(BaseDeploymentClient):
 
         Returns:
             A DataFrame with one column ``outputs``, indexed by tensor names; without pandas a
-            dictionary of the same form.
+                dictionary of the same form.
         """
         try:  # without a context manager: a tenth of what this adds to an inference
             url = self._target.urls(endpoint)[0]
@@ -261,13 +261,13 @@ class TritonDeploymentClient(BaseDeploymentClient):
         given = {**({"flavor": flavor} if flavor else {}), **(config or {})}
         return read_options(given, {**PLACE, **MODEL}, "a deployment")
 
-    def _place(self, options: Mapping[str, Any], endpoint: str | None) -> Place:
+    def _place(self, options: Mapping[str, Any], endpoint: str | None) -> Target:
         target = self._target.with_options(options)
         named = dict(target.options)
         # Asked now and not when the client was made: a notebook may set it at any time.
         if named.get("tracking_uri") is None and mlflow.is_tracking_uri_set():
             named["tracking_uri"] = mlflow.get_tracking_uri()
-        return Place.from_options({**named, "triton_url": target.urls(endpoint)})
+        return Target.from_options({**named, "triton_url": target.urls(endpoint)})
 
     def _inspection(self, options: Mapping[str, Any], endpoint: str | None) -> Inspection:
         return Inspection(self._place(options, endpoint))
@@ -275,13 +275,13 @@ class TritonDeploymentClient(BaseDeploymentClient):
     def _run(
         self, desired: DesiredModel, options: Mapping[str, Any], endpoint: str | None
     ) -> Result:
-        from ..module_utils._delivery.delivery import Delivery
-        from ..module_utils._delivery.progress import shown
+        from ..module_utils._delivery.orchestration.delivery import Delivery
+        from ..module_utils._delivery.progress import show_progress
 
         try:
             with (
                 Delivery(self._place(options, endpoint)) as delivery,
-                shown(self._target.with_options(options).options.get("progress")),
+                show_progress(self._target.with_options(options).options.get("progress")),
             ):
                 result = delivery.deliver([desired])[0]
         finally:
@@ -311,7 +311,7 @@ class TritonDeploymentClient(BaseDeploymentClient):
 
     def _absent(self, name: str, options: Mapping[str, Any]) -> DeliveryError:
         with self._inspection(options, None) as there:
-            repository, meta = there.place.repository, _meta(there.repository, name)
+            repository, meta = there.target.repository, _meta(there.repository, name)
         if meta:
             return NotFound(
                 "NVIDIA's plugin deployed it; update it with model_uri and -C adopt=true to take it"
@@ -327,7 +327,7 @@ class TritonDeploymentClient(BaseDeploymentClient):
         )
 
     def _entries(self, there: Inspection, name: str | None) -> list[dict[str, Any]]:
-        repository = there.place.repository
+        repository = there.target.repository
         statuses = there.status(None if name is None else [name])
         known = {status["name"] for status in statuses if not status["foreign"]} - {name}
         others = (
@@ -369,14 +369,14 @@ class TritonDeploymentClient(BaseDeploymentClient):
         """Changes with the record of a deployment; None where the repository is not on this
         host.
         """
-        place = str(self._target.options.get("model_repository") or "")
-        if not place or is_s3(
-            place
+        model_repository = str(self._target.options.get("model_repository") or "")
+        if not model_repository or is_s3(
+            model_repository
         ):  # a question for each inference would cost as much as the inference
             return None
         try:
             if self._store is None:
-                self._store = StateStore(place, self._target.options.get("state_dir"))
+                self._store = StateStore(model_repository, self._target.options.get("state_dir"))
             return self._store.stamp(name)
         except DeliveryError:
             return None

@@ -21,7 +21,7 @@ from typing import Any
 
 from ..module_utils._delivery.deadline import Deadline
 from ..module_utils._delivery.errors import ServerError
-from ..module_utils._delivery.triton_server import TritonServer
+from ..module_utils._delivery.triton.server import TritonServer
 from .client import TritonDeploymentClient
 from .failures import reported
 from .targets import MODEL, PLACE, Option, read_options

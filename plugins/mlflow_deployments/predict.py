@@ -14,8 +14,8 @@ from functools import cache
 from typing import Any
 
 from ..module_utils._delivery.errors import DeliveryError, InvalidOption, NotFound, ServerError
-from ..module_utils._delivery.libraries import needed
-from ..module_utils._delivery.triton_server import TritonServer
+from ..module_utils._delivery.libraries import require
+from ..module_utils._delivery.triton.server import TritonServer
 from .failures import translated
 
 _STEP = "predict"
@@ -98,7 +98,7 @@ class Predictor:
         return known
 
     def _ask(self, server: TritonServer, name: str) -> Known:
-        with needed("tritonclient", "to predict"):
+        with require("tritonclient", "to predict"):
             import numpy
             from tritonclient.utils import triton_to_np_dtype
         stamp = self._stamp(name)

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from ..module_utils._delivery.errors import InvalidOption, NotFound
-from ..module_utils._delivery.place import DEFAULT_URL
+from ..module_utils._delivery.orchestration.target import DEFAULT_URL
 
 PROFILES_VARIABLE = "MLOPS_TRITON_PROFILES"
 PROTOCOLS = ("http", "https", "grpc", "grpcs")

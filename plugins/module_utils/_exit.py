@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from ansible.module_utils.basic import AnsibleModule
 
 from ._delivery.errors import DeliveryError
-from ._delivery.progress import VARIABLE, written
+from ._delivery.progress import VARIABLE, write_progress
 
 
 def run(module: AnsibleModule, function: Callable[[AnsibleModule], dict[str, Any]]) -> None:
@@ -26,7 +26,7 @@ def run(module: AnsibleModule, function: Callable[[AnsibleModule], dict[str, Any
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     _hide_passwords(module)
     try:
-        with written(os.environ.get(VARIABLE)):
+        with write_progress(os.environ.get(VARIABLE)):
             result = function(module)
     except DeliveryError as error:
         facts = error.facts

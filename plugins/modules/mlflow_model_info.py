@@ -149,7 +149,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _options
-from ..module_utils._delivery.registry import Registry
+from ..module_utils._delivery.registry.registry import Registry
 from ..module_utils._exit import run
 
 

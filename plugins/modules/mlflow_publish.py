@@ -352,8 +352,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _options
-from ..module_utils._delivery.publications import Publication, publish
-from ..module_utils._delivery.registry import Registry
+from ..module_utils._delivery.publication.batch import Publication, publish
+from ..module_utils._delivery.registry.registry import Registry
 from ..module_utils._exit import run
 
 ONE: dict[str, dict[str, Any]] = {

@@ -199,15 +199,15 @@ model:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _options
-from ..module_utils._delivery.delivery import Delivery
-from ..module_utils._delivery.place import Place
-from ..module_utils._delivery.state import DesiredModel
+from ..module_utils._delivery.domain.desired import DesiredModel
+from ..module_utils._delivery.orchestration.delivery import Delivery
+from ..module_utils._delivery.orchestration.target import Target
 from ..module_utils._exit import run
 
 
 def deliver(module: AnsibleModule) -> dict:
     desired = DesiredModel.from_options(_options.wanted_model(module.params))
-    with Delivery(Place.from_options(module.params)) as delivery:
+    with Delivery(Target.from_options(module.params)) as delivery:
         result = delivery.deliver([desired], check=module.check_mode)[0]
     return {**result.to_dict(), "warnings": list(result.warnings)}
 

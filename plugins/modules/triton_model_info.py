@@ -96,13 +96,13 @@ models:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _options
-from ..module_utils._delivery.inspection import Inspection
-from ..module_utils._delivery.place import Place
+from ..module_utils._delivery.orchestration.inspection import Inspection
+from ..module_utils._delivery.orchestration.target import Target
 from ..module_utils._exit import run
 
 
 def report(module: AnsibleModule) -> dict:
-    with Inspection(Place.from_options(module.params)) as there:
+    with Inspection(Target.from_options(module.params)) as there:
         return {"changed": False, "models": there.status(module.params["names"])}
 
 

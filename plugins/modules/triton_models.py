@@ -285,11 +285,11 @@ failures:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _options
-from ..module_utils._delivery.delivery import Delivery
+from ..module_utils._delivery.domain.desired import DesiredModel
 from ..module_utils._delivery.errors import DeliveryError, InvalidOption
-from ..module_utils._delivery.place import Place
-from ..module_utils._delivery.report import Result
-from ..module_utils._delivery.state import DesiredModel
+from ..module_utils._delivery.orchestration.delivery import Delivery
+from ..module_utils._delivery.orchestration.report import Result
+from ..module_utils._delivery.orchestration.target import Target
 from ..module_utils._exit import run
 
 
@@ -332,7 +332,7 @@ def deliver(module: AnsibleModule) -> dict:
         except InvalidOption as error:
             refused[str(entry["name"])] = Result(str(entry["name"]), error=error)
     purge = module.params["deployment_set"] if module.params["purge"] else None
-    with Delivery(Place.from_options(module.params)) as delivery:
+    with Delivery(Target.from_options(module.params)) as delivery:
         try:
             done = delivery.deliver(
                 wanted, check=module.check_mode, purge=purge, failed=list(refused)

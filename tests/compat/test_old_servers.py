@@ -18,24 +18,26 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/integration"), str(ROOT / ".dev")]
 
 import servers  # noqa: E402
-from ansible_collections.mlops.triton.plugins.module_utils._delivery import (  # noqa: E402
-    published_place,
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (  # noqa: E402
+    DesiredModel,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import (  # noqa: E402
-    Delivery,
-    Place,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import (  # noqa: E402
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri import (  # noqa: E402
     parse_model_uri,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.publications import (  # noqa: E402
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (  # noqa: E402
+    Delivery,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (  # noqa: E402
+    Target,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication import (  # noqa: E402
+    upload_location,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.batch import (  # noqa: E402
     publish,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import (  # noqa: E402
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (  # noqa: E402
     Registry,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import (  # noqa: E402
-    DesiredModel,
 )
 from models import make_forest, make_onnx  # noqa: E402
 
@@ -118,7 +120,7 @@ def test_deploying_from_it(server: servers.MLflow, tmp_path: Path) -> None:
         )[0]
         assert done.error is None, str(done.error)
     with servers.triton_server(tmp_path / "triton") as triton:
-        place = Place(
+        target = Target(
             str(triton.repository),
             servers=(triton.url,),
             tracking_uri=server.url,
@@ -127,7 +129,7 @@ def test_deploying_from_it(server: servers.MLflow, tmp_path: Path) -> None:
         )
 
         def deliver(**options: Any) -> bool:
-            with Delivery(place) as delivery:
+            with Delivery(target) as delivery:
                 result = delivery.deliver(
                     [DesiredModel.from_options({"name": "served", **options})]
                 )[0]
@@ -161,7 +163,7 @@ def test_what_a_killed_publisher_left(server: servers.MLflow, tmp_path: Path) ->
     registry = Registry(server.url, 60)
     path = str(make_onnx(tmp_path, "killed").folder)
     program = (
-        f"import sys\nsys.path.insert(0, {str(ROOT / '.dev')!r})\nfrom {published_place.__name__}"
+        f"import sys\nsys.path.insert(0, {str(ROOT / '.dev')!r})\nfrom {upload_location.__name__}"
         f" import new_place\nfrom {Registry.__module__} import"
         f" Registry\nprint(new_place(Registry({server.url!r}, 60), 'killed', None)[0].run_id)"
     )

@@ -2,8 +2,8 @@
 """A proxy before a real HTTP server, with switches for what networks and servers do on bad days.
 Standard library only.
 
-with FaultProxy(mlflow.url) as proxy:
-    proxy.fault, proxy.only = "cut", "mlflow-artifacts/artifacts/"
+    with FaultProxy(mlflow.url) as proxy:
+        proxy.fault, proxy.only = "cut", "mlflow-artifacts/artifacts/"
 """
 
 from __future__ import annotations

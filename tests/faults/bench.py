@@ -18,22 +18,28 @@ from pathlib import Path
 from typing import Any
 
 import models
-from ansible_collections.mlops.triton.plugins.module_utils._delivery import config_pbtxt
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import (
-    Delivery,
-    Place,
-    Result,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.manifest import (
-    Manifest,
-    manifest_of_folder,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.record import Record
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import (
-    OWN_FILES,
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import config_pbtxt
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
     DesiredModel,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.state_store import StateStore
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.layout import OWN_FILES
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.manifest import Manifest
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.record import Record
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
+    Delivery,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.report import (
+    Result,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
+    Target,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.folder import (
+    manifest_of_folder,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.state_store import (
+    StateStore,
+)
 from servers import ServerError, Triton, triton_server
 
 CHILD = Path(__file__).with_name("child.py")
@@ -100,32 +106,32 @@ class Bench:
         repository: where the repository is to be, when not ``folder/models``.
     """
 
-    def __init__(self, folder: Path, triton: Triton, **place: Any) -> None:
+    def __init__(self, folder: Path, triton: Triton, **target: Any) -> None:
         self.folder = folder
         self.triton = triton
         self.repository = triton.repository
-        self.place: dict[str, Any] = {
+        self.target: dict[str, Any] = {
             "model_repository": str(self.repository),
             "triton_url": triton.url,
             "timeout": 20,
             "lock_timeout": 20,
-            **place,
+            **target,
         }
         self._children: list[Children] = []
 
     # -- deliveries --------------------------------------------------------------------------------
 
     def deliver(
-        self, check: bool = False, place: Mapping[str, Any] | None = None, **options: Any
+        self, check: bool = False, target: Mapping[str, Any] | None = None, **options: Any
     ) -> Result:
         """In this process."""
-        with Delivery(Place.from_options({**self.place, **(place or {})})) as delivery:
+        with Delivery(Target.from_options({**self.target, **(target or {})})) as delivery:
             return delivery.deliver(
                 [DesiredModel.from_options({"name": NAME, **options})], check=check
             )[0]
 
-    def good(self, place: Mapping[str, Any] | None = None, **options: Any) -> Result:
-        result = self.deliver(place=place, **options)
+    def good(self, target: Mapping[str, Any] | None = None, **options: Any) -> Result:
+        result = self.deliver(target=target, **options)
         assert result.error is None, str(result.error)
         return result
 
@@ -142,8 +148,8 @@ class Bench:
         self, number: int, request: Mapping[str, Any] | None = None, **options: Any
     ) -> Future[dict[str, Any]]:
         given = dict(request or {})
-        place = {**self.place, **given.pop("place", {})}
-        return self.child(number).start(place=place, options={"name": NAME, **options}, **given)
+        target = {**self.target, **given.pop("place", {})}
+        return self.child(number).start(target=target, options={"name": NAME, **options}, **given)
 
     def close(self) -> None:
         for child in self._children:
@@ -171,7 +177,7 @@ class Bench:
         return self.triton.model_config(name)
 
     def drift(self, name: str = NAME) -> list[str]:
-        with Delivery(Place.from_options(self.place)) as delivery:
+        with Delivery(Target.from_options(self.target)) as delivery:
             return list(delivery.status([name])[0]["drift"])
 
     def left_behind(
@@ -278,8 +284,8 @@ class Bench:
     def wipe(self) -> None:
         """An empty repository and a fresh server."""
         self.triton.kill()
-        for place in (self.repository, Path(f"{self.repository}.mlops-triton")):
-            for entry in place.iterdir() if place.is_dir() else ():
+        for target in (self.repository, Path(f"{self.repository}.mlops-triton")):
+            for entry in target.iterdir() if target.is_dir() else ():
                 (
                     shutil.rmtree(entry)
                     if entry.is_dir() and not entry.is_symlink()
@@ -293,10 +299,10 @@ class Bench:
 
     def sample(self, identity: int, name: str = NAME, **options: Any) -> models.Sample:
         """A model folder under ``sources``; made once for each identity."""
-        place = self.folder / "sources" / f"{name}-{identity}"
-        if place.exists():
-            shutil.rmtree(place)
-        return models.make_python(place, name, identity=identity, **options)
+        target = self.folder / "sources" / f"{name}-{identity}"
+        if target.exists():
+            shutil.rmtree(target)
+        return models.make_python(target, name, identity=identity, **options)
 
     def source(self, identity: int, name: str = NAME, **options: Any) -> str:
         return str(self.sample(identity, name, **options).folder)
@@ -308,7 +314,7 @@ def new_bench(
     *,
     extra_args: tuple[str, ...] = FAST,
     repository: Path | None = None,
-    place: Mapping[str, Any] | None = None,
+    target: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Iterator[Bench]:
     folder.mkdir(parents=True, exist_ok=True)
@@ -320,7 +326,7 @@ def new_bench(
         metrics_port=0,
         **settings,
     ) as triton:
-        bench = Bench(folder, triton, **(place or {}))
+        bench = Bench(folder, triton, **(target or {}))
         try:
             yield bench
         finally:

@@ -4,16 +4,15 @@
     python child.py      # one JSON request per line on stdin, one JSON answer per line on stdout
 
 The libraries take most of a second to import, so this process imports them once and forks for each
-request. It never uses them
-itself: gevent's loop does not survive a fork.
+request. It never uses them itself: gevent's loop does not survive a fork.
 
 Keys of a request: ``place`` and ``options`` as a module has them; ``kill`` (number, moment) and
-    ``pause`` (kind, moment, path: wait
-there until the path is gone); ``before`` (path: wait until it is there); ``no_exchange`` (the file
-system has no renameat2); ``user`` (uid to run as); ``registry`` (version to folder: what
-``models:/<name>/<version>`` means, without any MLflow); ``publish`` (options of a publication,
-instead of a delivery, to ``tracking_uri``, each step of it within ``timeout`` seconds).
-Answer: ``code`` of the process, ``effects`` it reached, ``result`` unless it was killed.
+``pause`` (kind, moment, path: wait there until the path is gone); ``before`` (path: wait until it
+is there); ``no_exchange`` (the file system has no renameat2); ``user`` (uid to run as);
+``registry`` (version to folder: what ``models:/<name>/<version>`` means, without any MLflow);
+``publish`` (options of a publication, instead of a delivery, to ``tracking_uri``, each step of it
+within ``timeout`` seconds). Answer: ``code`` of the process, ``effects`` it reached, ``result``
+unless it was killed.
 """
 
 from __future__ import annotations
@@ -32,17 +31,28 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / ".dev"))
 
 from ansible_collections.mlops.triton.plugins.module_utils._delivery import disk
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts import LocalRoot
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import Delivery, Place
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.effects import observed
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import DeliveryError
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import ModelUri
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.publications import publish
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import (
-    Registry,
-    Source,
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts.roots import (
+    LocalRoot,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import DesiredModel
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
+    DesiredModel,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.source import Source
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri import ModelUri
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.effects import observe
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import DeliveryError
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
+    Delivery,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
+    Target,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.batch import (
+    publish,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
+    Registry,
+)
 
 # Imported once for all forks; each of them would need a second of its own for it.
 for library in (
@@ -115,7 +125,7 @@ def work(request: dict[str, Any], out: int) -> None:
         disk._renameat2 = missing
     if request.get("user"):
         # Whatever Python this is may lie where only root can read: import all of it before.
-        with Delivery(Place.from_options(request["place"])) as delivery:
+        with Delivery(Target.from_options(request["place"])) as delivery:
             delivery.deliver([DesiredModel.from_options(request["options"])], check=True)
         os.setgroups([])
         os.setgid(request["user"])
@@ -124,14 +134,14 @@ def work(request: dict[str, Any], out: int) -> None:
         time.sleep(0.0005)
     try:
         if request.get("publish"):
-            with observed(watcher):
+            with observe(watcher):
                 made = publish(
                     Registry(request["tracking_uri"], request.get("timeout", 30)),
                     [request["publish"]],
                 )[0]
             watcher.tell({"result": {**made.to_dict(), "warnings": list(made.warnings)}})
             return
-        with observed(watcher), Delivery(Place.from_options(request["place"])) as delivery:
+        with observe(watcher), Delivery(Target.from_options(request["place"])) as delivery:
             if request.get("registry"):
                 pretend(delivery, request["registry"])
             found = delivery.deliver(

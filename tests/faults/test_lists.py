@@ -17,15 +17,26 @@ from typing import Any
 
 import models
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import Delivery, Place
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
+    DesiredModel,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
+    Delivery,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.report import (
+    Result,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
+    Target,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.publication import (  # noqa: E501
     DesiredPublication,
     apply_publication,
     plan_publication,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.report import Result
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import DesiredModel
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
+    Registry,
+)
 from bench import NAME, VERIFY, Bench
 from conftest import Row
 from fault_proxy import FaultProxy
@@ -55,14 +66,14 @@ class Case:
 
     words: str
     options: dict[str, Any]
-    place: dict[str, Any] = field(default_factory=dict)
+    target: dict[str, Any] = field(default_factory=dict)
     during: Callable[[Bench], Any] | None = None
 
 
 def deliver(
-    bench: Bench, wanted: list[dict[str, Any]], check: bool = False, **place: Any
+    bench: Bench, wanted: list[dict[str, Any]], check: bool = False, **target: Any
 ) -> list[Result]:
-    with Delivery(Place.from_options({**bench.place, **place})) as delivery:
+    with Delivery(Target.from_options({**bench.target, **target})) as delivery:
         return delivery.deliver(
             [DesiredModel.from_options(options) for options in wanted], check=check
         )
@@ -118,8 +129,8 @@ def silent(bench: Bench, mlflow: MLflow, proxy: FaultProxy) -> Case:
 
 
 def changed_bytes(bench: Bench, mlflow: MLflow, proxy: FaultProxy) -> Case:
-    place = published(bench, mlflow, "changed-of-list")
-    (place / "1" / "weights.bin").write_bytes(b"\3" * WEIGHTS)
+    target = published(bench, mlflow, "changed-of-list")
+    (target / "1" / "weights.bin").write_bytes(b"\3" * WEIGHTS)
     return Case("is not what was published", {"model_uri": "models:/changed-of-list/1"})
 
 
@@ -196,10 +207,10 @@ def test_failing_middle(
     proxy.clear()
     made = case(bench, mlflow, proxy)
     wanted.insert(MIDDLE, {"name": NAME, **made.options})
-    place = {"tracking_uri": proxy.url, **made.place}
-    said = {result.name: result for result in deliver(bench, wanted, check=True, **place)}
+    target = {"tracking_uri": proxy.url, **made.target}
+    said = {result.name: result for result in deliver(bench, wanted, check=True, **target)}
     held = made.during(bench) if made.during else None
-    done = deliver(bench, wanted, **place)
+    done = deliver(bench, wanted, **target)
     if held:
         held.__exit__(None, None, None)
     assert [result.name for result in done] == [options["name"] for options in wanted]
@@ -272,11 +283,11 @@ def test_all_kinds_at_once(bench: Bench, mlflow: MLflow, proxy: FaultProxy, row:
     bad = []
     for kind in kinds:
         made = kind(bench, mlflow, proxy)
-        place = bench.folder / "kinds" / kind.__name__
+        target = bench.folder / "kinds" / kind.__name__
         uri = made.options["model_uri"]
         if os.path.isdir(uri):
-            shutil.rmtree(place, ignore_errors=True)
-            uri = str(shutil.copytree(uri, place))
+            shutil.rmtree(target, ignore_errors=True)
+            uri = str(shutil.copytree(uri, target))
         bad.append(
             (
                 kind.__name__.replace("_", "-"),
@@ -304,8 +315,9 @@ def test_all_kinds_at_once(bench: Bench, mlflow: MLflow, proxy: FaultProxy, row:
 MEASURED = """
 import json, resource, sys
 sys.path[:0] = json.loads(sys.argv[1])
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import Delivery, Place
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import DesiredModel
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import Delivery
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import Place
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import DesiredModel
 with Delivery(Place.from_options(json.loads(sys.argv[2]))) as delivery:
     (result,) = delivery.deliver([DesiredModel.from_options(json.loads(sys.argv[3]))])
 print(json.dumps({"error": str(result.error or ""), "kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
@@ -334,7 +346,7 @@ def test_memory_does_not_grow_with_the_artifact(bench: Bench, mlflow: MLflow, ro
                 json.dumps(value)
                 for value in (
                     sys.path,
-                    {**bench.place, "timeout": 60, "tracking_uri": mlflow.url},
+                    {**bench.target, "timeout": 60, "tracking_uri": mlflow.url},
                     {"name": name, "model_uri": uri},
                 )
             ]

@@ -12,7 +12,9 @@ import time
 from typing import Any
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import Result
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.report import (
+    Result,
+)
 from bench import NAME, VERIFY, Bench, Supervisor
 from conftest import Row
 
@@ -43,7 +45,7 @@ def test_fails_in_initialize(transport: str, bench: Bench, row: Row) -> None:
     """broken model: initialize raises (asked over {transport})."""
     bench.good(model_uri=bench.source(1))
     failed = bench.deliver(
-        model_uri=bench.source(2, fail="no weights for you"), place=over(bench, transport)
+        model_uri=bench.source(2, fail="no weights for you"), target=over(bench, transport)
     )
     text = refused(bench, failed, "no weights for you", "is in place as before", "serves version 1")
     row.saw(f"the old one serves, also after a restart: {text}")
@@ -113,7 +115,7 @@ def test_load_that_hangs(transport: str, bench: Bench, row: Row) -> None:
     """load that hangs beyond the time-out (asked over {transport})."""
     bench.good(model_uri=bench.source(1))
     slow = bench.source(2, load_delay=4)
-    failed = bench.deliver(model_uri=slow, place={"timeout": 1, **over(bench, transport)})
+    failed = bench.deliver(model_uri=slow, target={"timeout": 1, **over(bench, transport)})
     assert failed.error is not None
     text = str(failed.error)
     assert "still loading" in text
@@ -125,7 +127,7 @@ def test_load_that_hangs(transport: str, bench: Bench, row: Row) -> None:
         "the disk went back"
     )
     assert any("pending" in sentence for sentence in bench.drift())
-    again = bench.deliver(model_uri=slow, place={"timeout": 1})
+    again = bench.deliver(model_uri=slow, target={"timeout": 1})
     assert again.error is not None, "still too slow"
     settled = bench.good(model_uri=bench.source(3))
     bench.check_agreement(3, retained=1)
@@ -139,7 +141,7 @@ def test_load_that_hangs_is_given_up_on(bench: Bench, row: Row) -> None:
     """load that hangs, then the old one is asked for again."""
     old = bench.source(1)
     bench.good(model_uri=old)
-    failed = bench.deliver(model_uri=bench.source(2, load_delay=3), place={"timeout": 1})
+    failed = bench.deliver(model_uri=bench.source(2, load_delay=3), target={"timeout": 1})
     assert failed.error is not None
     settled = bench.good(model_uri=old)
     bench.check_agreement(1)
@@ -152,7 +154,7 @@ def test_load_that_hangs_and_a_restart(bench: Bench, row: Row) -> None:
     old = bench.source(1)
     bench.good(model_uri=old)
     assert (
-        bench.deliver(model_uri=bench.source(2, load_delay=60), place={"timeout": 1}).error
+        bench.deliver(model_uri=bench.source(2, load_delay=60), target={"timeout": 1}).error
         is not None
     )
     bench.crash()
@@ -170,11 +172,11 @@ def test_stub_that_dies_in_initialize(bench: Bench, row: Row) -> None:
     said = []
     with Supervisor(bench.triton) as supervisor:
         for _attempt in range(5):
-            failed = bench.deliver(model_uri=crashing, place={"timeout": 5})
+            failed = bench.deliver(model_uri=crashing, target={"timeout": 5})
             assert failed.error is not None
             said.append(type(failed.error).__name__)
             assert "IDENTITY = 1\n" in (bench.repository / NAME / "1" / "model.py").read_text()
-            healed = bench.deliver(model_uri=old, place={"timeout": 5})
+            healed = bench.deliver(model_uri=old, target={"timeout": 5})
             if healed.error is not None:
                 # Triton's own load hangs for ever: only a restart ends it, and the error says that
                 # it is pending.

@@ -2,8 +2,7 @@
 """Each fault that was measured of NVIDIA's mlflow-triton-plugin, through this engine.
 
 Those which have a test of their own: concurrent updates (test_runs), full disks, symbolic links and
-    names (test_disk), registries
-(test_registry), a broken update (test_models).
+names (test_disk), registries (test_registry), a broken update (test_models).
 """
 
 from __future__ import annotations
@@ -168,7 +167,7 @@ def test_triton_does_not_answer(scheme: str, bench: Bench, row: Row) -> None:
 
 def _refused_early(bench: Bench, url: str) -> str:
     with pytest.raises(Exception, match="Triton at") as refusal:
-        bench.deliver(model_uri=bench.source(2), place={"triton_url": url, "timeout": 2})
+        bench.deliver(model_uri=bench.source(2), target={"triton_url": url, "timeout": 2})
     assert type(refusal.value).__name__ == "ServerError"
     return str(refusal.value)
 
@@ -183,8 +182,8 @@ def test_two_servers(fault: str, bench: Bench, row: Row) -> None:
         backend_directory=bench.folder.parent / "backends",
         metrics_port=0,
     ) as second:
-        place = {"triton_url": [bench.triton.url, second.url], "timeout": 5}
-        bench.good(model_uri=bench.source(1), place=place)
+        target = {"triton_url": [bench.triton.url, second.url], "timeout": 5}
+        bench.good(model_uri=bench.source(1), target=target)
         marker = second.folder / "broken"
         sample = bench.sample(2)
         with open(sample.folder / "1" / "model.py", "a") as stream:
@@ -197,7 +196,7 @@ def test_two_servers(fault: str, bench: Bench, row: Row) -> None:
             )
         if fault == "broken":
             marker.touch()
-            failed = bench.deliver(model_uri=str(sample.folder), place=place)
+            failed = bench.deliver(model_uri=str(sample.folder), target=target)
             assert "no memory left" in str(failed.error), str(failed.error)
             text = str(failed.error)
         else:
@@ -205,7 +204,7 @@ def test_two_servers(fault: str, bench: Bench, row: Row) -> None:
             gate.touch()
             run = bench.begin(
                 0,
-                {"pause": ["load", "after", str(gate)], "place": place},
+                {"pause": ["load", "after", str(gate)], "place": target},
                 model_uri=str(sample.folder),
             )
             bench.child(0).paused.get(timeout=30)
@@ -217,7 +216,7 @@ def test_two_servers(fault: str, bench: Bench, row: Row) -> None:
         assert bench.identity() == 1
         assert second.infer(NAME, sample.request())[1]["outputs"][1]["data"] == [1]
         marker.unlink(missing_ok=True)
-        bench.good(model_uri=str(sample.folder), place=place)
+        bench.good(model_uri=str(sample.folder), target=target)
         assert second.infer(NAME, sample.request())[1]["outputs"][1]["data"] == [2]
         bench.check_agreement(2, retained=1)
     row.saw(f"both serve the old one: {text} The next run updates both")

@@ -13,15 +13,19 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import models
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.manifest import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.manifest import (
     MANIFEST_NAME,
     Manifest,
-    manifest_of_folder,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri import (
     parse_model_uri,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
+    Registry,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.folder import (
+    manifest_of_folder,
+)
 from bench import Children
 from conftest import Row
 from fault_proxy import FaultProxy

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.publication import (  # noqa: E501
     DesiredPublication,
     apply_publication,
     plan_publication,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
+    Registry,
+)
 from bench import NAME, Bench
 from conftest import Row
 from fault_proxy import FaultProxy
@@ -60,11 +62,11 @@ def both(shared_bench: Bench, mlflow: MLflow) -> dict[int, Path]:
 def published(bench: Bench, both: dict[int, Path], proxy: FaultProxy) -> Iterator[str]:
     """A registered model: version 1 is deployed, version 2 is not."""
     proxy.clear()
-    bench.place = {**bench.place, "tracking_uri": proxy.url}
+    bench.target = {**bench.target, "tracking_uri": proxy.url}
     bench.good(model_uri="models:/fraud/1")
     bench.check_agreement(1)
     yield "fraud"
-    del bench.place["tracking_uri"]
+    del bench.target["tracking_uri"]
 
 
 def survives(
@@ -75,7 +77,7 @@ def survives(
     """
     before = bench.triton.loads(NAME)
     started = time.monotonic()
-    failed = bench.deliver(model_uri=f"models:/{name}/2", place={"timeout": 2})
+    failed = bench.deliver(model_uri=f"models:/{name}/2", target={"timeout": 2})
     seconds = time.monotonic() - started
     assert failed.error is not None
     text = str(failed.error)

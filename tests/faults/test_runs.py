@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery import config_pbtxt
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import config_pbtxt
 from bench import NAME, Bench
 from conftest import Row
 
@@ -148,13 +148,13 @@ def test_lock_of_a_living_run(bench: Bench, row: Row) -> None:
     first = bench.begin(0, {"pause": ["exchange", "before", str(gate)]}, model_uri=bench.source(2))
     pid = bench.child(0).paused.get(timeout=30)
     started = time.monotonic()
-    failed = bench.deliver(model_uri=bench.source(3), place={"lock_timeout": 1})
+    failed = bench.deliver(model_uri=bench.source(3), target={"lock_timeout": 1})
     seconds = time.monotonic() - started
     assert type(failed.error).__name__ == "LockTimeout"
     assert f"(process {pid})" in str(failed.error)
     assert re.search(r"\w+@\S+ \(process", str(failed.error))
     assert 1 <= seconds < 3
-    same = bench.deliver(check=True, model_uri=bench.source(3), place={"lock_timeout": 1})
+    same = bench.deliver(check=True, model_uri=bench.source(3), target={"lock_timeout": 1})
     assert same.error is None, "looking needs no lock"
     second = bench.begin(1, model_uri=bench.source(4))
     time.sleep(0.5)
@@ -178,7 +178,7 @@ def test_lock_of_a_dead_run(bench: Bench, row: Row) -> None:
     lock = Path(bench.store.path) / "locks" / f"{NAME}.lock"
     assert f"process {pid}" in lock.read_text()
     started = time.monotonic()
-    done = bench.good(model_uri=bench.source(3), place={"lock_timeout": 1})
+    done = bench.good(model_uri=bench.source(3), target={"lock_timeout": 1})
     assert time.monotonic() - started < 3
     bench.check_agreement(3, retained=1)
     assert any("interrupted deployment was undone" in warning for warning in done.warnings)

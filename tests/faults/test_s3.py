@@ -15,17 +15,22 @@ from typing import Any
 
 import pytest
 import test_kill_points as points
-from ansible_collections.mlops.triton.plugins.module_utils._delivery import (
-    config_pbtxt,
-    s3_client,
-    s3_lock,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import Delivery, Place
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import config_pbtxt
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
     LockTimeout,
     RepositoryError,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.s3_repository import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
+    Delivery,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
+    Target,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.s3 import (
+    bucket,
+    lock,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.s3.repository import (  # noqa: E501
     S3Repository,
 )
 from bench import FAST, NAME, Bench
@@ -44,7 +49,7 @@ class S3Bench(Bench):
 
     @property
     def store(self) -> Any:
-        return S3Repository(self.place["model_repository"], None, None, 20).store
+        return S3Repository(self.target["model_repository"], None, None, 20).store
 
     def listed(self) -> list[str]:
         pages = self.s3.client().get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
@@ -68,7 +73,7 @@ class S3Bench(Bench):
                 copies.add(parts[2])
             elif not (parts[0] == "records" and parts[1].removesuffix(".json") in models_there):
                 found.append(key)
-        scratch = S3Repository(self.place["model_repository"], None, None, 20).scratch.path
+        scratch = S3Repository(self.target["model_repository"], None, None, 20).scratch.path
         found += [
             f"{scratch}/{entry}"
             for entry in (os.listdir(scratch) if os.path.isdir(scratch) else ())
@@ -249,7 +254,7 @@ def _at_all_points(name: str, benches: list[S3Bench], row: Row, restart: bool) -
 def test_lock_of_a_living_run_is_respected(bench: S3Bench, row: Row) -> None:
     """S3: another run has the lock."""
     with bench.store.lock(NAME, 1):
-        result = bench.deliver(place={"lock_timeout": 1}, model_uri=bench.source(1))
+        result = bench.deliver(target={"lock_timeout": 1}, model_uri=bench.source(1))
     assert isinstance(result.error, LockTimeout)
     row.saw(str(result.error))
     assert f"process {os.getpid()}" in str(result.error)
@@ -260,9 +265,9 @@ def test_lock_of_another_machine_expires(
     bench: S3Bench, row: Row, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S3: a run on another machine died with the lock."""
-    monkeypatch.setattr(s3_lock, "SECONDS", 2.0)
-    monkeypatch.setattr(s3_lock, "_process", lambda: ["another boot", "pid:[1]", 1, "1"])
-    dead = s3_lock.S3Lock(bench.store.bucket, f"{STATE}locks/{NAME}.lock", NAME)
+    monkeypatch.setattr(lock, "SECONDS", 2.0)
+    monkeypatch.setattr(lock, "identity", lambda: ("another boot", "pid:[1]", "1", "1"))
+    dead = lock.S3Lock(bench.store.bucket, f"{STATE}locks/{NAME}.lock", NAME)
     monkeypatch.setattr(dead, "_renew", lambda: None)
     dead.acquire(1)
     monkeypatch.undo()
@@ -278,7 +283,7 @@ def test_run_whose_lock_was_taken_stops(
 ) -> None:
     """S3: a run that slept too long finds its lock in other hands, and changes nothing more."""
     bench.good(model_uri=bench.source(1))
-    repository = S3Repository(bench.place["model_repository"], None, None, 20)
+    repository = S3Repository(bench.target["model_repository"], None, None, 20)
     with repository.store.lock(NAME, 1):
         lock = repository.store._locks[NAME]
         repository.bucket.put(
@@ -303,14 +308,14 @@ def test_store_fails(how: str, bench: S3Bench, row: Row) -> None:
         os.kill(bench.s3.pid, 19)
     try:
         started = time.monotonic()
-        place = {
-            **bench.place,
+        target = {
+            **bench.target,
             "model_repository": f"s3://http://127.0.0.1:{port}/{bench.bucket}/prod",
             "timeout": 3,
         }
         with (
             pytest.raises(Exception, match=r"does not answer|did not answer") as raised,
-            Delivery(Place.from_options(place)) as delivery,
+            Delivery(Target.from_options(target)) as delivery,
         ):
             delivery.status([NAME])
         row.saw(f"{raised.value} ({time.monotonic() - started:.0f} s)")
@@ -327,18 +332,18 @@ def test_store_without_conditions(
     """S3: the store minds no conditions of a write: said in a warning, and a lock that is there is
     still respected.
     """
-    whole = s3_client.Bucket.put_quietly
+    whole = bucket.Bucket.put_quietly
 
-    def careless(self: s3_client.Bucket, key: str, data: bytes, **_conditions: Any) -> Any:
+    def careless(self: bucket.Bucket, key: str, data: bytes, **_conditions: Any) -> Any:
         return whole(self, key, data)
 
-    monkeypatch.setattr(s3_client.Bucket, "put_quietly", careless)
+    monkeypatch.setattr(bucket.Bucket, "put_quietly", careless)
     result = bench.good(model_uri=bench.source(1))
     assert any("minds no conditions" in text for text in result.warnings)
     row.saw(next(text for text in result.warnings if "conditions" in text))
     with bench.store.lock(NAME, 5):
         assert isinstance(
-            bench.deliver(place={"lock_timeout": 1}, model_uri=bench.source(2)).error, LockTimeout
+            bench.deliver(target={"lock_timeout": 1}, model_uri=bench.source(2)).error, LockTimeout
         )
     bench.check_agreement(1)
 
@@ -350,10 +355,10 @@ def test_upload_that_breaks_leaves_the_old_one(
     bench.good(model_uri=bench.source(1))
     broken = RepositoryError("the object store refuses it", step="upload")
 
-    def refuse(self: s3_client.Bucket, path: str, key: str) -> None:
+    def refuse(self: bucket.Bucket, path: str, key: str) -> None:
         raise broken
 
-    monkeypatch.setattr(s3_client.Bucket, "upload", refuse)
+    monkeypatch.setattr(bucket.Bucket, "upload", refuse)
     result = bench.deliver(model_uri=bench.source(2))
     row.saw(str(result.error))
     assert "is in place as before" in str(result.error)

@@ -3,7 +3,7 @@
 place: a GPU's UUID, or CPU.
 
 Its parameter ``library`` says what computes on a GPU: ``torch``, or ``driver``, which is NVIDIA's
-    driver and nothing else.
+driver and nothing else.
 """
 
 import ctypes
@@ -119,11 +119,11 @@ class TritonPythonModel:
     def initialize(self, args):
         library = json.loads(args["model_config"])["parameters"]["library"]["string_value"]
         if args["model_instance_kind"] == "GPU":
-            self.place = {"torch": Torch, "driver": Driver}[library](
+            self.device = {"torch": Torch, "driver": Driver}[library](
                 int(args["model_instance_device_id"])
             )
         else:
-            self.place = Cpu()
+            self.device = Cpu()
 
     def execute(self, requests):
         responses = []
@@ -131,10 +131,10 @@ class TritonPythonModel:
             values = np.ascontiguousarray(
                 pb_utils.get_input_tensor_by_name(request, "x").as_numpy(), dtype=np.float32
             )
-            place = np.array([self.place.name.encode()], dtype=object)
+            device = np.array([self.device.name.encode()], dtype=object)
             tensors = [
-                pb_utils.Tensor("y", self.place.affine(values)),
-                pb_utils.Tensor("place", place),
+                pb_utils.Tensor("y", self.device.affine(values)),
+                pb_utils.Tensor("place", device),
             ]
             responses.append(pb_utils.InferenceResponse(tensors))
         return responses

@@ -13,18 +13,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery import (
-    config_pbtxt,
-    tensorrt_plan,
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import config_pbtxt
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
+    DesiredModel,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats import tensorrt
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
     Delivery,
-    Place,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.report import (
     Result,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.publications import publish
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import DesiredModel
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
+    Target,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.batch import (
+    publish,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
+    Registry,
+)
 from conftest import ROOT, Gpu, Here
 from models import make_onnx
 from servers import MLflow, count_loads, http, server_python
@@ -79,7 +87,7 @@ def published(mlflow: MLflow, name: str, path: Path, **options: Any) -> str:
 def deliver(
     here: Here, name: str, check: bool = False, tracking_uri: str | None = None, **options: Any
 ) -> Result:
-    place = Place(
+    place = Target(
         str(here.folder / "models"), servers=(here.url,), tracking_uri=tracking_uri, timeout=120
     )
     with Delivery(place) as delivery:
@@ -184,14 +192,14 @@ def test_an_onnx_model_is_not_on_a_gpu_unnoticed(here: Here, tmp_path: Path) -> 
 
 def test_compute_capability_is_read(here: Here, gpus: list[Gpu]) -> None:
     wanted = tuple(sorted({gpu.capability for gpu in gpus}))
-    assert tensorrt_plan.read_target(None, [here.url]).capabilities == wanted
-    assert tensorrt_plan.read_target(None, ["elsewhere:8000"]).capabilities == ()
+    assert tensorrt.read_target(None, [here.url]).capabilities == wanted
+    assert tensorrt.read_target(None, ["elsewhere:8000"]).capabilities == ()
 
 
 def test_a_plan_for_other_gpus_is_refused_before_the_swap(
     here: Here, mlflow: MLflow, gpus: list[Gpu], tmp_path: Path
 ) -> None:
-    name, tag = "detector", tensorrt_plan.CAPABILITY_TAG
+    name, tag = "detector", tensorrt.CAPABILITY_TAG
     group = "instance_group [ { kind: KIND_GPU } ]"
     serving = deliver(
         here,

@@ -82,9 +82,9 @@ class ProcessList:
 
     def _watch(self) -> None:
         while not self._over.wait(0.02):
-            for place in Path("/proc").glob("[0-9]*/cmdline"):
+            for command_line in Path("/proc").glob("[0-9]*/cmdline"):
                 with contextlib.suppress(OSError):
-                    self.seen.add(place.read_bytes())
+                    self.seen.add(command_line.read_bytes())
 
     def holding(self, text: str) -> list[bytes]:
         return [line for line in self.seen if text.encode() in line]

@@ -18,8 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import Delivery, Place
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import DesiredModel
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
+    DesiredModel,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
+    Delivery,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
+    Target,
+)
 from conftest import run_playbook
 from models import make_onnx, make_python
 from servers import MLflow, Triton, triton_server
@@ -470,7 +477,7 @@ def test_what_a_flavor_cannot_hold(
     data = pickle.dumps(Evil(tmp_path / "was-run")) if is_evil else b""
     register(mlflow, name, {"MLmodel": mlmodel.encode(), path: data}, tmp_path)
     with Delivery(
-        Place(
+        Target(
             str(triton.repository), servers=(triton.url,), tracking_uri=mlflow.url, timeout=PATIENCE
         )
     ) as delivery:

@@ -17,20 +17,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import (
-    Delivery,
-    Place,
-    Result,
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
+    DesiredModel,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
     InvalidOption,
     ServerError,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import DesiredModel
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton_server import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
+    Delivery,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.report import (
+    Result,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
+    Target,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.address import Access
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.server import (
     TritonServer,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton_transport import Access
 from certificates import Authority
 from conftest import run_playbook, run_task
 from models import Sample, make_onnx, make_python
@@ -102,7 +108,7 @@ def test_the_whole_life_of_a_model(
     broken = make_python(tmp_path / "3", "guarded", identity=3, fail="no weights")
 
     def deliver(**more: Any) -> Result:
-        with Delivery(Place.from_options(options)) as delivery:
+        with Delivery(Target.from_options(options)) as delivery:
             return delivery.deliver([DesiredModel.from_options({"name": "guarded", **more})])[0]
 
     def served() -> int | None:

@@ -9,14 +9,24 @@ from typing import Any
 
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery import effects
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
+    DesiredModel,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
     Delivery,
-    Place,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.report import (
     Result,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.publications import publish
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import DesiredModel
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
+    Target,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.batch import (
+    publish,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
+    Registry,
+)
 from models import make_python
 from servers import MLflow, Triton, free_ports
 
@@ -30,7 +40,7 @@ class Told:
     def __init__(self, folder: Path, name: str, mlflow: MLflow, triton: Triton) -> None:
         self.folder, self.name = folder, name
         self.registry = Registry(mlflow.url, 60)
-        self.place: dict[str, Any] = {
+        self.target: dict[str, Any] = {
             "model_repository": str(triton.repository),
             "triton_url": triton.url,
             "tracking_uri": mlflow.url,
@@ -47,15 +57,15 @@ class Told:
         assert done.error is None, str(done.error)
 
     def deliver(
-        self, check: bool = False, model: dict[str, Any] | None = None, **place: Any
+        self, check: bool = False, model: dict[str, Any] | None = None, **target: Any
     ) -> Result:
         self.writes = []
         wanted = DesiredModel.from_options(
             {"name": self.name, "model_uri": f"models:/{self.name}/latest", **(model or {})}
         )
         with (
-            effects.observed(self._seen),
-            Delivery(Place.from_options({**self.place, **place})) as delivery,
+            effects.observe(self._seen),
+            Delivery(Target.from_options({**self.target, **target})) as delivery,
         ):
             (result,) = delivery.deliver([wanted], check=check)
         assert result.error is None, str(result.error)

@@ -15,7 +15,9 @@ import models
 import pytest
 import servers
 import yaml
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
+    Registry,
+)
 from conftest import environment, run_task
 
 HOSTS = ("one", "two", "three")

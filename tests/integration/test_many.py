@@ -17,13 +17,22 @@ from typing import Any
 
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery import effects
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import Delivery, Place
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
+    DesiredModel,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
     DeliveryError,
     InvalidOption,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.report import Result
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import DesiredModel
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
+    Delivery,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.report import (
+    Result,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
+    Target,
+)
 from conftest import run_task
 from models import Sample, make_ensemble, make_onnx, make_python
 from servers import MLflow, Triton, triton_server
@@ -32,14 +41,14 @@ from servers import MLflow, Triton, triton_server
 class Lists:
     """Deliver lists of models to one repository of a running Triton."""
 
-    def __init__(self, folder: Path, triton: Triton, **place: Any) -> None:
+    def __init__(self, folder: Path, triton: Triton, **target: Any) -> None:
         self.folder = folder
         self.triton = triton
-        self.place: dict[str, Any] = {
+        self.target: dict[str, Any] = {
             "model_repository": str(triton.repository),
             "triton_url": triton.url,
             "timeout": 60,
-            **place,
+            **target,
         }
         self.changes: list[tuple[str, str]] = []
         self.at_once: dict[str, int] = {}
@@ -59,12 +68,12 @@ class Lists:
         check: bool = False,
         purge: str | None = None,
         set_name: str | None = None,
-        **place: Any,
+        **target: Any,
     ) -> list[Result]:
         self.changes, self.at_once, self._now = [], {}, {}
         with (
-            effects.observed(self._seen),
-            Delivery(Place.from_options({**self.place, **place})) as delivery,
+            effects.observe(self._seen),
+            Delivery(Target.from_options({**self.target, **target})) as delivery,
         ):
             wanted = [
                 DesiredModel.from_options({**model, "deployment_set": set_name}) for model in models
@@ -101,7 +110,7 @@ def lists(server: Triton, tmp_path: Path) -> Iterator[Lists]:
     """An empty repository."""
     made = Lists(tmp_path, server)
     yield made
-    with Delivery(Place.from_options({**made.place, "lock_timeout": 5})) as delivery:
+    with Delivery(Target.from_options({**made.target, "lock_timeout": 5})) as delivery:
         names = sorted(made.names() | {row["name"] for row in server.index()})
         assert not [
             str(r.error)
@@ -125,7 +134,7 @@ def test_ensemble_among_its_members(protocol: str, lists: Lists) -> None:
     """Named first, loaded last; the check run says the same; removed first. With one more user,
     which names what it calls.
     """
-    lists.place["triton_url"] = (
+    lists.target["triton_url"] = (
         lists.triton.url if protocol == "HTTP" else f"grpc://{lists.triton.grpc_url}"
     )
     one, two, caller = lists.sample("one"), lists.sample("two"), lists.sample("a-caller")
@@ -343,7 +352,7 @@ def test_purge(lists: Lists) -> None:
 
 def test_purge_in_a_task(lists: Lists) -> None:
     """It needs a name, spares an entry that could not be read, and shows what it removes."""
-    options = {"model_repository": lists.place["model_repository"], "triton_url": lists.triton.url}
+    options = {"model_repository": lists.target["model_repository"], "triton_url": lists.triton.url}
     samples = [lists.sample(name) for name in ("one", "two", "three")]
     named = {**options, "deployment_set": "nightly", "purge": True}
     first = run_task(
@@ -452,7 +461,7 @@ def test_policy_on_what_is_deployed(lists: Lists, mlflow: MLflow) -> None:
         {"name": "forged", "path": str(published.folder), "tracking_uri": mlflow.url},
     )
     model = {"name": "forged", "model_uri": "models:/forged/1"}
-    with Delivery(Place.from_options({**lists.place, "tracking_uri": mlflow.url})) as delivery:
+    with Delivery(Target.from_options({**lists.target, "tracking_uri": mlflow.url})) as delivery:
         delivery.registry.set_version_tag("forged", 1, "triton.digest", "0" * 64)
     (forged,) = lists.deliver([model], tracking_uri=mlflow.url, require_digest=True)
     assert "names another manifest" in str(forged.error) and lists.names() == set()
@@ -523,7 +532,7 @@ def test_silent_server_is_waited_for_once(lists: Lists) -> None:
                 time.sleep(0.01)
 
     try:
-        with effects.observed(freeze):
+        with effects.observe(freeze):
             done = lists.deliver(
                 [entry(sample) for sample in samples],
                 timeout=3,

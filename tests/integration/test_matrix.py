@@ -11,17 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
+    DesiredModel,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
     Delivery,
-    Place,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.report import (
     Result,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.publications import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
+    Target,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.batch import (
     Publication,
     publish,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import DesiredModel
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
+    Registry,
+)
 from conftest import environment
 from servers import ROOT, MLflow, Triton, server_python
 
@@ -75,13 +83,13 @@ class Line:
         self.mlflow, self.triton, self.name = mlflow, triton, name
 
     def deliver(self, **options: Any) -> Result:
-        place = Place(
+        target = Target(
             str(self.triton.repository),
             servers=(self.triton.url,),
             tracking_uri=self.mlflow.url,
             timeout=60,
         )
-        with Delivery(place) as delivery:
+        with Delivery(target) as delivery:
             result = delivery.deliver([DesiredModel.from_options({"name": self.name, **options})])[
                 0
             ]

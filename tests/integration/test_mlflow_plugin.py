@@ -30,14 +30,18 @@ import models
 import plugin
 from ansible_collections.mlops.triton.plugins import mlflow_deployments
 from ansible_collections.mlops.triton.plugins.mlflow_deployments import TritonDeploymentClient
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.publication import (  # noqa: E501
     DesiredPublication,
     apply_publication,
     plan_publication,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.state_store import StateStore
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton_server import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
+    Registry,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.state_store import (
+    StateStore,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.server import (
     TritonServer,
 )
 from mlflow.deployments import BaseDeploymentClient, get_deploy_client

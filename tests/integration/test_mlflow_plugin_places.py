@@ -25,7 +25,7 @@ from ansible_collections.mlops.triton.plugins.mlflow_deployments import (
     TritonDeploymentClient,
     embedded,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton_server import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.server import (
     TritonServer,
 )
 from certificates import Authority
@@ -279,8 +279,8 @@ def echo(plain: Triton, tmp_path_factory: pytest.TempPathFactory) -> None:
         "instance_group [ { kind: KIND_CPU count: 1 } ]\n",
         encoding="utf-8",
     )
-    place = f"triton://{plain.url}?model_repository={plain.repository}"
-    TritonDeploymentClient(place).create_deployment("echo", str(folder))
+    target = f"triton://{plain.url}?model_repository={plain.repository}"
+    TritonDeploymentClient(target).create_deployment("echo", str(folder))
 
 
 @pytest.mark.parametrize(
@@ -315,9 +315,9 @@ def test_beside_a_running_playbook(
     sees a model that is not whole.
     """
     client.create_deployment("doubler", sources[1])
-    place = {"triton_url": plain.url, "model_repository": str(plain.repository)}
+    target = {"triton_url": plain.url, "model_repository": str(plain.repository)}
     task = {
-        "mlops.triton.triton_model": {**place, "name": "doubler", "model_uri": "{{ item }}"},
+        "mlops.triton.triton_model": {**target, "name": "doubler", "model_uri": "{{ item }}"},
         "loop": [sources[1], sources[2]] * 2,
     }
     playbook = tmp_path / "beside.yml"

@@ -13,7 +13,7 @@ from servers import MLflow, Triton
 
 
 @pytest.fixture
-def place(mlflow: MLflow, triton: Triton) -> dict[str, Any]:
+def target(mlflow: MLflow, triton: Triton) -> dict[str, Any]:
     return {
         "tracking_uri": mlflow.url,
         "triton_url": triton.url.removeprefix("http://"),
@@ -55,14 +55,14 @@ def test_mlflow_publish_check_apply_again_change(tmp_path: Path, mlflow: MLflow)
 
 
 def test_triton_model_check_apply_again_update_remove(
-    tmp_path: Path, mlflow: MLflow, triton: Triton, place: dict[str, Any]
+    tmp_path: Path, mlflow: MLflow, triton: Triton, target: dict[str, Any]
 ) -> None:
     first, second = (
         make_python(tmp_path / "1", "life", identity=1),
         make_python(tmp_path / "2", "life", identity=2),
     )
     publish(tmp_path, mlflow, "life", first.folder, aliases=["champion"])
-    options = {**place, "name": "life", "model_uri": "models:/life@champion"}
+    options = {**target, "name": "life", "model_uri": "models:/life@champion"}
 
     check = run_task(tmp_path, "triton_model", options, "--check", "--diff")
     assert check["changed"] and not any(row["name"] == "life" for row in triton.index())
@@ -89,7 +89,7 @@ def test_triton_model_check_apply_again_update_remove(
     info = run_task(
         tmp_path,
         "triton_model_info",
-        {key: place[key] for key in ("triton_url", "model_repository")} | {"names": ["life"]},
+        {key: target[key] for key in ("triton_url", "model_repository")} | {"names": ["life"]},
     )
     assert info["models"][0]["ready"] and info["models"][0]["drift"] == []
 
@@ -116,7 +116,7 @@ def test_triton_model_check_apply_again_update_remove(
 
 
 def test_triton_models_brings_a_list_and_one_failure_does_not_stop_the_rest(
-    tmp_path: Path, mlflow: MLflow, triton: Triton, place: dict[str, Any]
+    tmp_path: Path, mlflow: MLflow, triton: Triton, target: dict[str, Any]
 ) -> None:
     samples = [
         make_onnx(tmp_path, "list-network"),
@@ -126,7 +126,7 @@ def test_triton_models_brings_a_list_and_one_failure_does_not_stop_the_rest(
     for sample in samples:
         publish(tmp_path, mlflow, sample.name, sample.folder)
     wanted = [{"name": sample.name, "model_uri": f"models:/{sample.name}/1"} for sample in samples]
-    refused = run_task(tmp_path, "triton_models", {**place, "models": wanted})
+    refused = run_task(tmp_path, "triton_models", {**target, "models": wanted})
     assert refused["failed"] and [entry["failed"] for entry in refused["models"]] == [
         False,
         True,
@@ -137,15 +137,15 @@ def test_triton_models_brings_a_list_and_one_failure_does_not_stop_the_rest(
         and "Traceback" not in refused["_output"]
     )
     wanted[1]["instance_kind"] = "cpu"
-    check = run_task(tmp_path, "triton_models", {**place, "models": wanted}, "--check", "--diff")
-    apply = run_task(tmp_path, "triton_models", {**place, "models": wanted}, "--diff")
-    again = run_task(tmp_path, "triton_models", {**place, "models": wanted})
+    check = run_task(tmp_path, "triton_models", {**target, "models": wanted}, "--check", "--diff")
+    apply = run_task(tmp_path, "triton_models", {**target, "models": wanted}, "--diff")
+    again = run_task(tmp_path, "triton_models", {**target, "models": wanted})
     assert [entry["changed"] for entry in apply["models"]] == [False, True, False], apply
     assert check["diff"] == apply["diff"] and not again["changed"]
     for sample in samples:
         assert not sample.differences(triton.infer(sample.name, sample.request())[1])
     absent = [{"name": sample.name, "state": "absent"} for sample in samples]
-    assert run_task(tmp_path, "triton_models", {**place, "models": absent})["changed"]
+    assert run_task(tmp_path, "triton_models", {**target, "models": absent})["changed"]
     assert not [row for row in triton.index() if row["name"].startswith("list-")]
 
 

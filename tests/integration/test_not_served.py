@@ -10,21 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery import config_pbtxt
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import (
-    Delivery,
-    Place,
-    Result,
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import config_pbtxt
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
+    DesiredModel,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri import (
     parse_model_uri,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.publications import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
+    Delivery,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.report import (
+    Result,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
+    Target,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.batch import (
     Publication,
     publish,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import DesiredModel
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
+    Registry,
+)
 from servers import MLflow, Triton
 
 TENSORS = {
@@ -56,10 +64,10 @@ def make(mlflow: MLflow, name: str, path: Path, **options: Any) -> Publication:
 
 
 def deliver(
-    mlflow: MLflow, triton: Triton, name: str, check: bool = False, version: int = 1, **place: Any
+    mlflow: MLflow, triton: Triton, name: str, check: bool = False, version: int = 1, **target: Any
 ) -> Result:
-    here = Place(
-        str(triton.repository), servers=(triton.url,), tracking_uri=mlflow.url, timeout=60, **place
+    here = Target(
+        str(triton.repository), servers=(triton.url,), tracking_uri=mlflow.url, timeout=60, **target
     )
     with Delivery(here) as delivery:
         return delivery.deliver(

@@ -18,30 +18,34 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fakes"))
 
 import models
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.effects import observed
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.disk import hash_file
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri import (
+    parse_model_uri,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.effects import observe
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
     ArtifactError,
     DeliveryError,
     InvalidOption,
     NotFound,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.manifest import (
-    MANIFEST_NAME,
-    Manifest,
-    hash_file,
-    manifest_of_folder,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import (
-    parse_model_uri,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.publication import (  # noqa: E501
     DesiredPublication,
     PublicationPlan,
     Published,
     apply_publication,
     plan_publication,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
+    Registry,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.folder import (
+    manifest_of_folder,
+)
 from fault_proxy import FaultProxy
 from servers import ROOT, MLflow, mlflow_server, server_python
 
@@ -154,9 +158,9 @@ def test_what_lies_in_the_registry(registry: Registry, name: str, tmp_path: Path
 def test_shared_folder(registry: Registry, shared: str, name: str, tmp_path: Path) -> None:
     folder = models.make_onnx(tmp_path, external_data=True).folder
     _plan, published = publish(registry, name, folder, experiment=shared)
-    place = Path(published.artifact_uri.removeprefix("file://"))
-    assert manifest_of_folder(str(place / "network")) == manifest_of_folder(str(folder))
-    assert os.stat(place / "network/1/model.onnx").st_nlink == 1
+    artifacts = Path(published.artifact_uri.removeprefix("file://"))
+    assert manifest_of_folder(str(artifacts / "network")) == manifest_of_folder(str(folder))
+    assert os.stat(artifacts / "network/1/model.onnx").st_nlink == 1
     (tmp_path / "target").mkdir()
     fetched = files_of(registry, name, 1).fetch(
         {"network/1/model.onnx": str(tmp_path / "target/model.onnx")}
@@ -187,7 +191,7 @@ def test_alias_tag_and_description_need_no_new_version(
     folder = models.make_onnx(tmp_path).folder
     publish(registry, name, folder, tags={"a": "b", "kept": "yes"})
     changes: list[str] = []
-    with observed(
+    with observe(
         lambda moment, kind, _subject: changes.append(kind) if moment == "before" else None
     ):
         plan, published = publish(
@@ -210,8 +214,8 @@ def test_a_version_whose_files_are_gone(
 ) -> None:
     folder = models.make_onnx(tmp_path).folder
     _plan, first = publish(registry, name, folder, aliases=("champion",))
-    place = server.artifacts / first.artifact_uri.removeprefix("mlflow-artifacts:/")
-    (place / "network/1/model.onnx").unlink()
+    artifacts = server.artifacts / first.artifact_uri.removeprefix("mlflow-artifacts:/")
+    (artifacts / "network/1/model.onnx").unlink()
     assert not publish(registry, name, folder)[0].changed
     plan, second = publish(registry, name, folder, aliases=("champion",), check_files=True)
     assert (plan.changed, second.version, registry.aliases(name)) == (True, 2, {"champion": 2})
@@ -229,7 +233,7 @@ def test_a_version_whose_files_are_gone(
 def test_planning_changes_nothing(registry: Registry, name: str, tmp_path: Path) -> None:
     folder = models.make_onnx(tmp_path).folder
     changes: list[str] = []
-    with observed(lambda _moment, kind, _subject: changes.append(kind)):
+    with observe(lambda _moment, kind, _subject: changes.append(kind)):
         plan_publication(registry, DesiredPublication(name, str(folder), aliases=("champion",)))
     assert not changes
     with pytest.raises(NotFound):

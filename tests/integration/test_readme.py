@@ -30,9 +30,9 @@ def test_example_playbook_changes_once(tmp_path: Path, mlflow: MLflow, triton: T
         },
     )
     assert published["changed"], published
-    place = tmp_path / "play"
-    place.mkdir()
-    (place / "inventory.ini").write_text(
+    folder = tmp_path / "play"
+    folder.mkdir()
+    (folder / "inventory.ini").write_text(
         "\n".join(
             [
                 "[triton]",
@@ -46,7 +46,7 @@ def test_example_playbook_changes_once(tmp_path: Path, mlflow: MLflow, triton: T
         ),
         encoding="utf-8",
     )
-    first, second = run_playbook(place, plays[0]), run_playbook(place, plays[0])
+    first, second = run_playbook(folder, plays[0]), run_playbook(folder, plays[0])
     assert re.search(r"changed=1 .*failed=0", first.output), first.output
     assert re.search(r"changed=0 .*failed=0", second.output), second.output
     assert not sample.differences(triton.infer(sample.name, sample.request())[1])

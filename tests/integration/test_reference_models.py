@@ -14,11 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery import config_pbtxt
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import Delivery, Place
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.publications import publish
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import DesiredModel
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import config_pbtxt
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
+    DesiredModel,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
+    Delivery,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
+    Target,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.batch import (
+    publish,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
+    Registry,
+)
 from conftest import Playbook, run_playbook
 from models import make_forest, make_onnx, onnx_model, onnx_node, onnx_tensor
 from servers import ROOT, MLflow, Triton, server_python
@@ -238,7 +249,7 @@ class TestMorpheus:
         for path in configs:
             message = config_pbtxt.parse(path.read_bytes())
             assert config_pbtxt.parse(config_pbtxt.render(message)) == message
-            deployed = config_pbtxt.deployed(
+            deployed = config_pbtxt.render_deployed(
                 path.read_bytes(), name=path.parent.name, deploy_id="x", instance_kind="cpu"
             )
             assert config_pbtxt.deploy_id_of(deployed) == "x"
@@ -322,10 +333,10 @@ class TestMorpheus:
     @staticmethod
     def deliver(mlflow: MLflow, triton: Triton, *models: dict[str, Any]) -> bool:
         """Returns whether anything was changed."""
-        place = Place(
+        target = Target(
             str(triton.repository), servers=(triton.url,), tracking_uri=mlflow.url, timeout=60
         )
-        with Delivery(place) as delivery:
+        with Delivery(target) as delivery:
             results = delivery.deliver([DesiredModel.from_options(model) for model in models])
         assert not [str(result.error) for result in results if result.error]
         return any(result.changed for result in results)

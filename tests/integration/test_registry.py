@@ -14,13 +14,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import NotFound
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.source import Source
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri import (
     parse_model_uri,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import NotFound
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
-    Source,
 )
 from servers import MLflow, mlflow_server
 

@@ -17,17 +17,25 @@ from typing import Any
 
 import plugin
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import (
-    Delivery,
-    Place,
-    Result,
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
+    DesiredModel,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
     InvalidOption,
     LoadFailed,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import DesiredModel
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
+    Delivery,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.report import (
+    Result,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
+    Target,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
+    Registry,
+)
 from conftest import ROOT, ProcessList, environment, run_task
 from models import Sample, make_python
 from servers import S3, MLflow, Triton, s3_server, triton_server
@@ -58,7 +66,7 @@ class Stage:
     def body(self, key: str) -> bytes:
         return bytes(self.s3.client().get_object(Bucket=BUCKET, Key=key)["Body"].read())
 
-    def place(self, *servers: Triton, **more: Any) -> dict[str, Any]:
+    def target(self, *servers: Triton, **more: Any) -> dict[str, Any]:
         return {
             "model_repository": self.url,
             "triton_url": [server.url for server in servers or (self.one,)],
@@ -67,9 +75,9 @@ class Stage:
         }
 
     def bring(
-        self, name: str, *servers: Triton, place: dict[str, Any] | None = None, **options: Any
+        self, name: str, *servers: Triton, target: dict[str, Any] | None = None, **options: Any
     ) -> Result:
-        with Delivery(Place.from_options(self.place(*servers, **(place or {})))) as delivery:
+        with Delivery(Target.from_options(self.target(*servers, **(target or {})))) as delivery:
             return delivery.deliver([DesiredModel.from_options({"name": name, **options})])[0]
 
     def good(self, name: str, *servers: Triton, **options: Any) -> Result:
@@ -175,7 +183,7 @@ def test_check_apply_again_update_back_restart_remove(
         make_python(tmp_path / "2", "life", identity=2),
     )
     publish(tmp_path, mlflow, "life", first.folder, aliases=["champion"])
-    usual = {**stage.place(), "tracking_uri": mlflow.url, "s3": KEYS, "name": "life"}
+    usual = {**stage.target(), "tracking_uri": mlflow.url, "s3": KEYS, "name": "life"}
     options = {**usual, "model_uri": "models:/life@champion"}
     results = check_and_apply(tmp_path, stage, options)
     assert served(stage.one, first) == 1
@@ -187,7 +195,9 @@ def test_check_apply_again_update_back_restart_remove(
     publish(tmp_path, mlflow, "life", second.folder, aliases=["champion"])
     assert run_task(tmp_path, "triton_model", options)["changed"]
     assert served(stage.one, second) == 2 and f"{LIFE}/1/model.py" not in stage.listed()
-    info = run_task(tmp_path, "triton_model_info", {**stage.place(), "names": ["life"], "s3": KEYS})
+    info = run_task(
+        tmp_path, "triton_model_info", {**stage.target(), "names": ["life"], "s3": KEYS}
+    )
     assert info["models"][0]["ready"] and info["models"][0]["drift"] == []
     back = {**usual, "state": "rolled_back"}
     assert run_task(tmp_path, "triton_model", back)["model"]["registry_version"] == 1
@@ -210,7 +220,7 @@ def test_a_list_with_one_that_fails(tmp_path: Path, stage: Stage) -> None:
         make_python(tmp_path / "c", "list-c"),
     ]
     wanted = [{"name": sample.name, "model_uri": str(sample.folder)} for sample in samples]
-    done = run_task(tmp_path, "triton_models", {**stage.place(), "models": wanted})
+    done = run_task(tmp_path, "triton_models", {**stage.target(), "models": wanted})
     assert done["failed"] and [entry["failed"] for entry in done["models"]] == [False, True, False]
     assert (
         "no such weights" in done["models"][1]["msg"]
@@ -218,7 +228,7 @@ def test_a_list_with_one_that_fails(tmp_path: Path, stage: Stage) -> None:
     ), done["models"][1]["msg"]
     assert not stage.listed(f"{PREFIX}/list-b/")
     absent = [{"name": sample.name, "state": "absent"} for sample in samples]
-    assert run_task(tmp_path, "triton_models", {**stage.place(), "models": absent})["changed"]
+    assert run_task(tmp_path, "triton_models", {**stage.target(), "models": absent})["changed"]
     assert not [key for key in stage.listed() if "list-" in key]
 
 
@@ -289,7 +299,7 @@ def test_removal_takes_every_page_and_no_neighbour(tmp_path: Path, stage: Stage)
                 range(1100),
             )
         )
-    with Delivery(Place.from_options(stage.place())) as delivery:
+    with Delivery(Target.from_options(stage.target())) as delivery:
         drift = delivery.status(["fraud"])[0]["drift"]
     assert len(drift) == 1100 and "1/weights/1099 changed on disk" in drift
     stage.good("fraud", state="absent")
@@ -341,10 +351,10 @@ def test_versions_side_by_side_go_down_as_well(
     ]
     for sample in samples:
         publish(tmp_path, mlflow, "sides", sample.folder)
-    place = {"tracking_uri": mlflow.url}
+    target = {"tracking_uri": mlflow.url}
 
     def bring(**options: Any) -> dict[int, int]:
-        stage.good("sides", place=place, keep=5, **options)
+        stage.good("sides", target=target, keep=5, **options)
         until = time.monotonic() + 20
         while (
             any(
@@ -418,11 +428,11 @@ def test_whole_bucket_keeps_its_state_inside(tmp_path: Path, stage: Stage) -> No
     with triton_server(
         tmp_path / "triton", repository=url, extra_args=FAST, environment=stage.s3.environment
     ) as triton:
-        place = {"model_repository": url, "triton_url": [triton.url]}
-        assert not stage.bring("root", place=place, model_uri=str(sample.folder)).error
+        target = {"model_repository": url, "triton_url": [triton.url]}
+        assert not stage.bring("root", target=target, model_uri=str(sample.folder)).error
         triton.restart()
         assert served(triton, sample) == 1 and triton.call("v2/health/ready")[0] == 200
-        assert not stage.bring("root", place=place, model_uri=str(sample.folder)).changed
+        assert not stage.bring("root", target=target, model_uri=str(sample.folder)).changed
         there = {
             one["Key"] for one in stage.s3.client().list_objects_v2(Bucket="whole")["Contents"]
         }
@@ -438,14 +448,14 @@ def test_whole_bucket_keeps_its_state_inside(tmp_path: Path, stage: Stage) -> No
 def test_what_s3_has_not_is_said(tmp_path: Path, stage: Stage) -> None:
     sample = make_python(tmp_path, "refused")
     with pytest.raises(InvalidOption, match="names no bucket"):
-        Place.from_options({"model_repository": "s3://"})
+        Target.from_options({"model_repository": "s3://"})
     refused = stage.bring("refused", model_uri=str(sample.folder), owner="root")
     assert "a repository in S3 has no owner" in str(refused.error)
     missing = {"model_repository": f"s3://{stage.s3.endpoint}/not-there/prod"}
     done = run_task(
         tmp_path,
         "triton_model",
-        {**stage.place(), **missing, "name": "refused", "model_uri": str(sample.folder)},
+        {**stage.target(), **missing, "name": "refused", "model_uri": str(sample.folder)},
     )
     assert (
         done["failed"]

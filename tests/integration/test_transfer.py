@@ -20,23 +20,34 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fakes"))
 
 import models
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts import LocalRoot
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.download import CHUNK, LARGE
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts.download import (
+    CHUNK,
+    LARGE,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts.mlflow_proxy import (
+    ProxyStore,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts.roots import (
+    LocalRoot,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.manifest import (
+    FileEntry,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri import (
+    parse_model_uri,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
     ArtifactError,
     NotFound,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.manifest import FileEntry
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import (
-    parse_model_uri,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.publication import (  # noqa: E501
     DesiredPublication,
     apply_publication,
     plan_publication,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.stores import ProxyStore
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
+    Registry,
+)
 from fault_proxy import FaultProxy
 from servers import ROOT, MLflow
 

@@ -8,18 +8,26 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
+    DesiredModel,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
     Delivery,
-    Place,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.report import (
     Result,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
+    Target,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.publication import (  # noqa: E501
     DesiredPublication,
     apply_publication,
     plan_publication,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import DesiredModel
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
+    Registry,
+)
 from models import Sample, make_python
 from servers import MLflow, Triton
 
@@ -41,7 +49,7 @@ class Sides:
     """One model, delivered with ``serve_versions``."""
 
     def __init__(self, mlflow: MLflow, triton: Triton, sample: Sample) -> None:
-        self.place = Place(
+        self.target = Target(
             str(triton.repository),
             servers=(triton.url.removeprefix("http://"),),
             tracking_uri=mlflow.url,
@@ -50,7 +58,7 @@ class Sides:
         self.triton, self.sample = triton, sample
 
     def bring(self, **options: Any) -> Result:
-        with Delivery(self.place) as delivery:
+        with Delivery(self.target) as delivery:
             result = delivery.deliver(
                 [DesiredModel.from_options({"name": "sides", "keep": 5, **options})]
             )[0]
@@ -127,7 +135,7 @@ def test_versions_come_and_go_and_the_others_are_left_alone(
         stop.set()
         client.join()
     assert counted[0] > 100 and not failed, failed[:3]
-    with Delivery(sides.place) as delivery:
+    with Delivery(sides.target) as delivery:
         assert delivery.status(["sides"])[0]["drift"] == []
     triton.restart()
     assert sides.served() == {4: 4}
@@ -143,7 +151,7 @@ def test_a_bad_version_does_not_disturb_those_beside_it(
     sides.bring(model_uri="models:/sides/1", serve_versions=2)
     pids = triton.stub_pids("sides")
     publish(mlflow, tmp_path / "bad", range(7, 8), fail="no good")
-    with Delivery(sides.place) as delivery:
+    with Delivery(sides.target) as delivery:
         wanted = DesiredModel.from_options(
             {"name": "sides", "model_uri": "models:/sides/latest", "serve_versions": 2}
         )

@@ -22,117 +22,83 @@ ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "plugins/module_utils/_delivery"
 PACKAGE = "ansible_collections.mlops.triton"
 
-# Who may import whom: a file sees the layers above it in this list, and its own as long as no
-# circle results.
-LAYERS = (
-    {"errors"},
-    {
-        "crew",
-        "deadline",
-        "download",
-        "effects",
-        "libraries",
-        "local_copy",
-        "loopback",
-        "names",
-        "model_uri",
-        "manifest",
-        "onnx_file",
-        "progress",
-        "record",
-        "run_order",
-        "status_text",
-        "tensorrt_plan",
-        "transfer",
-        "ubjson",
-    },
-    {
-        "artifacts",
-        "backends",
-        "config_pbtxt",
-        "disk",
-        "flavors",
-        "forest_file",
-        "layout",
-        "made_config",
-        "mlflow_connection",
-        "mlflow_flavors",
-        "mlmodel",
-        "model_files",
-        "policy",
-        "recovery",
+# Which packages of the core may import which, beside "", which is what everything may use.
+# A package of another one, such as repository.s3, is a part of it.
+MAY_IMPORT: dict[str, set[str]] = {
+    "": set(),
+    "domain": set(),
+    "planning": {"domain"},
+    "formats": {"domain"},
+    "flavors": {"formats", "domain"},
+    "artifacts": {"domain"},
+    "registry": {"artifacts", "domain"},
+    "triton": {"domain"},
+    "repository": {"domain"},
+    "execution": {"planning", "repository", "triton", "artifacts", "flavors", "domain"},
+    "publication": {"registry", "artifacts", "flavors", "formats", "domain"},
+    "orchestration": {
+        "execution",
+        "planning",
+        "repository",
+        "triton",
         "registry",
-        "sklearn_file",
-        "sklearn_forest",
-        "state_store",
-        "stores",
-        "triton_server",
-        "triton_transport",
+        "artifacts",
+        "flavors",
+        "formats",
+        "domain",
     },
-    {"s3_client", "s3_location", "s3_lock", "s3_signed", "s3_store", "scratch"},
-    {
-        "conversion",
-        "place",
-        "published_form",
-        "published_place",
-        "state",
-        "uploads",
-        "verification",
-    },
-    {"publication", "sources", "versions"},
-    {"folder_repository", "planner", "repository", "s3_recovery", "s3_repository"},
-    {"publications", "replacement", "rollback", "serving", "transaction"},
-    {"executor", "report"},
-    {"deployment_status", "inspection", "reading"},
-    {"delivery"},
-)
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+}
 
 # Libraries that only some files may know; all of them are imported inside functions.
 THIRD_PARTY = {
-    "mlflow": {"mlflow_connection"},
-    "tritonclient": {"config_pbtxt", "triton_transport", "verification"},
-    "google": {"config_pbtxt", "triton_server"},
-    "requests": {"artifacts", "stores", "transfer"},
-    "gevent": {"triton_transport"},
-    "geventhttpclient": {"triton_transport"},
-    "grpc": {"triton_transport"},
-    "numpy": {"sklearn_file", "triton_server", "verification"},
-    "treelite": {"sklearn_forest"},
-    "boto3": {"s3_client"},
-    "botocore": {"s3_client"},
-    "yaml": {"artifacts", "sources", "mlmodel", "registry", "state"},
+    "mlflow": {"registry.connection"},
+    "tritonclient": {
+        "domain.config_pbtxt",
+        "triton.http_transport",
+        "triton.grpc_transport",
+        "execution.verification",
+    },
+    "google": {"domain.config_pbtxt"},
+    "requests": {"registry.connection"},
+    "gevent": {"triton.http_transport"},
+    "geventhttpclient": {"triton.http_transport"},
+    "numpy": {"formats.sklearn_archive", "execution.verification"},
+    "treelite": {"formats.sklearn_to_treelite"},
+    "boto3": {"repository.s3.bucket"},
+    "botocore": {"repository.s3.bucket"},
+    "yaml": {"artifacts.metadata", "formats.mlmodel"},
 }
-STDLIB_ONLY = {"disk", "record", "recovery", "scratch", "state_store"}
-# Planning does no I/O at all, and none of these changes anything.
-NO_IO = {
-    "planner": {
-        "http",
-        "io",
-        "os",
-        "pathlib",
-        "shutil",
-        "socket",
-        "subprocess",
-        "tempfile",
-        "time",
-        "urllib",
-    }
+# What the start wrapper runs with the Python of a container, and what reads anybody's file.
+STDLIB_ONLY = {
+    "disk",
+    "process",
+    "domain.record",
+    "domain.journal",
+    "repository.recovery",
+    "repository.retention",
+    "repository.state_store",
+    "repository.s3.scratch",
+    "formats.onnx",
+    "formats.trees",
 }
-NEVER_MUTATES = {
-    "config_pbtxt",
-    "flavors",
-    "forest_file",
-    "layout",
-    "manifest",
-    "mlflow_flavors",
-    "model_files",
-    "model_uri",
-    "names",
-    "planner",
-    "record",
-    "state",
+# Packages that do no I/O at all, and what they would do it with.
+PURE = {"domain", "planning"}
+IO = {
+    "http",
+    "io",
+    "os",
+    "shutil",
+    "socket",
+    "subprocess",
+    "tempfile",
+    "threading",
+    "time",
+    "urllib.request",
 }
+# The only packages that may change anything: what is deployed, and what is registered. What they
+# change it with is named by an effect.
+CHANGES = {"execution", "publication"}
+ACTS = {"disk", "artifacts", "registry", "triton", "repository", "flavors"}
 
 LONGEST_FUNCTION = 60
 NEEDS_HEADER = {".cfg", ".ini", ".j2", ".md", ".py", ".sh", ".toml", ".yaml", ".yml"}
@@ -174,7 +140,18 @@ def python_files() -> list[Path]:
 
 
 def core_files() -> list[Path]:
-    return [path for path in python_files() if path.parent == CORE and path.stem != "__init__"]
+    return [path for path in python_files() if path.is_relative_to(CORE)]
+
+
+def dotted(path: Path) -> str:
+    """``domain.record`` for a file of the core; a package's own file has the package's name."""
+    parts = path.relative_to(CORE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def package(path: Path) -> str:
+    """The package that a file of the core belongs to: "" for the root."""
+    return path.relative_to(CORE).parts[0] if path.parent != CORE else ""
 
 
 @cache
@@ -191,17 +168,20 @@ def absolute_imports(node: ast.AST) -> Iterator[str]:
             yield str(child.module).partition(".")[0]
 
 
-def neighbours(path: Path) -> set[str]:
-    """The other files of the core that this one imports."""
-    found: set[str] = set()
+@cache
+def neighbours(path: Path) -> frozenset[Path]:
+    """The files of the core that this one imports, inside functions too."""
+    found: set[Path] = set()
     for node in ast.walk(tree(path)):
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
-            found |= (
-                {node.module.partition(".")[0]}
-                if node.module
-                else {alias.name for alias in node.names}
-            )
-    return found - {path.stem}
+        if not isinstance(node, ast.ImportFrom) or not node.level:
+            continue
+        folder = path.parents[node.level - 1]
+        base = folder.joinpath(*node.module.split(".")) if node.module else folder
+        if base.with_suffix(".py").is_file():
+            found.add(base.with_suffix(".py"))
+        else:
+            found |= {base / f"{alias.name}.py" for alias in node.names}
+    return frozenset(found - {path})
 
 
 def each(paths: list[Path]) -> Any:
@@ -217,39 +197,65 @@ def test_files_were_found() -> None:
 # --- the core -------------------------------------------------------------------------------------
 
 
-@each(core_files())
-def test_core_has_a_layer_and_a_row(path: Path) -> None:
+def test_every_package_has_a_rule_and_a_row() -> None:
     page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-    assert path.stem in LEVEL, "give the file a layer in LAYERS of this test"
-    assert f"| `{path.name}` |" in page, "give the file a row in docs/architecture.md"
+    found = {package(path) for path in core_files()}
+    assert found == set(MAY_IMPORT), "give each package a rule in MAY_IMPORT of this test"
+    assert not [name for name in found - {""} if f"| `{name}/` |" not in page]
+
+
+@each([path for path in core_files() if path.name == "__init__.py"])
+def test_a_package_says_what_each_of_its_files_is_for(path: Path) -> None:
+    said = set(re.findall(r"``(\w+)``", ast.get_docstring(tree(path)) or ""))
+    there = {child.stem for child in path.parent.iterdir() if child.suffix == ".py"} - {"__init__"}
+    # The root's packages are the page's.
+    folders = {child.parent.name for child in path.parent.glob("*/__init__.py")}
+    assert there <= said
+    assert path.parent == CORE or folders <= said
 
 
 @each(core_files())
-def test_core_imports_only_what_lies_below(path: Path) -> None:
-    level = LEVEL[path.stem]
-    wrong = {name for name in neighbours(path) if LEVEL.get(name, level) > level}
-    assert not wrong, f"{path.stem} is below {', '.join(sorted(wrong))} and must not import it"
+def test_core_imports_only_what_its_package_may(path: Path) -> None:
+    assert all(neighbour.is_file() for neighbour in neighbours(path))
+    allowed = MAY_IMPORT[package(path)] | {"", package(path)}
+    assert {package(neighbour) for neighbour in neighbours(path)} <= allowed
 
 
 def test_core_has_no_circles() -> None:
     # static_order raises CycleError and names the circle.
-    assert list(
-        TopologicalSorter({path.stem: neighbours(path) for path in core_files()}).static_order()
-    )
+    assert list(TopologicalSorter({path: neighbours(path) for path in core_files()}).static_order())
+    assert list(TopologicalSorter(MAY_IMPORT).static_order())
 
 
 @each(core_files())
 def test_core_imports_stay_inside(path: Path) -> None:
+    depth = len(path.relative_to(CORE).parts)
     levels = {node.level for node in ast.walk(tree(path)) if isinstance(node, ast.ImportFrom)}
-    assert levels <= {0, 1}, "a relative import must not leave the core"
+    assert levels <= set(range(depth + 1)), "a relative import must not leave the core"
     packages = set(absolute_imports(tree(path)))
-    assert not packages & {
-        "ansible",
-        "ansible_collections",
-    }, "relative imports only, and nothing of Ansible"
+    assert not packages & {"ansible", "ansible_collections"}, (
+        "relative imports only, and nothing of Ansible"
+    )
     foreign = packages - sys.stdlib_module_names
-    assert not (foreign if path.stem in STDLIB_ONLY else foreign - set(THIRD_PARTY) - {"boto3"})
-    assert not {name for name in foreign if path.stem not in THIRD_PARTY.get(name, {path.stem})}
+    assert not (foreign if dotted(path) in STDLIB_ONLY else foreign - set(THIRD_PARTY))
+    assert not {name for name in foreign if dotted(path) not in THIRD_PARTY.get(name, set())}
+
+
+def test_permissions_are_used() -> None:
+    """A permission that nobody needs hides who gets it next."""
+    files = {dotted(path): path for path in core_files()}
+    for library, names in THIRD_PARTY.items():
+        users = {name for name in names if library in set(absolute_imports(tree(files[name])))}
+        assert users == names, f"{library}: {names - users} does not import it"
+    assert not STDLIB_ONLY - set(files)
+    for name, allowed in MAY_IMPORT.items():
+        used = {
+            package(other)
+            for path in core_files()
+            if package(path) == name
+            for other in neighbours(path)
+        }
+        assert allowed <= used, f"{name} imports nothing of {allowed - used}"
 
 
 @each(core_files())
@@ -272,8 +278,8 @@ def test_core_imports_libraries_where_it_needs_them(path: Path) -> None:
 def test_reading_what_is_deployed_imports_nothing_that_plans_or_changes() -> None:
     """Short commands take as long as their imports."""
     code = (
-        f"import sys, {PACKAGE}.plugins.module_utils._delivery.inspection\n"
-        "print(*(name.rpartition('.')[2] for name in sys.modules if '._delivery.' in name))"
+        f"import sys, {PACKAGE}.plugins.module_utils._delivery.orchestration.inspection\n"
+        "print(*(name.partition('._delivery.')[2] for name in sys.modules))"
     )
     said = subprocess.run(
         [sys.executable, "-c", code],
@@ -283,32 +289,31 @@ def test_reading_what_is_deployed_imports_nothing_that_plans_or_changes() -> Non
         capture_output=True,
         text=True,
     ).stdout.split()
-    assert "inspection" in said
-    assert not set(said) & {
-        "artifacts",
-        "delivery",
-        "executor",
-        "flavors",
-        "planner",
-        "predict",
-        "reading",
-        "registry",
+    assert "orchestration.inspection" in said
+    forbidden = ("execution.", "flavors.", "formats.", "publication.", "artifacts.", "registry.")
+    assert not [name for name in said if name.startswith(forbidden)]
+    assert not {"planning.planner", "orchestration.delivery", "orchestration.plan_builder"} & {
+        *said
     }
 
 
-@each([path for path in core_files() if path.stem in NO_IO])
-def test_planning_does_no_io(path: Path) -> None:
-    assert not set(absolute_imports(tree(path))) & NO_IO[path.stem]
-    assert not {node.id for node in ast.walk(tree(path)) if isinstance(node, ast.Name)} & {
-        "open",
-        "input",
-        "print",
-    }
+@each([path for path in core_files() if package(path) in PURE])
+def test_domain_and_planning_do_no_io(path: Path) -> None:
+    imported = {
+        alias.name
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    } | {str(node.module) for node in ast.walk(tree(path)) if isinstance(node, ast.ImportFrom)}
+    assert not imported & IO
+    names = {node.id for node in ast.walk(tree(path)) if isinstance(node, ast.Name)}
+    assert not names & {"open", "input", "print"}
+    assert not {dotted(other) for other in neighbours(path)} & {"disk", "process", "effects"}
 
 
-@each([path for path in core_files() if path.stem in NEVER_MUTATES])
-def test_reading_names_no_mutating_call(path: Path) -> None:
-    assert "effects" not in neighbours(path)
+@each([path for path in core_files() if package(path) not in CHANGES | ACTS | {""}])
+def test_only_what_acts_names_an_effect(path: Path) -> None:
+    assert "effects" not in {dotted(other) for other in neighbours(path)}
 
 
 @each(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import datetime
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.s3_signed import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.s3.signed_bucket import (  # noqa: E501
     Credentials,
     signature,
 )

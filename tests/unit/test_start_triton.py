@@ -566,8 +566,8 @@ def test_health_asks_for_life_and_for_what_records_want_and_not_for_the_servers_
 
 
 def test_an_interrupted_swap_is_undone_before_the_start(tmp_path: Path) -> None:
-    from ansible_collections.mlops.triton.plugins.module_utils._delivery import recovery
-    from ansible_collections.mlops.triton.plugins.module_utils._delivery.state_store import (
+    from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository import recovery
+    from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.state_store import (  # noqa: E501
         StateStore,
     )
 

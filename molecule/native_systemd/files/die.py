@@ -2,7 +2,7 @@
 """A deployment that is killed once its new files are in their place and before the server has
 loaded them.
 
-python die.py FOLDER_OF_THE_CORE '{"place": {…}, "model": {…}}'
+    python die.py FOLDER_OF_THE_CORE '{"place": {…}, "model": {…}}'
 """
 
 import json
@@ -12,9 +12,10 @@ import sys
 
 sys.path.insert(0, sys.argv[1])
 
-from _delivery.delivery import Delivery, Place
-from _delivery.effects import observed
-from _delivery.state import DesiredModel
+from _delivery.domain.desired import DesiredModel
+from _delivery.effects import observe
+from _delivery.orchestration.delivery import Delivery
+from _delivery.orchestration.target import Target
 
 
 def die(moment, kind, subject):
@@ -23,5 +24,5 @@ def die(moment, kind, subject):
 
 
 request = json.loads(sys.argv[2])
-with observed(die), Delivery(Place.from_options(request["place"])) as delivery:
+with observe(die), Delivery(Target.from_options(request["place"])) as delivery:
     delivery.deliver([DesiredModel.from_options(request["model"])])

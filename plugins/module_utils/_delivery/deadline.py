@@ -40,7 +40,7 @@ def call_within(
     """Run ``function`` and return its result, or give up on it after ``seconds``.
 
     The call runs in a daemon thread: one which is given up on cannot be stopped, but neither keeps
-        it the process alive.
+    it the process alive.
 
     Raises:
         DeadlineExceeded: naming ``what`` and the seconds.

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import errno
 import grp
+import hashlib
 import json
 import os
 import pwd
@@ -25,8 +26,8 @@ _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
 _NO_SUCH_CALL = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
+_CHUNK = 1 << 20
 BESIDE = ".new"
-
 Fingerprint = dict[str, list[int]]
 
 
@@ -45,7 +46,8 @@ def exchange(live: str, staged: str) -> bool:
 
     Returns:
         True where it was atomic; False where the file system has no exchange and three renames were
-        made, between which the live path is missing for a moment.
+            made, between
+        which the live path is missing for a moment.
     """
     with effect("exchange", live):
         try:
@@ -105,7 +107,7 @@ def replace_file(path: str, data: bytes, mode: int = 0o644, folder: str | None =
     new ones.
 
     The caller holds a lock: what a killed run left beside it is written over, so that such files do
-        not gather.
+    not gather.
     """
     beside = os.path.join(folder or os.path.dirname(path), f"{os.path.basename(path)}{BESIDE}")
     try:
@@ -275,3 +277,30 @@ def free_bytes(path: str) -> int:
     """Bytes that this user may still write on the file system of ``path``."""
     info = os.statvfs(path)
     return info.f_bavail * info.f_frsize
+
+
+def bytes_below(folder: str) -> int:
+    """The bytes of all files under a folder that others may be changing."""
+    total = 0
+    for current, _folders, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.path.getsize(os.path.join(current, name))
+    return total
+
+
+def hash_file(path: str) -> str:
+    """sha256 of a file's bytes, in hex."""
+    with open(path, "rb") as stream:
+        return (
+            hashlib.file_digest(stream, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else _hash(stream)
+        )
+
+
+def _hash(stream: Any) -> str:
+    digest = hashlib.sha256()
+    while chunk := stream.read(_CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()

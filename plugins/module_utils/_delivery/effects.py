@@ -2,7 +2,8 @@
 """A name for every call that changes something: file system, registry, Triton.
 
 Tests register an observer to count the calls and to end the process before or after any one of
-them, so that no mutation can be added which the crash tests do not know.
+them, so that no
+mutation can be added which the crash tests do not know.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def effect(kind: str, subject: object) -> Iterator[None]:
 
 
 @contextmanager
-def observed(observer: Observer) -> Iterator[None]:
+def observe(observer: Observer) -> Iterator[None]:
     """Call ``observer(moment, kind, subject)``, moment being "before" or "after", for each effect
     in this block.
     """

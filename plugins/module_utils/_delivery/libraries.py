@@ -23,12 +23,11 @@ MINIMUM = {
     "onnx": "onnx",
     "treelite": "treelite>=4.4,<5",
 }
-
 _ONE_AT_A_TIME = threading.RLock()
 
 
 @contextmanager
-def needed(library: str, purpose: str) -> Iterator[None]:
+def require(library: str, purpose: str) -> Iterator[None]:
     """``with needed("mlflow", "to read the registry"): import mlflow``.
 
     Raises:

@@ -60,7 +60,7 @@ class Step:
         }
 
 
-def about(model: str) -> None:
+def set_model(model: str) -> None:
     """What this thread does from now on is for ``model``."""
     _model.set(model)
 
@@ -93,12 +93,14 @@ def standing() -> list[dict[str, Any]]:
 
 
 @contextmanager
-def told(tell: Callable[[list[dict[str, Any]]], None], every: float = _EVERY) -> Iterator[None]:
+def report_progress(
+    tell: Callable[[list[dict[str, Any]]], None], every: float = _EVERY
+) -> Iterator[None]:
     """Call ``tell`` with the standing, from a thread of its own, every so many seconds for as long
     as this block takes.
 
     The first call comes after ``every`` seconds: short runs tell nothing. What ``tell`` raises ends
-        the telling and nothing else.
+    the telling and nothing else.
     """
     global _listeners
     over = threading.Event()
@@ -120,10 +122,9 @@ def told(tell: Callable[[list[dict[str, Any]]], None], every: float = _EVERY) ->
 
 
 @contextmanager
-def written(path: str | None, every: float = _EVERY) -> Iterator[None]:
+def write_progress(path: str | None, every: float = _EVERY) -> Iterator[None]:
     """Keep a file with the standing as JSON, replaced in one step; it is gone at the end of this
-    block, also when a signal ends the
-    process. None: nothing is done.
+    block, also when a signal ends the process. None: nothing is done.
     """
     if not path:
         yield
@@ -148,7 +149,7 @@ def written(path: str | None, every: float = _EVERY) -> Iterator[None]:
 
     with _before_the_end(remove):
         try:
-            with told(tell, every):
+            with report_progress(tell, every):
                 yield
         finally:
             remove()
@@ -180,7 +181,7 @@ def _before_the_end(remove: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def shown(wanted: bool | None = None, stream: TextIO | None = None) -> Iterator[None]:
+def show_progress(wanted: bool | None = None, stream: TextIO | None = None) -> Iterator[None]:
     """Print lines while this block takes its time: where they are wanted, or, when that is not
     said, on a terminal.
 
@@ -201,11 +202,8 @@ def shown(wanted: bool | None = None, stream: TextIO | None = None) -> Iterator[
             target.write(f"progress: {line}\n")
         target.flush()
 
-    with told(tell, _FIRST):
+    with report_progress(tell, _FIRST):
         yield
-
-
-# --- lines ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,15 @@
 """Backups, restores and upgrades of what an MLflow server keeps, as the JSON file of its settings
 describes it.
 
-    python database.py --config server.json upgrade --backups FOLDER python database.py --config
-    server.json backup --backups FOLDER [--artifacts] python database.py --config server.json
-    restore --backup FOLDER/NAME
+    python database.py --config server.json upgrade --backups FOLDER
+    python database.py --config server.json backup --backups FOLDER [--artifacts]
+    python database.py --config server.json restore --backup FOLDER/NAME
 
 Run it with the Python of the environment that holds MLflow. It answers with one line of JSON:
-    whether it changed anything,
-or a sentence that says why it failed. Started by root it becomes the owner of the settings, so that
-the server can read and
-write whatever it leaves. Passwords of databases are in no command line: libpq gets them through the
-    environment, MLflow in
-this very process.
+whether it changed anything, or a sentence that says why it failed. Started by root it becomes the
+owner of the settings, so that the server can read and write whatever it leaves. Passwords of
+databases are in no command line: libpq gets them through the environment, MLflow in this very
+process.
 """
 
 from __future__ import annotations

@@ -4,9 +4,10 @@
     python start_mlflow.py --config server.json [--print]
 
 Run it with the Python of the environment that holds MLflow. The store URI may hold a database
-password, so it reaches the server through the environment, which only its own user can read, and
-never through the command line. So does the key of the sessions; the administrator's password is in
-a file that MLflow reads itself.
+password, so it reaches
+the server through the environment, which only its own user can read, and never through the command
+line. So does the key of the sessions; the administrator's password is in a file that MLflow reads
+itself.
 """
 
 from __future__ import annotations

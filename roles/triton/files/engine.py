@@ -9,8 +9,9 @@ there. Keys of the answer:
 
     answers         whether the engine can be asked at all
     problems        sentences: what keeps the engine from running the container
-    needs_toolkit   whether the engine cannot hand GPUs to containers, and should image
-    {"id": …, "digests": […], "labels": {…}} of the image, null when the engine does not have it
+    needs_toolkit   whether the engine cannot hand GPUs to containers, and should
+    image           {"id": …, "digests": […], "labels": {…}} of the image, null when the engine does
+    not have it
     container       {"image": id, "labels": {…}, "running": true or false}, null when there is none
     of that name
 """

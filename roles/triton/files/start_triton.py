@@ -5,37 +5,41 @@
     --health]
 
 Native runtime: run it with the Python of the virtual environment that holds nvidia-pytriton.
-    Container runtime: any
-Python 3.8 or newer inside the container. Only the standard library is used.
+Container runtime: any Python 3.8 or newer inside the container. Only the standard library is used.
 
 Keys of the JSON file (unknown ones are refused, so that a typing error cannot go unnoticed):
 
-    runtime             "native" (default) or "container" model_repository    folder of the models,
-    or an s3:// location as Triton spells it; credentials come from where Triton
+    runtime             "native" (default) or "container"
+    model_repository    folder of the models, or an s3:// location as Triton spells it; credentials
+    come from where Triton
                         finds them: TRITON_CLOUD_CREDENTIAL_PATH, AWS_ACCESS_KEY_ID and its like,
-                            the AWS credentials file,
-                        the instance, each of them also as a key of environment
+                        the AWS credentials file, the instance, each of them also as a key of
+                        environment
     state_dir           folder with records/ and journals/; default: what the marker file
                         <model_repository>/.mlops-triton.json says, else no records
     tritonserver        the program; default: the one of pytriton, or
-    /opt/tritonserver/bin/tritonserver backend_sources     folder that holds onnxruntime/ and fil/;
-    default: backends/ beside this file backend_directory   folder which this program fills with the
-    Python backend, its stub and backend_sources;
+    /opt/tritonserver/bin/tritonserver
+    backend_sources     folder that holds onnxruntime/ and fil/; default: backends/ beside this file
+    backend_directory   folder which this program fills with the Python backend, its stub and
+    backend_sources;
                         native runtime only (in a container Triton has its own)
     cache_directory     folder of Triton's response cache libraries; default: those of pytriton
     http_address, http_port, grpc_address, grpc_port, metrics_address, metrics_port
                         default 127.0.0.1 and 8000, 8001, 8002; a port of 0 or false switches that
                         service off
-    extra_args          list of further arguments for tritonserver environment         further
-    environment variables of the server log_file            file that gets what the server prints,
-    appended; default: stdout and stderr as they are admin_key           {"name": header,
-    "secret_file": path}: the model-repository, model-config and shared-memory
+    extra_args          list of further arguments for tritonserver
+    environment         further environment variables of the server
+    log_file            file that gets what the server prints, appended; default: stdout and stderr
+    as they are
+    admin_key           {"name": header, "secret_file": path}: the model-repository, model-config
+    and shared-memory
                         interfaces then want that header
     shm_region_prefix   prefix of the Python backend's shared memory, to tell the servers of one
-    host apart exit_timeout        seconds that a stop waits for requests in flight http_threads
-    threads of the HTTP service; a load over HTTP stalls the clients that share a thread with it
-    grpc_tls            {"certificate": path, "key": path, "client_ca": path}: gRPC is served with
-    TLS; with client_ca
+    host apart
+    exit_timeout        seconds that a stop waits for requests in flight
+    http_threads        threads of the HTTP service; a load over HTTP stalls the clients that share
+    a thread with it grpc_tls            {"certificate": path, "key": path, "client_ca": path}: gRPC
+    is served with TLS; with client_ca
                         (which may be left out) clients must show a certificate of it
     run_as              [uid, gid] which the server runs as; this program, started as root, takes
     them on
@@ -47,13 +51,14 @@ ready, because its old version answers until the new one does; and a new model h
 it has been loaded. Where HTTP is off, only the port of gRPC is tried.
 
 tritonserver takes the secret of an admin key on its command line and in no other way (no file, no
-environment variable), so every user of the host who may list processes can read it there. Mount
-/proc with hidepid=2, or keep the host to itself, where that matters. This program never prints it.
+environment
+variable), so every user of the host who may list processes can read it there. Mount /proc with
+hidepid=2, or keep the host to itself, where that matters. This program never prints it.
 
 Exit code 75: the object store of the repository does not answer or refuses; another start may
-    succeed.
+succeed.
 Exit code 78: the configuration or the host does not allow a start; stderr says why in one sentence
-    each.
+each.
 """
 
 from __future__ import annotations
@@ -459,8 +464,7 @@ def prepare_backends(settings: Settings) -> bool:
     anything was written.
 
     File by file, each replaced atomically and only when it differs: a run that was interrupted is
-        completed by the next,
-    and a server that is using the folder never sees it without a file.
+    completed by the next, and a server that is using the folder never sees it without a file.
     """
     found = find_installation()
     target = Path(settings.backend_directory or "")
@@ -622,7 +626,12 @@ def settle_journals(state_dir: Optional[Path], repository: str) -> List[str]:
 def core_is_there() -> bool:
     """Whether the delivery core can be imported, as ``_delivery``."""
     core = next(
-        (folder for folder in CORE_PLACES if (folder / "_delivery" / "recovery.py").is_file()), None
+        (
+            folder
+            for folder in CORE_PLACES
+            if (folder / "_delivery/repository/recovery.py").is_file()
+        ),
+        None,
     )
     if core is not None and str(core) not in sys.path:
         sys.path.insert(0, str(core))
@@ -649,16 +658,16 @@ def rights_of(path: Optional[Path]) -> Iterator[None]:
 
 
 def _settle(journals: List[Path], state_dir: Optional[Path], repository: str) -> List[str]:
-    from _delivery import recovery
     from _delivery.errors import DeliveryError
-    from _delivery.state_store import StateStore
+    from _delivery.repository import recovery
+    from _delivery.repository.state_store import StateStore
 
     said = []
     for journal in journals:
         try:
             store = StateStore(repository, str(state_dir))
             with store.lock(journal.stem, 0):
-                done = recovery.settle(store, journal.stem, server_starts=True)
+                done = recovery.recover(store, journal.stem, server_starts=True)
             said.append(f"model '{journal.stem}': {done or 'nothing was left to settle'}")
         except (DeliveryError, OSError) as error:
             said.append(
@@ -679,10 +688,10 @@ def open_store(settings: Settings) -> Any:
             "A model repository in S3 needs the delivery core (_delivery) beside this program."
         )
     from _delivery.errors import DeliveryError, InvalidOption
-    from _delivery.s3_location import parse_s3
-    from _delivery.s3_signed import SignedBucket, find_credentials
-    from _delivery.s3_store import S3Store
-    from _delivery.scratch import Scratch
+    from _delivery.repository.s3.location import parse_s3
+    from _delivery.repository.s3.scratch import Scratch
+    from _delivery.repository.s3.signed_bucket import SignedBucket, find_credentials
+    from _delivery.repository.s3.state_store import S3Store
 
     environment = {**os.environ, **{key: str(value) for key, value in settings.environment.items()}}
     try:
@@ -733,8 +742,8 @@ def settle_store(settings: Settings) -> List[str]:
     sentences.
     """
     store = open_store(settings)
-    from _delivery import s3_recovery
     from _delivery.errors import DeliveryError
+    from _delivery.repository.s3 import changes
 
     said = []
     try:
@@ -756,7 +765,7 @@ def settle_store(settings: Settings) -> List[str]:
     for name in sorted(journals):
         try:
             with store.lock(name, 0):
-                done = s3_recovery.settle(store, name, server_starts=True)
+                done = changes.recover(store, name, server_starts=True)
             said.append(f"model '{name}': {done or 'nothing was left to settle'}")
         except (DeliveryError, OSError) as err:
             said.append(f"model '{name}': what an interrupted run left is not settled ({err})")

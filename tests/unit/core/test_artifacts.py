@@ -11,19 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts.roots import (
     LocalRoot,
     RemoteFile,
     RemoteRoot,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
-    ArtifactError,
-    NotFound,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.transfer import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts.transfer import (
     Stream,
     Unreachable,
     run_transfers,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
+    ArtifactError,
+    NotFound,
 )
 
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery import config_pbtxt
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import config_pbtxt
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import ConfigError
 
 AUTHOR = b"""# a comment that must survive
@@ -20,7 +20,7 @@ parameters { key: "threshold" value { string_value: "0.5" } }
 
 
 def deployed(author: bytes = AUTHOR, **options: object) -> bytes:
-    return config_pbtxt.deployed(author, name="fraud", deploy_id="id-1", **options)  # type: ignore[arg-type]
+    return config_pbtxt.render_deployed(author, name="fraud", deploy_id="id-1", **options)  # type: ignore[arg-type]
 
 
 def test_without_options_the_authors_bytes_stay_and_one_block_is_appended() -> None:
@@ -182,4 +182,4 @@ def test_reference_models_parse_render_and_compare() -> None:
     for name, data in found.items():
         message = config_pbtxt.parse(data)
         assert config_pbtxt.parse(config_pbtxt.render(message)) == message
-        assert config_pbtxt.deployed(data, name=name, deploy_id="id").startswith(data)
+        assert config_pbtxt.render_deployed(data, name=name, deploy_id="id").startswith(data)

@@ -10,9 +10,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.delivery import Place
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.deployment_status import (
-    StatusReport,
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
+    DesiredModel,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.manifest import Manifest
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.observed import (
+    ObservedModel,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.record import Record
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.source import Source
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri import (
+    parse_model_uri,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
     DeliveryError,
@@ -20,33 +28,33 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors impo
     NotFound,
     RegistryError,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.manifest import Manifest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import (
-    parse_model_uri,
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.registry_status import (  # noqa: E501
+    StatusReport,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.planner import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.report import (
+    Result,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
+    Target,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.plan import (
     Action,
     Plan,
     Step,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.record import Record
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import (
-    Source,
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.versions import (
+    SideBySide,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     VersionInfo,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.report import Result
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import (
-    DesiredModel,
-    ObservedModel,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.status_text import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.status_tags import (
     BEGIN,
     END,
     tag_key,
     with_block,
     without_block,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.versions import Beside
 
 DAY = "2026-01-01T00:00:00.123456+00:00"
 NEXT_DAY = "2026-01-02T00:00:00.123456+00:00"
@@ -288,7 +296,7 @@ def test_versions_side_by_side_are_all_present() -> None:
         record(2, NEXT_DAY, triton_versions=(1, 2), **several),
         "present",
         Action.REPLACE,
-        beside=Beside(2, (1,), (), True),
+        beside=SideBySide(2, (1,), (), True),
     )
     assert registry.tags(1)["triton.deployed/gpu-1"] == PRESENT
     assert registry.tags(2)["triton.deployed/gpu-1"] == "present since 2026-01-02T00:00:00Z"
@@ -440,4 +448,4 @@ def test_keys_are_ones_that_mlflow_takes() -> None:
 @pytest.mark.parametrize("name", ["", "a/b", "two words", "ä", "-a", "x" * 101])
 def test_names_of_targets_that_cannot_be(name: str) -> None:
     with pytest.raises(InvalidOption, match="registry_status"):
-        Place.from_options({"model_repository": "/models", "registry_status": name})
+        Target.from_options({"model_repository": "/models", "registry_status": name})

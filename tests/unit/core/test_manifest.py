@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import ArtifactError
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.manifest import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.disk import hash_file
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.manifest import (
     FileEntry,
     Manifest,
-    confined,
-    hash_file,
+    confine,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import ArtifactError
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.folder import (
     manifest_of_folder,
 )
 
@@ -88,11 +90,11 @@ def test_foreign_manifest_is_refused(data: dict[str, Any]) -> None:
 @pytest.mark.parametrize("path", ["", ".", "/a", "..", "a/../../b", "a\0b", "a\\b"])
 def test_path_that_leaves_is_refused(path: str) -> None:
     with pytest.raises(ArtifactError):
-        confined(path)
+        confine(path)
 
 
 def test_paths_are_normalised() -> None:
-    assert confined("a//b/./c") == "a/b/c"
+    assert confine("a//b/./c") == "a/b/c"
 
 
 def test_special_files_are_refused(folder: Path) -> None:

@@ -18,30 +18,36 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import models
-from ansible_collections.mlops.triton.plugins.module_utils._delivery import config_pbtxt
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.conversion import converted
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import config_pbtxt
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.layout import (
+    Artifact,
+    Layout,
+    Numbering,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.manifest import (
+    FileEntry,
+    Manifest,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
     ArtifactError,
     DeliveryError,
     InvalidOption,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.flavors import layout_of
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.forest_file import read_forest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.layout import (
-    Artifact,
-    Layout,
-    Numbering,
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.flavors.conversion import (
+    convert,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.manifest import (
-    FileEntry,
-    Manifest,
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.flavors.layouts import (
+    layout_of,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.published_form import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.sklearn_archive import (  # noqa: E501
+    read_estimator,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.trees import (
+    read_forest,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.local_model import (  # noqa: E501
     LocalModel,
     read_local_model,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.sklearn_file import (
-    read_estimator,
 )
 
 pytest.importorskip("tritonclient")
@@ -337,7 +343,7 @@ class TestPickledLightgbm:
             (1,),
             conversion="lightgbm",
         )
-        converted(made, str(folder), Manifest.of([entry]))
+        convert(made, str(folder), Manifest.of([entry]))
         return path.with_name("model.txt")
 
     def test_its_text_is_taken_out(self, tmp_path: Path) -> None:

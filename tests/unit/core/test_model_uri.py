@@ -6,10 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import InvalidOption
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri import (
     parse_model_uri,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import InvalidOption
 
 GOOD: dict[str, dict[str, Any]] = {
     "models:/fraud/3": {"kind": "version", "name": "fraud", "version": 3},

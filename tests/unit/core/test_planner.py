@@ -9,26 +9,28 @@ import dataclasses
 from typing import Any
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import DeliveryError
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.flavors import Layout
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.manifest import Manifest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import (
-    parse_model_uri,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.planner import (
-    Plan,
-    is_pinned,
-    make_plan,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.record import Record
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Source
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.state import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
     DesiredModel,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.layout import Layout
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.manifest import Manifest
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.observed import (
     ObservedModel,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton_server import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.record import Record
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.served import (
     ServedModel,
     VersionRow,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.source import Source
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri import (
+    parse_model_uri,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import DeliveryError
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.plan import Plan
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.planner import (
+    is_pinned,
+    make_plan,
 )
 
 URL = "localhost:8000"

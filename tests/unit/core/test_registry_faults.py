@@ -16,17 +16,21 @@ from typing import Any
 
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.deadline import Deadline
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri import (
+    parse_model_uri,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
     ArtifactError,
     DeadlineExceeded,
     DeliveryError,
     RegistryError,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.model_uri import (
-    parse_model_uri,
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.connection import (
+    connect_first,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.stores import connect_first
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
+    Registry,
+)
 
 pytest.importorskip("mlflow")
 URI = parse_model_uri("models:/fraud/1")

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import InvalidOption
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.s3_location import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.s3.changes import (
+    visible,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.s3.location import (
     S3Location,
     parse_s3,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.s3_recovery import visible
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.s3_signed import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.s3.signed_bucket import (  # noqa: E501
     find_credentials,
 )
 

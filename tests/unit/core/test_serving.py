@@ -7,14 +7,16 @@ from typing import Any, cast
 from unittest.mock import Mock
 
 import pytest
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.served import (
+    ServedModel,
+    VersionRow,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
     LoadPending,
     ServerError,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.serving import Serving
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton_server import (
-    ServedModel,
-    VersionRow,
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.execution.serving import (
+    Serving,
 )
 
 RECORD = cast(Any, Mock(deploy_id="wanted", triton_versions=(1,), request={}))

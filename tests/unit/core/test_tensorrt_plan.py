@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import InvalidOption
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication import (
-    DesiredPublication,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.tensorrt_plan import (
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.tensorrt import (
     CAPABILITY_TAG,
     VERSION_TAG,
-    Target,
+    TensorRtTarget,
     read_target,
     unknown,
     version_of_plan,
     why_not,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.publication import (  # noqa: E501
+    DesiredPublication,
 )
 
 HERE = ("localhost:8000", "grpc://127.0.0.1:8001", "http://[::1]:8000")
@@ -39,7 +39,7 @@ HERE = ("localhost:8000", "grpc://127.0.0.1:8001", "http://[::1]:8000")
     ],
 )
 def test_versions(built: str, has: str, fits: bool) -> None:
-    reason = why_not({VERSION_TAG: built}, Target(has))
+    reason = why_not({VERSION_TAG: built}, TensorRtTarget(has))
     assert (reason is None) == fits
     if reason:
         assert has in reason and built.rstrip("+") in reason
@@ -56,19 +56,22 @@ def test_versions(built: str, has: str, fits: bool) -> None:
     ],
 )
 def test_gpus(built: str, has: tuple[str, ...], fits: bool) -> None:
-    assert (why_not({CAPABILITY_TAG: built}, Target("", has)) is None) == fits
+    assert (why_not({CAPABILITY_TAG: built}, TensorRtTarget("", has)) is None) == fits
 
 
 def test_what_is_not_known_is_not_refused_and_said() -> None:
-    assert why_not({}, Target("10.5", ("9.0",))) is None
-    assert why_not({VERSION_TAG: "10.5", CAPABILITY_TAG: "9.0"}, Target()) is None
+    assert why_not({}, TensorRtTarget("10.5", ("9.0",))) is None
+    assert why_not({VERSION_TAG: "10.5", CAPABILITY_TAG: "9.0"}, TensorRtTarget()) is None
     assert "tags triton.tensorrt.version and triton.tensorrt.compute_capability" in str(
-        unknown({}, Target())
+        unknown({}, TensorRtTarget())
     )
     assert "which compute capability the server has" in str(
-        unknown({VERSION_TAG: "10.5", CAPABILITY_TAG: "9.0"}, Target("10.5"))
+        unknown({VERSION_TAG: "10.5", CAPABILITY_TAG: "9.0"}, TensorRtTarget("10.5"))
     )
-    assert unknown({VERSION_TAG: "10.5", CAPABILITY_TAG: "9.0"}, Target("10.5", ("9.0",))) is None
+    assert (
+        unknown({VERSION_TAG: "10.5", CAPABILITY_TAG: "9.0"}, TensorRtTarget("10.5", ("9.0",)))
+        is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,9 +98,9 @@ def smi(folder: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> None:
 
 class TestTarget:
     def test_given(self) -> None:
-        assert read_target({"version": "10.5", "compute_capability": 9.0}, ["far:8000"]) == Target(
-            "10.5", ("9.0",)
-        )
+        assert read_target(
+            {"version": "10.5", "compute_capability": 9.0}, ["far:8000"]
+        ) == TensorRtTarget("10.5", ("9.0",))
 
     @pytest.mark.parametrize(
         "option", [{"version": "ten"}, {"compute_capability": "9.0+"}, {"gpu": "9.0"}]
@@ -108,8 +111,8 @@ class TestTarget:
 
     def test_gpus_of_this_host(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         smi(tmp_path, monkeypatch, "printf '9.0\\n9.0\\n8.0\\n'")
-        assert read_target({"version": "10.5"}, HERE) == Target("10.5", ("8.0", "9.0"))
-        assert read_target(None, [*HERE, "far:8000"]) == Target()
+        assert read_target({"version": "10.5"}, HERE) == TensorRtTarget("10.5", ("8.0", "9.0"))
+        assert read_target(None, [*HERE, "far:8000"]) == TensorRtTarget()
 
     @pytest.mark.parametrize(
         "program", ["exit 9", "echo '[Not Supported]'", "echo NVIDIA-SMI has failed; exit 0"]
@@ -118,7 +121,7 @@ class TestTarget:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
     ) -> None:
         smi(tmp_path, monkeypatch, program)
-        assert read_target(None, HERE) == Target()
+        assert read_target(None, HERE) == TensorRtTarget()
 
 
 @pytest.mark.parametrize("value", ["ten", "10.5-rc", "", "10."])

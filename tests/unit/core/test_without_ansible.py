@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = "ansible_collections.mlops.triton.plugins"
-CORE = sorted((ROOT / "plugins/module_utils/_delivery").glob("*.py"))
+MODULE_UTILS = ROOT / "plugins/module_utils"
+CORE = sorted((MODULE_UTILS / "_delivery").rglob("*.py"))
 PLUGIN = sorted((ROOT / "plugins/mlflow_deployments").glob("*.py"))
 
 # A process of its own: this one may have Ansible, and has imported the core already.
@@ -32,17 +33,21 @@ def import_alone(name: str) -> str:
     return done.stdout.strip()
 
 
-def test_there_is_a_core() -> None:
-    assert CORE
+def module_name(path: Path) -> str:
+    parts = path.relative_to(MODULE_UTILS).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
 
 
-@pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
+def test_there_is_a_core_with_packages() -> None:
+    assert {"domain", "planning", "s3"} <= {path.parent.name for path in CORE}
+
+
+@pytest.mark.parametrize("path", CORE, ids=module_name)
 def test_core_imports_bare(path: Path) -> None:
     """Neither Ansible nor a third-party library, so that a bare host can at least plan and say what
     is missing.
     """
-    module = f"{PACKAGE}.module_utils._delivery"
-    assert import_alone(module if path.stem == "__init__" else f"{module}.{path.stem}") == ""
+    assert import_alone(f"{PACKAGE}.module_utils.{module_name(path)}") == ""
 
 
 @pytest.mark.skipif(not PLUGIN, reason="there is no MLflow plugin yet")

@@ -4,8 +4,8 @@ library.
 
 Model folders and parameters of Triton's Forest Inference Library backend are taken unchanged; those
 that tune a GPU (algo, storage_type, blocks_per_sm, threads_per_tree, chunk_size, layout,
-transfer_threshold, ...) mean nothing here.
-Nothing is ever unpickled: only the formats that treelite parses are read.
+transfer_threshold, ...) mean nothing here. Nothing is ever unpickled: only the formats that
+treelite parses are read.
 """
 
 import json

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bytes in: what an artifact holds, and the way of its files onto this disk.
+
+- ``roots``: the interface, and folders of this host.
+- ``mlflow_proxy``: artifacts behind an MLflow server.
+- ``mlflow_downloader``: artifacts that only MLflow's own code can reach.
+- ``metadata``: the files that tell what an artifact is.
+- ``folder_identity``: an identity for a folder of this host, which has no version number.
+- ``availability``: which stores did not answer in this run.
+- ``transfer``: many transfers at once, with a limit for the process.
+- ``download``: one remote file: ranges side by side, taken up again, hashed on the way.
+- ``local_copy``: one file of this host: a reflink or a copy in the kernel, hashed in the same pass.
+"""

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Artifacts that only MLflow's own code can reach: S3, Azure, GCS and others."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from ..deadline import call_within
+from ..disk import bytes_below, hash_file
+from ..errors import ArtifactError, DeadlineExceeded, NotFound
+from ..redact import reason
+from .roots import ArtifactRoot, Listing, walk
+from .transfer import Cancelled, Stream, Unreachable
+
+
+class DownloaderRoot(ArtifactRoot):
+    """Any other place, through MLflow's own artifact repository (S3, Azure, GCS, …) and its
+    credentials.
+    """
+
+    def __init__(self, shown: str, timeout: float, repository: Any) -> None:
+        super().__init__(shown, timeout)
+        self._repository = repository
+
+    def _list(self) -> Listing:
+        return walk(self._entries)
+
+    def _entries(self, path: str) -> Iterator[tuple[str, bool, int | None]]:
+        try:
+            found = call_within(
+                self.timeout, "the listing", self._repository.list_artifacts, path or None
+            )
+        except DeadlineExceeded as error:
+            raise Unreachable(f"{self.shown} was not listed within {self.timeout:g} s") from error
+        except Exception as error:  # every kind of store has errors of its own
+            raise Unreachable(f"{self.shown} cannot be listed: {reason(error)}") from error
+        for entry in found:
+            yield posixpath.basename(entry.path), entry.is_dir, entry.file_size
+
+    def _read(self, path: str, limit: int) -> bytes:
+        if path not in self.sizes():
+            raise NotFound(f"{self.shown} has no file {path}")
+        size = self.sizes()[path]
+        if size is not None and size > limit:
+            return b"\0" * (limit + 1)
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            open(self._download(path, folder), "rb") as file,
+        ):
+            return file.read(limit + 1)
+
+    def _bring(self, path: str, target: str, stream: Stream) -> tuple[int, str]:
+        with tempfile.TemporaryDirectory(dir=os.path.dirname(target), prefix=".part-") as folder:
+            came = self._download_watched(path, folder, stream)
+            stream.received()
+            os.chmod(came, 0o600)
+            with open(came, "rb") as file:
+                os.fsync(file.fileno())
+            os.rename(came, target)
+        return os.path.getsize(target), hash_file(target)
+
+    def _download_watched(self, path: str, folder: str, stream: Stream) -> str:
+        # MLflow's downloader tells nothing while it works; what lies in the folder does.
+        over = threading.Event()
+
+        def watch() -> None:
+            with suppress(Cancelled):
+                while not over.wait(0.5):
+                    stream.add(max(0, bytes_below(folder) - stream.moved))
+
+        threading.Thread(target=watch, daemon=True, name="download watch").start()
+        try:
+            return self._download(path, folder)
+        finally:
+            over.set()
+
+    def _download(self, path: str, folder: str) -> str:
+        try:
+            return str(self._repository.download_artifacts(path, folder))
+        except Exception as error:  # every kind of store has errors of its own
+            raise ArtifactError(
+                f"{path} of {self.shown} could not be downloaded: {reason(error)}"
+            ) from error

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Artifacts behind an MLflow server, over HTTP: downloads that break are taken up again."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Iterator, Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any, ClassVar
+from urllib.parse import quote, urljoin, urlsplit
+
+from ..deadline import call_within
+from ..errors import ArtifactError, DeadlineExceeded, NotFound
+from ..redact import mask, reason
+from .transfer import Broken, Unreachable
+
+ENDPOINT = "/mlflow-artifacts/artifacts"
+_CHUNK = 1 << 20
+_REDIRECTS = 5
+_LATER = 5.0
+Request = Callable[..., Any]
+"""``request(base, method, endpoint, headers, **options) -> requests.Response``; it knows which
+``base`` gets credentials.
+"""
+
+
+class _Answer:
+    """The body of an answer in the pieces in which it arrives, so that slow ones are seen to
+    move.
+    """
+
+    def __init__(self, response: Any) -> None:
+        self._response = response
+        headers = response.headers
+        tag = headers.get("ETag", "")
+        self.tag = tag if tag.startswith('"') else None
+        # 416: the file ends before what was asked for, so that it is another one now.
+        self.start = {200: 0, 416: -1}.get(
+            response.status_code, _first_byte(headers.get("Content-Range"))
+        )
+        length = headers.get("Content-Length", "")
+        self.end = self.start + int(length) if length.isdigit() else None
+        self.splits = headers.get("Accept-Ranges", "").lower() == "bytes" and not _made_for_this(
+            response
+        )
+
+    def __iter__(self) -> Iterator[bytes]:
+        raw = self._response.raw
+        # urllib3 1.x has no read1, and its read waits until all that was asked for is there.
+        read, size = (raw.read1, _CHUNK) if hasattr(raw, "read1") else (raw.read, 1 << 14)
+        try:
+            while chunk := read(size):
+                yield chunk
+        except Exception as error:
+            raise Broken(f"the connection broke: {reason(error)}") from error
+
+    def close(self) -> None:
+        self._response.close()
+
+
+def _first_byte(content_range: str | None) -> int:
+    found = re.match(r"bytes (\d+)-", content_range or "")
+    return int(found.group(1)) if found else -1
+
+
+def _made_for_this(response: Any) -> bool:
+    """Whether the server seems to have copied the file from elsewhere to answer: it would do so
+    again for each range.
+    """
+    try:
+        answered, changed = (
+            parsedate_to_datetime(response.headers[name]) for name in ("Date", "Last-Modified")
+        )
+    except (KeyError, ValueError):
+        return False
+    return (answered - changed).total_seconds() <= response.elapsed.total_seconds() + 2
+
+
+class ProxyStore:
+    """The artifact endpoints of an MLflow server.
+
+    Args:
+        url: ``https://host/api/2.0/mlflow-artifacts/artifacts/<root>``, as MLflow resolves
+            ``mlflow-artifacts:`` URIs.
+    """
+
+    _whole_only: ClassVar[set[str]] = set()
+
+    def __init__(self, url: str, timeout: float, request: Request) -> None:
+        self._base, _endpoint, root = url.partition(ENDPOINT)
+        self._root = root.strip("/")
+        self._timeout = timeout
+        # Stalls are noticed from outside, whatever the server does; a read gives up a little later,
+        # so that the thread ends.
+        self._waits = (timeout, timeout + _LATER)
+        self._request = request
+
+    def entries(self, path: str) -> Iterator[tuple[str, bool, int | None]]:
+        def ask() -> Any:
+            answer = self._send(
+                "GET", ENDPOINT, params={"path": posixpath.join(self._root, path).rstrip("/")}
+            )
+            return self._checked(answer, path or "the artifact").json()
+
+        try:
+            listed = call_within(self._timeout, "the listing", ask)
+        except DeadlineExceeded as error:
+            raise Unreachable(
+                f"{self.shown} did not list {path or 'the artifact'} within {self._timeout:g} s"
+            ) from error
+        except ValueError as error:
+            raise ArtifactError(f"{self.shown} did not answer as an MLflow server does") from error
+        for entry in listed.get("files", []):
+            # MLflow leaves the size out where it is 0.
+            yield entry["path"], bool(entry.get("is_dir")), int(entry.get("file_size") or 0)
+
+    def open(
+        self, path: str, start: int = 0, end: int | None = None, tag: str | None = None
+    ) -> _Answer:
+        asked = {}
+        if start or end is not None:
+            asked["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
+        if tag:
+            asked["If-Range"] = tag
+        sent = self._send("GET", self._endpoint(path), asked, stream=True)
+        answer = _Answer(sent if sent.status_code == 416 else self._checked(sent, path))
+        answer.splits = answer.splits and self._base not in self._whole_only
+        return answer
+
+    def no_ranges(self) -> None:
+        self._whole_only.add(self._base)
+
+    def put(self, path: str, data: Any) -> None:
+        """Send a file; ``data`` is bytes or has ``read`` and a length."""
+        self._checked(self._send("PUT", self._endpoint(path), data=data), path).close()
+
+    @property
+    def shown(self) -> str:
+        return mask(self._base.removesuffix("/api/2.0"))
+
+    def _endpoint(self, path: str) -> str:
+        return f"{ENDPOINT}/{quote(posixpath.join(self._root, path))}"
+
+    def _send(
+        self, method: str, endpoint: str, asked: Mapping[str, str] | None = None, **options: Any
+    ) -> Any:
+        headers = {"Accept-Encoding": "identity", **(asked or {})}
+        if self._base.startswith("http:"):
+            # On a reused connection, an MLflow server with several workers costs ten times the
+            # latency. Behind TLS it is another server that answers, and a new connection costs
+            # more.
+            headers["Connection"] = "close"
+        answer = self._request(
+            self._base, method, endpoint, headers, timeout=self._waits, **options
+        )
+        for _hop in range(_REDIRECTS):
+            if not answer.is_redirect:
+                return answer
+            answer = self._follow(answer, method, headers)
+        raise ArtifactError(f"{self.shown} redirects more than {_REDIRECTS} times")
+
+    def _follow(self, answer: Any, method: str, headers: dict[str, str]) -> Any:
+        if method != "GET":
+            raise ArtifactError(f"{self.shown} redirects an upload to another address")
+        target = urljoin(answer.url, answer.headers["location"])
+        answer.close()
+        there = urlsplit(target)
+        endpoint = there.path + (f"?{there.query}" if there.query else "")
+        return self._request(
+            f"{there.scheme}://{there.netloc}",
+            method,
+            endpoint,
+            headers,
+            timeout=self._waits,
+            stream=True,
+        )
+
+    def _checked(self, answer: Any, path: str) -> Any:
+        if answer.status_code < 300:
+            return answer
+        with answer:
+            text = (
+                mask(" ".join(answer.text[:300].split()))
+                if answer.headers.get("Content-Length", "1") != "0"
+                else ""
+            )
+        if answer.status_code == 404:
+            raise NotFound(f"{self.shown} has no {path}")
+        said = f"{self.shown} answered {answer.status_code} {answer.reason} for {path}: {text}"
+        if answer.status_code in (408, 429, 502, 503, 504):
+            raise Broken(said)
+        raise Unreachable(said) if answer.status_code in (401, 403) else ArtifactError(said)

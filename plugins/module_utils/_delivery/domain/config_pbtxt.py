@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""config.pbtxt through Triton's own protobuf message, so that what Triton accepts is accepted and
+nothing else.
+
+Text round trips drop comments, so the author's bytes are kept wherever the message need not change.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import ConfigError
+from ..libraries import require
+from . import config_pbtxt
+
+DEPLOY_ID_KEY = "mlops_triton_deploy_id"
+CONFIG_NAME = "config.pbtxt"
+_KINDS = {"cpu": "KIND_CPU", "gpu": "KIND_GPU", "auto": "KIND_AUTO"}
+
+
+def new_message() -> Any:
+    """An empty ``inference.ModelConfig``."""
+    with require("tritonclient", "to read and write config.pbtxt"):
+        from tritonclient.grpc import model_config_pb2
+    return model_config_pb2.ModelConfig()
+
+
+def parse(data: bytes) -> Any:
+    """Parse config.pbtxt. A UTF-8 byte order mark and CRLF line ends are accepted.
+
+    Raises:
+        ConfigError: with line and column where the text does not parse.
+    """
+    message = new_message()
+    from google.protobuf import text_format
+
+    try:
+        text_format.Parse(strip_mark(data).decode("utf-8"), message)
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{CONFIG_NAME} is not UTF-8 text (byte {error.start})", step="read the configuration"
+        ) from error
+    except text_format.ParseError as error:
+        where = f" in line {error.GetLine()}, column {error.GetColumn()}" if error.GetLine() else ""
+        reason = str(error).split(" : ", 1)[-1]
+        raise ConfigError(
+            f"{CONFIG_NAME} does not parse{where}: {reason}", step="read the configuration"
+        ) from error
+    return message
+
+
+def strip_mark(data: bytes) -> bytes:
+    """Triton's own parser stops at a byte order mark, so it is taken off what is deployed."""
+    return data[len(codecs.BOM_UTF8) :] if data.startswith(codecs.BOM_UTF8) else data
+
+
+def render(message: Any) -> bytes:
+    """The message as text, fields in the order of Triton's schema."""
+    from google.protobuf import text_format
+
+    return text_format.MessageToString(message).encode()
+
+
+def apply_overlay(message: Any, overlay: Mapping[str, Any]) -> Any:
+    """A copy of ``message`` with the overlay's top-level fields in place of its own; ``None``
+    clears a field.
+
+    ``parameters`` is merged key by key, and a plain value there means ``{string_value: …}``.
+
+    Raises:
+        ConfigError: a field that Triton's configuration does not have, or a value that does not
+            fit.
+    """
+    from google.protobuf import json_format
+
+    result = new_message()
+    result.CopyFrom(message)
+    for field, value in overlay.items():
+        if field not in result.DESCRIPTOR.fields_by_name:
+            raise ConfigError(
+                f"config has no field '{field}' in Triton's model configuration",
+                step="overlay the configuration",
+            )
+        if field == "parameters" and isinstance(value, Mapping):
+            value = _merged_parameters(result, value)
+        result.ClearField(field)
+        if value is not None:
+            try:
+                json_format.ParseDict({field: value}, result)
+            except json_format.ParseError as error:
+                raise ConfigError(
+                    f"config.{field} does not fit: {error}", step="overlay the configuration"
+                ) from error
+    return result
+
+
+def _merged_parameters(message: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {
+        key: {"string_value": entry.string_value} for key, entry in message.parameters.items()
+    }
+    for key, value in changes.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = (
+                dict(value) if isinstance(value, Mapping) else {"string_value": _as_text(value)}
+            )
+    return merged
+
+
+def _as_text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def set_instance_kind(message: Any, kind: str) -> Any:
+    """A copy whose instance groups, one at least, are all of ``kind`` ("cpu", "gpu", "auto");
+    groups of KIND_MODEL stay.
+
+    An ensemble has none. Only KIND_GPU may name GPUs: Triton makes KIND_AUTO a KIND_CPU on a host
+    without them.
+    """
+    result = new_message()
+    result.CopyFrom(message)
+    if not result.instance_group and not is_ensemble(result):
+        result.instance_group.add()
+    for group in result.instance_group:
+        if group.kind != group.KIND_MODEL:
+            group.kind = group.Kind.Value(_KINDS[kind])
+            if kind != "gpu":
+                group.ClearField("gpus")
+    return result
+
+
+def render_deployed(
+    author: bytes,
+    *,
+    name: str,
+    deploy_id: str,
+    overlay: Mapping[str, Any] | None = None,
+    instance_kind: str | None = None,
+    serve_versions: int = 1,
+) -> bytes:
+    """The bytes to deploy: the author's where the message stays the same, plus the block that
+    carries the deploy id.
+
+    ``serve_versions`` over 1 sets ``version_policy`` where the author has none.
+
+    Raises:
+        ConfigError: does not parse, names another model, or an overlay that does not fit.
+    """
+    message = parse(author)
+    wanted = apply_overlay(message, overlay) if overlay else message
+    if instance_kind:
+        wanted = set_instance_kind(wanted, instance_kind)
+    if serve_versions > 1 and wanted.version_policy.WhichOneof("policy_choice") is None:
+        wanted = apply_overlay(
+            wanted, {"version_policy": {"latest": {"num_versions": serve_versions}}}
+        )
+    if wanted.name and wanted.name != name:
+        raise ConfigError(
+            f"{CONFIG_NAME} names the model '{wanted.name}', and Triton requires the folder's name"
+            f" '{name}': deploy it under that name, or set config: {{name: {name}}}",
+            step="read the configuration",
+        )
+    if DEPLOY_ID_KEY in wanted.parameters or wanted != message:
+        if DEPLOY_ID_KEY in wanted.parameters:
+            wanted = apply_overlay(wanted, {"parameters": {DEPLOY_ID_KEY: None}})
+        body = render(wanted)
+    else:
+        body = strip_mark(author)
+    return body + (b"" if not body or body.endswith(b"\n") else b"\n") + deploy_block(deploy_id)
+
+
+def deploy_block(deploy_id: str) -> bytes:
+    value = f'value {{ string_value: "{deploy_id}" }}'
+    return f'parameters {{ key: "{DEPLOY_ID_KEY}" {value} }}\n'.encode()
+
+
+def deploy_id_of(data: bytes) -> str | None:
+    """The deploy id in a deployed config.pbtxt; None for a file that is not ours or does not
+    parse.
+    """
+    try:
+        message = parse(data)
+    except ConfigError:
+        return None
+    return (
+        message.parameters[DEPLOY_ID_KEY].string_value
+        if DEPLOY_ID_KEY in message.parameters
+        else None
+    )
+
+
+def digest_without_id(data: bytes, deploy_id: str) -> str | None:
+    """sha256 of a deployed config without its deploy id: equal for equal configurations; None where
+    it carries another id.
+
+    The deploy id "" means that there is none.
+    """
+    block = deploy_block(deploy_id) if deploy_id else b""
+    return (
+        hashlib.sha256(data[: len(data) - len(block)]).hexdigest() if data.endswith(block) else None
+    )
+
+
+def applied_in_place(one: bytes, other: bytes) -> bool:
+    """True where two deployed configs differ at most in what Triton applies without initialising
+    the model again.
+    """
+    messages = [parse(data) for data in (one, other)]
+    for message in messages:
+        message.ClearField("instance_group")
+        message.ClearField("version_policy")
+        message.parameters.pop(DEPLOY_ID_KEY, None)
+    return messages[0] == messages[1]
+
+
+def wants_gpu(message: Any) -> bool:
+    """True where an instance group can only be placed on a GPU."""
+    return any(group.kind == group.KIND_GPU for group in message.instance_group)
+
+
+def is_ensemble(message: Any) -> bool:
+    return (
+        message.platform == "ensemble"
+        or message.WhichOneof("scheduling_choice") == "ensemble_scheduling"
+    )
+
+
+def members(message: Any) -> frozenset[str]:
+    """Names of the models that an ensemble is made of."""
+    return frozenset(step.model_name for step in message.ensemble_scheduling.step)
+
+
+def pinned_by(message: Any) -> frozenset[str]:
+    """Names of the models of which an ensemble asks for a certain version."""
+    return frozenset(
+        step.model_name for step in message.ensemble_scheduling.step if step.model_version > 0
+    )
+
+
+def specific_versions(message: Any) -> tuple[int, ...]:
+    """Versions in ``version_policy { specific }``; empty where the policy is another."""
+    return (
+        tuple(message.version_policy.specific.versions)
+        if message.version_policy.HasField("specific")
+        else ()
+    )
+
+
+def config_for(author: str, name: str, deploy_id: str, request: Mapping[str, Any]) -> bytes:
+    """The configuration to deploy: the author's with what was asked for, and the id."""
+    return config_pbtxt.render_deployed(
+        author.encode(),
+        name=name,
+        deploy_id=deploy_id,
+        overlay=request.get("config"),
+        instance_kind=request.get("instance_kind"),
+        serve_versions=int(request.get("serve_versions") or 1),
+    )

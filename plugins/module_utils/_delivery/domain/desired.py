@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is wanted of one model, as a frozen value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import InvalidOption
+from ..names import check_model_name
+from .uri import ModelUri, parse_model_uri
+
+_AS_GIVEN = (
+    "flavor",
+    "config",
+    "instance_kind",
+    "version_folders",
+    "adopt",
+    "check_files",
+    "owner",
+    "group",
+    "deployment_set",
+    "alias",
+)
+_REQUEST = (
+    "flavor",
+    "config",
+    "instance_kind",
+    "version_folders",
+    "serve_versions",
+    "owner",
+    "group",
+    "mode",
+)
+
+
+@dataclass(frozen=True)
+class DesiredModel:
+    """One model as asked for. None means omitted: as the author has it."""
+
+    name: str
+    state: str = "present"
+    uri: ModelUri | None = None
+    flavor: str | None = None
+    config: Mapping[str, Any] | None = None
+    instance_kind: str | None = None
+    version_folders: str = "auto"
+    verify: str | Mapping[str, Any] | None = None
+    keep: int = 1
+    adopt: bool = False
+    check_files: bool = False
+    owner: str | None = None
+    group: str | None = None
+    mode: str | None = None
+    deployment_set: str | None = None
+    rollback_to: str | None = None
+    must_be_new: bool = False
+    """Refuse a name that exists in any form; not an option of a user, but a verb of MLflow's."""
+    keep_source: bool = False
+    """What is deployed stays, whatever an alias says by now; only the other options are applied."""
+    alias: str | None = None
+    serve_versions: int = 1
+    depends_on: tuple[str, ...] | None = None
+    purged_from: str | None = None
+    """Remove it only while it belongs to this deployment set; not an option of a user, but what
+    purging a list does.
+    """
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> DesiredModel:
+        """Build from a module's parameters or a plugin's ``-C`` options; absent and None keys mean
+        omitted.
+
+        Raises:
+            InvalidOption: a name that cannot be, a missing or unreadable model_uri, a combination
+                that cannot be meant.
+        """
+        given = {key: value for key, value in options.items() if value is not None}
+        name = check_model_name(given.get("name"))
+        try:
+            state = given.get("state", "present")
+            uri = parse_model_uri(given["model_uri"]) if given.get("model_uri") else None
+            if state == "present" and uri is None:
+                raise InvalidOption(
+                    "model_uri is required with state=present", step="read the options"
+                )
+            if state in ("absent", "rolled_back"):
+                uri = None  # a list of models keeps its model_uri when only the state is turned
+            if "rollback_to" in given and state != "rolled_back":
+                raise InvalidOption(
+                    "rollback_to goes with state=rolled_back", step="read the options"
+                )
+            if int(given.get("keep", 1)) < 0 or int(given.get("serve_versions", 1)) < 1:
+                raise InvalidOption(
+                    "keep cannot be negative, nor serve_versions less than 1",
+                    step="read the options",
+                )
+            known = {key: given[key] for key in _AS_GIVEN if key in given}
+            if "depends_on" in given:
+                known["depends_on"] = tuple(
+                    check_model_name(other) for other in given["depends_on"]
+                )
+            return cls(
+                name=name,
+                state=state,
+                uri=uri,
+                keep=int(given.get("keep", 1)),
+                serve_versions=int(given.get("serve_versions", 1)),
+                verify=_verify(given.get("verify")),
+                mode=_mode(given.get("mode")),
+                rollback_to=str(given["rollback_to"]) if "rollback_to" in given else None,
+                **known,
+            )
+        except InvalidOption as error:
+            raise error.about(model=name, left="nothing was changed") from error
+
+    @property
+    def asked_alias(self) -> str | None:
+        """The alias that was asked for, also where the controller pinned it to a version before."""
+        return self.alias or (self.uri.alias if self.uri else None)
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """The options that shape the files, for the record."""
+        return {key: getattr(self, key) for key in _REQUEST}
+
+
+def _verify(value: Any) -> str | Mapping[str, Any] | None:
+    if value is None or value in ("auto", "none"):
+        return value
+    if value is False:
+        return "none"
+    if (
+        isinstance(value, Mapping)
+        and value.get("inputs")
+        and not set(value) - {"inputs", "outputs", "tolerance"}
+    ):
+        return value
+    raise InvalidOption(
+        "verify is none, auto, or a dictionary with inputs and, where wanted, outputs and"
+        " tolerance",
+        step="read the options",
+    )
+
+
+def _mode(value: Any) -> str | None:
+    if value is None:
+        return None
+    try:
+        number = value if isinstance(value, int) else int(str(value), 8)
+        if not 0 <= number <= 0o777:
+            raise ValueError(value)
+    except ValueError as error:
+        raise InvalidOption(
+            f"mode {value!r} is not an octal number between 0000 and 0777", step="read the options"
+        ) from error
+    return f"{number:04o}"

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What lies in an artifact, and the model folder that is to be made of it."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ArtifactError
+from .manifest import MANIFEST_NAME, Manifest
+
+STEP = "find the model"
+# Written by MLflow beside a model; the last may be added by the client that downloads.
+MLFLOW_FILES = frozenset(
+    {
+        "MLmodel",
+        "conda.yaml",
+        "python_env.yaml",
+        "requirements.txt",
+        "registered_model_meta",
+        MANIFEST_NAME,
+    }
+)
+MLFLOW_FOLDERS = frozenset({"metadata", "code"})
+_MADE_BESIDE = frozenset({"lightgbm", "sklearn"})
+_OWN_FILES = 1 << 16
+EXAMPLES = ("input_example", "serving_input")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What lies at an artifact root. ``files`` maps relative paths to sizes in bytes (None: the
+    store does not say).
+    """
+
+    files: Mapping[str, int | None]
+    folders: tuple[str, ...]
+    mlmodel: Mapping[str, Any] | None
+    manifest: Manifest | None
+    read: Callable[[str], bytes]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A model folder to be made.
+
+    Attributes:
+        flavor: "triton" or one of MLflow's own.
+        files: (artifact path, path in the model folder, size or None), config.pbtxt not among them.
+        folders: folders of the model folder that hold no file.
+        author_config: config.pbtxt as published; what Triton needs to complete one where there is
+            none.
+        versions: Triton versions; ``artifact_versions`` the folders which they are in the artifact.
+        publisher: the publisher's manifest with paths of the model folder.
+        warnings: sentences on what was left out.
+        conversion: what is made of the files when they are here; see ``flavors.conversion``.
+        missing: what the artifact does not tell of inputs and outputs, as a sentence; None where it
+            tells all.
+        example: the model's MLflow input example, tensor name to nested lists; None where there is
+            none in that form.
+    """
+
+    flavor: str
+    files: tuple[tuple[str, str, int | None], ...]
+    folders: tuple[str, ...]
+    author_config: bytes
+    versions: tuple[int, ...]
+    artifact_versions: tuple[int, ...]
+    publisher: Manifest | None = None
+    warnings: tuple[str, ...] = ()
+    example: Mapping[str, Any] | None = None
+    conversion: str | None = None
+    missing: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes to fetch, as far as the store says."""
+        return sum(size or 0 for _source, _target, size in self.files)
+
+    @property
+    def room(self) -> int:
+        """Bytes that are taken while the model is made: where a file is converted, it lies beside
+        what it becomes for a while.
+        """
+        converted = self.size if self.conversion in _MADE_BESIDE else 0
+        return self.size + converted + len(self.author_config) + _OWN_FILES
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """How version folders are numbered: see ``version_folders`` in the model options."""
+
+    mode: str
+    registry_version: int | None
+    pinned: bool
+
+    def version(self) -> int:
+        """The version folder of a source that has none of its own."""
+        return self.registry_version if self.registry_version and self.mode != "artifact" else 1
+
+
+def named_file(
+    artifact: Artifact, flavor: str, named: object, endings: tuple[str, ...], what: str
+) -> str:
+    """The one file which MLmodel names, or which has one of the endings.
+
+    Raises:
+        ArtifactError: there is none, or more than one.
+    """
+    if isinstance(named, str) and posixpath.normpath(named) in artifact.files:
+        return posixpath.normpath(named)
+    found = sorted(
+        path
+        for path in artifact.files
+        if path.endswith(endings) and path not in MLFLOW_FILES and not path.startswith(EXAMPLES)
+    )
+    if not found:
+        raise ArtifactError(f"the artifact holds no {what}, which flavor {flavor} needs", step=STEP)
+    if len(found) > 1:
+        raise ArtifactError(
+            f"the artifact holds {len(found)} models ({listed(found)}): publish them one by one",
+            step=STEP,
+        )
+    return found[0]
+
+
+def listed(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+META_NAME = "mlflow-meta.json"
+OWN_FILES = ("config.pbtxt", META_NAME)

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is there of one model, as a frozen value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .record import Record
+from .served import ServedModel
+
+
+@dataclass(frozen=True)
+class ObservedModel:
+    """What is there.
+
+    Attributes:
+        record: of the deployment, None where there is none of ours.
+        folder: True where the model's folder exists.
+        changed_files: paths whose bytes are not those that were deployed, missing and new ones too.
+        touched_files: paths whose times or inode are not those of the record, and whose bytes are.
+        half_made: True where the folder is what an interrupted run put there: the next run takes it
+            away again.
+        modes_differ: True where permission bits are not those that were deployed.
+        served: one entry for each server that answered.
+        unreachable: sentences on the servers that did not.
+        journal: what a killed run, or a load that was given up on, left.
+        retained: previous deployments, the newest first; read only where going back is asked for.
+        config: bytes of the deployed config.pbtxt.
+    """
+
+    name: str
+    record: Record | None = None
+    folder: bool = False
+    changed_files: tuple[str, ...] = ()
+    touched_files: tuple[str, ...] = ()
+    served: tuple[ServedModel, ...] = ()
+    unreachable: tuple[str, ...] = ()
+    journal: Mapping[str, Any] | None = None
+    retained: tuple[Record, ...] = ()
+    config: bytes | None = None
+    modes_differ: bool = False
+    half_made: bool = False
+
+    @property
+    def taken(self) -> bool:
+        """The name is in use: a record, a folder, or a READY model; what an interrupted run left is
+        not in the way.
+        """
+        return self.record is not None or self.foreign
+
+    @property
+    def foreign(self) -> bool:
+        """Somebody else's: a folder without a record, or a READY model whose configuration does not
+        carry our id.
+        """
+        if self.record or self.half_made:
+            return False
+        return self.folder or any(one.ready and not one.deploy_id for one in self.served)

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is written down about a deployment. Standard library only."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import RepositoryError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """One deployment of one model. Written after the server has proven that it serves it.
+
+    Attributes:
+        name: folder and Triton name.
+        deploy_id: the id in the deployed config.pbtxt.
+        wanted: "loaded" or "unloaded"; the server's start wrapper loads the former.
+        model_uri: as asked for; ``alias`` the alias in it; ``pinned_uri`` the exact thing it meant.
+        source: what the registry says the version is made from.
+        triton_versions: version folders.
+        manifest: ``Manifest.to_dict()`` of the model folder without config.pbtxt and
+            mlflow-meta.json.
+        config_digest: sha256 of config.pbtxt without the deploy id.
+        request: the options that shaped the files (config, instance_kind, version_folders, flavor,
+            owner, group, mode).
+        fingerprint: ``disk.fingerprint`` of the folder, taken after the swap.
+        author_config: config.pbtxt as the author published it, so that options can change without a
+            download.
+        depends_on: names of models that it calls, as its user says; those of an ensemble stand in
+            its configuration.
+        replaced: deploy id and pinned URI of the deployment before.
+        transaction: of the run that wrote it; an instance count changes in place and keeps the
+            deploy id.
+        rolled_back_from, went_back_to: deploy ids, after a rollback.
+        example: an input that MLflow holds for the model, tensor name to nested lists.
+
+    A deployment that was taken over without a reload has the deploy id "": nothing that the server
+    serves carries one.
+    """
+
+    name: str
+    deploy_id: str
+    model_uri: str
+    pinned_uri: str
+    source: str
+    flavor: str
+    triton_versions: tuple[int, ...]
+    manifest: Mapping[str, Any]
+    manifest_digest: str
+    config_digest: str
+    request: Mapping[str, Any]
+    deployed_at: str
+    deployed_by: str
+    fingerprint: Mapping[str, Any] = field(default_factory=dict)
+    author_config: str = ""
+    wanted: str = "loaded"
+    alias: str | None = None
+    registry_name: str | None = None
+    registry_version: int | None = None
+    tracking_uri: str | None = None
+    run_id: str | None = None
+    model_id: str | None = None
+    source_fingerprint: str | None = None
+    deployment_set: str | None = None
+    depends_on: tuple[str, ...] = ()
+    publisher_digest: str | None = None
+    verified: str | None = None
+    replaced: Mapping[str, Any] | None = None
+    transaction: str | None = None
+    rolled_back_from: str | None = None
+    went_back_to: str | None = None
+    example: Mapping[str, Any] | None = None
+    schema: int = SCHEMA
+
+    @property
+    def key(self) -> str:
+        """Names the folder of its retained copy. Not the deploy id, which what is changed in place
+        keeps.
+        """
+        return self.transaction or self.deploy_id
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Record:
+        """Raises RepositoryError for a record that a newer version wrote, or that is damaged."""
+        schema = data.get("schema")
+        if not isinstance(schema, int) or schema > SCHEMA:
+            raise RepositoryError(
+                f"its record has schema {schema} and this version of the collection reads up to"
+                f" {SCHEMA}: use the newer version that wrote it",
+                model=data.get("name"),
+                step="read the record",
+                left="nothing was changed",
+            )
+        known = {f.name for f in dataclasses.fields(cls)}
+        values: dict[str, Any] = {key: value for key, value in data.items() if key in known}
+        try:
+            tuples = {
+                "triton_versions": tuple(values["triton_versions"]),
+                "depends_on": tuple(values.get("depends_on") or ()),
+            }
+            return cls(**{**values, **tuples})
+        except (KeyError, TypeError) as error:
+            raise RepositoryError(
+                f"its record is damaged ({error})",
+                model=data.get("name"),
+                step="read the record",
+                left="nothing was changed",
+            ) from error

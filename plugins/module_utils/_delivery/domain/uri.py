@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a model comes from, as the user writes it. Pure: nothing is looked up here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from urllib.parse import unquote
+
+from ..errors import InvalidOption
+
+FORMS = (
+    "models:/<name>/<version>, models:/<name>@<alias>, models:/<name>/latest, models:/m-<id>, "
+    "runs:/<run id>/<path> or a folder"
+)
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_LOGGED_MODEL = re.compile(r"m-[A-Za-z0-9_-]+")
+_ALIAS = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True)
+class ModelUri:
+    """A parsed model URI; which fields are set follows from ``kind``."""
+
+    kind: str
+    """``version``, ``alias``, ``latest``, ``logged_model``, ``run`` or ``folder``."""
+    text: str
+    """As the user wrote it."""
+    name: str | None = None
+    """The registered model."""
+    version: int | None = None
+    alias: str | None = None
+    model_id: str | None = None
+    run_id: str | None = None
+    path: str | None = None
+    """The folder, or the path inside the run."""
+
+
+def parse_model_uri(text: str) -> ModelUri:
+    """Parse what a user wrote in ``model_uri``.
+
+    Raises:
+        InvalidOption: none of the forms; the message lists them.
+    """
+    if not text or "\0" in text:
+        raise _refused(text, "is empty" if not text else "has a NUL character")
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        return ModelUri("folder", text, path=text)
+    rest = text[scheme.end() :]
+    match scheme[1].lower():
+        case "models":
+            return _parse_models(text, rest)
+        case "runs":
+            return _parse_run(text, rest)
+        case "file":
+            return ModelUri("folder", text, path=_file_path(text, rest))
+    raise _refused(
+        text, f"begins with '{scheme[0]}' (a folder of such a name is written './{scheme[0]}…')"
+    )
+
+
+def _parse_models(text: str, rest: str) -> ModelUri:
+    if rest.startswith("//"):
+        raise _refused(text, "names a registry; that is option tracking_uri or registry_uri")
+    parts = rest.removeprefix("/").removesuffix("/").split("/")
+    if len(parts) == 1 and "@" in parts[0]:
+        name, _at, alias = parts[0].rpartition("@")
+        if not name.strip() or not _ALIAS.fullmatch(alias):
+            raise _refused(
+                text, "has no model name before '@' or no alias (letters, digits, _ and -) after it"
+            )
+        return ModelUri("alias", text, name=name, alias=alias)
+    if len(parts) == 1 and _LOGGED_MODEL.fullmatch(parts[0]):
+        return ModelUri("logged_model", text, model_id=parts[0])
+    if len(parts) != 2 or not parts[0].strip():
+        raise _refused(text, "does not name one version of one model")
+    name, which = parts
+    if which.lower() == "latest":
+        return ModelUri("latest", text, name=name)
+    if which.isascii() and which.isdigit() and int(which) > 0:
+        return ModelUri("version", text, name=name, version=int(which))
+    raise _refused(
+        text,
+        f"has '{which}' where a version number belongs; stages are gone from MLflow, "
+        f"an alias does their work: models:/{name}@{which.lower() or '<alias>'}",
+    )
+
+
+def _parse_run(text: str, rest: str) -> ModelUri:
+    run_id, _slash, path = rest.removeprefix("/").partition("/")
+    pure = PurePosixPath(path)
+    if rest.startswith("//") or not run_id or not path or pure.is_absolute() or ".." in pure.parts:
+        raise _refused(text, "does not name a run and a path inside it")
+    return ModelUri("run", text, run_id=run_id, path=str(pure))
+
+
+def _file_path(text: str, rest: str) -> str:
+    if rest.startswith("//"):
+        host, slash, tail = rest[2:].partition("/")
+        if host not in ("", "localhost"):
+            raise _refused(
+                text,
+                f"names the host '{host.rpartition('@')[2]}'; only files of this host can be read",
+            )
+        rest = slash + tail
+    if not rest.startswith("/"):
+        raise _refused(text, "has no absolute path")
+    return unquote(rest)
+
+
+def _refused(text: str, reason: str) -> InvalidOption:
+    shown = re.sub(r"//[^/@\s]*@", "//***@", text)
+    return InvalidOption(
+        f"the model URI {shown!r} {reason}; possible are {FORMS}", step="read the model URI"
+    )

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Carries out plans: the only package that changes what is deployed.
+
+- ``executor``: ``apply(plan)``: the steps, the record, and the way back when one fails.
+- ``transaction``: what one transaction has done so far.
+- ``replacement``: the steps that bring new files or a new configuration.
+- ``rollback``: the step that brings a retained deployment back.
+- ``serving``: the servers' part: load until proven, unload, bring back what was served.
+- ``verification``: an inference proves that a model serves.
+- ``scheduler``: several threads do jobs, each when those before it are done.
+- ``limits``: how many downloads and loads at once, and the room that they take.
+"""

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Carry out a plan: the only place that changes a repository or what a server serves.
+
+A deployment is a transaction: staged, journalled, exchanged, loaded, proven by its deploy id,
+recorded. Whatever fails on the way, the disk goes back first and the servers after it, and the
+error says what is served now.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+from collections.abc import Sequence
+from typing import Any
+
+from .. import progress
+from ..artifacts.roots import ArtifactRoot
+from ..domain.record import Record
+from ..errors import DeliveryError, LoadPending, RepositoryError
+from ..planning.plan import Action, Plan, Step
+from ..repository import recovery
+from ..repository.protocol import Repository
+from ..triton.server import TritonServer
+from .limits import Limits
+from .replacement import Replacement
+from .rollback import Rollback
+from .serving import Serving
+from .transaction import Transaction, new_deploy_id, now
+
+
+class Executor:
+    """Applies plans to one repository and the servers which read it. The caller holds the model's
+    lock.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        servers: Sequence[TritonServer],
+        tracking_uri: str | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.repository = repository
+        self.serving = Serving(repository, servers)
+        self.replacement = Replacement(repository, tracking_uri)
+        self.rollback = Rollback(repository, self.replacement)
+        self.limits = limits or Limits()
+
+    def apply(
+        self, plan: Plan, artifacts: ArtifactRoot | None = None
+    ) -> tuple[Record | None, list[str]]:
+        """Do what the plan lists.
+
+        Returns:
+            The record of the model now (None after a removal), and warnings.
+
+        Raises:
+            DeliveryError: with the step, and in ``left`` what is in place and served now.
+        """
+        progress.set_model(plan.desired.name)
+        record = plan.observed.record
+        transaction = Transaction(plan, record, new_deploy_id(), new=record, limits=self.limits)
+        with transaction.held:
+            try:
+                for step in plan.steps:
+                    self._step(transaction, step, artifacts)
+                self._finish(transaction)
+            except (DeliveryError, OSError) as error:
+                failure = as_delivery_error(error)
+                raise failure.about(
+                    model=plan.desired.name, left=self._restore(transaction, failure)
+                ) from error
+        return transaction.new, transaction.warnings
+
+    def _step(self, transaction: Transaction, step: Step, artifacts: ArtifactRoot | None) -> None:
+        match step.action:
+            case Action.REPLACE:
+                if artifacts is None:
+                    raise RuntimeError("a plan that replaces files needs the artifact")
+                self.replacement.replace(transaction, artifacts)
+            case Action.RECONFIGURE:
+                self.replacement.reconfigure(transaction)
+            case Action.ROLL_BACK:
+                self.rollback.roll_back(transaction)
+            case Action.PERMIT:
+                self._permit(transaction)
+            case Action.HEAL:
+                transaction.take_turn()
+                self.repository.touch(transaction.name)
+            case Action.LOAD:
+                self.serving.load(transaction, step.servers)
+            case Action.VERIFY:
+                self.serving.verify(transaction, step.servers)
+            case Action.RECORD:
+                self._record(transaction)
+            case Action.UNLOAD:
+                self.serving.unload(transaction, step.servers)
+            case Action.REMOVE:
+                transaction.take_turn()
+                self.repository.remove(transaction.name, transaction.deploy_id)
+                transaction.new = None
+
+    def _permit(self, transaction: Transaction) -> None:
+        self.repository.set_permissions(
+            transaction.plan.desired, self.repository.live(transaction.name)
+        )
+        if transaction.new:
+            transaction.new = dataclasses.replace(
+                transaction.new, request=transaction.plan.desired.request
+            )
+
+    def _record(self, transaction: Transaction) -> None:
+        desired, record = transaction.plan.desired, transaction.new
+        if record is None:
+            raise RuntimeError("nothing to record")
+        asked: dict[str, Any] = (
+            {"model_uri": desired.uri.text, "alias": desired.asked_alias} if desired.uri else {}
+        )
+        if desired.depends_on is not None:
+            asked["depends_on"] = desired.depends_on
+        transaction.new = dataclasses.replace(
+            record,
+            fingerprint=self.repository.fingerprint(transaction.name, transaction.journal),
+            wanted="unloaded" if desired.state == "unloaded" else "loaded",
+            deployment_set=desired.deployment_set or record.deployment_set,
+            **asked,
+        )
+        self.repository.store.write_record(transaction.new)
+
+    def _finish(self, transaction: Transaction) -> None:
+        store = self.repository.store
+        if transaction.swapped and transaction.journal:
+            self.repository.retire(transaction.name, transaction.journal)
+        store.clear_staging(transaction.name)
+        if transaction.journal or transaction.plan.observed.journal:
+            store.remove_journal(transaction.name)
+        transaction.swapped = False
+
+    def _restore(self, transaction: Transaction, failure: DeliveryError) -> str:
+        """Disk first, then memory; returns what is in place now."""
+        store, trouble = self.repository.store, []
+        try:
+            self.repository.recover(transaction.name)
+            there = store.record(transaction.name)
+            if transaction.swapped and there and there.transaction == transaction.deploy_id:
+                return f"the new deployment of {there.pinned_uri} is complete but for tidying up"
+            if isinstance(failure, LoadPending):
+                store.write_journal(
+                    transaction.name,
+                    {
+                        "schema": 1,
+                        "op": recovery.PENDING,
+                        "deploy_id": transaction.deploy_id,
+                        "since": now(),
+                        "server": failure.extra.get("server"),
+                    },
+                )
+        except (DeliveryError, OSError) as error:
+            trouble.append(f"undoing it failed too ({error}); the next run tries again")
+        if isinstance(failure, LoadPending):
+            trouble.append(
+                "the load that is still running may yet replace what is served in memory; the next"
+                " run settles it"
+            )
+        else:
+            trouble += self.serving.restore(transaction)
+        return "; ".join([self._left(transaction), *trouble])
+
+    def _left(self, transaction: Transaction) -> str:
+        old = transaction.old
+        there = (
+            f"{old.pinned_uri} is in place as before"
+            if old
+            else (
+                "what was there before is in place"
+                if transaction.plan.observed.folder
+                else "nothing of it was left in the repository"
+            )
+        )
+        return f"{there}, and {self.serving.said(transaction.name)}"
+
+
+def as_delivery_error(error: DeliveryError | OSError) -> DeliveryError:
+    """What the operating system refused, in a sentence."""
+    if isinstance(error, DeliveryError):
+        return error
+    known = {
+        errno.ENOSPC: "the disk is full",
+        errno.EDQUOT: "the quota is used up",
+        errno.EROFS: "the file system is read-only",
+        errno.EACCES: "permission is denied",
+        errno.EPERM: "permission is denied",
+    }
+    reason = known.get(error.errno or 0, error.strerror or str(error))
+    return RepositoryError(
+        f"{reason}{f' ({error.filename})' if error.filename else ''}",
+        step="write the model's files",
+    )

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bring a retained deployment back."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ..domain import config_pbtxt
+from ..domain.config_pbtxt import config_for
+from ..domain.manifest import Manifest, files_outside_versions, select_versions
+from ..domain.record import Record
+from ..errors import ArtifactError, NotFound
+from ..planning.versions import serves_side_by_side
+from ..process import holder
+from ..repository.folder import Move
+from ..repository.protocol import Repository
+from .replacement import Replacement
+from .transaction import Transaction, config_in_place, describe_replaced, now
+
+
+class Rollback:
+    def __init__(self, repository: Repository, replacement: Replacement) -> None:
+        self.repository = repository
+        self.replacement = replacement
+
+    def roll_back(self, transaction: Transaction) -> None:
+        """Bring a retained deployment back, under a new deploy id: its files are older than
+        Triton's time stamps.
+        """
+        name, old, target = transaction.name, transaction.old, transaction.plan.target
+        if old is None or target is None:
+            raise RuntimeError("a rollback needs a record and a target")
+        whole = (
+            target.manifest_digest != old.manifest_digest or not transaction.plan.observed.folder
+        )
+        by_version = (
+            whole
+            and transaction.plan.observed.folder
+            and (serves_side_by_side(old) or serves_side_by_side(target))
+        )
+        moves = self._version_moves(transaction, old, target) if by_version else None
+        if whole and moves is None:
+            config = config_for(target.author_config, name, transaction.deploy_id, target.request)
+            moves = [(self.repository.live(name), self._prepared_copy(transaction, target, config))]
+        else:
+            config = config_in_place(transaction, target.author_config, target.request)
+            if (
+                not moves
+            ):  # the same files: a new id makes Triton read them again, whatever their time stamps
+                config = config_for(
+                    target.author_config, name, transaction.deploy_id, target.request
+                )
+            moves = [*(moves or []), *self.replacement.config_move(transaction, config)]
+        deploy_id = config_pbtxt.deploy_id_of(config) or ""
+        transaction.new = dataclasses.replace(
+            target,
+            deploy_id=deploy_id,
+            transaction=transaction.deploy_id,
+            deployed_at=now(),
+            deployed_by=holder(),
+            wanted="loaded",
+            config_digest=config_pbtxt.digest_without_id(config, deploy_id) or "",
+            replaced=describe_replaced(old),
+            rolled_back_from=old.deploy_id,
+            went_back_to=target.key,
+        )
+        self.replacement.put(transaction, moves)
+
+    def _prepared_copy(self, transaction: Transaction, target: Record, config: bytes) -> str:
+        """The retained copy that holds the target's files, its configuration written anew."""
+        retained = self._retained_files(target)
+        different = Manifest.from_dict(target.manifest).differences(
+            self.repository.manifest(retained)
+        )
+        if different:
+            raise ArtifactError(
+                f"the retained copy is not what was deployed: {'; '.join(different[:5])}",
+                step="roll back",
+            )
+        self.repository.replace_config(
+            retained, self.replacement.staged_config(transaction, config)
+        )
+        return retained
+
+    def _version_moves(
+        self, transaction: Transaction, old: Record, target: Record
+    ) -> list[Move] | None:
+        """Version folders in and out, from retained copies; None where one of them is not
+        retained.
+        """
+        wanted = Manifest.from_dict(target.manifest)
+        if files_outside_versions(wanted, target.triton_versions) != files_outside_versions(
+            Manifest.from_dict(old.manifest), old.triton_versions
+        ):
+            return None
+        moves = []
+        for version in sorted(set(target.triton_versions) - set(old.triton_versions)):
+            part = select_versions(wanted, (version,))
+            places = self.repository.retained_versions(target.name, version)
+            copy = next(
+                (retained for retained in places if self.repository.holds(retained, part)), None
+            )
+            if copy is None:
+                return None
+            moves.append((self.repository.live(target.name, str(version)), copy))
+        gone = sorted(set(old.triton_versions) - set(target.triton_versions))
+        return moves + self.repository.moves_out(transaction.name, transaction.deploy_id, gone)
+
+    def _retained_files(self, target: Record) -> str:
+        for record in [target, *self.repository.store.retained_records(target.name)]:
+            retained = self.repository.retained_model(target.name, record.key)
+            if record.manifest_digest == target.manifest_digest and retained:
+                return retained
+        raise NotFound(f"the files of {target.pinned_uri} are no longer retained", step="roll back")

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The servers' part of a transaction: load until it is proven, verify, unload, and bring back what
+was served.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Sequence
+
+from ..deadline import Deadline
+from ..domain.record import Record
+from ..domain.served import ServedModel
+from ..errors import DeliveryError, LoadFailed, LoadPending, ServerError
+from ..planning.versions import must_be_ready, serves_side_by_side
+from ..repository import recovery
+from ..repository.protocol import Repository
+from ..triton.server import TritonServer
+from .transaction import Transaction, now
+from .verification import case_of, verify
+
+_DAY = 86400.0
+_AHEAD = (0.0, _DAY, 400 * _DAY, 40000 * _DAY)
+
+
+class Serving:
+    """The servers which read one repository."""
+
+    def __init__(self, repository: Repository, servers: Sequence[TritonServer]) -> None:
+        self.repository = repository
+        self.servers = {server.url: server for server in servers}
+
+    def load(self, transaction: Transaction, urls: Sequence[str]) -> None:
+        record = transaction.new
+        if record is None:
+            raise RuntimeError("nothing to load")
+        transaction.take_turn()
+        for url in urls:
+            server = self.servers[url]
+            if transaction.took_over and server.served(transaction.name).ready:
+                continue
+            transaction.loaded.append(server)
+            try:
+                self._load_until_served(server, transaction.name, record)
+            except LoadFailed as error:
+                raise _with_hint(error) from error
+
+    def _load_until_served(self, server: TritonServer, name: str, record: Record) -> None:
+        """Load until the server proves that it serves this deployment.
+
+        The first load may join one of other files that an earlier run gave up on. And Triton passes
+        over files that are no newer than those it has seen, which can be from a future (a clock
+        that was wrong, a file touched): ever newer ones find out from which.
+
+        Raises:
+            ServerError: it answers that it loaded, and serves something else.
+        """
+        for ahead in (None, None, *_AHEAD):
+            if ahead is not None:
+                self.repository.touch(name, ahead)
+            try:
+                server.load(name)
+            except LoadPending:
+                with contextlib.suppress(
+                    ServerError
+                ):  # its answer may be held up by the load of another model
+                    if _serves(server.served(name), record):
+                        return
+                raise
+            served = server.served(name)
+            if _serves(served, record):
+                return
+        raise ServerError(
+            f"Triton at {server.url} answered that it loaded deployment {record.deploy_id} and"
+            f" serves {_said(served)}",
+            step="prove what is served",
+        )
+
+    def unload(self, transaction: Transaction, urls: Sequence[str]) -> None:
+        journal = transaction.plan.observed.journal
+        transaction.take_turn()
+        for url in urls:
+            if journal and journal.get("op") == recovery.PENDING:
+                with contextlib.suppress(LoadFailed):
+                    self.servers[url].load(
+                        transaction.name
+                    )  # joins the load that was given up on, which an unload would not stop
+            self.servers[url].unload(transaction.name)
+
+    def verify(self, transaction: Transaction, urls: Sequence[str]) -> None:
+        desired, record = transaction.plan.desired, transaction.new
+        case = case_of(desired, record) if record else None
+        if record is None or case is None:
+            return
+        for url in urls:
+            verify(self.servers[url], desired.name, max(record.triton_versions), case)
+        if transaction.swapped:
+            transaction.new = dataclasses.replace(record, verified=now())
+
+    def restore(self, transaction: Transaction) -> list[str]:
+        """Bring back what each server served before that was asked to load; returns sentences on
+        what could not be.
+        """
+        return [
+            said
+            for server in transaction.loaded
+            if (said := self._restore_one(transaction, server))
+        ]
+
+    def _restore_one(self, transaction: Transaction, server: TritonServer) -> str | None:
+        name = transaction.name
+        try:
+            if not server.is_live() and not server.wait_live(Deadline(server.timeout)):
+                return f"{server.url} went down and was not up again within {server.timeout:g} s"
+            served = server.served(name)
+            before = next(one for one in transaction.plan.observed.served if one.url == server.url)
+            if (transaction.old and transaction.old.wanted == "loaded") or (
+                transaction.plan.observed.foreign and before.ready
+            ):
+                wanted = transaction.old.deploy_id if transaction.old else before.deploy_id or ""
+                more = (
+                    set(served.ready) - set(transaction.old.triton_versions)
+                    if transaction.old and serves_side_by_side(transaction.old)
+                    else set()
+                )
+                if (served.deploy_id or "") != wanted or not served.ready or more:
+                    if transaction.old and (before.deploy_id or "") == wanted:
+                        self._load_until_served(server, name, transaction.old)
+                    else:  # it never did serve it: nothing to be insisted on
+                        server.load(name)
+            else:
+                server.unload(name)
+        except DeliveryError as error:
+            return f"{server.url} could not be brought back ({error.message})"
+        return None
+
+    def said(self, name: str) -> str:
+        """Which server serves what now, for the end of an error's sentence."""
+        serving = []
+        for server in self.servers.values():
+            try:
+                served = server.served(name)
+            except DeliveryError:
+                continue
+            if served.ready:
+                serving.append(f"{server.url} serves version {', '.join(map(str, served.ready))}")
+        return " and ".join(serving) if serving else "no server serves it"
+
+
+_WITHOUT_GPU = "; instance_kind: cpu serves it on this host without one"
+_HINTS = {
+    "no GPUs are available": _WITHOUT_GPU,
+    "unsupported gpu id .* are:[ ;]*$": _WITHOUT_GPU,
+    "KIND_CPU but specifies one or more GPUs": _WITHOUT_GPU,
+    "unsupported gpu id [0-9]+": (
+        "; the server numbers the GPUs that it sees from 0: config: {instance_group: …} names"
+        " others"
+    ),
+    "unable to find backend library": "; this server has no such backend",
+}
+
+
+def _serves(served: ServedModel, record: Record) -> bool:
+    return (
+        (served.deploy_id or "") == record.deploy_id
+        and bool(served.ready)
+        and must_be_ready(record) <= set(served.ready)
+    )
+
+
+def _said(served: ServedModel) -> str:
+    return f"deployment {served.deploy_id}" if served.deploy_id else "none that carries an id"
+
+
+def _with_hint(error: LoadFailed) -> LoadFailed:
+    for sign, hint in _HINTS.items():
+        if re.search(sign, error.message):
+            return LoadFailed(
+                error.message.rstrip(".; ") + hint,
+                model=error.model,
+                step=error.step,
+                **error.extra,
+            )
+    return error

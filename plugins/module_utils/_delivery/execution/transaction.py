@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one transaction has done so far, for the steps that share it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..domain import config_pbtxt
+from ..domain.config_pbtxt import config_for
+from ..domain.record import Record
+from ..planning.plan import Plan
+from ..triton.server import TritonServer
+from .limits import Limits
+
+
+@dataclass
+class Transaction:
+    """One plan being carried out.
+
+    Attributes:
+        old: the record before; ``new`` the one to be written.
+        deploy_id: of this transaction, and of the deployment where that gets a new one.
+        journal: as it was written before the first change of the model's files.
+        swapped: the model's files were changed and that is not settled yet.
+        took_over: what somebody else deployed became ours as it was.
+        loaded: the servers that were asked to load, in order.
+        limits: shared with the other models of a list; ``held`` ends with this transaction.
+    """
+
+    plan: Plan
+    old: Record | None
+    deploy_id: str
+    new: Record | None = None
+    journal: dict[str, Any] | None = None
+    swapped: bool = False
+    took_over: bool = False
+    loaded: list[TritonServer] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    limits: Limits = field(default_factory=Limits)
+    held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _its_turn: bool = False
+
+    def take_turn(self) -> None:
+        """Wait until this is one of the models that may be changed and loaded now; its turn ends
+        with ``held``.
+        """
+        if not self._its_turn:
+            self.held.enter_context(self.limits.loads)
+            self._its_turn = True
+
+    @property
+    def name(self) -> str:
+        return self.plan.desired.name
+
+
+def new_deploy_id() -> str:
+    """Sorts by time, is unique, and can stand in a file name."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
+
+
+def describe_replaced(old: Record | None) -> dict[str, Any] | None:
+    """What a record says of the deployment before it."""
+    return {"deploy_id": old.deploy_id, "pinned_uri": old.pinned_uri} if old else None
+
+
+def config_in_place(transaction: Transaction, author: str, request: Mapping[str, Any]) -> bytes:
+    """The configuration to deploy, under the old deploy id where Triton applies the change without
+    initialising again.
+    """
+    old, current = transaction.old, transaction.plan.observed.config
+    if old and current is not None and config_pbtxt.deploy_id_of(current) == old.deploy_id:
+        same = config_for(author, transaction.name, old.deploy_id, request)
+        if config_pbtxt.applied_in_place(current, same):
+            return same
+    return config_for(author, transaction.name, transaction.deploy_id, request)

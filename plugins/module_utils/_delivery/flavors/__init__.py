@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what lies in an artifact to the model folder that Triton loads.
+
+- ``layouts``: which file goes where, and flavor ``triton``.
+- ``mlflow_layouts``: the same for MLflow's own flavors: onnx, xgboost, lightgbm, sklearn, pytorch.
+- ``conversion``: in staging, their files become what Triton loads.
+"""

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What MLflow's own flavors store becomes what Triton loads, in the staging folder, before anything
+is swapped.
+
+The same artifact always becomes the same bytes: nothing here depends on time, place or the order of
+a dictionary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pickletools
+import re
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+from .. import disk
+from ..disk import hash_file
+from ..domain import config_pbtxt
+from ..domain.layout import Layout
+from ..domain.manifest import FileEntry, Manifest
+from ..effects import effect
+from ..errors import ArtifactError
+from ..formats.default_config import forest_config, onnx_config
+from ..formats.model_file import refuse_what_is_no_file, why_no_torchscript
+from ..formats.onnx import read_onnx, refuse_what_triton_cannot_carry
+from ..formats.sklearn_to_treelite import treelite_bytes
+from ..formats.trees import read_forest
+
+STEP = "convert the model"
+_LARGEST_SCHEMA = 1 << 30
+Made = tuple[str, Any]
+"""The file's name in the version folder now, and the configuration (None: as it is)."""
+
+
+def convert(layout: Layout, staged: str, manifest: Manifest) -> tuple[Layout, Manifest]:
+    """Convert what lies in the staging folder.
+
+    Returns:
+        The layout with a whole configuration, and the manifest of what lies there now.
+
+    Raises:
+        ArtifactError: the files are not what their flavor says, or nothing that Triton serves; with
+            what would work.
+        MissingLibrary: treelite, for forests of scikit-learn.
+    """
+    if layout.conversion is None:
+        return layout, manifest
+    main = next(
+        target
+        for _source, target, _size in layout.files
+        if target.endswith(_ENDINGS[layout.conversion])
+    )
+    path = os.path.join(staged, main)
+    refuse_what_is_no_file(path, os.path.basename(path))
+    if not os.path.getsize(path):
+        raise ArtifactError(f"{os.path.basename(path)} is empty", step=STEP)
+    try:
+        name, config = _CONVERTERS[layout.conversion](path)
+    except ArtifactError as error:
+        # The staging folder means nothing to a reader.
+        error.message = error.message.replace(path, os.path.basename(path))
+        error.about(step=STEP)
+        raise
+    target = os.path.join(os.path.dirname(main), name)
+    entries = {entry.path: entry for entry in manifest.files if entry.path != main}
+    whole = os.path.join(staged, target)
+    entries[target] = FileEntry(target, os.path.getsize(whole), hash_file(whole))
+    if config is not None:
+        layout = dataclasses.replace(layout, author_config=config_pbtxt.render(config))
+    return layout, Manifest.of(entries.values(), manifest.folders)
+
+
+def _onnx(path: str) -> Made:
+    described = read_onnx(path)
+    refuse_what_triton_cannot_carry(described, path)
+    return os.path.basename(path), onnx_config(described, os.path.basename(path))
+
+
+def _xgboost(path: str) -> Made:
+    return _forest(path, "xgboost")
+
+
+def _lightgbm(path: str) -> Made:
+    if zipfile.is_zipfile(path) or path.endswith(".pkl"):
+        _write_instead(path, "model.lgb", _booster_text(path))
+        path = os.path.join(os.path.dirname(path), "model.lgb")
+    return _forest(path, "lightgbm")
+
+
+def _sklearn(path: str) -> Made:
+    _write_instead(path, "checkpoint.tl", treelite_bytes(path))
+    return _forest(os.path.join(os.path.dirname(path), "checkpoint.tl"), "treelite")
+
+
+def _pytorch(path: str) -> Made:
+    reason = why_no_torchscript(path)
+    if reason:
+        raise ArtifactError(f"{path} {reason}")
+    return os.path.basename(path), None
+
+
+def _forest(path: str, family: str) -> Made:
+    forest = read_forest(path, family)
+    if os.path.basename(path) != forest.filename:
+        with effect("rename", path):
+            os.rename(path, os.path.join(os.path.dirname(path), forest.filename))
+    return forest.filename, forest_config(forest)
+
+
+def _write_instead(path: str, name: str, data: bytes) -> None:
+    disk.remove_file(path)
+    disk.write_file(os.path.join(os.path.dirname(path), name), data)
+
+
+def _booster_text(path: str) -> bytes:
+    """The text of a LightGBM model, which stands as it is in a skops archive and in a pickle.
+    Nothing is unpickled.
+    """
+    strings = _skops_strings(path) if zipfile.is_zipfile(path) else _pickled_strings(path)
+    found = {text for text in strings if re.match(r"tree\r?\nversion=", text)}
+    if len(found) != 1:
+        raise ArtifactError(
+            f"{path} holds {len(found)} LightGBM models: log the Booster itself (model.booster_)"
+        )
+    return found.pop().encode()
+
+
+def _skops_strings(path: str) -> list[str]:
+    with zipfile.ZipFile(path) as archive:
+        if (
+            "schema.json" not in archive.namelist()
+            or archive.getinfo("schema.json").file_size > _LARGEST_SCHEMA
+        ):
+            raise ArtifactError(f"{path} is no skops archive")
+        return _texts(json.loads(archive.read("schema.json")))
+
+
+def _pickled_strings(path: str) -> list[str]:
+    try:
+        with open(path, "rb") as file:
+            return [
+                argument
+                for _code, argument, _at in pickletools.genops(file)
+                if isinstance(argument, str)
+            ]
+    except (ValueError, EOFError) as error:
+        raise ArtifactError(f"{path} is not a whole pickle ({error})") from None
+
+
+def _texts(node: Any) -> list[str]:
+    """All strings in a schema, those too that it keeps as JSON."""
+    if isinstance(node, dict):
+        own = (
+            [text for text in [_unquoted(node.get("content"))] if text]
+            if node.get("is_json")
+            else []
+        )
+        return own + [text for child in node.values() for text in _texts(child)]
+    if isinstance(node, list):
+        return [text for child in node for text in _texts(child)]
+    return []
+
+
+def _unquoted(content: Any) -> str | None:
+    try:
+        value = json.loads(content) if isinstance(content, str) else None
+    except ValueError:
+        return None
+    return value if isinstance(value, str) else None
+
+
+_CONVERTERS: dict[str, Callable[[str], Made]] = {
+    "onnx": _onnx,
+    "xgboost": _xgboost,
+    "lightgbm": _lightgbm,
+    "sklearn": _sklearn,
+    "pytorch": _pytorch,
+}
+_ENDINGS: dict[str, tuple[str, ...]] = {
+    "onnx": (".onnx",),
+    "xgboost": ("",),
+    "lightgbm": ("",),
+    "sklearn": ("",),
+    "pytorch": (".pt",),
+}

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an artifact's file list to a model folder in Triton's layout."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..domain import config_pbtxt
+from ..domain.layout import (
+    EXAMPLES,
+    MLFLOW_FILES,
+    MLFLOW_FOLDERS,
+    Artifact,
+    Layout,
+    Numbering,
+    listed,
+)
+from ..domain.manifest import FileEntry, Manifest
+from ..errors import ArtifactError
+from .mlflow_layouts import MLFLOW_MAKERS, why_not
+
+_VERSION_LIMIT = 2**63
+_LARGEST_EXAMPLE = 1 << 16
+_TREES = frozenset({"xgboost", "lightgbm", "sklearn"})
+
+
+def layout_of(artifact: Artifact, flavor: str | None, numbering: Numbering) -> Layout:
+    """Find the model in an artifact.
+
+    Raises:
+        ArtifactError: no model, two models, no version folder, or a flavor that cannot be served.
+        ConfigError: config.pbtxt does not parse.
+    """
+    chosen = flavor or _flavor(artifact)
+    made = _MAKERS[chosen](artifact, numbering)
+    example = None
+    for data in _examples(artifact):
+        example = example or (
+            _rows_example(data)
+            if chosen in _TREES
+            else None
+            if chosen == "pytorch"
+            else _named_example(data)
+        )
+    return replace(made, example=example)
+
+
+def _examples(artifact: Artifact) -> Iterator[dict[str, Any]]:
+    for name in ("serving_input_example.json", "input_example.json"):
+        size = artifact.files.get(name)
+        if size is None or size > _LARGEST_EXAMPLE:
+            continue
+        try:
+            data = json.loads(artifact.read(name))
+        except ValueError:
+            continue
+        if isinstance(data, dict):
+            yield data
+
+
+def _named_example(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """An example serves here when it names the tensors: ``{"inputs": {name: values}}`` or ``{name:
+    values}``.
+    """
+    inputs = data.get("inputs", data)
+    named = (
+        isinstance(inputs, dict)
+        and inputs
+        and all(isinstance(value, list) for value in inputs.values())
+    )
+    return inputs if named and not {"columns", "dataframe_split"} & {*inputs} else None
+
+
+def _rows_example(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Trees were logged with rows of numbers, and know no tensors; Triton's FIL backend has one
+    input.
+    """
+    table = data.get("dataframe_split", data)
+    rows = data.get("inputs", table.get("data") if isinstance(table, Mapping) else None)
+    numbers = (
+        isinstance(rows, list)
+        and rows
+        and all(
+            isinstance(row, list) and row and all(isinstance(value, (int, float)) for value in row)
+            for row in rows
+        )
+    )
+    return {"input__0": rows} if numbers else None
+
+
+def _flavor(artifact: Artifact) -> str:
+    names = list((artifact.mlmodel or {}).get("flavors", {}))
+    for known in _MAKERS:
+        if known in names:
+            return known
+    if _model_folders(artifact):
+        return "triton"
+    if any(path.endswith(".onnx") for path in artifact.files):
+        return "onnx"
+    if names:
+        raise why_not(names)
+    raise ArtifactError(
+        "the artifact holds no model: neither a folder in Triton's layout nor an .onnx file",
+        step="find the model",
+    )
+
+
+def _model_folders(artifact: Artifact) -> list[str]:
+    """Folders ("" is the root) which hold config.pbtxt or a numbered folder."""
+    found = set()
+    for path in [*artifact.files, *(f"{folder}/." for folder in artifact.folders)]:
+        parts = path.split("/")
+        for depth in (0, 1):
+            here = parts[depth:]
+            if (
+                len(here) == 1
+                and here[0] == config_pbtxt.CONFIG_NAME
+                or len(here) > 1
+                and _is_version(here[0])
+            ):
+                found.add("/".join(parts[:depth]))
+                break
+    return [""] if "" in found else sorted(found)
+
+
+def _is_version(name: str) -> bool:
+    return name.isascii() and name.isdigit() and name[0] != "0" and int(name) < _VERSION_LIMIT
+
+
+def _triton(artifact: Artifact, numbering: Numbering) -> Layout:
+    data = _data_folder(artifact)
+    prefix = f"{data}/" if data else ""
+    inside = _files_below(artifact, data)
+    folders = {
+        folder[len(prefix) :]
+        for folder in artifact.folders
+        if folder.startswith(prefix) and folder != data
+    }
+    if artifact.manifest:
+        folders |= set(artifact.manifest.folders)
+    given = config_pbtxt.CONFIG_NAME in inside
+    config = artifact.read(prefix + config_pbtxt.CONFIG_NAME) if given else b""
+    message = config_pbtxt.parse(config)
+    present = _version_folders(inside, folders)
+    if not present:
+        if not config_pbtxt.is_ensemble(message):
+            raise ArtifactError(
+                "the artifact holds no version folder (a folder named 1, 2, … with the model's"
+                " files)",
+                step="find the model",
+            )
+        present, folders = [1], folders | {"1"}
+    renamed = _numbers(present, message, numbering)
+    publisher = artifact.manifest and Manifest.of(
+        (FileEntry(_moved(e.path, renamed), e.size, e.sha256) for e in artifact.manifest.files),
+        (_moved(folder, renamed) for folder in artifact.manifest.folders),
+    )
+    return Layout(
+        "triton",
+        tuple(
+            (prefix + p, _moved(p, renamed), size)
+            for p, size in sorted(inside.items())
+            if p != config_pbtxt.CONFIG_NAME
+        ),
+        tuple(sorted(_moved(folder, renamed) for folder in folders)),
+        config,
+        tuple(renamed.values()),
+        tuple(renamed),
+        publisher or None,
+        _left_out(artifact, data),
+    )
+
+
+def _files_below(artifact: Artifact, data: str) -> dict[str, int | None]:
+    """Path → size of the model folder's files; what MLflow lays beside a model is none of them."""
+    if data:
+        prefix = f"{data}/"
+        return {
+            path[len(prefix) :]: size
+            for path, size in artifact.files.items()
+            if path.startswith(prefix)
+        }
+    return {
+        path: size
+        for path, size in artifact.files.items()
+        if path not in MLFLOW_FILES and not path.startswith(EXAMPLES)
+    }
+
+
+def _version_folders(files: Iterable[str], folders: Iterable[str]) -> list[int]:
+    """The numbers of the version folders that some file or folder lies in, lowest first."""
+    heads = {path.split("/")[0] for path in [*(p for p in files if "/" in p), *folders]}
+    return sorted(int(head) for head in heads if _is_version(head))
+
+
+def _data_folder(artifact: Artifact) -> str:
+    entry = ((artifact.mlmodel or {}).get("flavors", {}).get("triton") or {}).get("data")
+    found = _model_folders(artifact)
+    if entry:
+        named = posixpath.normpath(str(entry))
+        if any(path.startswith(f"{named}/") for path in artifact.files):
+            return named
+        raise ArtifactError(
+            f"MLmodel says that the model is in '{named}', and the artifact has no such folder",
+            step="find the model",
+        )
+    if not found:
+        raise ArtifactError(
+            "the artifact holds no model in Triton's layout (config.pbtxt and numbered version"
+            " folders)",
+            step="find the model",
+        )
+    if len(found) > 1:
+        raise ArtifactError(
+            f"the artifact holds {len(found)} models ({listed(found)}): publish them one by one",
+            step="find the model",
+        )
+    return found[0]
+
+
+def _left_out(artifact: Artifact, data: str) -> tuple[str, ...]:
+    if not data:
+        return ()
+    beside = (
+        {path.split("/")[0] for path in artifact.files if "/" in path} - {data} - MLFLOW_FOLDERS
+    )
+    return tuple(
+        f"the folder '{folder}' beside the model folder '{data}' in the artifact was left out"
+        for folder in sorted(beside)
+    )
+
+
+def _numbers(present: Sequence[int], message: Any, numbering: Numbering) -> dict[int, int]:
+    """Artifact version → Triton version."""
+    keep = (
+        numbering.mode == "artifact"
+        or numbering.registry_version is None
+        or numbering.mode == "auto"
+        and (len(present) > 1 or config_pbtxt.specific_versions(message) or numbering.pinned)
+    )
+    if keep:
+        return {version: version for version in present}
+    if len(present) > 1:
+        raise ArtifactError(
+            "version_folders: registry needs one version folder, and the artifact has"
+            f" {listed(map(str, present))}",
+            step="number the versions",
+        )
+    return {present[0]: int(numbering.registry_version or 1)}
+
+
+def _moved(path: str, renamed: Mapping[int, int]) -> str:
+    head, slash, rest = path.partition("/")
+    return f"{renamed.get(int(head), head)}{slash}{rest}" if _is_version(head) else path
+
+
+_MAKERS: dict[str, Callable[[Artifact, Numbering], Layout]] = {"triton": _triton, **MLFLOW_MAKERS}

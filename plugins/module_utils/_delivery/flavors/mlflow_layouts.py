@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Layouts for what MLflow's own flavors store. What only the files tell is added when they are
+here, by ``flavors.conversion``.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..domain import config_pbtxt
+from ..domain.layout import (
+    EXAMPLES,
+    MLFLOW_FILES,
+    MLFLOW_FOLDERS,
+    STEP,
+    Artifact,
+    Layout,
+    Numbering,
+    named_file,
+)
+from ..errors import ArtifactError
+from ..formats.default_config import bare_config, torchscript_config
+from ..formats.mlmodel import tensors_of
+
+_INSTEAD = {
+    "tensorflow": (
+        "Triton serves a SavedModel: publish a Triton model folder with 1/model.savedmodel, or"
+        " convert it with tf2onnx"
+    ),
+    "keras": "export it as a SavedModel or as ONNX and publish that",
+    "catboost": "save it with format='onnx' (or 'json' for treelite) and publish that",
+    "transformers": "export it as ONNX (optimum-cli export onnx) and log that",
+    "sentence_transformers": "export it as ONNX (optimum-cli export onnx) and log that",
+    "spark": "convert it with onnxmltools and log the ONNX model",
+    "h2o": "download it as a MOJO and convert that, or train it with xgboost",
+    "statsmodels": "serve it as a Python model of Triton: publish a model.py",
+    "prophet": "serve it as a Python model of Triton: publish a model.py",
+    "fastai": "export it as ONNX (torch.onnx.export) and log that",
+    "spacy": "serve it as a Python model of Triton: publish a model.py",
+}
+_PYFUNC = "python_function"
+
+
+def why_not(names: Sequence[str]) -> ArtifactError:
+    """Why none of an artifact's flavors can be served, and what would work."""
+    others = [name for name in names if name != _PYFUNC] or [_PYFUNC]
+    if others == [_PYFUNC]:
+        advice = (
+            "it is Python code that only MLflow can run: publish a Triton model folder with a"
+            " model.py"
+        )
+    else:
+        advice = next(
+            (_INSTEAD[name] for name in others if name in _INSTEAD),
+            "publish it as a Triton model folder or as ONNX",
+        )
+    return ArtifactError(f"its flavor {', '.join(others)} cannot be served: {advice}", step=STEP)
+
+
+def _entry(artifact: Artifact, flavor: str) -> Mapping[str, Any]:
+    entry = (artifact.mlmodel or {}).get("flavors", {}).get(flavor)
+    return entry if isinstance(entry, Mapping) else {}
+
+
+def _onnx(artifact: Artifact, numbering: Numbering) -> Layout:
+    model = named_file(
+        artifact, "onnx", _entry(artifact, "onnx").get("data"), (".onnx",), ".onnx file"
+    )
+    version, base = numbering.version(), posixpath.dirname(model)
+    files = []
+    for path, size in sorted(artifact.files.items()):
+        relative = posixpath.relpath(path, base) if base else path
+        if _belongs_to_onnx(path, relative, model):
+            labels = path.endswith(".txt")
+            files.append((path, relative if labels else f"{version}/{relative}", size))
+    beside = posixpath.join(base, config_pbtxt.CONFIG_NAME)
+    given = beside in artifact.files
+    config = (
+        artifact.read(beside)
+        if given
+        else (
+            f'backend: "onnxruntime"\ndefault_model_filename: "{posixpath.basename(model)}"\n'.encode()  # noqa: E501
+        )
+    )
+    config_pbtxt.parse(config)
+    return Layout(
+        "onnx", tuple(files), (), config, (version,), (1,), conversion=None if given else "onnx"
+    )
+
+
+def _belongs_to_onnx(path: str, relative: str, model: str) -> bool:
+    """The model, its external data (whose names MLflow draws at random), and label files."""
+    if path == model:
+        return True
+    if (
+        relative.startswith(("..", *EXAMPLES))
+        or relative in MLFLOW_FILES
+        or path.endswith((".pbtxt", ".onnx"))
+    ):
+        return False
+    return relative.split("/")[0] not in MLFLOW_FOLDERS
+
+
+def _trees(
+    flavor: str, keys: tuple[str, ...], endings: tuple[str, ...]
+) -> Callable[[Artifact, Numbering], Layout]:
+    def make(artifact: Artifact, numbering: Numbering) -> Layout:
+        entry = _entry(artifact, flavor)
+        named = next((entry[key] for key in keys if key in entry), None)
+        return _one_file(
+            artifact,
+            numbering,
+            flavor,
+            named_file(artifact, flavor, named, endings, f"file of a {flavor} model"),
+        )
+
+    return make
+
+
+def _one_file(artifact: Artifact, numbering: Numbering, flavor: str, path: str) -> Layout:
+    version = numbering.version()
+    return Layout(
+        flavor,
+        ((path, f"{version}/{posixpath.basename(path)}", artifact.files[path]),),
+        (),
+        config_pbtxt.render(bare_config("fil")),
+        (version,),
+        (1,),
+        conversion=flavor,
+    )
+
+
+def _pytorch(artifact: Artifact, numbering: Numbering) -> Layout:
+    folder = str(_entry(artifact, "pytorch").get("model_data") or "data")
+    path = named_file(
+        artifact,
+        "pytorch",
+        posixpath.join(folder, "model.pth"),
+        (".pth", ".pt", ".pt2"),
+        "PyTorch file",
+    )
+    if path.endswith(".pt2"):
+        raise ArtifactError(
+            f"{path} was made by torch.export, and Triton loads TorchScript: log"
+            " torch.jit.script(model) instead, or publish it as ONNX",
+            step=STEP,
+        )
+    version, size = numbering.version(), artifact.files[path]
+    sides = [tensors_of(artifact.mlmodel, side) for side in ("inputs", "outputs")]
+    if sides[0] and sides[1]:
+        config, missing = (
+            torchscript_config(_by_place("INPUT", sides[0]), _by_place("OUTPUT", sides[1])),
+            None,
+        )
+    else:
+        config, missing = (
+            bare_config("pytorch"),
+            (
+                "what inputs and outputs the module has is not known: log a TorchScript module"
+                " (torch.jit.script(model), Triton loads no other) with a signature of tensors, or"
+                " give config, as {input: [{name: INPUT__0, data_type, dims}], output: [{name:"
+                " OUTPUT__0, data_type, dims}]}"
+            ),
+        )
+    return Layout(
+        "pytorch",
+        ((path, f"{version}/model.pt", size),),
+        (),
+        config_pbtxt.render(config),
+        (version,),
+        (1,),
+        conversion="pytorch",
+        missing=missing,
+    )
+
+
+def _by_place(word: str, tensors: Sequence[Any]) -> list[Any]:
+    """Triton hands tensors to a module by the number in their names; a signature lists them in the
+    same order.
+    """
+    return [
+        (f"{word}__{place}", data_type, dims)
+        for place, (_name, data_type, dims) in enumerate(tensors)
+    ]
+
+
+MLFLOW_MAKERS: dict[str, Callable[[Artifact, Numbering], Layout]] = {
+    "onnx": _onnx,
+    "xgboost": _trees("xgboost", ("data",), (".ubj", ".json", ".xgb", ".bst", ".model")),
+    "lightgbm": _trees("lightgbm", ("data",), (".lgb", ".txt", ".skops", ".pkl")),
+    "sklearn": _trees("sklearn", ("pickled_model",), (".skops", ".pkl")),
+    "pytorch": _pytorch,
+}

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Model files, read without the frameworks that wrote them. Nothing of them is run or unpickled.
+
+- ``model_file``: one file as a model: its kind by name and content, and what is refused.
+- ``mlmodel``: MLmodel of a published version: signature, input example.
+- ``onnx``: inputs, outputs and external data of an ONNX file.
+- ``trees``: features and classes of XGBoost, LightGBM and treelite files.
+- ``sklearn_archive``: pickles and skops archives of scikit-learn as inert values.
+- ``sklearn_to_treelite``: trees and forests of scikit-learn as a treelite checkpoint.
+- ``tensorrt``: what a TensorRT plan was built for, and what the servers have.
+- ``default_config``: a config.pbtxt for a model that came without one.
+"""

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is in a file of scikit-learn, without scikit-learn and without running anything of it.
+
+A skops archive is read as the JSON and the arrays that it is. A pickle is a program: this reader
+knows numpy's arrays, takes everything of scikit-learn for a bag of values, and refuses any other
+name that the pickle asks for.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import ArtifactError
+from ..libraries import require
+
+_LARGEST_SCHEMA = 1 << 30
+_NUMPY_NAMES = frozenset({"ndarray", "dtype", "_reconstruct", "scalar", "_frombuffer"})
+_PLAIN = {
+    "set": set,
+    "frozenset": frozenset,
+    "list": list,
+    "dict": dict,
+    "tuple": tuple,
+    "slice": slice,
+    "bytearray": bytearray,
+}
+
+
+class Bag:
+    """An object of scikit-learn: its class by name, what it was made with, and its attributes."""
+
+    origin = ""
+
+    def __init__(self, *args: Any, **_named: Any) -> None:
+        self.args = args
+        self.values: dict[str, Any] = {}
+
+    def __new__(cls, *args: Any, **_named: Any) -> Bag:
+        made = super().__new__(cls)
+        made.args, made.values = args, {}
+        return made
+
+    def __setstate__(self, state: Any) -> None:
+        for part in state if isinstance(state, tuple) else (state,):
+            if isinstance(part, Mapping):
+                self.values.update(part)
+
+    @property
+    def kind(self) -> str:
+        return self.origin.rpartition(".")[2]
+
+    def get(self, name: str) -> Any:
+        """An attribute.
+
+        Raises:
+            ArtifactError: a model that was never trained, or one of a version of scikit-learn that
+                kept this elsewhere.
+        """
+        if name not in self.values:
+            raise ArtifactError(
+                f"its {self.kind} has no '{name}': it was not trained, or by an unknown version of"
+                " scikit-learn"
+            )
+        return self.values[name]
+
+
+def read_estimator(path: str) -> Bag:
+    """Read a skops archive or a pickle.
+
+    Raises:
+        ArtifactError: neither, a damaged one, or a pickle that would run something.
+        MissingLibrary: numpy.
+    """
+    with require("numpy", "to read a model of scikit-learn"):
+        import numpy  # noqa: F401 - the readers below rely on it
+    try:
+        found = _Skops(path).read() if zipfile.is_zipfile(path) else _read_pickle(path)
+    except ArtifactError:
+        raise
+    except Exception as error:  # a damaged pickle can raise anything
+        raise ArtifactError(
+            f"{path} is no whole model of scikit-learn ({type(error).__name__}: {error})"
+        ) from error
+    if not isinstance(found, Bag):
+        raise ArtifactError(f"{path} holds a {type(found).__name__} and no model of scikit-learn")
+    return found
+
+
+def _read_pickle(path: str) -> Any:
+    with open(path, "rb") as file:
+        return _Reader(file).load()
+
+
+class _Reader(pickle.Unpickler):
+    """Finds no class but numpy's arrays and bags."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        top = module.partition(".")[0]
+        if top == "sklearn" or (top == "numpy" and module.startswith("numpy.random")):
+            return bag_of(f"{module}.{name}")
+        if top == "numpy" and name in _NUMPY_NAMES:
+            return _of_numpy(name)
+        if module == "copyreg" and name == "_reconstructor":
+            return _made_anew
+        if module == "builtins" and (name in _PLAIN or name == "object"):
+            return _PLAIN.get(name, object)
+        raise ArtifactError(
+            f"the pickle asks for {module}.{name}, which is not scikit-learn's: a pickle is a"
+            " program, and this one was not run; log the model with serialization_format='skops',"
+            " or as ONNX"
+        )
+
+
+def bag_of(origin: str) -> type[Bag]:
+    return type("Bag", (Bag,), {"origin": origin})
+
+
+def _of_numpy(name: str) -> Any:
+    import numpy
+
+    if name in ("ndarray", "dtype"):
+        return getattr(numpy, name)
+    core: Any = getattr(numpy, "_core", None) or numpy.core  # its name changed with numpy 2
+    return getattr(core.numeric if name == "_frombuffer" else core.multiarray, name)
+
+
+def _made_anew(kind: Any, _base: Any, _state: Any) -> Any:
+    if not (isinstance(kind, type) and issubclass(kind, Bag)):
+        raise ArtifactError("the pickle makes an object of a kind that is not scikit-learn's")
+    return kind()
+
+
+class _Skops:
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def read(self) -> Any:
+        with zipfile.ZipFile(self._path) as self._archive:
+            if (
+                "schema.json" not in self._archive.namelist()
+                or self._archive.getinfo("schema.json").file_size > _LARGEST_SCHEMA
+            ):
+                raise ArtifactError(f"{self._path} is no skops archive")
+            return self._value(json.loads(self._archive.read("schema.json")))
+
+    def _value(self, node: Any) -> Any:
+        if not isinstance(node, Mapping):
+            return None
+        loader, content = node.get("__loader__"), node.get("content")
+        if loader == "JsonNode":
+            return json.loads(str(content))
+        if loader == "NdArrayNode":
+            return self._array(node)
+        if isinstance(content, list):
+            return [self._value(item) for item in content]
+        if loader == "DictNode" and isinstance(content, Mapping):
+            return {key: self._value(item) for key, item in content.items()}
+        if isinstance(content, Mapping) and "__loader__" in content:
+            made = bag_of(f"{node.get('__module__')}.{node.get('__class__')}")()
+            made.__setstate__(self._value(content))
+            return made
+        # Types, functions, random generators: none of them is part of what a forest answers.
+        return bag_of(f"{node.get('__module__')}.{node.get('__class__')}")()
+
+    def _array(self, node: Mapping[str, Any]) -> Any:
+        import numpy
+
+        if node.get("type") != "numpy":
+            content = node.get("content")
+            return (
+                [self._value(item) for item in content]
+                if isinstance(content, list)
+                else self._value(content)
+            )
+        return numpy.load(io.BytesIO(self._archive.read(str(node["file"]))), allow_pickle=False)

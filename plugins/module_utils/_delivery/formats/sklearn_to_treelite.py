@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trees and forests of scikit-learn become a treelite checkpoint, which Triton's FIL backend
+loads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ArtifactError
+from ..libraries import require
+from .sklearn_archive import Bag, read_estimator
+
+_CLASSIFIERS = frozenset(
+    {
+        "RandomForestClassifier",
+        "ExtraTreesClassifier",
+        "DecisionTreeClassifier",
+        "ExtraTreeClassifier",
+    }
+)
+_REGRESSORS = frozenset(
+    {"RandomForestRegressor", "ExtraTreesRegressor", "DecisionTreeRegressor", "ExtraTreeRegressor"}
+)
+_ONE_TREE = frozenset(
+    {"DecisionTreeClassifier", "ExtraTreeClassifier", "DecisionTreeRegressor", "ExtraTreeRegressor"}
+)
+# As scikit-learn does, so that a class which never occurs does not become minus infinity.
+_LEAST_PROBABILITY = 1.1920928955078125e-07
+_IDENTITY_LOSSES = frozenset({"squared_error", "absolute_error", "quantile", "huber", "ls", "lad"})
+
+
+@dataclass(frozen=True)
+class _Node:
+    left: int
+    right: int
+    feature: int
+    threshold: float
+    missing_left: bool
+    value: Any
+    """A leaf's; None where the node splits."""
+
+
+@dataclass(frozen=True)
+class _Forest:
+    features: int
+    task: str
+    classes: int
+    trees: Sequence[tuple[int, Iterator[_Node]]]
+    """Class that the tree votes for (-1: all), and its nodes."""
+    base: Sequence[float]
+    postprocessor: tuple[str, float]
+    vector: int = 1
+    average: bool = False
+
+
+def treelite_bytes(path: str) -> bytes:
+    """Read an ensemble of scikit-learn and write it as treelite does.
+
+    Raises:
+        ArtifactError: no trees, or none that FIL can serve, with what would work.
+        MissingLibrary: treelite.
+    """
+    with require(
+        "treelite", "to turn a forest of scikit-learn into a model for Triton's FIL backend"
+    ):
+        # Asked for first: without it a large model would be read in vain.
+        import treelite  # noqa: F401
+    model = read_estimator(path)
+    for kinds, make in _MAKERS:
+        if model.kind in kinds:
+            return _written(make(model))
+    raise ArtifactError(
+        f"its class is {model.kind}, and FIL serves decision trees, random forests, extra trees and"
+        f" gradient boosting: {_advice(model)}"
+    )
+
+
+def _advice(model: Bag) -> str:
+    if model.kind in ("GridSearchCV", "RandomizedSearchCV"):
+        return "log its best_estimator_"
+    return "convert it with skl2onnx and log that with the onnx flavor"
+
+
+def _written(forest: _Forest) -> bytes:
+    from treelite.model_builder import Metadata, ModelBuilder, PostProcessorFunc, TreeAnnotation
+
+    trees = list(forest.trees)
+    name, alpha = forest.postprocessor
+    builder = ModelBuilder(
+        threshold_type="float64",
+        leaf_output_type="float64",
+        metadata=Metadata(
+            num_feature=forest.features,
+            task_type=forest.task,
+            average_tree_output=forest.average,
+            num_target=1,
+            num_class=[forest.classes],
+            leaf_vector_shape=(1, forest.vector),
+        ),
+        tree_annotation=TreeAnnotation(
+            num_tree=len(trees),
+            target_id=[0] * len(trees),
+            class_id=[group for group, _nodes in trees],
+        ),
+        postprocessor=PostProcessorFunc(
+            name=name, **({"sigmoid_alpha": alpha} if name == "sigmoid" else {})
+        ),
+        base_scores=[float(score) for score in forest.base],
+    )
+    for _group, nodes in trees:
+        builder.start_tree()
+        for key, node in enumerate(nodes):
+            builder.start_node(key)
+            if node.value is not None:
+                builder.leaf(node.value)
+            else:
+                builder.numerical_test(
+                    node.feature,
+                    node.threshold,
+                    default_left=node.missing_left,
+                    opname="<=",
+                    left_child_key=node.left,
+                    right_child_key=node.right,
+                )
+            builder.end_node()
+        builder.end_tree()
+    return bytes(builder.commit().serialize_bytes())
+
+
+def _tree_nodes(tree: Bag, leaf: Callable[[Any], Any]) -> Iterator[_Node]:
+    """``leaf`` makes a leaf's value of the row that scikit-learn keeps for it."""
+    nodes, values = tree.get("nodes"), tree.get("values")
+    fields = nodes.dtype.names or ()
+    missing = (
+        nodes["missing_go_to_left"].tolist() if "missing_go_to_left" in fields else [0] * len(nodes)
+    )
+    columns = (
+        nodes[name].tolist() for name in ("left_child", "right_child", "feature", "threshold")
+    )
+    for place, (left, right, feature, threshold) in enumerate(zip(*columns)):
+        yield _Node(
+            left,
+            right,
+            feature,
+            threshold,
+            bool(missing[place]),
+            leaf(values[place]) if left < 0 else None,
+        )
+
+
+def _trees_of(model: Bag) -> list[Bag]:
+    if model.get("n_outputs_") != 1:
+        raise ArtifactError(
+            f"its {model.kind} has {model.get('n_outputs_')} outputs, and one is what can be"
+            " served: convert it with skl2onnx and log that with the onnx flavor"
+        )
+    return (
+        [model.get("tree_")]
+        if model.kind in _ONE_TREE
+        else [each.get("tree_") for each in model.get("estimators_")]
+    )
+
+
+def _features(model: Bag) -> int:
+    return int(model.get("n_features_in_"))
+
+
+def _classifier(model: Bag) -> _Forest:
+    classes = int(model.get("n_classes_"))
+    if classes < 2:
+        raise ArtifactError(f"its {model.kind} knows a single class, so there is nothing to serve")
+
+    def shares(row: Any) -> Any:
+        # Up to scikit-learn 1.2 these are counts, since then they are shares already.
+        return (row[0, :classes] / (row[0, :classes].sum() or 1.0)).tolist()
+
+    trees = [(-1, _tree_nodes(tree, shares)) for tree in _trees_of(model)]
+    return _Forest(
+        _features(model),
+        "kMultiClf",
+        classes,
+        trees,
+        [0.0] * classes,
+        ("identity_multiclass", 1.0),
+        classes,
+        average=True,
+    )
+
+
+def _regressor(model: Bag) -> _Forest:
+    trees = [(0, _tree_nodes(tree, lambda row: float(row[0, 0]))) for tree in _trees_of(model)]
+    return _Forest(_features(model), "kRegressor", 1, trees, [0.0], ("identity", 1.0), average=True)
+
+
+def _boosted_trees(model: Bag) -> list[tuple[int, Iterator[_Node]]]:
+    rate = float(model.get("learning_rate"))
+    trees = []
+    for stage in model.get("estimators_"):
+        for group, tree in enumerate(stage):
+            trees.append(
+                (group, _tree_nodes(tree.get("tree_"), lambda row: float(row[0, 0]) * rate))
+            )
+    return trees
+
+
+def _boosted_classifier(model: Bag) -> _Forest:
+    classes, trees = int(model.get("n_classes_")), _boosted_trees(model)
+    alpha = 2.0 if model.get("loss") == "exponential" else 1.0
+    start = model.get("init_")
+    if start == "zero":
+        priors = None
+    elif (
+        isinstance(start, Bag)
+        and start.kind == "DummyClassifier"
+        and start.get("strategy") == "prior"
+    ):
+        priors = [
+            min(max(float(p), _LEAST_PROBABILITY), 1 - _LEAST_PROBABILITY)
+            for p in start.get("class_prior_")
+        ]
+    else:
+        raise ArtifactError(
+            f"its {model.kind} begins with a model of its own (init), which FIL has no place for:"
+            " convert it with skl2onnx"
+        )
+    if classes == 2:
+        base = [math.log(priors[1] / (1 - priors[1])) / alpha] if priors else [0.0]
+        return _Forest(_features(model), "kBinaryClf", 1, trees, base, ("sigmoid", alpha))
+    base = [math.log(prior) for prior in priors] if priors else [0.0] * classes
+    return _Forest(_features(model), "kMultiClf", classes, trees, base, ("softmax", 1.0))
+
+
+def _boosted_regressor(model: Bag) -> _Forest:
+    start = model.get("init_")
+    if start == "zero":
+        base = 0.0
+    elif isinstance(start, Bag) and start.kind == "DummyRegressor":
+        base = float(start.get("constant_").ravel()[0])
+    else:
+        raise ArtifactError(
+            f"its {model.kind} begins with a model of its own (init), which FIL has no place for:"
+            " convert it with skl2onnx"
+        )
+    return _Forest(
+        _features(model), "kRegressor", 1, _boosted_trees(model), [base], ("identity", 1.0)
+    )
+
+
+def _histogram_nodes(nodes: Any) -> Iterator[_Node]:
+    if nodes["is_categorical"].any():
+        raise ArtifactError(
+            "it splits by categories, which is not converted: convert it with skl2onnx and log that"
+            " with the onnx flavor"
+        )
+    columns = [
+        nodes[name].tolist()
+        for name in (
+            "left",
+            "right",
+            "feature_idx",
+            "num_threshold",
+            "missing_go_to_left",
+            "value",
+            "is_leaf",
+        )
+    ]
+    for left, right, feature, threshold, missing, value, is_leaf in zip(*columns):
+        yield _Node(
+            left, right, feature, threshold, bool(missing), float(value) if is_leaf else None
+        )
+
+
+def _histogram(model: Bag) -> _Forest:
+    trees = [
+        (group, _histogram_nodes(tree.get("nodes")))
+        for stage in model.get("_predictors")
+        for group, tree in enumerate(stage)
+    ]
+    base = [float(score) for score in model.get("_baseline_prediction").ravel()]
+    features = int(model.get("_n_features"))
+    if model.kind.endswith("Regressor"):
+        loss = str(model.get("loss"))
+        if loss not in _IDENTITY_LOSSES | {"poisson", "gamma"}:
+            raise ArtifactError(
+                f"its loss is {loss}, which is not known here: convert it with skl2onnx and log"
+                " that with the onnx flavor"
+            )
+        return _Forest(
+            features,
+            "kRegressor",
+            1,
+            trees,
+            base,
+            ("identity" if loss in _IDENTITY_LOSSES else "exponential", 1.0),
+        )
+    if len(base) == 1:
+        return _Forest(features, "kBinaryClf", 1, trees, base, ("sigmoid", 1.0))
+    return _Forest(features, "kMultiClf", len(base), trees, base, ("softmax", 1.0))
+
+
+_MAKERS: tuple[tuple[frozenset[str], Callable[[Bag], _Forest]], ...] = (
+    (_CLASSIFIERS, _classifier),
+    (_REGRESSORS, _regressor),
+    (frozenset({"GradientBoostingClassifier"}), _boosted_classifier),
+    (frozenset({"GradientBoostingRegressor"}), _boosted_regressor),
+    (frozenset({"HistGradientBoostingClassifier", "HistGradientBoostingRegressor"}), _histogram),
+)

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is deployed at one place: record, disk and every server. Short commands import this and
+nothing that plans or changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from ..domain.desired import DesiredModel
+from ..domain.observed import ObservedModel
+from ..domain.record import Record
+from ..domain.served import ServedModel
+from ..errors import DeliveryError
+from ..names import check_model_name
+from ..repository.factory import open_repository
+from ..repository.protocol import Repository
+from ..triton.server import TritonServer
+from .report import describe, status_of
+from .target import Target
+
+_Inspection = TypeVar("_Inspection", bound="Inspection")
+
+
+class Inspection:
+    """Read one place. Use it as a context manager: connections are closed at the end."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.servers = [
+            TritonServer(url, target.timeout, target.access, target.server_log, once=True)
+            for url in target.servers
+        ]
+        self._opened: Repository | None = None
+
+    def __enter__(self: _Inspection) -> _Inspection:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._close()
+        if self._opened:
+            self._opened.close()
+
+    def _close(self) -> None:
+        """The connections of this thread."""
+        for server in self.servers:
+            server.transport.close()
+
+    @property
+    def repository(self) -> Repository:
+        """The repository, which exists."""
+        if self._opened is None:
+            self._opened = open_repository(
+                self.target.repository, self.target.state_dir, self.target.s3, self.target.timeout
+            )
+        return self._opened
+
+    def record(self, name: str) -> Record | None:
+        """What is written down about a deployment. No server is asked."""
+        return self.repository.store.record(check_model_name(name))
+
+    def status(self, names: Iterable[str] | None = None) -> list[dict[str, Any]]:
+        """What is deployed: record, disk and every server compared; one entry for each model,
+        sorted by name.
+        """
+        repository = self.repository
+        indexes = {server.url: server.index() for server in self.servers}
+        wanted = sorted(repository.store.records()) if names is None else list(names)
+        entries = []
+        for name in wanted:
+            observed = observe(repository, self.servers, DesiredModel(name), indexes)
+            entries.append({**describe(name, None, observed.record), **status_of(observed)})
+        return entries
+
+
+def observe(
+    repository: Repository | None,
+    servers: Sequence[TritonServer],
+    desired: DesiredModel,
+    indexes: Mapping[str, Any],
+) -> ObservedModel:
+    """Record, disk and every server; ``indexes`` has each server's, or why it has none."""
+    if repository:
+        repository.check(desired)
+    values = repository.read(desired.name, desired.check_files) if repository else {}
+    if repository and desired.state == "rolled_back":
+        values["retained"] = tuple(repository.store.retained_records(desired.name))
+    served, unreachable = [], []
+    for server in servers:
+        index = indexes[server.url]
+        if isinstance(index, DeliveryError):
+            unreachable.append(
+                f"{index.message}: what it serves is not known, and assumed to be nothing"
+            )
+            served.append(ServedModel(server.url))
+        else:
+            served.append(server.served(desired.name, tuple(index.get(desired.name, ()))))
+    return ObservedModel(
+        desired.name, served=tuple(served), unreachable=tuple(unreachable), **values
+    )

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user is told of a model: what was done, what is deployed, and where disk, record and
+servers differ.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..domain.observed import ObservedModel
+from ..domain.record import Record
+from ..errors import DeliveryError
+from ..repository import recovery
+
+if TYPE_CHECKING:  # short commands import nothing that plans
+    from ..planning.plan import Plan
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What the registry was told of a deployment, or would be: as actions, and the states of
+    versions before and after.
+    """
+
+    actions: tuple[str, ...]
+    before: Mapping[str, str]
+    after: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one model."""
+
+    name: str
+    plan: Plan | None = None
+    record: Record | None = None
+    changed: bool = False
+    error: DeliveryError | None = None
+    warnings: tuple[str, ...] = ()
+    reported: Reported | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a module's result: name, changed, failed, msg, actions, reported, diff, model,
+        warnings.
+        """
+        reported = list(self.reported.actions) if self.reported else []
+        result: dict[str, Any] = {
+            "name": self.name,
+            "changed": self.changed,
+            "failed": self.error is not None,
+            "actions": [*(self.plan.actions if self.plan else ()), *reported],
+            "reported": reported,
+            "model": describe(self.name, self.plan, self.record),
+        }
+        if self.plan:
+            result["diff"] = self._diff(self.plan)
+        if self.error:
+            facts = {
+                key: value for key, value in self.error.facts.items() if key != "import_traceback"
+            }
+            result.update(msg=str(self.error), **facts)
+        return result
+
+    def _diff(self, plan: Plan) -> dict[str, str]:
+        diff = plan.diff()
+        if self.reported and self.reported.before != self.reported.after:
+            for side, states in (("before", self.reported.before), ("after", self.reported.after)):
+                diff[side] += f"registry_status: {json.dumps(states, sort_keys=True)}\n"
+        return diff
+
+
+def describe(name: str, plan: Plan | None, record: Record | None) -> dict[str, Any]:
+    """The user's view of a deployment; without a record, of what is planned."""
+    if record is None:
+        return {"name": name, "state": "absent"}
+    return {
+        "name": name,
+        "state": "present" if record.wanted == "loaded" else "unloaded",
+        "model_uri": record.model_uri,
+        "source": record.pinned_uri,
+        "alias": record.alias,
+        "registry_name": record.registry_name,
+        "registry_version": record.registry_version,
+        "flavor": record.flavor,
+        "triton_versions": list(record.triton_versions),
+        "deploy_id": record.deploy_id,
+        "digest": record.manifest_digest,
+        "config_digest": record.config_digest,
+        "size": sum(entry["size"] for entry in record.manifest["files"]),
+        "deployed_at": record.deployed_at,
+        "deployed_by": record.deployed_by,
+        "replaced": record.replaced,
+        "deployment_set": record.deployment_set,
+        "rolled_back_from": record.rolled_back_from,
+        "transaction": record.key,
+        "options": {key: value for key, value in record.request.items() if value is not None},
+    }
+
+
+def status_of(observed: ObservedModel) -> dict[str, Any]:
+    """Keys ready, servers, drift, foreign; and state where that is somebody else's."""
+    record = observed.record
+    servers = [
+        {
+            "url": one.url,
+            "deploy_id": one.deploy_id,
+            "ready_versions": list(one.ready),
+            "versions": [
+                {"version": row.version, "state": row.state, "reason": row.reason}
+                for row in one.rows
+            ],
+        }
+        for one in observed.served
+    ]
+    drift = [f"{path} changed on disk" for path in observed.changed_files]
+    if record:
+        drift += [] if observed.folder else ["its folder is gone"]
+        for one in observed.served:
+            if record.wanted == "unloaded":
+                drift += [f"{one.url} serves it though it is to stay unloaded"] if one.ready else []
+            elif not one.ready:
+                drift.append(f"{one.url} does not serve it")
+            elif (one.deploy_id or "") != record.deploy_id:
+                drift.append(
+                    f"{one.url} serves {one.deploy_id or 'a deployment without an id'} instead of"
+                    f" {record.deploy_id}"
+                )
+    elif observed.foreign:
+        drift.append("this collection did not deploy it")
+    if observed.journal:
+        pending = observed.journal.get("op") == recovery.PENDING
+        what = (
+            f"a load has been pending since {observed.journal.get('since')}"
+            if pending
+            else "a run that changed it was interrupted"
+        )
+        drift.append(f"{what}; the next run settles that")
+    ready = bool(record) and all(one.ready for one in observed.served)
+    return {
+        "ready": ready,
+        "servers": servers,
+        "drift": drift,
+        "foreign": observed.foreign,
+        **({"state": "foreign"} if observed.foreign else {}),
+    }

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where models are delivered to, and from which registry: the options of a place as one value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import InvalidOption
+from ..planning.policy import Policy
+from ..repository.s3.location import is_s3, parse_s3
+from ..triton.address import Access
+
+DEFAULT_URL = "localhost:8000"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where models are delivered to, and from which registry."""
+
+    repository: str
+    state_dir: str | None = None
+    servers: tuple[str, ...] = (DEFAULT_URL,)
+    access: Access = field(default_factory=Access)
+    server_log: str | None = None
+    tensorrt_target: Mapping[str, Any] | None = None
+    tracking_uri: str | None = None
+    registry_uri: str | None = None
+    timeout: float = 300.0
+    lock_timeout: float = 60.0
+    policy: Policy = field(default_factory=Policy)
+    parallel_downloads: int = 4
+    parallel_loads: int = 4
+    s3: Mapping[str, Any] | None = field(default=None, repr=False)
+    registry_status: str | None = None
+    """The name under which the registry is told what is deployed here."""
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Target:
+        """Build from a module's parameters or a plugin's options; absent and None keys mean
+        omitted.
+
+        Raises:
+            InvalidOption: no repository, a kind of repository that is not supported, a time-out
+                that is not positive.
+        """
+        repository = options.get("model_repository")
+        if not repository:
+            raise InvalidOption(
+                "model_repository (or the environment variable TRITON_MODEL_REPO) is required",
+                step="read the options",
+            )
+        repository = parse_s3(str(repository)).url if is_s3(str(repository)) else str(repository)
+        if "://" in repository and not is_s3(repository):
+            raise InvalidOption(
+                f"model_repository {repository} is neither a folder of this host nor in S3",
+                step="read the options",
+            )
+        names = (
+            "server_log",
+            "tensorrt_target",
+            "tracking_uri",
+            "registry_uri",
+            "state_dir",
+            "timeout",
+            "lock_timeout",
+            "parallel_downloads",
+            "parallel_loads",
+            "s3",
+            "registry_status",
+        )
+        given = {key: options[key] for key in names if options.get(key) is not None}
+        for key in ("timeout", "lock_timeout"):
+            if key in given and float(given[key]) <= 0:
+                raise InvalidOption(f"{key} must be more than 0 seconds", step="read the options")
+        for key in ("parallel_downloads", "parallel_loads"):
+            if key in given and int(given[key]) < 1:
+                raise InvalidOption(f"{key} must be at least 1", step="read the options")
+        if "registry_status" in given:
+            from ..registry.status_tags import check_target
+
+            check_target(str(given["registry_status"]))
+        servers = options.get("triton_url") or [DEFAULT_URL]
+        servers = servers.split(",") if isinstance(servers, str) else servers
+        target = repository if is_s3(repository) else os.path.abspath(repository)
+        return cls(
+            repository=target,
+            servers=tuple(s.strip() for s in servers),
+            access=Access.from_options(options),
+            policy=Policy.from_options(options),
+            **given,
+        )

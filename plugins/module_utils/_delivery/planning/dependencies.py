@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which models of a list need which others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..domain import config_pbtxt
+from ..domain.desired import DesiredModel
+from ..domain.record import Record
+from .plan import Plan
+
+
+def needs_of(desired: DesiredModel, plan: Plan | None, record: Record | None) -> frozenset[str]:
+    """The models that a model will use when its plan is carried out."""
+    if desired.state in ("absent", "unloaded"):
+        return frozenset()
+    said = (
+        desired.depends_on
+        if desired.depends_on is not None
+        else record.depends_on
+        if record
+        else ()
+    )
+    if plan and plan.layout:
+        return frozenset(said) | _members(plan.layout.author_config, desired.config)
+    target = plan.target if plan and plan.target else record
+    if target is None:
+        return frozenset(said)
+    overlay = target.request.get("config") if desired.state == "rolled_back" else desired.config
+    return frozenset(said) | _members(target.author_config.encode(), overlay)
+
+
+def uses_of(record: Record | None) -> frozenset[str]:
+    """The models that a deployed model uses now."""
+    if record is None or record.wanted != "loaded":
+        return frozenset()
+    return frozenset(record.depends_on) | _members(
+        record.author_config.encode(), record.request.get("config")
+    )
+
+
+def _members(author: bytes, overlay: Mapping[str, Any] | None) -> frozenset[str]:
+    if b"ensemble_scheduling" not in author and "ensemble_scheduling" not in (overlay or {}):
+        return frozenset()
+    message = config_pbtxt.parse(author)
+    return config_pbtxt.members(
+        config_pbtxt.apply_overlay(message, overlay) if overlay else message
+    )
+
+
+def pins_of(plan: Plan) -> frozenset[str]:
+    """Models of which the ensemble that a plan brings asks for a certain version."""
+    if plan.layout is None or b"ensemble_scheduling" not in plan.layout.author_config:
+        return frozenset()
+    return config_pbtxt.pinned_by(config_pbtxt.parse(plan.layout.author_config))

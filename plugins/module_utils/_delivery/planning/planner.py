@@ -1,0 +1,500 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what is wanted and what is there to what has to be done. Pure: nothing is read or written
+here.
+
+Check mode, the diff, ``changed`` and the real run all come from the one Plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..domain.desired import DesiredModel
+from ..domain.journal import PENDING
+from ..domain.layout import Layout
+from ..domain.observed import ObservedModel
+from ..domain.record import Record
+from ..domain.source import Source
+from ..errors import AlreadyDeployed, ForeignModel, NotFound
+from .plan import Action, Plan, Step
+from .versions import SideBySide, plan_side_by_side, serves
+
+CONFIG = "config.pbtxt"
+
+
+def pinned_uri(desired: DesiredModel, source: Source | None) -> str:
+    """The exact thing that ``model_uri`` means, as far as it is known without asking the
+    registry.
+    """
+    if source and source.registry_name and source.registry_version:
+        return f"models:/{source.registry_name}/{source.registry_version}"
+    if source:
+        return source.uri.text
+    uri = desired.uri
+    if uri is None:
+        return ""
+    return f"models:/{uri.name}/{uri.version}" if uri.kind == "version" else uri.text
+
+
+def is_pinned(record: Record | None, desired: DesiredModel, tracking_uri: str | None) -> bool:
+    """True where the record answers for the registry: a version's content has no other number."""
+    uri = desired.uri
+    if record is not None and desired.keep_source:
+        return True
+    if record is None or uri is None or record.tracking_uri != tracking_uri:
+        return False
+    if uri.kind == "version":
+        return (record.registry_name, record.registry_version) == (uri.name, uri.version)
+    return (
+        uri.kind == "logged_model"
+        and record.registry_name is None
+        and record.model_id == uri.model_id
+    )
+
+
+def why_replace(
+    observed: ObservedModel, desired: DesiredModel, source: Source | None
+) -> str | None:
+    """Why the model's files must be brought anew, in words; None where they need not."""
+    record = observed.record
+    if record is None:
+        return "take over" if observed.foreign else "deploy"
+    if source and not _same_source(record, source):
+        return (
+            "replace"
+            if record.pinned_uri != pinned_uri(desired, source)
+            else "deploy again, as the artifact is another one,"
+        )
+    if not observed.folder:
+        return "deploy again, as its folder is gone,"
+    lost = [path for path in observed.changed_files if path != CONFIG]
+    if lost:
+        return (
+            f"deploy again, as {lost[0]}{f' and {len(lost) - 1} more' if len(lost) > 1 else ''}"
+            " changed on disk,"
+        )
+    request = record.request
+    if (desired.flavor or record.flavor) != record.flavor or desired.version_folders != request.get(
+        "version_folders"
+    ):
+        return "deploy again in another layout"
+    return None
+
+
+def _same_source(record: Record, source: Source) -> bool:
+    return (record.source, record.registry_name, record.registry_version) == (
+        source.source,
+        source.registry_name,
+        source.registry_version,
+    )
+
+
+def why_reconfigure(observed: ObservedModel, desired: DesiredModel) -> str | None:
+    """Why config.pbtxt must be written anew though the files stay."""
+    record = observed.record
+    if record is None:
+        return None
+    if CONFIG in observed.changed_files:
+        return "put back config.pbtxt, which changed on disk"
+    for key, omitted in (("config", None), ("instance_kind", None), ("serve_versions", 1)):
+        if (record.request.get(key) or omitted) != getattr(desired, key):
+            return f"apply option {key} to config.pbtxt"
+    return None
+
+
+def make_plan(
+    observed: ObservedModel,
+    desired: DesiredModel,
+    source: Source | None = None,
+    layout: Layout | None = None,
+    *,
+    failed_verification: str | None = None,
+) -> Plan:
+    """Decide.
+
+    Args:
+        source: what the URI means; None where the record answers for it, or where the registry
+            could not be asked.
+        layout: of the artifact, for a plan that replaces the files; None in a check run that cannot
+            read it.
+        failed_verification: why the served model does not answer as it should.
+
+    Raises:
+        AlreadyDeployed: there is a model of this name, and the caller asked for a new one.
+        ForeignModel: somebody else's model of this name, and ``adopt`` is not set.
+    """
+    before = _before(observed)
+    record = observed.record
+    if desired.purged_from and (record is None or record.deployment_set != desired.purged_from):
+        return Plan(desired, observed, None, None, (), before, before)  # somebody else's by now
+    _refuse_taken_name(observed, desired)
+    recover = (Step(Action.RECOVER, _interrupted(observed.journal)),) if observed.journal else ()
+    if desired.state == "absent":
+        steps = recover + _absent_steps(observed)
+        after = {"state": "absent"} if steps else before
+        return Plan(desired, observed, None, None, steps, before, after)
+    target = _rollback_target(observed, desired) if desired.state == "rolled_back" else None
+    placed = (
+        plan_side_by_side(observed, desired, source.registry_version, layout)
+        if source and why_replace(observed, desired, source)
+        else None
+    )
+    if desired.state == "rolled_back":
+        steps = recover + _rollback_steps(observed, desired, target, failed_verification)
+    elif desired.uri is None:
+        steps = recover + _unload_steps(observed, desired)
+    else:
+        steps = recover + _present_steps(
+            observed, desired, source, layout, failed_verification, placed
+        )
+    before = _before(observed, failed_verification)
+    after = _after(observed, desired, source, target) if steps else before
+    warnings = _warnings(observed, desired, layout, steps)
+    return Plan(desired, observed, source, layout, steps, before, after, warnings, target, placed)
+
+
+def _refuse_taken_name(observed: ObservedModel, desired: DesiredModel) -> None:
+    if desired.must_be_new and observed.taken:
+        raise AlreadyDeployed(
+            f"there already is {_what_is_there(observed)}",
+            model=desired.name,
+            step="plan",
+            left="nothing was changed",
+        )
+    if observed.foreign and not desired.adopt:
+        what = "a folder" if observed.folder else "a served model"
+        raise ForeignModel(
+            f"there is {what} of this name which this collection did not deploy; adopt: true takes"
+            " it over",
+            model=desired.name,
+            step="plan",
+            left="nothing was changed",
+        )
+
+
+def _what_is_there(observed: ObservedModel) -> str:
+    if observed.record:
+        return f"a deployment of this name ({observed.record.pinned_uri})"
+    return (
+        "a folder of this name in the repository"
+        if observed.folder
+        else "a served model of this name"
+    )
+
+
+def _interrupted(journal: Mapping[str, Any]) -> str:
+    if journal.get("op") == PENDING:
+        return f"wait for the load that was given up on at {journal.get('since')}"
+    return "settle what an interrupted run left"
+
+
+def _warnings(
+    observed: ObservedModel, desired: DesiredModel, layout: Layout | None, steps: tuple[Step, ...]
+) -> tuple[str, ...]:
+    record = observed.record
+    forward = (
+        record is not None
+        and record.rolled_back_from is not None
+        and desired.state == "present"
+        and any(step.action in (Action.REPLACE, Action.RECONFIGURE) for step in steps)
+    )
+    said = (
+        (
+            (
+                f"it was rolled back to {record.pinned_uri} on {record.deployed_at}; this rolls it"
+                " forward"
+            ),
+        )
+        if forward and record
+        else ()
+    )
+    return said + (layout.warnings if layout else ())
+
+
+def _rollback_target(observed: ObservedModel, desired: DesiredModel) -> Record:
+    """The deployment to be in place after a rollback.
+
+    Raises:
+        NotFound: nothing is deployed, or nothing is retained that was asked for.
+    """
+    record, asked = observed.record, desired.rollback_to
+    if record is None:
+        raise NotFound(
+            "it is not deployed, so that there is nothing to go back from",
+            model=desired.name,
+            step="roll back",
+            left="nothing was changed",
+        )
+    if asked is None and record.rolled_back_from:
+        return record
+    known = [*([record] if asked else []), *observed.retained]
+    for candidate in known:
+        if asked in (
+            None,
+            candidate.deploy_id,
+            candidate.key,
+            str(candidate.registry_version),
+            candidate.pinned_uri,
+        ):
+            return candidate
+    there = ", ".join(f"{one.pinned_uri} ({one.deploy_id})" for one in observed.retained) or "none"
+    raise NotFound(
+        f"no retained deployment{f' {asked}' if asked else ''} to go back to (retained: {there})",
+        model=desired.name,
+        step="roll back",
+        left=f"{record.pinned_uri} is in place as before",
+    )
+
+
+def _rollback_steps(
+    observed: ObservedModel,
+    desired: DesiredModel,
+    target: Record | None,
+    failed_verification: str | None,
+) -> tuple[Step, ...]:
+    if target is None or observed.record is None or target == observed.record:
+        return _load_steps(observed, desired, failed_verification)
+    everywhere = tuple(one.url for one in observed.served)
+    steps = [
+        Step(
+            Action.ROLL_BACK,
+            f"go back from {observed.record.pinned_uri} to {target.pinned_uri} of"
+            f" {target.deployed_at}",
+        ),
+        Step(Action.LOAD, f"load on {', '.join(everywhere)}", everywhere),
+    ]
+    return (
+        *steps,
+        *_verify_step(desired, target.example, everywhere),
+        Step(Action.RECORD, "write the record"),
+    )
+
+
+def _unload_steps(observed: ObservedModel, desired: DesiredModel) -> tuple[Step, ...]:
+    if observed.record is None:
+        raise NotFound(
+            "it is not deployed; model_uri says what to deploy without loading it",
+            model=desired.name,
+            step="plan",
+            left="nothing was changed",
+        )
+    steps = _unload_everywhere(observed)
+    if observed.record.wanted != "unloaded":
+        steps += (Step(Action.RECORD, "note that it is to stay unloaded"),)
+    return steps
+
+
+def _unload_everywhere(observed: ObservedModel) -> tuple[Step, ...]:
+    loaded = tuple(
+        one.url
+        for one in observed.served
+        if any(row.state in ("READY", "LOADING", "UNLOADING") for row in one.rows)
+    )
+    return (Step(Action.UNLOAD, f"unload from {', '.join(loaded)}", loaded),) if loaded else ()
+
+
+def _load_steps(
+    observed: ObservedModel, desired: DesiredModel, failed_verification: str | None
+) -> tuple[Step, ...]:
+    """What a model needs whose files are as they should be."""
+    pending = bool(observed.journal and observed.journal.get("op") == PENDING)
+    to_load = tuple(
+        one.url
+        for one in observed.served
+        if pending or not serves(one.ready, one.deploy_id, observed.record)
+    )
+    steps = []
+    if failed_verification and not to_load:
+        to_load = tuple(one.url for one in observed.served)
+        steps.append(
+            Step(
+                Action.HEAL,
+                f"load again, as it does not answer as it should ({failed_verification})",
+                to_load,
+            )
+        )
+    if to_load:
+        steps.append(Step(Action.LOAD, f"load on {', '.join(to_load)}", to_load))
+        steps += _verify_step(
+            desired, observed.record.example if observed.record else None, to_load
+        )
+    return tuple(steps)
+
+
+def _verify_step(desired: DesiredModel, example: Any, urls: tuple[str, ...]) -> tuple[Step, ...]:
+    if isinstance(desired.verify, Mapping) or (desired.verify != "none" and example):
+        return (Step(Action.VERIFY, "verify by an inference", urls),)
+    return ()
+
+
+def _absent_steps(observed: ObservedModel) -> tuple[Step, ...]:
+    steps = [*_unload_everywhere(observed)]
+    if observed.folder or observed.record:
+        steps.append(Step(Action.REMOVE, "remove its files, record and retained copies"))
+    return tuple(steps)
+
+
+def _present_steps(
+    observed: ObservedModel,
+    desired: DesiredModel,
+    source: Source | None,
+    layout: Layout | None,
+    failed_verification: str | None,
+    placed: SideBySide | None,
+) -> tuple[Step, ...]:
+    replace, reconfigure = (
+        why_replace(observed, desired, source),
+        why_reconfigure(observed, desired),
+    )
+    steps: list[Step] = []
+    if placed:
+        steps.append(Step(Action.REPLACE, _said_beside(placed, layout)))
+    elif replace:
+        steps.append(
+            Step(
+                Action.REPLACE,
+                f"{replace} {_change(observed.record, desired, source)}{_amount(layout)}",
+            )
+        )
+    elif reconfigure:
+        steps.append(Step(Action.RECONFIGURE, reconfigure))
+    elif _permissions_differ(observed, desired):
+        steps.append(Step(Action.PERMIT, "set owner, group and mode of its files"))
+    note = _note(observed, desired) or ("write the record" if steps else None)
+    if desired.state == "unloaded":
+        steps += _unload_everywhere(observed)
+    elif replace or reconfigure:
+        everywhere = tuple(one.url for one in observed.served)
+        example = layout.example if layout else observed.record.example if observed.record else None
+        steps += [
+            Step(Action.LOAD, f"load on {', '.join(everywhere)}", everywhere),
+            *_verify_step(desired, example, everywhere),
+        ]
+    else:
+        steps += _load_steps(observed, desired, failed_verification)
+    if note:
+        steps.append(Step(Action.RECORD, note))
+    return tuple(steps)
+
+
+def _said_beside(placed: SideBySide, layout: Layout | None) -> str:
+    kept, retired = (", ".join(map(str, versions)) for versions in (placed.kept, placed.retired))
+    parts = [
+        (
+            f"put version {placed.wanted}{f' beside {kept}' if kept else ''}{_amount(layout)}"
+            if placed.fetch
+            else f"make version {placed.wanted} the highest"
+        )
+    ]
+    return ", ".join([*parts, *([f"retire version {retired}"] if retired else [])])
+
+
+def _change(record: Record | None, desired: DesiredModel, source: Source | None) -> str:
+    wanted = pinned_uri(desired, source)
+    return (
+        wanted
+        if record is None or record.pinned_uri == wanted
+        else f"{record.pinned_uri} by {wanted}"
+    )
+
+
+def _amount(layout: Layout | None) -> str:
+    return (
+        f" ({len(layout.files)} file{'s' * (len(layout.files) != 1)}, {layout.size} bytes)"
+        if layout
+        else ""
+    )
+
+
+def _permissions_differ(observed: ObservedModel, desired: DesiredModel) -> bool:
+    record = observed.record
+    return record is not None and (
+        observed.modes_differ
+        or any(
+            record.request.get(key) != getattr(desired, key) for key in ("owner", "group", "mode")
+        )
+    )
+
+
+def _note(observed: ObservedModel, desired: DesiredModel) -> str | None:
+    record = observed.record
+    if record is None or desired.uri is None:
+        return None
+    wanted = "unloaded" if desired.state == "unloaded" else "loaded"
+    if record.wanted != wanted:
+        return f"note that it is to be {wanted}"
+    if record.model_uri != desired.uri.text or record.alias != desired.asked_alias:
+        return f"note that it is asked for as {desired.uri.text}"
+    if desired.deployment_set and record.deployment_set != desired.deployment_set:
+        return f"note that it belongs to the deployment set {desired.deployment_set}"
+    if desired.depends_on is not None and record.depends_on != desired.depends_on:
+        return f"note that it depends on {', '.join(desired.depends_on) or 'no other model'}"
+    if observed.touched_files:
+        return "note the new times of its files"
+    return None
+
+
+def _before(observed: ObservedModel, failed_verification: str | None = None) -> dict[str, Any]:
+    record = observed.record
+    if record is None:
+        if not observed.foreign:
+            return {"state": "absent"}
+        return {
+            "state": "not deployed by this collection",
+            "served": {one.url: list(one.ready) for one in observed.served if one.ready},
+        }
+    state = "present" if record.wanted == "loaded" else "unloaded"
+    document = _document(state, record.pinned_uri, record.model_uri, record.alias, record.request)
+    problems = [f"{path} changed on disk" for path in observed.changed_files]
+    if not observed.folder:
+        problems = ["the folder is gone"]
+    problems += [
+        (
+            f"not served by {one.url}"
+            if not one.ready
+            else f"another deployment is served by {one.url}"
+        )
+        for one in observed.served
+        if record.wanted == "loaded" and not serves(one.ready, one.deploy_id, record)
+    ]
+    problems += (
+        [f"does not answer as it should: {failed_verification}"] if failed_verification else []
+    )
+    problems += ["permissions were changed"] if observed.modes_differ else []
+    return {**document, **({"problems": problems} if problems else {})}
+
+
+def _after(
+    observed: ObservedModel, desired: DesiredModel, source: Source | None, target: Record | None
+) -> dict[str, Any]:
+    record = target or observed.record
+    if desired.uri is None:
+        if record is None:
+            return {"state": "absent"}
+        state = "unloaded" if desired.state == "unloaded" else "present"
+        return _document(state, record.pinned_uri, record.model_uri, record.alias, record.request)
+    known = (
+        source is None
+        and record is not None
+        and (desired.keep_source or desired.uri.kind in ("version", "logged_model"))
+    )
+    pinned = record.pinned_uri if known and record else pinned_uri(desired, source)
+    return _document(desired.state, pinned, desired.uri.text, desired.asked_alias, desired.request)
+
+
+def _document(
+    state: str, pinned: str, asked: str, alias: str | None, request: Any
+) -> dict[str, Any]:
+    document: dict[str, Any] = {"state": state, "source": pinned}
+    if asked != pinned:
+        document["model_uri"] = asked
+    if alias:
+        document["alias"] = alias
+    usual = {"version_folders": "auto", "serve_versions": 1}
+    options = {
+        key: value
+        for key, value in request.items()
+        if value is not None and value != usual.get(key)
+    }
+    return {**document, **dict(sorted(options.items()))}

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What may be deployed, as options say: refused before anything is downloaded, in check mode too.
+Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..domain import config_pbtxt
+from ..domain.backends import backends_of, code_in
+from ..domain.layout import Layout
+from ..domain.manifest import DIGEST_TAG
+from ..domain.record import Record
+from ..errors import InvalidOption, PolicyRefused
+
+_UNITS = {
+    "": 1,
+    "K": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "KI": 1 << 10,
+    "MI": 1 << 20,
+    "GI": 1 << 30,
+    "TI": 1 << 40,
+}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]I?)?B?\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Rules for every model of a run; None and False: no rule.
+
+    Attributes:
+        allowed_backends: names of Triton's backends, ``ensemble`` among them.
+        max_size: bytes that a model's files may have.
+        require_digest: only models of which the publisher's manifest is known.
+    """
+
+    allowed_backends: tuple[str, ...] | None = None
+    max_size: int | None = None
+    require_digest: bool = False
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Policy:
+        """Raises InvalidOption for a size that is none."""
+        backends, size = options.get("allowed_backends"), options.get("max_size")
+        return cls(
+            tuple(backends) if backends is not None else None,
+            bytes_of(size) if size is not None else None,
+            bool(options.get("require_digest")),
+        )
+
+    def __bool__(self) -> bool:
+        return self != Policy()
+
+    def check_new(
+        self,
+        layout: Layout,
+        config: bytes,
+        published: str | None,
+        tags: Mapping[str, str],
+        registered: bool,
+    ) -> None:
+        """Judge what is to be brought here.
+
+        Args:
+            config: of the model as it is to be deployed.
+            published: digest of the manifest that lies in the artifact.
+            tags: of the model version; ``registered``: there is one.
+
+        Raises:
+            PolicyRefused: naming the rule.
+        """
+        self._check_backend(config, [target for _source, target, _size in layout.files])
+        untold = [source for source, _target, size in layout.files if size is None]
+        if self.max_size is not None and untold:
+            raise _refused(
+                f"the store does not tell the size of {untold[0]}, and max_size allows"
+                f" {self.max_size} bytes"
+            )
+        self._check_size(layout.size)
+        if not self.require_digest:
+            return
+        if published is None:
+            raise _refused(
+                "it has no manifest of its publisher (mlflow_publish makes one), and require_digest"
+                " is set"
+            )
+        tagged = tags.get(DIGEST_TAG)
+        if registered and tagged != published:
+            there = f"names another manifest ({tagged})" if tagged else "is missing"
+            raise _refused(
+                f"the tag {DIGEST_TAG} of the model version {there}, and require_digest is set"
+            )
+
+    def check_deployed(self, record: Record, config: bytes) -> None:
+        """The same of a deployment whose files stay, or come back from a retained copy."""
+        entries = record.manifest["files"]
+        self._check_backend(config, [entry["path"] for entry in entries])
+        self._check_size(sum(entry["size"] for entry in entries))
+        if self.require_digest and not record.publisher_digest:
+            raise _refused(
+                "it was deployed without a manifest of its publisher, and require_digest is set"
+            )
+
+    def _check_backend(self, config: bytes, paths: Iterable[str]) -> None:
+        if self.allowed_backends is None:
+            return
+        allowed = ", ".join(self.allowed_backends) or "none"
+        message, there = config_pbtxt.parse(config), list(paths)
+        backends = backends_of(message, there)
+        if not backends or not set(backends) <= set(self.allowed_backends):
+            what = (
+                f"the backend {' or '.join(backends)}"
+                if backends
+                else "a backend that its configuration does not name"
+            )
+            raise _refused(f"it needs {what}, and allowed_backends has {allowed}")
+        if code := code_in(message, there):
+            raise _refused(
+                f"{code}, which is code beside that of the backend {backends[0]}, and"
+                " allowed_backends is set"
+            )
+
+    def _check_size(self, size: int) -> None:
+        if self.max_size is not None and size > self.max_size:
+            raise _refused(f"it has {size} bytes, and max_size allows {self.max_size}")
+
+
+def bytes_of(size: Any) -> int:
+    """``4096``, ``"500 MB"`` (a thousand thousands), ``"2GiB"`` as a number of bytes. Raises
+    InvalidOption for anything else.
+    """
+    found = _SIZE.fullmatch(str(size)) if not isinstance(size, bool) else None
+    if not found:
+        raise InvalidOption(
+            f"max_size {size!r} is not a number of bytes, nor one such as 500MB or 2GiB",
+            step="read the options",
+            left="nothing was changed",
+        )
+    return int(float(found[1]) * _UNITS[(found[2] or "").upper()])
+
+
+def _refused(message: str) -> PolicyRefused:
+    return PolicyRefused(message, step="check the policy", left="nothing was changed")

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Registry versions side by side in one model folder. Pure.
+
+Triton initialises again what changed and nothing else: a version folder that comes or goes leaves
+the others alone, and so does a ``version_policy``. Any other change of config.pbtxt, and any other
+file that comes or goes, reloads all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..domain.desired import DesiredModel
+from ..domain.layout import Layout
+from ..domain.observed import ObservedModel
+from ..domain.record import Record
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """``wanted`` becomes the highest version; ``kept`` stay loaded below it, ``retired`` go.
+    ``fetch``: its files have to come.
+    """
+
+    wanted: int
+    kept: tuple[int, ...]
+    retired: tuple[int, ...]
+    fetch: bool
+
+
+def serves_side_by_side(record: Record) -> bool:
+    return int(record.request.get("serve_versions") or 1) > 1
+
+
+def must_be_ready(record: Record) -> frozenset[int]:
+    """Versions that a server has to have ready, where that is known: an artifact's own policy may
+    load only some of its folders.
+    """
+    return frozenset(record.triton_versions) if serves_side_by_side(record) else frozenset()
+
+
+def serves(ready: tuple[int, ...], deploy_id: str | None, record: Record | None) -> bool:
+    """True where a server's READY versions and the id in its configuration are those of the
+    record.
+    """
+    if (
+        record is None
+        or (deploy_id or "") != record.deploy_id
+        or not set(ready) & set(record.triton_versions)
+    ):
+        return False
+    return must_be_ready(record) <= set(ready) <= set(record.triton_versions)
+
+
+def plan_side_by_side(
+    observed: ObservedModel,
+    desired: DesiredModel,
+    registry_version: int | None,
+    layout: Layout | None,
+) -> SideBySide | None:
+    """How the wanted version goes beside those that are there; None where the whole folder is to be
+    replaced.
+    """
+    record = observed.record
+    if (
+        record is None
+        or layout is None
+        or desired.serve_versions < 2
+        or not observed.folder
+        or len(layout.versions) != 1
+    ):
+        return None
+    if [
+        path for path in observed.changed_files if path != "config.pbtxt"
+    ] or record.flavor != layout.flavor:
+        return None
+    wanted = layout.versions[0]
+    if wanted != registry_version or record.registry_version not in record.triton_versions:
+        return None  # the folders are numbered by the artifact and say nothing of each other
+    below = [version for version in record.triton_versions if version < wanted]
+    kept = tuple(sorted(below)[-(desired.serve_versions - 1) :])
+    fetch = wanted not in record.triton_versions
+    if fetch and not kept:
+        return None
+    retired = tuple(version for version in record.triton_versions if version not in (*kept, wanted))
+    return SideBySide(wanted, kept, retired, fetch)

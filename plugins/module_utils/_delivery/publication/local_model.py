@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is uploaded for a local model: Triton's layout in one folder, MLmodel and the manifest
+beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import posixpath
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..artifacts.roots import LocalRoot
+from ..disk import hash_file
+from ..domain import config_pbtxt
+from ..domain.backends import FILES, backends_of
+from ..domain.layout import Artifact, Numbering
+from ..domain.manifest import MANIFEST_NAME, FileEntry, Manifest
+from ..errors import ArtifactError, InvalidOption, NotFound
+from ..flavors.layouts import layout_of
+from ..formats import mlmodel
+from ..formats.model_file import (
+    STEP,
+    kind_of,
+    read_model_file,
+    refuse_what_is_no_file,
+    why_no_plan,
+    why_no_torchscript,
+)
+from ..formats.onnx import content_of_onnx, read_onnx, refuse_what_triton_cannot_carry
+from ..formats.tensorrt import VERSION_TAG, is_plan, version_of_plan
+from ..formats.trees import FILENAMES, read_forest
+from .upload import UploadSource
+
+_WHY_NO_MODEL = {"pytorch": why_no_torchscript, "tensorrt": why_no_plan}
+_MAIN_FILE = {backend: name for name, backend in FILES.items()}
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """A model of this host in the form in which it is published.
+
+    Attributes:
+        folder: name of the folder beside MLmodel.
+        manifest: what that folder holds, byte for byte.
+        content: sha256 of what the model is: names that a framework drew at random do not count.
+        pieces: path in the folder → where its bytes are.
+        config: config.pbtxt, parsed.
+        backend: name of Triton's backend, as far as can be told.
+        example: input tensor → nested lists.
+        tags: of a new version, as far as the files tell; those that were asked for go before them.
+    """
+
+    folder: str
+    manifest: Manifest
+    content: str
+    pieces: Mapping[str, UploadSource]
+    config: Any
+    backend: str
+    example: Mapping[str, Any] | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def description(self) -> mlmodel.Description:
+        return mlmodel.Description(
+            self.folder, self.backend, self.config, self.manifest, self.content, self.example
+        )
+
+    def uploads(
+        self, mlflow_version: str, model_id: str | None, run_id: str | None
+    ) -> dict[str, UploadSource]:
+        """Artifact path → bytes, MLmodel last: an artifact without it is recognised as
+        unfinished.
+        """
+        files = {f"{self.folder}/{path}": piece for path, piece in self.pieces.items()}
+        files[MANIFEST_NAME] = UploadSource.of(
+            (json.dumps(self.manifest.to_dict(), indent=1) + "\n").encode()
+        )
+        if self.example:
+            files.update(
+                {
+                    path: UploadSource.of(data)
+                    for path, data in mlmodel.example_files(self.example).items()
+                }
+            )
+        files["MLmodel"] = UploadSource.of(
+            mlmodel.render(self.description, mlflow_version, model_id, run_id)
+        )
+        return files
+
+
+def read_local_model(
+    path: str,
+    name: str,
+    root: str | None = None,
+    overlay: Mapping[str, Any] | None = None,
+    example: Mapping[str, Any] | None = None,
+) -> LocalModel:
+    """Read a folder in Triton's layout, or one file.
+
+    Args:
+        name: the registered model; the folder of a bare file is named after it.
+        root: symbolic links may lead anywhere below; by default the folder above the one that holds
+            the model.
+        overlay: fields of the configuration that replace those of the model.
+        example: an input example to publish with it.
+
+    Raises:
+        NotFound: nothing is there.
+        InvalidOption, ArtifactError, ConfigError: what is there is no model that Triton could
+            serve.
+    """
+    location = os.path.abspath(os.path.expanduser(path))
+    if not os.path.exists(location):
+        raise NotFound(f"{location} does not exist on this host", step=STEP)
+    if os.path.isdir(location):
+        folder, found = (
+            os.path.basename(location),
+            _read_folder(location, root or _two_above(location), overlay),
+        )
+    else:
+        folder, found = name, _read_file(location, root or os.path.dirname(location), overlay)
+    config, pieces, folders = found
+    manifest = Manifest.of(
+        [
+            FileEntry(path, piece.size, piece.sha256 or _digest(piece))
+            for path, piece in pieces.items()
+        ],
+        folders,
+    )
+    if example:
+        mlmodel.check_example(example, config)
+    return LocalModel(
+        folder,
+        manifest,
+        _content(manifest, pieces),
+        pieces,
+        config,
+        _backend(config, pieces),
+        example,
+        _own_tags(config, pieces),
+    )
+
+
+Found = tuple[Any, dict[str, UploadSource], tuple[str, ...]]
+"""The configuration, path → bytes, and folders without a file."""
+
+
+def _two_above(location: str) -> str:
+    parent = os.path.dirname(location)
+    above = os.path.dirname(parent)
+    # The root of the file system would allow a link to any file of the host.
+    return parent if above == os.path.sep else above
+
+
+def _read_folder(location: str, root: str, overlay: Mapping[str, Any] | None) -> Found:
+    local = LocalRoot(location, timeout=60, inside=root)
+    pieces = {file.path: _piece(local, file.path) for file in local.list()}
+    if not pieces:
+        raise ArtifactError(f"the folder {location} is empty", step=STEP)
+    folder = os.path.basename(location)
+    artifact = Artifact(
+        {f"{folder}/{path}": piece.size for path, piece in pieces.items()},
+        tuple(f"{folder}/{path}" for path in local.folders()),
+        {"flavors": {"triton": {"data": folder}}},
+        None,
+        lambda path: local.read(path.removeprefix(f"{folder}/")),
+    )
+    try:
+        author = config_pbtxt.parse(
+            layout_of(artifact, "triton", Numbering("artifact", None, False)).author_config
+        )
+    except ArtifactError as error:
+        error.message = error.message.replace(
+            "the artifact", f"the folder {location}"
+        ) + _publish_instead(location, pieces)
+        raise
+    config = config_pbtxt.apply_overlay(author, overlay) if overlay else author
+    if config != author:
+        pieces[config_pbtxt.CONFIG_NAME] = UploadSource.of(config_pbtxt.render(config))
+    _check_model_files(config, pieces)
+    return config, pieces, local.folders()
+
+
+def _publish_instead(location: str, paths: Iterable[str]) -> str:
+    files = sorted(path for path in paths if "/" not in path and kind_of(path))
+    return (
+        f"; to publish a file by itself, name {os.path.join(location, files[0])}" if files else ""
+    )
+
+
+def _read_file(location: str, root: str, overlay: Mapping[str, Any] | None) -> Found:
+    local = LocalRoot(os.path.dirname(location), timeout=60, inside=root)
+    own = _piece(local, os.path.basename(location))
+    found = read_model_file(location)
+    config = config_pbtxt.apply_overlay(found.config, overlay) if overlay else found.config
+    if found.missing and not (config.input and config.output):
+        raise InvalidOption(found.missing, step=STEP)
+    pieces = {f"1/{config.default_model_filename or found.target}": own}
+    for path in found.external:
+        try:
+            pieces[f"1/{path}"] = _piece(local, path)
+        except (ArtifactError, FileNotFoundError) as error:
+            reason = (
+                f"cannot be read ({error})"
+                if isinstance(error, ArtifactError)
+                else "is not beside it: the two files move together"
+            )
+            raise ArtifactError(
+                f"{location} keeps weights in '{path}', which {reason}", step=STEP
+            ) from error
+    pieces[config_pbtxt.CONFIG_NAME] = UploadSource.of(config_pbtxt.render(config))
+    return config, pieces, ()
+
+
+def _piece(local: LocalRoot, path: str) -> UploadSource:
+    real = local.real_path(path)
+    refuse_what_is_no_file(real, path)
+    return UploadSource(os.path.getsize(real), real, hash_file(real))
+
+
+def _digest(piece: UploadSource) -> str:
+    return hashlib.sha256(piece.data).hexdigest()
+
+
+def _check_model_files(config: Any, pieces: Mapping[str, UploadSource]) -> None:
+    """Look into the files of a folder as into a bare one, where their format is known: Triton would
+    say so much later.
+    """
+    backend = _backend(config, pieces)
+    model_type = (
+        config.parameters["model_type"].string_value or "xgboost"
+        if "model_type" in config.parameters
+        else "xgboost"
+    )
+    usual = FILENAMES.get(model_type) if backend == "fil" else _MAIN_FILE.get(backend)
+    for path, piece in pieces.items():
+        if (
+            not piece.file
+            or path.count("/") != 1
+            or path.split("/")[1] != (config.default_model_filename or usual)
+        ):
+            continue
+        if not piece.size:
+            raise ArtifactError(f"{path} is empty", step=STEP)
+        if backend == "onnxruntime":
+            refuse_what_triton_cannot_carry(read_onnx(piece.file), path)
+        elif (why_no_model := _WHY_NO_MODEL.get(backend)) and (reason := why_no_model(piece.file)):
+            raise ArtifactError(f"{path} {reason}", step=STEP)
+        elif backend == "fil" and model_type in FILENAMES and model_type != "treelite_checkpoint":
+            read_forest(piece.file, model_type.partition("_")[0])
+
+
+def _own_tags(config: Any, pieces: Mapping[str, UploadSource]) -> dict[str, str]:
+    """Tags that the files themselves tell. Version folders with plans of different age tell
+    none.
+    """
+    if not is_plan(config):
+        return {}
+    wanted = config.default_model_filename or _MAIN_FILE["tensorrt"]
+    found = {
+        version_of_plan(piece.file)
+        for path, piece in pieces.items()
+        if piece.file and posixpath.basename(path) == wanted
+    }
+    version = found.pop() if len(found) == 1 else None
+    return {VERSION_TAG: version} if version else {}
+
+
+def _content(manifest: Manifest, pieces: Mapping[str, UploadSource]) -> str:
+    """What the model is: an ONNX file's external data counts by its bytes, whatever the framework
+    named it.
+    """
+    entries = {entry.path: str(entry.sha256) for entry in manifest.files}
+    for path in [path for path in entries if path.endswith(".onnx") and pieces[path].file]:
+        base = posixpath.dirname(path)
+        try:
+            external = {
+                name: entries.get(posixpath.join(base, name))
+                for name in read_onnx(str(pieces[path].file)).external
+            }
+        except ArtifactError:
+            continue  # no model, only a file of that name
+        known = {name: digest for name, digest in external.items() if digest}
+        if known and len(known) == len(external):
+            entries[path] = content_of_onnx(str(pieces[path].file), known)
+            for name, digest in known.items():
+                entries.pop(posixpath.join(base, name), None)
+                entries[f"{base}/ {digest}"] = digest
+    return hashlib.sha256(
+        json.dumps([sorted(entries.items()), sorted(manifest.folders)]).encode()
+    ).hexdigest()
+
+
+def _backend(config: Any, paths: Mapping[str, object]) -> str:
+    return next(iter(backends_of(config, paths)), "")

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Text without credentials, for messages."""
+
+from __future__ import annotations
+
+import os
+import re
+
+_CREDENTIALS = re.compile(r"(?<=//)[^/@\s'\"]+@")
+
+
+def mask(text: str) -> str:
+    """``text`` without the user:password@ of its URLs, and without MLflow's own secrets."""
+    text = _CREDENTIALS.sub("***@", text)
+    for variable in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
+        secret = os.environ.get(variable)
+        if secret and len(secret) > 3:
+            text = text.replace(secret, "***")
+    return text
+
+
+def reason(error: BaseException) -> str:
+    """The innermost cause that says something, in one line and without credentials."""
+    said = error
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        if isinstance(current, OSError) and current.strerror:
+            return current.strerror.lower() if current.strerror[1:].islower() else current.strerror
+        said = current
+        current = current.__cause__ or current.__context__
+    text = mask(" ".join(str(said).split())) or type(said).__name__
+    return text if len(text) <= 300 else text[:300] + "…"

@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way to one MLflow, with deadlines. The only file that imports MLflow."""
+
+from __future__ import annotations
+
+import contextvars
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from ..artifacts.mlflow_downloader import DownloaderRoot
+from ..artifacts.mlflow_proxy import ENDPOINT, ProxyStore
+from ..artifacts.roots import ArtifactRoot, LocalRoot, RemoteRoot
+from ..artifacts.transfer import Broken
+from ..deadline import Deadline, call_within
+from ..effects import effect
+from ..errors import (
+    ArtifactError,
+    DeadlineExceeded,
+    DeliveryError,
+    InvalidOption,
+    MissingLibrary,
+    NotFound,
+    RegistryError,
+)
+from ..libraries import require
+from ..loopback import spare_loopback
+from ..redact import mask, reason
+
+T = TypeVar("T")
+UNKNOWN_ENDPOINT = "ENDPOINT_NOT_FOUND"
+"""What MLflow's client makes of a question that the server is too old for."""
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
+
+
+class Connection:
+    """MLflow's client and its artifact stores, for several threads. Making it does no I/O and
+    imports nothing.
+
+    Args:
+        timeout: seconds that any one question may take.
+        once: an MLflow that did not answer one question is not waited for again.
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str | None,
+        timeout: float,
+        registry_uri: str | None = None,
+        *,
+        once: bool = False,
+    ) -> None:
+        self._once = once
+        self._silent: str | None = None
+        self._making = threading.Lock()
+        self._tracking_uri = tracking_uri
+        self._registry_uri = registry_uri
+        self.timeout = timeout
+        self._made: Any = None
+
+    @property
+    def shown(self) -> str:
+        """The registry's address, for messages."""
+        return mask(self._registry_uri or self.tracking_uri)
+
+    @property
+    def tracking_uri(self) -> str:
+        """The option, or what MLflow's environment says.
+
+        Raises:
+            InvalidOption: neither; MLflow's own default would make a database in the current
+                folder.
+        """
+        if self._tracking_uri is None:
+            with require("mlflow", "to ask the model registry"):
+                import mlflow
+            named: Callable[[], bool] = mlflow.is_tracking_uri_set
+            if not named():
+                raise InvalidOption(
+                    "no MLflow server is named: set tracking_uri or MLFLOW_TRACKING_URI"
+                )
+            self._tracking_uri = str(mlflow.get_tracking_uri())
+        return self._tracking_uri
+
+    @property
+    def registry_uri(self) -> str:
+        return self._registry_uri or self.tracking_uri
+
+    @property
+    def client(self) -> Any:
+        """MLflow's client. Its calls go through ``ask`` or ``change``, which keep the deadline."""
+        with self._making:
+            if self._made is None:
+                with require("mlflow", "to ask the model registry"):
+                    from mlflow import MlflowClient
+                self._made = self.ask(
+                    "connect", lambda: MlflowClient(self.tracking_uri, self._registry_uri)
+                )
+            return self._made
+
+    def ask(
+        self,
+        step: str,
+        function: Callable[..., T],
+        *args: Any,
+        deadline: Deadline | None = None,
+        **kwargs: Any,
+    ) -> T:
+        """Call a function of MLflow, at most until the deadline.
+
+        Raises:
+            NotFound: MLflow does not have it.
+            RegistryError: refused, silent, slow, or any other answer.
+        """
+        with require("mlflow", "to ask the model registry"):
+            from mlflow.exceptions import MlflowException
+        if self._silent:
+            raise RegistryError(
+                f"MLflow at {self.shown} did not answer within {self.timeout:g} s before"
+                f" ({self._silent})",
+                step=step,
+                unreachable=True,
+            )
+        limit = deadline or Deadline(self.timeout)
+
+        spare_loopback()
+
+        def asked() -> T:
+            for uri in dict.fromkeys((self.tracking_uri, self._registry_uri or self.tracking_uri)):
+                connect_first(uri, limit)
+            return function(*args, **kwargs)
+
+        try:
+            # MLflow keeps the workspace in a context variable, which a new thread would not see.
+            return call_within(
+                limit.remaining() or 0, "MLflow", contextvars.copy_context().run, asked
+            )
+        except DeadlineExceeded as error:
+            self._silent = step if self._once else None
+            raise RegistryError(
+                f"MLflow at {self.shown} did not answer within {limit.seconds:g} s",
+                step=step,
+                silent=True,
+            ) from error
+        except MlflowException as error:
+            raise self._said(error, step) from error
+        except ImportError as error:
+            raise MissingLibrary(
+                f"MLflow cannot use {self.shown} without the library {error.name}", step=step
+            ) from error
+        except OSError as error:
+            raise RegistryError(
+                f"MLflow at {self.shown} cannot be reached: {reason(error)}",
+                step=step,
+                unreachable=True,
+            ) from error
+
+    def change(
+        self, kind: str, subject: str, function: Callable[..., T], *args: Any, **kwargs: Any
+    ) -> T:
+        """``ask`` for a call that changes something; ``kind`` and ``subject`` name the effect."""
+        with effect(kind, subject):
+            return self.ask(kind, function, *args, **kwargs)
+
+    def post_once(
+        self, kind: str, subject: str, endpoint: str, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        """``change`` for what must not be done twice: MLflow's client asks again where an answer is
+        lost, though the server has done it.
+
+        Args:
+            endpoint: below ``/api/2.0/mlflow/``, of a server that is reached by HTTP.
+        """
+        with require("mlflow", "to ask the model registry"):
+            from mlflow.utils.credentials import get_default_host_creds
+            from mlflow.utils.rest_utils import http_request, verify_rest_response
+
+        def post() -> dict[str, Any]:
+            credentials = get_default_host_creds(self.registry_uri)
+            path = f"/api/2.0/mlflow/{endpoint}"
+            answer = http_request(credentials, path, "POST", max_retries=0, json=body)
+            return dict(verify_rest_response(answer, path).json())
+
+        return self.change(kind, subject, post)
+
+    def _said(self, error: Any, step: str) -> NotFound | RegistryError:
+        code = str(getattr(error, "error_code", ""))
+        if code in _ABSENT:
+            return NotFound(
+                f"MLflow at {self.shown}: {_one_line(error)}", step=step, mlflow_error_code=code
+            )
+        if code in ("", "INTERNAL_ERROR") and error.__context__ is not None:
+            return RegistryError(f"MLflow at {self.shown} failed: {reason(error)}", step=step)
+        return RegistryError(
+            f"MLflow at {self.shown} refused: {_one_line(error)}", step=step, mlflow_error_code=code
+        )
+
+    def files_at(self, root: str) -> ArtifactRoot:
+        """The files under an artifact location."""
+        spare_loopback()
+        folder = local_folder(root)
+        if folder is not None:
+            return LocalRoot(folder, self.timeout)
+        if behind_server(root):
+            return RemoteRoot(mask(root), self.timeout, self.store(root))
+        return DownloaderRoot(mask(root), self.timeout, self.repository(root))
+
+    def repository(self, root: str) -> Any:
+        """MLflow's own artifact repository for a location, with MLflow's ways to find
+        credentials.
+        """
+        with require("mlflow", "to reach artifacts"):
+            from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+        return get_artifact_repository(root)
+
+    @property
+    def mlflow_version(self) -> str:
+        with require("mlflow", "to ask the model registry"):
+            from mlflow.version import VERSION
+        return str(VERSION)
+
+    def store(self, root: str) -> ProxyStore:
+        """The endpoints of an MLflow server for an artifact location that is behind one."""
+        if root.startswith("mlflow-artifacts:"):
+            with require("mlflow", "to read artifacts"):
+                from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
+            address: Callable[[str, str], str] = MlflowArtifactsRepository.resolve_uri
+            root = address(root, self.tracking_uri)
+        if ENDPOINT not in root:
+            raise ArtifactError(f"{mask(root)} is not an artifact location of an MLflow server")
+        return ProxyStore(root, self.timeout, self._request)
+
+    def _request(
+        self, base: str, method: str, endpoint: str, headers: dict[str, str], **options: Any
+    ) -> Any:
+        """One HTTP request; MLflow's credentials go to the servers that the user named and to no
+        other.
+        """
+        with require("mlflow", "to read artifacts"):
+            from mlflow.exceptions import MlflowException
+            from mlflow.utils.credentials import get_default_host_creds
+            from mlflow.utils.rest_utils import http_request
+        if origin(base) not in {
+            origin(uri) for uri in (self.tracking_uri, self._registry_uri or "")
+        }:
+            return request_without_credentials(base, method, endpoint, headers, **options)
+        send: Callable[..., Any] = http_request
+        credentials: Callable[[str], Any] = get_default_host_creds
+        try:
+            return send(
+                credentials(base),
+                endpoint,
+                method,
+                max_retries=0,
+                raise_on_status=False,
+                extra_headers=headers,
+                allow_redirects=False,
+                **options,
+            )
+        except MlflowException as error:
+            raise Broken(f"{mask(base)} cannot be reached: {reason(error)}") from error
+
+
+def code_of(error: DeliveryError) -> str:
+    """MLflow's own code for what it answered; empty where it did not answer."""
+    return str(error.extra.get("mlflow_error_code", ""))
+
+
+def local_folder(root: str) -> str | None:
+    """The folder of this host which an artifact location names; None for any other kind."""
+    parts = urlsplit(root)
+    if parts.scheme not in ("", "file"):
+        return None
+    return unquote(parts.path) if parts.scheme else root
+
+
+def behind_server(root: str) -> bool:
+    return urlsplit(root).scheme in ("mlflow-artifacts", "http", "https")
+
+
+def _one_line(error: Any) -> str:
+    text = mask(" ".join(str(getattr(error, "message", error)).split())).removeprefix(
+        f"{error.error_code}: "
+    )
+    return text if len(text) <= 300 else text[:300] + "…"
+
+
+def connect_first(uri: str, deadline: Deadline) -> None:
+    """Say at once that nobody listens: MLflow's client would try again for minutes.
+
+    Raises:
+        OSError: refused, no such host, no route.
+        DeadlineExceeded: it had passed already.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return
+    if parts.scheme in getproxies() and not proxy_bypass(parts.hostname):
+        return
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    left = deadline.remaining()
+    if left == 0:  # a socket would take it for "do not wait", and fail with words about that
+        raise DeadlineExceeded(f"{parts.hostname}:{port} was not asked in time")
+    socket.create_connection((parts.hostname, port), timeout=left).close()
+
+
+def origin(url: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port: what credentials are bound to."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def request_without_credentials(
+    base: str, method: str, endpoint: str, headers: dict[str, str], **options: Any
+) -> Any:
+    """A request to a host that the user did not name."""
+    import requests
+
+    try:
+        # An auth function of one's own keeps requests from asking ~/.netrc.
+        return requests.request(
+            method,
+            base + endpoint,
+            headers=headers,
+            allow_redirects=False,
+            auth=lambda sent: sent,
+            **options,
+        )
+    except requests.RequestException as error:
+        raise Broken(f"{mask(base)} cannot be reached: {reason(error)}") from error

@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where models and the state of their deployments lie: a folder of this host, or S3.
+
+- ``protocol``: what the steps of a transaction ask of a repository of either kind.
+- ``factory``: opens one.
+- ``folder``: a repository that is a folder: made, swapped, retained and removed by renames.
+- ``state_store``: its records, journals, locks, staging and retained copies.
+- ``recovery``: what a killed run left is undone or finished.
+- ``retention``: which retained copies are superfluous.
+- ``s3``: the same for a repository in S3.
+"""

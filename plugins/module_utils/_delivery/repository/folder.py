@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A repository that is a folder of this host: how a model's files are made, put in place, kept and
+taken away there.
+
+Places are paths. A move is a pair (live, staged): both sides are exchanged; where one does not
+exist, the other becomes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from .. import disk
+from ..disk import hash_file
+from ..domain import config_pbtxt
+from ..domain.desired import DesiredModel
+from ..domain.layout import META_NAME, OWN_FILES
+from ..domain.manifest import FileEntry, Manifest
+from ..domain.record import Record
+from ..errors import ArtifactError, RepositoryError
+from . import recovery
+from .state_store import StateStore
+
+
+def read_disk(store: StateStore, name: str, hashes: bool = False) -> dict[str, Any]:
+    """The disk's part of an ObservedModel, as keyword arguments.
+
+    Args:
+        hashes: compare bytes with the record's manifest instead of trusting the stat values.
+    """
+    folder = os.path.join(store.repository, name)
+    record = store.record(name)
+    there = os.path.isdir(folder)
+    values: dict[str, Any] = {"record": record, "folder": there, "journal": store.journal(name)}
+    if record is None:
+        values["half_made"] = recovery.moved_in(store, values["journal"], folder)
+    if there:
+        values["config"] = _read_bytes(os.path.join(folder, "config.pbtxt"))
+    if record:
+        found = disk.fingerprint(folder) if there else {}
+        wanted = record.fingerprint
+        # mlflow-meta.json is for readers of another tool; adding it back would cost a reload.
+        paths = {
+            path for path in {*wanted, *found} if path != META_NAME and not disk.is_byproduct(path)
+        }
+        touched = {
+            path for path in paths if list(wanted.get(path, ())) != list(found.get(path, ()))
+        }
+        suspects = paths if hashes else touched
+        values["changed_files"] = tuple(
+            sorted(
+                path
+                for path in suspects
+                if _bytes_differ(folder, path, record, values.get("config"))
+            )
+        )
+        values["touched_files"] = tuple(
+            sorted(touched - {*values["changed_files"], "config.pbtxt"})
+        )
+        values["modes_differ"] = any(
+            path in found and path in wanted and found[path][4] != wanted[path][4] for path in paths
+        )
+    return values
+
+
+def _bytes_differ(folder: str, path: str, record: Record, config: bytes | None) -> bool:
+    """True where a suspect file's bytes are not those that were deployed: a touched file is not a
+    changed one.
+    """
+    absolute = os.path.join(folder, path)
+    if path == "config.pbtxt":
+        from ..domain.config_pbtxt import digest_without_id  # bytes only: needs no protobuf
+
+        return config is None or digest_without_id(config, record.deploy_id) != record.config_digest
+    manifest = Manifest.from_dict(record.manifest)
+    entry = next((e for e in manifest.files if e.path == path), None)
+    if entry is None:
+        return not (path in manifest.folders and os.path.isdir(absolute))
+    if not os.path.isfile(absolute) or os.path.islink(absolute):
+        return True
+    return FileEntry(path, os.path.getsize(absolute), hash_file(absolute)) != entry
+
+
+def _read_bytes(path: str) -> bytes | None:
+    """A small file's bytes; None where there is no file of that name."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return None
+
+
+_DEFAULT_MODE = "0644"
+Move = tuple[str, str]
+
+
+class FolderRepository:
+    """The models of one folder. Whoever changes one holds its lock.
+
+    Args:
+        path: the folder, which exists.
+        state_dir: as for ``StateStore``.
+    """
+
+    def __init__(self, path: str, state_dir: str | None = None) -> None:
+        self.store = StateStore(path, state_dir)
+        self.path = self.store.repository
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def check(self, desired: DesiredModel) -> None:
+        """Raises InvalidOption for what this kind of repository cannot do."""
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def read(self, name: str, hashes: bool = False) -> dict[str, Any]:
+        """The repository's part of an ObservedModel; ``hashes``: compare bytes instead of trusting
+        the stat values.
+        """
+        return read_disk(self.store, name, hashes)
+
+    def configs(self) -> Iterator[bytes]:
+        """Every model's config.pbtxt that can be read."""
+        for name in self.names():
+            with contextlib.suppress(OSError):  # somebody else's, closed to this user
+                text = _read_bytes(self.live(name, config_pbtxt.CONFIG_NAME))
+                if text is not None:
+                    yield text
+
+    def names(self) -> list[str]:
+        """What lies in the repository, models or not."""
+        return sorted(os.listdir(self.path))
+
+    def meta(self, name: str) -> bytes | None:
+        """What is noted beside a model for readers of NVIDIA's plugin."""
+        return _read_bytes(self.live(name, META_NAME))
+
+    def live(self, name: str, *parts: str) -> str:
+        """Where a model lies, or a part of it."""
+        return os.path.join(self.path, name, *parts)
+
+    def manifest(self, place: str) -> Manifest:
+        """What lies there, bytes hashed, without our own files. Raises ArtifactError for what
+        cannot be deployed, such as a link.
+        """
+        return manifest_of_folder(place, ignore=OWN_FILES)
+
+    def fingerprint(
+        self, name: str, journal: Mapping[str, Any] | None = None
+    ) -> dict[str, list[Any]]:
+        """By which a later run sees that nothing changed; ``journal`` is that of a change which is
+        about to end.
+        """
+        return disk.fingerprint(self.live(name))
+
+    # -- a model being made ------------------------------------------------------------------------
+
+    def workspace(self, name: str, transaction: str) -> str:
+        """A folder of this host for what one transaction makes; it may not exist yet."""
+        return self.store.staging(name, transaction)
+
+    def require_space(self, size: int) -> None:
+        """Raises RepositoryError where ``size`` bytes do not fit."""
+        free = disk.free_bytes(self.store.path if os.path.isdir(self.store.path) else self.path)
+        if size > free:
+            raise RepositoryError(
+                f"{size} bytes are needed and {free} are free on the file system of"
+                f" {self.store.path}",
+                step="make room",
+            )
+
+    def set_permissions(self, desired: DesiredModel, path: str) -> None:
+        root = os.stat(self.path)
+        is_root = os.geteuid() == 0
+        owner = disk.user_id(desired.owner, root.st_uid if is_root else -1)
+        group = disk.group_id(desired.group, root.st_gid if is_root else -1)
+        disk.set_permissions(path, owner, group, int(desired.mode or _DEFAULT_MODE, 8))
+
+    def flush(self, path: str) -> None:
+        disk.fsync_tree_folders(path)
+
+    # -- changes -----------------------------------------------------------------------------------
+
+    def begin(
+        self, name: str, moves: Sequence[Move], transaction: str, old: Record | None, keep: int
+    ) -> dict[str, Any]:
+        """Write the journal of moves that ``put`` will make."""
+        journal = recovery.journal_of_moves(self.store, list(moves), transaction, old, keep)
+        self.store.write_journal(name, journal)
+        return journal
+
+    def put(self, name: str, journal: Mapping[str, Any]) -> str | None:
+        """Make the moves; returns a warning where they were not atomic."""
+        if recovery.make_moves(self.store, journal):
+            return None
+        return (
+            f"the file system of {self.path} has no atomic exchange: for a moment the model's"
+            " folder was missing, and a run that is killed just then is mended by the next one"
+        )
+
+    def moves_out(self, name: str, transaction: str, versions: Sequence[int]) -> list[Move]:
+        """What takes version folders out of a model."""
+        folder = os.path.join(self.workspace(name, transaction), "retired")
+        if versions:
+            disk.make_folder(folder)
+        return [
+            (self.live(name, str(version)), os.path.join(folder, str(version)))
+            for version in versions
+        ]
+
+    def touch(self, name: str, ahead: float = 0) -> None:
+        """Newer time stamps are what makes Triton initialise a version again whose files did not
+        change.
+        """
+        folder = self.live(name)
+        when = max(time.time(), disk.newest(folder) + 1) + ahead
+        for entry in sorted(os.listdir(folder)):
+            if entry.isdigit():
+                with disk.effect("touch", os.path.join(folder, entry)):
+                    os.utime(os.path.join(folder, entry), (when, when))
+
+    def remove(self, name: str, transaction: str) -> None:
+        """Remove a model with its record and retained copies."""
+        live = self.live(name)
+        self.store.write_journal(name, {"schema": 1, "op": recovery.REMOVE})
+        if os.path.lexists(live):
+            disk.make_folder(self.store.staging(name))
+            disk.move_new(live, os.path.join(self.store.staging(name), f"removed-{transaction}"))
+        self.store.remove_record(name)
+        disk.remove_tree(self.store.staging(name))
+        disk.remove_tree(self.store.retained(name))
+        self.store.remove_journal(name)
+
+    # -- retained copies ---------------------------------------------------------------------------
+
+    def retained_model(self, name: str, key: str) -> str | None:
+        """The whole model of a retained deployment, where it is kept under this key."""
+        folder = os.path.join(self.store.retained(name, key), "model")
+        return folder if os.path.isdir(folder) else None
+
+    def retained_versions(self, name: str, version: int) -> list[str]:
+        """Retained folders of one version."""
+        places = [
+            os.path.join(self.store.retained(name, record.key), str(version))
+            for record in self.store.retained_records(name)
+        ]
+        return [place for place in places if os.path.isdir(place)]
+
+    def holds(self, place: str, part: Manifest) -> bool:
+        """True where a retained version folder has exactly the files of ``part``, whose paths begin
+        with the version.
+        """
+        version = os.path.basename(place)
+        try:
+            found = manifest_of_folder(place)
+        except (ArtifactError, OSError):
+            return False
+        entries = (
+            FileEntry(f"{version}/{entry.path}", entry.size, entry.sha256) for entry in found.files
+        )
+        return Manifest.of(entries, (f"{version}/{folder}" for folder in found.folders)) == part
+
+    def replace_config(self, place: str, ready: str) -> None:
+        """Give a retained model the configuration which lies at ``ready``."""
+        target = os.path.join(place, config_pbtxt.CONFIG_NAME)
+        with disk.effect("replace", target):
+            os.replace(ready, target)
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def recover(self, name: str) -> str | None:
+        """Undo or finish what a run left; says what was done."""
+        return recovery.recover(self.store, name)
+
+    def retire(self, name: str, journal: Mapping[str, Any]) -> None:
+        """Keep what was replaced as a retained copy."""
+        recovery.retire(self.store, name, journal)
+
+
+def manifest_of_folder(root: str, *, hashes: bool = True, ignore: Iterable[str] = ()) -> Manifest:
+    """Read a folder. ``ignore`` names relative paths that do not count.
+
+    Raises:
+        ArtifactError: a symbolic link, a device or a socket in it; callers who allow links resolve
+            them before.
+    """
+    skipped = frozenset(ignore)
+    files: list[FileEntry] = []
+    folders: list[str] = []
+    for current, names, entries in os.walk(root):
+        names[:] = sorted(name for name in names if name != "__pycache__")
+        base = os.path.relpath(current, root)
+        if not names and not entries and base != ".":
+            folders.append(base)
+        for entry in [*names, *entries]:
+            path = os.path.join(current, entry)
+            relative = os.path.normpath(os.path.join(base, entry))
+            if os.path.islink(path):
+                raise ArtifactError(f"{relative} is a symbolic link to {os.readlink(path)!r}")
+            if entry in entries and relative not in skipped:
+                if not os.path.isfile(path):
+                    raise ArtifactError(f"{relative} is neither a file nor a folder")
+                files.append(
+                    FileEntry(relative, os.path.getsize(path), hash_file(path) if hashes else None)
+                )
+    return Manifest.of(files, folders)

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A repository in S3, which knows no rename.
+
+- ``location``: ``s3://bucket/prefix`` and its other spellings, and where the state lies.
+- ``bucket``: one bucket through boto3: deadlines, errors as sentences, checked uploads.
+- ``signed_bucket``: the same bucket without boto3, for the start wrapper.
+- ``lock``: a model's lock as a key: conditional writes, expiry, renewal.
+- ``state_store``: records, journals, locks, staging and retained copies as keys.
+- ``changes``: journalled changes of a model's keys, copied in an order, undone or finished.
+- ``repository``: what ``folder`` is for a folder.
+- ``scratch``: a private folder of this host in which is made what is uploaded.
+"""

@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A repository in S3: how a model's files are made here, uploaded, put in place, kept and taken
+away there.
+
+Places are s3:// URLs, or paths of this host for what is being made. What each method does is as for
+``FolderRepository``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ...domain import config_pbtxt
+from ...domain.desired import DesiredModel
+from ...domain.layout import META_NAME, OWN_FILES
+from ...domain.manifest import FileEntry, Manifest
+from ...domain.record import Record
+from ...errors import ArtifactError, InvalidOption, RepositoryError
+from . import changes
+from .bucket import Bucket, Objects
+from .location import parse_s3
+from .scratch import Scratch
+from .state_store import S3Store
+
+Move = tuple[str, str]
+_RESOLUTION = 1.1
+"""Seconds. An object's time, as Triton reads it, has whole ones."""
+
+
+class S3Repository:
+    """The models below one prefix. Whoever changes one holds its lock.
+
+    Args:
+        options: how to reach the object store, as ``Bucket`` has them.
+        timeout: seconds for one call.
+    """
+
+    def __init__(
+        self, url: str, state_dir: str | None, options: Mapping[str, Any] | None, timeout: float
+    ) -> None:
+        self.bucket = Bucket(parse_s3(url), options, timeout)
+        self.location = self.bucket.location
+        self.path = self.location.url
+        self.scratch = Scratch(self.path)
+        self.store = S3Store(self.bucket, state_dir, self.scratch)
+        self._configs: dict[str, bytes] | None = None
+
+    def close(self) -> None:
+        self.scratch.tidy()
+        self.bucket.close()
+
+    def check(self, desired: DesiredModel) -> None:
+        """Raises InvalidOption for what an object store has not."""
+        given = [
+            option for option in ("owner", "group", "mode") if getattr(desired, option) is not None
+        ]
+        if given:
+            raise InvalidOption(
+                f"a repository in S3 has no {', '.join(given)}",
+                model=desired.name,
+                step="read the options",
+                left="nothing was changed",
+            )
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def read(self, name: str, hashes: bool = False) -> dict[str, Any]:
+        record, journal = self.store.record(name), self.store.journal(name)
+        found = changes.visible(self._listing(self.live(name)))
+        values: dict[str, Any] = {"record": record, "folder": bool(found), "journal": journal}
+        if record is None:
+            values["half_made"] = changes.moved_in(self.store, name, journal)
+        if config_pbtxt.CONFIG_NAME in found:
+            values["config"] = self.bucket.get(self.location.key(name, config_pbtxt.CONFIG_NAME))
+        if record:
+            paths = {path for path in {*record.fingerprint, *found} if path != META_NAME}
+            touched = {
+                path
+                for path in paths
+                if not changes.same(record.fingerprint.get(path), found.get(path))
+            }
+            suspects = sorted(paths if hashes else touched)
+            differ = self.bucket.each(
+                lambda path: self._bytes_differ(name, path, found, record, values.get("config")),
+                suspects,
+            )
+            values["changed_files"] = tuple(
+                path for path, different in zip(suspects, differ) if different
+            )
+            values["touched_files"] = tuple(
+                sorted(touched - {*values["changed_files"], config_pbtxt.CONFIG_NAME})
+            )
+        return values
+
+    def _bytes_differ(
+        self, name: str, path: str, found: Mapping[str, Any], record: Record, config: bytes | None
+    ) -> bool:
+        if path == config_pbtxt.CONFIG_NAME:
+            return (
+                config is None
+                or config_pbtxt.digest_without_id(config, record.deploy_id) != record.config_digest
+            )
+        manifest = Manifest.from_dict(record.manifest)
+        entry = next((e for e in manifest.files if e.path == path), None)
+        if entry is None:
+            return not (path in manifest.folders and path in found)
+        return (
+            path not in found
+            or found[path][0] != entry.size
+            or self.bucket.sha256(self.location.key(name, path)) != entry.sha256
+        )
+
+    def configs(self) -> Iterator[bytes]:
+        if self._configs is None:
+            names = self.names()
+            texts = self.bucket.each(
+                lambda name: self.bucket.get(self.location.key(name, config_pbtxt.CONFIG_NAME)),
+                names,
+            )
+            self._configs = {name: text for name, text in zip(names, texts) if text}
+        yield from list(self._configs.values())
+
+    def names(self) -> list[str]:
+        return self.bucket.folders(self.location.key())
+
+    def meta(self, name: str) -> bytes | None:
+        return self.bucket.get(self.location.key(name, META_NAME))
+
+    def live(self, name: str, *parts: str) -> str:
+        return "/".join([self.path, name, *parts])
+
+    def _listing(self, place: str) -> Objects:
+        return changes.listing(self.bucket, self.location.key_of(place))
+
+    def manifest(self, place: str) -> Manifest:
+        found = changes.visible(self._listing(place))
+        # In the state lies what we uploaded, checked by the server and with its digest; a live
+        # model may be anybody's.
+        ours = place.startswith(f"{self.store.path}/")
+        raw, key = self._listing(place), self.location.key_of(place)
+        folders = [rel for rel in found if f"/{rel}/" in raw and f"/{rel}" not in raw]
+        files = [rel for rel in found if rel not in folders and rel not in OWN_FILES]
+        sums = self.bucket.each(
+            lambda rel: self.bucket.sha256(f"{key}/{rel}", trust_metadata=ours), files
+        )
+        return Manifest.of(
+            (FileEntry(rel, found[rel][0], digest) for rel, digest in zip(files, sums)), folders
+        )
+
+    def fingerprint(
+        self, name: str, journal: Mapping[str, Any] | None = None
+    ) -> dict[str, list[Any]]:
+        return changes.fingerprint(self.store, name, journal)
+
+    # -- a model being made ------------------------------------------------------------------------
+
+    def workspace(self, name: str, transaction: str) -> str:
+        self.scratch.ensure()
+        return self.scratch.folder(name, transaction)
+
+    def require_space(self, size: int) -> None:
+        free = self.scratch.free_bytes()
+        if size > free:
+            raise RepositoryError(
+                f"{size} bytes are needed for a while and {free} are free on the file system of"
+                f" {self.scratch.path}; the environment variable TMPDIR names another place",
+                step="make room",
+            )
+
+    def set_permissions(self, desired: DesiredModel, path: str) -> None:
+        """An object has none."""
+
+    def flush(self, path: str) -> None:
+        """What is made here is uploaded, and need not outlive a crash."""
+
+    # -- changes -----------------------------------------------------------------------------------
+
+    def begin(
+        self, name: str, moves: Sequence[Move], transaction: str, old: Record | None, keep: int
+    ) -> dict[str, Any]:
+        keys = [
+            (self.location.key_of(live), self._staged_key(name, transaction, staged))
+            for live, staged in moves
+        ]
+        self.store.check_lock(name)
+        journal = changes.journal_of(self.store, name, keys, transaction, old, keep)
+        self.store.write_journal(name, journal)
+        return journal
+
+    def _staged_key(self, name: str, transaction: str, staged: str) -> str:
+        """The key of what is to come in; a path of this host is uploaded."""
+        if not os.path.isabs(staged):
+            return self.location.key_of(staged) if staged else ""
+        target = self.store.key("staging", name, transaction, os.path.basename(staged))
+        uploads = [(staged, target)] if os.path.isfile(staged) else []
+        for current, names, files in os.walk(staged):
+            base = target + current[len(staged) :]
+            uploads += [(os.path.join(current, file), f"{base}/{file}") for file in files]
+            if not names and not files and current != staged:
+                self.bucket.put(f"{base}/", b"")
+
+        def upload(one: tuple[str, str]) -> None:
+            self.store.check_lock(name)
+            self.bucket.upload(*one)
+
+        self.bucket.each(upload, uploads)
+        return target
+
+    def put(self, name: str, journal: Mapping[str, Any]) -> str | None:
+        changes.make(self.store, name, journal)
+        self._configs = None
+        return self.store.warnings.pop() if self.store.warnings else None
+
+    def moves_out(self, name: str, transaction: str, versions: Sequence[int]) -> list[Move]:
+        return [(self.live(name, str(version)), "") for version in versions]
+
+    def touch(self, name: str, ahead: float = 0) -> None:
+        """Copy config.pbtxt and an object of each version onto themselves: new times are what makes
+        Triton initialise a version again.
+
+        The key of an empty folder, as ensembles have it, has no time for Triton.
+        """
+        time.sleep(_RESOLUTION)
+        smallest: dict[str, tuple[int, str]] = {}
+        for rel, (size, _etag) in self._listing(self.live(name)).items():
+            version = rel.split("/")[1]
+            if version == config_pbtxt.CONFIG_NAME or (version.isdigit() and not rel.endswith("/")):
+                smallest[version] = min(smallest.get(version, (size, rel)), (size, rel))
+        for size, rel in smallest.values():
+            self.store.check_lock(name)
+            self.bucket.copy(self.location.key(name) + rel, self.location.key(name) + rel, size)
+
+    def remove(self, name: str, transaction: str) -> None:
+        changes.remove(self.store, name)
+        self._configs = None
+
+    # -- retained copies ---------------------------------------------------------------------------
+
+    def retained_model(self, name: str, key: str) -> str | None:
+        place = f"{self.store.retained(name, key)}/model"
+        return place if self._listing(place) else None
+
+    def retained_versions(self, name: str, version: int) -> list[str]:
+        places = [
+            f"{self.store.retained(name, record.key)}/{version}"
+            for record in self.store.retained_records(name)
+        ]
+        return [place for place in places if self._listing(place)]
+
+    def holds(self, place: str, part: Manifest) -> bool:
+        version = os.path.basename(place)
+        try:
+            found = self.manifest(place)
+        except ArtifactError:
+            return False
+        entries = (
+            FileEntry(f"{version}/{entry.path}", entry.size, entry.sha256) for entry in found.files
+        )
+        return Manifest.of(entries, (f"{version}/{folder}" for folder in found.folders)) == part
+
+    def replace_config(self, place: str, ready: str) -> None:
+        self.bucket.upload(ready, f"{self.location.key_of(place)}/{config_pbtxt.CONFIG_NAME}")
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def recover(self, name: str) -> str | None:
+        self._configs = None
+        return changes.recover(self.store, name)
+
+    def retire(self, name: str, journal: Mapping[str, Any]) -> None:
+        changes.retire(self.store, name, journal)

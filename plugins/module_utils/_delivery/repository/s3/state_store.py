@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state of a repository in S3: the same records, journals, locks, staging and retained copies,
+as keys.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ... import disk
+from ...domain.record import Record
+from ...errors import InvalidOption, LockTimeout, RepositoryError
+from ..state_store import MARKER
+from .bucket import Bucket, Conflict, Unsupported
+from .location import S3Location, is_s3, parse_s3
+from .lock import S3Lock, hold
+from .scratch import Scratch
+
+_NOTHING = "nothing was changed"
+
+
+class S3Store:
+    """State of one repository in S3. What is asked of it, and what it raises, is as for
+    ``StateStore``.
+
+    Args:
+        state_dir: an s3:// place of the same bucket; None: where the marker says, else the default.
+    """
+
+    def __init__(self, bucket: Bucket, state_dir: str | None, scratch: Scratch) -> None:
+        self.bucket, self.scratch = bucket, scratch
+        self.location = bucket.location
+        self.repository = self.location.url
+        self.marker = self.location.key(MARKER)
+        self.warnings: list[str] = []
+        self._locks: dict[str, S3Lock] = {}
+        self._leftovers: frozenset[str] | None = None
+        given = parse_s3(state_dir, "state_dir") if state_dir else None
+        marked = self._marked()
+        if marked and given and marked != given:
+            raise InvalidOption(
+                f"the repository {self.repository} keeps its state in {marked.url} and state_dir"
+                f" says {given.url}",
+                step="find the state folder",
+                left=_NOTHING,
+            )
+        self.state_location: S3Location = marked or given or self.location.state()
+        if self.state_location.base != self.location.base:
+            raise InvalidOption(
+                f"state_dir {self.state_location.url} is not in the bucket of the repository"
+                f" {self.repository}",
+                step="find the state folder",
+                left=_NOTHING,
+            )
+        self.path = self.state_location.url
+        self._has_marker = marked is not None
+
+    def _marked(self) -> S3Location | None:
+        body = self.bucket.get(self.marker)
+        if body is None:
+            return None
+        try:
+            found = json.loads(body)["state_dir"]
+            return (
+                parse_s3(found, "state_dir") if is_s3(found) else self.location.resolve(str(found))
+            )
+        except (ValueError, KeyError, TypeError, InvalidOption) as error:
+            raise RepositoryError(
+                f"the marker {self.location.url}/{MARKER} cannot be read ({error})",
+                step="find the state folder",
+                left=_NOTHING,
+            ) from error
+
+    def ensure(self) -> None:
+        """Write the marker. Keys need no folders."""
+        if self._has_marker:
+            return
+        body = (
+            json.dumps(
+                {"schema": 1, "state_dir": self.location.relative(self.state_location)}, indent=2
+            ).encode()
+            + b"\n"
+        )
+        try:
+            self.bucket.put(self.marker, body, only_new=True)
+        except Conflict:
+            if self._marked() != self.state_location:
+                raise RepositoryError(
+                    f"another run has just put the state of {self.repository} elsewhere",
+                    step="make the state folder",
+                    left=_NOTHING,
+                ) from None
+        except Unsupported:
+            self.bucket.put(self.marker, body)
+        self._has_marker = True
+
+    # -- records and journals ----------------------------------------------------------------------
+
+    def key(self, folder: str, name: str, *parts: str) -> str:
+        return self.state_location.key(folder, name, *parts)
+
+    def record_path(self, name: str) -> str:
+        return f"{self.path}/records/{name}.json"
+
+    def record(self, name: str) -> Record | None:
+        data = self._json(self.key("records", f"{name}.json"), name)
+        return Record.from_dict(data) if data is not None else None
+
+    def records(self) -> dict[str, Record]:
+        head = self.state_location.key("records", "")
+        names = sorted(
+            key[len(head) : -len(".json")]
+            for key in self.bucket.objects(head)
+            if key.endswith(".json")
+        )
+        found = dict(zip(names, self.bucket.each(self.record, names)))
+        return {name: record for name, record in found.items() if record}
+
+    def write_record(self, record: Record) -> None:
+        self._write(self.key("records", f"{record.name}.json"), record.to_dict())
+
+    def remove_record(self, name: str) -> None:
+        self.bucket.delete([self.key("records", f"{name}.json")])
+
+    def journal(self, name: str) -> dict[str, Any] | None:
+        return self._json(self.key("journals", f"{name}.json"), name)
+
+    def write_journal(self, name: str, journal: Mapping[str, Any]) -> None:
+        self._write(self.key("journals", f"{name}.json"), journal)
+
+    def remove_journal(self, name: str) -> None:
+        self.bucket.delete([self.key("journals", f"{name}.json")])
+
+    def write_json(self, key: str, data: Mapping[str, Any]) -> None:
+        self._write(key, data)
+
+    def _write(self, key: str, data: Mapping[str, Any]) -> None:
+        self.bucket.put(key, json.dumps(data, indent=2, sort_keys=True).encode() + b"\n")
+
+    def _json(self, key: str, name: str) -> dict[str, Any] | None:
+        body = self.bucket.get(key)
+        if body is None:
+            return None
+        about = {"model": name, "step": "read the state", "left": _NOTHING}
+        try:
+            data = json.loads(body)
+        except ValueError as error:
+            raise RepositoryError(
+                f"{self.location.base}/{key} cannot be read ({error})", **about
+            ) from error
+        if not isinstance(data, dict):
+            raise RepositoryError(f"{self.location.base}/{key} is not a JSON object", **about)
+        return data
+
+    # -- what belongs to one model -----------------------------------------------------------------
+
+    def staging(self, name: str, deploy_id: str | None = None) -> str:
+        return "/".join([self.path, "staging", name, *([deploy_id] if deploy_id else [])])
+
+    def retained(self, name: str, deploy_id: str | None = None) -> str:
+        return "/".join([self.path, "retained", name, *([deploy_id] if deploy_id else [])])
+
+    def retained_records(self, name: str) -> list[Record]:
+        """Previous deployments, the newest first."""
+        keys = [
+            key
+            for key in self.bucket.objects(self.key("retained", name, ""))
+            if key.endswith("/record.json")
+            and key.count("/") == (self.key("retained", name, "x", "record.json").count("/"))
+        ]
+        found = [
+            Record.from_dict(data)
+            for data in self.bucket.each(lambda key: self._json(key, name), keys)
+            if data
+        ]
+        return sorted(found, key=lambda record: record.deployed_at, reverse=True)
+
+    def clear_staging(self, name: str) -> None:
+        """Remove what is made on the way of a deployment, here and there. The caller holds the
+        lock.
+        """
+        disk.remove_tree(self.scratch.folder(name))
+        self.bucket.delete_below(self.key("staging", name, ""))
+
+    def has_leftovers(self, name: str) -> bool:
+        """True where a run that was killed (or one that is at work) has something of its own; asked
+        once for all models.
+        """
+        if self._leftovers is None:
+            locks, staging = (
+                self.state_location.key("locks", ""),
+                self.state_location.key("staging", ""),
+            )
+            locked = (key[len(locks) : -len(".lock")] for key in self.bucket.objects(locks))
+            self._leftovers = frozenset([*locked, *self.bucket.folders(staging)])
+        return name in self._leftovers or self.scratch.has(name)
+
+    # -- locks -------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def lock(self, name: str, timeout: float) -> Iterator[None]:
+        """Hold the model's lock.
+
+        Raises:
+            LockTimeout: another run held it for ``timeout`` seconds; the message names the holder.
+        """
+        if name in self._locks:
+            raise LockTimeout(
+                "this run holds its lock already", model=name, step="lock", left=_NOTHING
+            )
+        with hold(self.bucket, self.key("locks", f"{name}.lock"), name, timeout) as lock:
+            self._locks[name] = lock
+            if not lock.conditional:
+                self.warnings.append(
+                    f"the object store of {self.repository} minds no conditions of a write, so that"
+                    " runs that begin at the same moment are kept apart less surely"
+                )
+            try:
+                yield
+            finally:
+                del self._locks[name]
+
+    def check_lock(self, name: str) -> None:
+        """Raises RepositoryError where the lock was lost meanwhile."""
+        if name in self._locks:
+            self._locks[name].check()

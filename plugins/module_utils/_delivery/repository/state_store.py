@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state folder of a repository: where it is, records, journals, locks, staging, retained
+copies. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .. import disk
+from ..domain.record import Record
+from ..effects import effect
+from ..errors import InvalidOption, LockTimeout, RepositoryError
+from ..process import holder
+
+MARKER = ".mlops-triton.json"
+INSIDE = ".mlops-triton"
+_FOLDERS = ("records", "journals", "locks", "staging", "retained")
+
+
+class StateStore:
+    """State of one local repository.
+
+    Args:
+        repository: the model repository folder, which exists.
+        state_dir: where the user wants the state; None: where the marker says, else the default.
+
+    Raises:
+        InvalidOption: ``state_dir`` differs from what the marker says.
+        RepositoryError: the marker cannot be read, or its folder cannot be reached from here.
+    """
+
+    def __init__(self, repository: str, state_dir: str | None = None) -> None:
+        self.repository = os.path.abspath(repository)
+        self.marker = os.path.join(self.repository, MARKER)
+        marked = self._marked()
+        if marked and state_dir and os.path.realpath(marked) != os.path.realpath(state_dir):
+            raise InvalidOption(
+                f"the repository {self.repository} keeps its state in {marked} and state_dir says"
+                f" {state_dir}",
+                step="find the state folder",
+                left="nothing was changed",
+            )
+        if marked and not os.path.isdir(marked):
+            raise RepositoryError(
+                f"the repository {self.repository} keeps its state in {marked}, which cannot be"
+                " reached from here",
+                step="find the state folder",
+                left="nothing was changed",
+            )
+        self.path = os.path.abspath(marked or state_dir or self._default())
+
+    def _marked(self) -> str | None:
+        try:
+            with open(self.marker, encoding="utf-8") as stream:
+                relative = json.load(stream)["state_dir"]
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RepositoryError(
+                f"the marker {self.marker} cannot be read ({error})",
+                step="find the state folder",
+                left="nothing was changed",
+            ) from error
+        return os.path.normpath(os.path.join(self.repository, relative))
+
+    def _default(self) -> str:
+        parent = os.path.dirname(self.repository)
+        if disk.is_mount_point(self.repository) or not os.access(parent, os.W_OK):
+            return os.path.join(self.repository, INSIDE)
+        return f"{self.repository}.mlops-triton"
+
+    def ensure(self) -> None:
+        """Make the folders and the marker.
+
+        Raises:
+            RepositoryError: not writable, or on another file system than the repository.
+        """
+        try:
+            for folder in _FOLDERS:
+                disk.make_folder(os.path.join(self.path, folder))
+            if os.stat(self.path).st_dev != os.stat(self.repository).st_dev:
+                raise RepositoryError(
+                    f"the state folder {self.path} and the repository {self.repository} are on"
+                    " different file systems, so that no model can be swapped in at once",
+                    step="make the state folder",
+                    left="nothing was changed",
+                )
+            if not os.path.exists(self.marker):
+                with _alone_in(
+                    self.path
+                ):  # models have locks of their own: two first runs can be here at once
+                    # Made in the state folder: a file that vanishes from the repository is an error
+                    # to Triton's index.
+                    disk.write_json(
+                        self.marker,
+                        {"schema": 1, "state_dir": os.path.relpath(self.path, self.repository)},
+                        folder=self.path,
+                    )
+        except OSError as error:
+            raise RepositoryError(
+                f"the state folder {self.path} cannot be written ({error.strerror})",
+                step="make the state folder",
+                left="nothing was changed",
+            ) from error
+
+    # -- records and journals ----------------------------------------------------------------------
+
+    def _file(self, folder: str, name: str) -> str:
+        return os.path.join(self.path, folder, f"{name}.json")
+
+    def record_path(self, name: str) -> str:
+        """The file that changes with the deployment."""
+        return self._file("records", name)
+
+    def stamp(self, name: str) -> object:
+        """Changes with the deployment; None without one."""
+        try:
+            found = os.stat(self.record_path(name))
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_ino
+
+    def record(self, name: str) -> Record | None:
+        data = _read_json(self._file("records", name), name)
+        return Record.from_dict(data) if data is not None else None
+
+    def records(self) -> dict[str, Record]:
+        """All records by model name; a damaged one raises."""
+        found = {name: self.record(name) for name in self._names("records")}
+        return {name: record for name, record in found.items() if record}
+
+    def _names(self, folder: str) -> list[str]:
+        try:
+            entries = os.listdir(os.path.join(self.path, folder))
+        except FileNotFoundError:
+            return []
+        return sorted(entry[: -len(".json")] for entry in entries if entry.endswith(".json"))
+
+    def write_record(self, record: Record) -> None:
+        disk.write_json(self._file("records", record.name), record.to_dict())
+
+    def remove_record(self, name: str) -> None:
+        disk.remove_file(self._file("records", name))
+
+    def journal(self, name: str) -> dict[str, Any] | None:
+        return _read_json(self._file("journals", name), name)
+
+    def write_journal(self, name: str, journal: Mapping[str, Any]) -> None:
+        disk.write_json(self._file("journals", name), journal)
+
+    def remove_journal(self, name: str) -> None:
+        disk.remove_file(self._file("journals", name))
+
+    # -- folders of one model ----------------------------------------------------------------------
+
+    def staging(self, name: str, deploy_id: str | None = None) -> str:
+        return os.path.join(self.path, "staging", name, *([deploy_id] if deploy_id else []))
+
+    def retained(self, name: str, deploy_id: str | None = None) -> str:
+        return os.path.join(self.path, "retained", name, *([deploy_id] if deploy_id else []))
+
+    def retained_records(self, name: str) -> list[Record]:
+        """Previous deployments, the newest first."""
+        base = self.retained(name)
+        found = []
+        for entry in sorted(os.listdir(base)) if os.path.isdir(base) else []:
+            data = _read_json(os.path.join(base, entry, "record.json"), name)
+            if data is not None:
+                found.append(Record.from_dict(data))
+        return sorted(found, key=lambda record: record.deployed_at, reverse=True)
+
+    def clear_staging(self, name: str) -> None:
+        """Remove what is made on the way of a deployment. The caller holds the lock."""
+        disk.remove_tree(self.staging(name))
+        for path in self._half_written(name):
+            disk.remove_file(path)
+
+    def _half_written(self, name: str) -> list[str]:
+        return [self._file(folder, name) + disk.BESIDE for folder in ("records", "journals")]
+
+    def has_leftovers(self, name: str) -> bool:
+        """True where a run that was killed (or one that is at work) has files of its own here,
+        journal apart.
+        """
+        return any(
+            os.path.lexists(path)
+            for path in (self.staging(name), self._lock_file(name), *self._half_written(name))
+        )
+
+    # -- locks -------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def lock(self, name: str, timeout: float) -> Iterator[None]:
+        """Hold the model's lock. It is an flock, so that the kernel frees it when its holder dies.
+
+        Raises:
+            LockTimeout: another run held it for ``timeout`` seconds; the message names the holder.
+        """
+        path = self._lock_file(name)
+        descriptor = self._acquire(path, name, time.monotonic() + timeout, timeout)
+        try:
+            yield
+        finally:
+            # Unlinked while held: whoever waited on this file sees that it is gone and opens a new
+            # one.
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            os.close(descriptor)
+
+    def _lock_file(self, name: str) -> str:
+        return os.path.join(self.path, "locks", f"{name}.lock")
+
+    def _acquire(self, path: str, name: str, until: float, timeout: float) -> int:
+        while True:
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except OSError as error:
+                raise RepositoryError(
+                    f"the lock {path} cannot be made ({error.strerror})",
+                    model=name,
+                    step="lock",
+                    left="nothing was changed",
+                ) from error
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _same_file(descriptor, path):
+                    # A full disk has no room for the name, and the lock holds without it.
+                    with effect("lock", path), contextlib.suppress(OSError):
+                        os.ftruncate(descriptor, 0)
+                        os.pwrite(descriptor, holder().encode(), 0)
+                    return descriptor
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    other = os.pread(descriptor, 1000, 0).decode(errors="replace") or "another run"
+                    os.close(descriptor)
+                    raise LockTimeout(
+                        f"{other} has been changing it for the {timeout:g} s that this run waited",
+                        model=name,
+                        step="lock",
+                        left="nothing was changed",
+                        holder=other,
+                    ) from None
+                time.sleep(0.05)
+            except BaseException:
+                os.close(descriptor)  # or this process would hold the lock as long as it lives
+                raise
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: str) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _same_file(descriptor: int, path: str) -> bool:
+    try:
+        there = os.stat(path)
+    except FileNotFoundError:
+        return False
+    here = os.fstat(descriptor)
+    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+
+
+def _read_json(path: str, name: str) -> dict[str, Any] | None:
+    try:
+        with open(path, encoding="utf-8") as stream:
+            data = json.load(stream)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise RepositoryError(
+            f"{path} cannot be read ({error})",
+            model=name,
+            step="read the state",
+            left="nothing was changed",
+        ) from error
+    if not isinstance(data, dict):
+        raise RepositoryError(
+            f"{path} is not a JSON object",
+            model=name,
+            step="read the state",
+            left="nothing was changed",
+        )
+    return data

@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Triton servers.
+
+- ``server``: one server: index, served configuration, load, unload.
+- ``address``: where it listens, and what it wants to see before it answers.
+- ``transport``: how a call can fail, for both ways to a server.
+- ``http_transport``, ``grpc_transport``: the two ways.
+"""

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a server listens, and what it wants to see before it answers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..errors import InvalidOption
+
+_DEFAULT_PORT = {"http": 8000, "https": 8000, "grpc": 8001, "grpcs": 8001}
+ADMIN_KEY = "admin-key"
+"""The name of a key where none is given."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server listens. ``scheme`` is http, https, grpc or grpcs."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def netloc(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def __str__(self) -> str:
+        return self.netloc if self.scheme == "http" else f"{self.scheme}://{self.netloc}"
+
+
+def parse_address(text: str) -> Address:
+    """``host:port``, ``http://…``, ``https://…``, ``grpc://…``, ``grpcs://…``.
+
+    Raises:
+        InvalidOption: anything else.
+    """
+    whole = text if "://" in text else f"http://{text}"
+    try:
+        parts = urlsplit(whole)
+        if (
+            parts.scheme not in _DEFAULT_PORT
+            or not parts.hostname
+            or parts.path.strip("/")
+            or parts.username
+        ):
+            raise ValueError(text)
+        return Address(parts.scheme, parts.hostname, parts.port or _DEFAULT_PORT[parts.scheme])
+    except ValueError as error:
+        raise InvalidOption(
+            f"triton_url {text!r} is not host:port, http://, https://, grpc:// or grpcs://",
+            step="read triton_url",
+            left="nothing was changed",
+        ) from error
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a server wants to see before it answers.
+
+    Attributes:
+        admin_key: ``{"name", "secret"}`` of restricted APIs.
+        ca_file: certificates in PEM form to trust instead of the system's, for https and grpcs.
+        client_cert, client_key: of this client, in PEM form, for servers that ask for them.
+    """
+
+    admin_key: Mapping[str, str] | None = None
+    ca_file: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Access:
+        """Raises InvalidOption for a certificate without its key, or the other way round."""
+        key = {"name": ADMIN_KEY, **options["admin_key"]} if options.get("admin_key") else None
+        found = cls(
+            key,
+            *(options.get(option) or None for option in ("ca_file", "client_cert", "client_key")),
+        )
+        if bool(found.client_cert) != bool(found.client_key):
+            raise InvalidOption(
+                "client_cert and client_key go together",
+                step="read the options",
+                left="nothing was changed",
+            )
+        return found
+
+    def readable(self) -> Access:
+        """This, where its files can be read. Raises InvalidOption otherwise."""
+        for option in ("ca_file", "client_cert", "client_key"):
+            path = getattr(self, option)
+            try:
+                with open(path, "rb") if path else contextlib.nullcontext():
+                    pass
+            except OSError as error:
+                raise InvalidOption(
+                    f"{option} {path} cannot be read ({error.strerror})",
+                    step="read the options",
+                    left="nothing was changed",
+                ) from error
+        return self

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way to one server over gRPC: TLS, keys and total deadlines around tritonclient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..libraries import require
+from ..loopback import is_loopback
+from .address import Access, Address
+from .transport import ASK_AGAIN, Gone, Refused, Silent, ThreadClients
+
+_GRPC_STATUS = {
+    "INVALID_ARGUMENT": 400,
+    "NOT_FOUND": 404,
+    "UNAVAILABLE": 503,
+    "INTERNAL": 500,
+    "UNIMPLEMENTED": 501,
+    "PERMISSION_DENIED": 403,
+    "UNAUTHENTICATED": 403,
+}
+# What gRPC itself says where it has no answer. Triton's own answers can have the same code,
+# UNAVAILABLE.
+_BROKEN = (
+    "failed to connect",
+    "connection re",
+    "socket closed",
+    "recvmsg",
+    "sendmsg",
+    "goaway",
+    "resolution",
+    "broken pipe",
+    "stream removed",
+    "handshak",
+    "transport",
+    "endpoint",
+    "deadline",
+)
+
+
+def _is_broken(text: str) -> bool:
+    return any(sign in text.lower() for sign in _BROKEN)
+
+
+class GrpcTransport:
+    """tritonclient.grpc, whose deadlines are total."""
+
+    def __init__(self, address: Address, access: Access) -> None:
+        self._address = address
+        self._access = access
+        self._headers = (
+            {f"triton-grpc-protocol-{access.admin_key['name']}": access.admin_key["secret"]}
+            if access.admin_key
+            else {}
+        )
+        self._own = ThreadClients()
+
+    def call(self, seconds: float, method: str, *args: Any, **kwargs: Any) -> Any:
+        with require("tritonclient", "to ask a Triton server"):
+            from tritonclient.utils import InferenceServerException
+        try:
+            if self._own.client is None:
+                self._own.client = self._connected()
+            return getattr(self._own.client, method)(
+                *args, headers=self._headers, client_timeout=max(seconds, 0.001), **kwargs
+            )
+        except InferenceServerException as error:
+            code = (error.status() or "").rpartition(".")[2]
+            text = error.message() or ""
+            if code == "DEADLINE_EXCEEDED" or text == "Deadline Exceeded":
+                raise Silent from error
+            if code == "UNAVAILABLE" and not self._answered(text, seconds):
+                # A new connection begins without the waits between attempts of the old one.
+                self.close()
+                raise Gone(" ".join(text.split())) from error
+            raise Refused(
+                403 if "restricted" in text else _GRPC_STATUS.get(code, 500), text
+            ) from error
+
+    def _answered(self, text: str, seconds: float) -> bool:
+        """True where the server said so itself: a model that is not available, a key that is
+        missing, a server that is shutting down.
+        """
+        from tritonclient.utils import InferenceServerException
+
+        if "restricted" in text or "explicit model load" in text:
+            return True
+        if _is_broken(text):
+            return False
+        try:
+            self._own.client.is_server_live(
+                headers=self._headers, client_timeout=min(seconds, ASK_AGAIN)
+            )
+        except InferenceServerException as error:  # one that shuts down refuses this too
+            return not _is_broken(error.message() or "deadline")
+        return True
+
+    def _connected(self) -> Any:
+        from tritonclient.grpc import InferenceServerClient
+
+        access = self._access.readable()
+        # gRPC obeys http_proxy for loopback addresses too. The connections of threads are apart, so
+        # that one can be given up alone.
+        channel = [
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.use_local_subchannel_pool", 1),
+            *([("grpc.enable_http_proxy", 0)] if is_loopback(self._address.host) else []),
+        ]
+        return InferenceServerClient(
+            self._address.netloc,
+            ssl=self._address.scheme == "grpcs",
+            root_certificates=access.ca_file,
+            private_key=access.client_key,
+            certificate_chain=access.client_cert,
+            channel_args=channel,
+        )
+
+    def close(self) -> None:
+        """Close the connection of the calling thread."""
+        if self._own.client is not None:
+            self._own.client.close()
+        self._own.client = None
+
+    def index(self, seconds: float) -> list[Mapping[str, Any]]:
+        return self.call(seconds, "get_model_repository_index", as_json=True).get("models", [])
+
+    def config(self, seconds: float, name: str) -> Mapping[str, Any]:
+        return self.call(seconds, "get_model_config", name, as_json=True)["config"]
+
+    def metadata(self, seconds: float, name: str, version: str = "") -> Mapping[str, Any]:
+        return self.call(seconds, "get_model_metadata", name, version, as_json=True)

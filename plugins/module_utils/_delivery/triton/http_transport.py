@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way to one server over HTTP: TLS, keys and total deadlines around tritonclient."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ..libraries import require
+from .address import Access, Address
+from .transport import ASK_AGAIN, Gone, Refused, Silent, ThreadClients
+
+# Until a load that was sent has surely been taken up by a thread of the server.
+_TAKEN_UP = 0.03
+
+
+class HttpTransport:
+    """tritonclient.http under a total deadline: its own time-outs count per read, gevent's count
+    altogether.
+
+    A thread of the server answers several connections, none of them while it loads a model, and a
+    new connection goes to a thread that is free. So each load has a connection of its own, one that
+    is older than a load is not used after it, and what is not answered soon is asked again on a new
+    one.
+    """
+
+    def __init__(self, address: Address, access: Access) -> None:
+        self._address = address
+        self._access = access
+        self._headers = (
+            {access.admin_key["name"]: access.admin_key["secret"]} if access.admin_key else {}
+        )
+        self._own = ThreadClients()
+        self._lock = threading.Lock()
+        self._loads = 0
+        self._load_sent = -1.0
+
+    def call(self, seconds: float, method: str, *args: Any, **kwargs: Any) -> Any:
+        end = time.monotonic() + seconds
+        if method == "load_model":
+            self._begin_load()
+        elif self._own.loads != self._loads:
+            self.close()
+        if method in ("load_model", "infer"):
+            return self._call(seconds, method, *args, **kwargs)
+        with contextlib.suppress(Silent):
+            return self._call(min(ASK_AGAIN, seconds / 2), method, *args, **kwargs)
+        return self._call(end - time.monotonic(), method, *args, **kwargs)
+
+    def _begin_load(self) -> None:
+        self.close()
+        with self._lock:
+            self._wait_until_taken_up()
+            self._loads += 1
+            self._load_sent = time.monotonic()
+
+    def _wait_until_taken_up(self) -> None:
+        """A connection that is made while a load is on its way could go to the thread that takes it
+        up.
+        """
+        time.sleep(max(0.0, self._load_sent + _TAKEN_UP - time.monotonic()))
+
+    def _call(self, seconds: float, method: str, *args: Any, **kwargs: Any) -> Any:
+        with require("tritonclient", "to ask a Triton server"):
+            import gevent
+            from geventhttpclient.response import HTTPParseError
+            from tritonclient.utils import InferenceServerException
+        timer = gevent.Timeout(max(seconds, 0.001))
+        timer.start()
+        try:
+            if self._own.client is None:
+                if method != "load_model":
+                    self._wait_until_taken_up()
+                self._own.client, self._own.loads = self._connected(seconds), self._loads
+            return getattr(self._own.client, method)(*args, headers=self._headers, **kwargs)
+        except gevent.Timeout as error:
+            self.close()
+            if error is not timer:
+                raise
+            raise Silent from error
+        except InferenceServerException as error:
+            raise Refused(int(error.status() or 0), error.message() or "") from error
+        except TimeoutError as error:
+            self.close()
+            raise Silent from error
+        # An answer that is cut short, or that never begins, is a parse error to gevent's client.
+        except (OSError, EOFError, RuntimeError, ValueError, HTTPParseError) as error:
+            self.close()
+            raise Gone(str(error) or type(error).__name__) from error
+        finally:
+            timer.close()
+
+    def _connected(self, seconds: float) -> Any:
+        from tritonclient.http import InferenceServerClient
+
+        access = self._access.readable()
+        files = {
+            "ca_certs": access.ca_file,
+            "certfile": access.client_cert,
+            "keyfile": access.client_key,
+        }
+        return InferenceServerClient(
+            self._address.netloc,
+            ssl=self._address.scheme == "https",
+            ssl_options={key: path for key, path in files.items() if path},
+            connection_timeout=seconds,
+            network_timeout=seconds,
+        )
+
+    def close(self) -> None:
+        """Close the connection of the calling thread."""
+        if self._own.client is not None:
+            # Here and now: errors that are kept hold it too, and another thread must not close it.
+            self._own.client.close()
+        self._own.client = None
+
+    def index(self, seconds: float) -> list[Mapping[str, Any]]:
+        return self.call(seconds, "get_model_repository_index")
+
+    def config(self, seconds: float, name: str) -> Mapping[str, Any]:
+        return self.call(seconds, "get_model_config", name)
+
+    def metadata(self, seconds: float, name: str, version: str = "") -> Mapping[str, Any]:
+        return self.call(seconds, "get_model_metadata", name, version)
+
+
+def leave_thread() -> None:
+    """To be called at the end of a thread that asked servers over HTTP: gevent keeps file
+    descriptors for each.
+    """
+    if "gevent" in sys.modules:
+        import gevent
+
+        gevent.get_hub().destroy()

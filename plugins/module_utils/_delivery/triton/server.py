@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One Triton server: what it serves, load, unload, inference.
+
+Facts leaned on: an HTTP load has no deadline on the server's side and goes on when the client
+leaves; asking again joins the load in progress; unloading an unknown name is answered 200 in
+EXPLICIT mode and 503 in any other.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..deadline import Deadline
+from ..domain.served import ServedModel, VersionRow
+from ..effects import effect
+from ..errors import LoadFailed, LoadPending, NotFound, ServerError
+from ..progress import step
+from .address import Access, parse_address
+from .grpc_transport import GrpcTransport
+from .http_transport import HttpTransport
+from .transport import Gone, Refused, Silent
+
+_PROBE = "mlops-triton-mode-probe"
+_POLL = 0.05
+_LOG_TAIL = 1 << 18
+_VANISHING = 3.0
+
+
+class TritonServer:
+    """One server.
+
+    Args:
+        url: see ``parse_address``.
+        timeout: seconds that any one call may take.
+        log_file: what the server prints, where that is a file of this host; Triton says there what
+            it does not answer.
+        once: a server that did not answer one question is not waited for again by this object,
+            whoever asks.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        timeout: float,
+        access: Access | None = None,
+        log_file: str | None = None,
+        *,
+        once: bool = False,
+    ) -> None:
+        self.address = parse_address(url)
+        self.url = str(self.address)
+        self.log_file = log_file
+        self.timeout = timeout
+        self._once = once
+        self._silent_at: str | None = None
+        self.access = access or Access()
+        transport = GrpcTransport if self.address.scheme.startswith("grpc") else HttpTransport
+        self.transport: Any = transport(self.address, self.access)
+
+    def __enter__(self) -> TritonServer:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.transport.close()
+
+    def ask(
+        self,
+        step: str,
+        function: Callable[..., Any],
+        *args: Any,
+        seconds: float | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Call a function of the transport.
+
+        Raises:
+            ServerError: with ``unreachable``, ``silent`` or ``status`` and ``reason`` among its
+                facts.
+        """
+        allowed = self.timeout if seconds is None else seconds
+        if self._silent_at:
+            raise ServerError(
+                f"Triton at {self.url} did not answer within {self.timeout:g} s before"
+                f" ({self._silent_at})",
+                step=step,
+                server=self.url,
+                unreachable=True,
+            )
+        try:
+            return function(allowed, *args, **kwargs)
+        except Silent as error:
+            raise ServerError(
+                f"Triton at {self.url} did not answer within {allowed:g} s",
+                step=step,
+                server=self.url,
+                silent=True,
+            ) from error
+        except Gone as error:
+            raise ServerError(
+                f"Triton at {self.url} cannot be reached ({error})",
+                step=step,
+                server=self.url,
+                unreachable=True,
+            ) from error
+        except Refused as error:
+            raise ServerError(
+                self._said(error),
+                step=step,
+                server=self.url,
+                status=error.status,
+                reason=error.text,
+            ) from error
+
+    def _said(self, error: Refused) -> str:
+        if error.status == 403:
+            return (
+                f"Triton at {self.url} restricts this API and wants {self._wanted_key(error.text)}"
+            )
+        if error.status == 503 and "explicit" in error.text:
+            return (
+                f"Triton at {self.url} was not started with --model-control-mode=explicit, so that"
+                " no model can be loaded or unloaded"
+            )
+        if error.status == 503 and "not ready" in error.text:
+            return f"Triton at {self.url} is starting or shutting down ({error.text})"
+        return f"Triton at {self.url} answered {error.status}: {error.text}"
+
+    def _wanted_key(self, text: str) -> str:
+        """Of a server's answer that names the header which it expects."""
+        header = text.partition("header '")[2].partition("'")[0]
+        name = header.removeprefix("triton-grpc-protocol-") or "that it does not name"
+        if self.access.admin_key is None:
+            return f"an admin_key with the name '{name}'"
+        given = self.access.admin_key["name"]
+        return (
+            f"another secret in admin_key '{name}'"
+            if given == name
+            else f"the admin_key '{name}', and '{given}' was given"
+        )
+
+    def ask_cheaply(self, step: str, function: Callable[..., Any], *args: Any) -> Any:
+        """``ask`` what any live server answers at once: one that does not is taken to be down."""
+        try:
+            return self.ask(step, function, *args)
+        except ServerError as error:
+            if self._once and error.extra.get("silent"):
+                self._silent_at = step
+            raise
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def index(self) -> dict[str, tuple[VersionRow, ...]]:
+        """The repository index: rows by model name."""
+        rows: dict[str, tuple[VersionRow, ...]] = {}
+        for row in self._index_rows():
+            version = row.get("version")
+            entry = VersionRow(
+                int(version) if version else None, row.get("state", ""), row.get("reason", "")
+            )
+            rows[row["name"]] = (*rows.get(row["name"], ()), entry)
+        return rows
+
+    def _index_rows(self) -> Any:
+        """Triton lists the repository and then looks at each entry: one that is moved out in
+        between is an error of the whole index.
+        """
+        deadline = Deadline(min(self.timeout, _VANISHING))
+        while True:
+            try:
+                return self.ask_cheaply("ask Triton for its index", self.transport.index)
+            except ServerError as error:
+                if "failed to stat" not in error.extra.get("reason", "") or deadline.passed:
+                    raise
+            time.sleep(_POLL / 5)
+
+    def served(self, name: str, rows: tuple[VersionRow, ...] | None = None) -> ServedModel:
+        """What the server says of ``name``; ``rows`` from an index that the caller already has."""
+        known = (self.index().get(name, ()) if rows is None else rows) or self._unlisted(name)
+        if not any(row.state == "READY" for row in known):
+            return ServedModel(self.url, known)
+        try:
+            config = self.ask_cheaply(
+                "ask Triton for the served configuration", self.transport.config, name
+            )
+        except ServerError as error:
+            if error.extra.get("status") in (400, 404):  # gone between the two questions
+                return ServedModel(self.url, known)
+            raise
+        block = config.get("parameters", {}).get("mlops_triton_deploy_id", {})
+        return ServedModel(
+            self.url, known, block.get("string_value"), tuple(config.get("instance_group", ()))
+        )
+
+    def _unlisted(self, name: str) -> tuple[VersionRow, ...]:
+        """A model whose folder is gone is served on, and is not in the index."""
+        try:
+            versions = self.metadata(name).get("versions", ())
+        except NotFound:
+            return ()
+        return tuple(VersionRow(int(version), "READY") for version in versions)
+
+    def metadata(self, name: str, version: str = "") -> Mapping[str, Any]:
+        """Triton's model metadata: ``inputs`` and ``outputs`` with name, datatype and shape.
+
+        Raises:
+            NotFound: the server does not serve it.
+        """
+        try:
+            return self.ask_cheaply(
+                "ask Triton for the model's metadata", self.transport.metadata, name, version
+            )
+        except ServerError as error:
+            if error.extra.get("status") in (400, 404):
+                raise NotFound(
+                    f"Triton at {self.url} does not serve it ({error.extra.get('reason')})",
+                    model=name,
+                    step=error.step,
+                ) from error
+            raise
+
+    def require_explicit(self) -> None:
+        """Raises ServerError where the server is not in EXPLICIT mode, asked by a call that changes
+        nothing there.
+        """
+        self.ask(
+            "check the server's model control mode", self.transport.call, "unload_model", _PROBE
+        )
+
+    def is_live(self, seconds: float = 2.0) -> bool:
+        try:
+            live = bool(self.transport.call(min(seconds, self.timeout), "is_server_live"))
+        except (Silent, Gone, Refused):
+            return False
+        if live:
+            self._silent_at = None
+        return live
+
+    def wait_live(self, deadline: Deadline) -> bool:
+        """Wait until the server answers; False where the deadline passes first, or has passed
+        before in vain.
+        """
+        while not self.is_live():
+            if deadline.passed or self._silent_at:
+                self._silent_at = "wait until it is up again" if self._once else None
+                return False
+            time.sleep(_POLL)
+        return True
+
+    # -- changing ----------------------------------------------------------------------------------
+
+    def load(self, name: str) -> None:
+        """Load or reload, and return when Triton says that it is done.
+
+        Raises:
+            LoadFailed: with Triton's own reason.
+            LoadPending: no answer within ``timeout``; the load goes on.
+            ServerError: not in EXPLICIT mode, restricted, or gone.
+        """
+        with effect("load", name):
+            try:
+                with step(f"load on {self.url}"):
+                    self.ask("load", self.transport.call, "load_model", name)
+            except ServerError as error:
+                if error.extra.get("silent"):
+                    if not self.is_live():  # a dead server's stubs can hold its connections open
+                        raise ServerError(
+                            f"Triton at {self.url} went down during the load and cannot be reached",
+                            model=name,
+                            step="load",
+                            server=self.url,
+                            unreachable=True,
+                        ) from error
+                    raise LoadPending(
+                        f"Triton at {self.url} was still loading after {self.timeout:g} s; a load"
+                        " cannot be cancelled and goes on",
+                        model=name,
+                        step="load",
+                        server=self.url,
+                    ) from error
+                if error.extra.get("status") in (400, 500):
+                    raise LoadFailed(
+                        self._cause(name, error.extra["reason"]),
+                        model=name,
+                        step="load",
+                        server=self.url,
+                        reason=error.extra["reason"],
+                    ) from error
+                raise error.about(model=name) from error.__cause__
+
+    def _cause(self, name: str, reason: str) -> str:
+        """Triton's reason; what it keeps to its log is read there, where that is a file of this
+        host.
+        """
+        if "failed to poll" not in reason:
+            return _first_cause(reason)
+        path = self.log_file
+        try:
+            path = path or self.transport.call(self.timeout, "get_log_settings").get("log_file")
+            with open(path, "rb") as stream:
+                stream.seek(max(0, os.path.getsize(path) - _LOG_TAIL))
+                cause = poll_failure(stream.read().decode(errors="replace"), name)
+        except (Silent, Gone, Refused, OSError, TypeError, AttributeError):
+            cause = None
+        return (
+            f"Triton cannot use its folder: {cause}"
+            if cause
+            else (f"{_first_cause(reason)}; its log says why (option server_log reads it)")
+        )
+
+    def unload(self, name: str) -> None:
+        """Unload, and return when no version is READY or on its way out; requests in flight are
+        answered first.
+        """
+        with effect("unload", name):
+            self.ask("unload", self.transport.call, "unload_model", name)
+        deadline = Deadline(self.timeout)
+        while any(
+            row.state in ("READY", "UNLOADING", "LOADING")
+            for row in self.index().get(name, ()) or self._unlisted(name)
+        ):
+            if deadline.passed:
+                raise ServerError(
+                    f"Triton at {self.url} was still unloading after {self.timeout:g} s",
+                    model=name,
+                    step="unload",
+                    server=self.url,
+                )
+            time.sleep(_POLL)
+
+
+def poll_failure(text: str, name: str) -> str | None:
+    """The last reason in a server's log for which it could not read the folder of ``name``.
+
+    Such a line reads ``… "Poll failed for model directory 'fraud': reason"``.
+    """
+    _before, found, after = text.rpartition(f"Poll failed for model directory '{name}': ")
+    return after.splitlines()[0].rstrip('"') if found and after else None
+
+
+def _first_cause(text: str) -> str:
+    """Triton's reason without the stack of a Python backend, in one line."""
+    head = text.split("\n\nAt:", 1)[0]
+    return "Triton answered: " + " ".join(head.split())
