@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).resolve().parent)]
 
 import pairs  # noqa: E402
-import servers  # noqa: E402
+from support import servers  # noqa: E402
 
 FEATURES, TREES, DEPTH = 60, 250, 8
 LIBRARY = """
@@ -182,7 +182,7 @@ def network_bytes() -> bytes:
     """Four layers of 256, which cost about as much as a small real network."""
     import random
 
-    import models
+    from support import models
 
     source = random.Random(0)
     sizes = [FEATURES, 256, 256, 256, 256]

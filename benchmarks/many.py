@@ -27,9 +27,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / ".dev"), str(ROOT / "tests"), str(Path(__file__).resolve().parent)]
 
-import models  # noqa: E402
 import pairs  # noqa: E402
-import servers  # noqa: E402
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (  # noqa: E402
     DesiredModel,
 )
@@ -47,6 +45,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (  # noqa: E402
     Registry,
 )
+from support import models, servers  # noqa: E402
 
 FAST = "--disable-auto-complete-config"
 CLIENTS = 8
@@ -54,9 +53,9 @@ MEASURED = """
 import json, resource, sys
 sys.path[:0] = json.loads(sys.argv[1])
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import Delivery
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import Place
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import Target
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import DesiredModel
-with Delivery(Place.from_options(json.loads(sys.argv[2]))) as delivery:
+with Delivery(Target.from_options(json.loads(sys.argv[2]))) as delivery:
     (result,) = delivery.deliver([DesiredModel.from_options(json.loads(sys.argv[3]))])
 if result.error:
     raise SystemExit(str(result.error))

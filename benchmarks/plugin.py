@@ -30,12 +30,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).resolve().parent), str(ROOT / ".dev")]
 
-import models  # noqa: E402
 import numpy  # noqa: E402
 import pairs  # noqa: E402
 import pandas  # noqa: E402
-import plugin  # noqa: E402
-import servers  # noqa: E402
 import tritonclient.http as client_http  # noqa: E402
 from ansible_collections.mlops.triton.plugins.mlflow_deployments import (  # noqa: E402
     TritonDeploymentClient,
@@ -46,6 +43,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (  # noqa: E402
     Registry,
 )
+from support import models, plugin, servers  # noqa: E402
 
 NOTHING = """\
 from mlflow.deployments import BaseDeploymentClient

@@ -27,7 +27,6 @@ sys.path[:0] = [str(ROOT / ".dev"), str(ROOT / "tests"), str(Path(__file__).reso
 
 import pairs  # noqa: E402
 import requests  # noqa: E402
-import servers  # noqa: E402
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts.roots import (  # noqa: E402
     ArtifactRoot,
     LocalRoot,
@@ -35,6 +34,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts.r
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (  # noqa: E402
     Registry,
 )
+from support import servers  # noqa: E402
 
 _BLOCK = os.urandom(1 << 20)
 

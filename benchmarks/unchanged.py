@@ -23,9 +23,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).resolve().parent)]
 
-import models  # noqa: E402
 import pairs  # noqa: E402
-import servers  # noqa: E402
+from support import models, servers  # noqa: E402
 
 
 def playbook(folder: Path, name: str, task: dict[str, object]) -> list[str]:

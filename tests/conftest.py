@@ -28,6 +28,8 @@ def import_from_checkout() -> None:
 
 
 import_from_checkout()
+# Their assertions say as much as those of a test.
+pytest.register_assert_rewrite("support")
 
 # Where files are spread over processes, a long one that begins last is waited for by the others.
 LONGEST_FIRST = (

@@ -32,8 +32,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.dont_write_bytecode = True
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tools")]
 
-import models as sample_models  # noqa: E402
 import preflight  # noqa: E402
+from support import models as sample_models  # noqa: E402
 
 host = preflight.load_host()
 

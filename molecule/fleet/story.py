@@ -26,7 +26,7 @@ PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 BED = os.environ["BED_ID"]
 sys.path.insert(0, str(PROJECT / "tests"))
 
-import models  # noqa: E402
+from support import models  # noqa: E402
 
 HOSTS = ("triton-1", "triton-2", "triton-3")
 NAMES = tuple(f"model-{number}" for number in range(10))

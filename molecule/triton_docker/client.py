@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-import models  # noqa: E402
+from support import models  # noqa: E402
 
 PATIENCE = 120
 

@@ -13,35 +13,33 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/integration"), str(ROOT / ".dev")]
-
-import servers  # noqa: E402
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (  # noqa: E402
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
     DesiredModel,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri import (  # noqa: E402
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri import (
     parse_model_uri,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (  # noqa: E402
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
     Delivery,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (  # noqa: E402
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
     Target,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication import (  # noqa: E402
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication import (
     upload_location,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.batch import (  # noqa: E402
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.batch import (
     publish,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (  # noqa: E402
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
-from models import make_forest, make_onnx  # noqa: E402
+from support import servers
+from support.models import make_forest, make_onnx
 
 pytest.importorskip("mlflow")
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

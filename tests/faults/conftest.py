@@ -4,35 +4,17 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from support.bench import Bench, new_bench
+from support.rows import Row
 
-if TYPE_CHECKING:
-    from bench import Bench
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fakes"))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-pytest.register_assert_rewrite("bench")
 _ROWS: list[Mapping[str, str]] = []
-
-
-class Row:
-    """One fault, what was observed, and (from the test's outcome) whether the engine held."""
-
-    def __init__(self, title: str) -> None:
-        self.title = title
-        self.seen: list[str] = []
-
-    def saw(self, text: str) -> None:
-        self.seen.append(" ".join(text.split()))
 
 
 @pytest.fixture
@@ -101,8 +83,6 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.fixture(scope="session")
 def shared_bench(base: Path) -> Iterator[Bench]:
-    from bench import new_bench
-
     with new_bench(base / "shared") as made:
         yield made
 

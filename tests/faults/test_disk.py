@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery import disk
-from bench import NAME, VERIFY, Bench, new_bench
-from conftest import Row
+from support.bench import NAME, VERIFY, Bench, new_bench
+from support.rows import Row
 
 NEEDS_ROOT = "needs root, to mount a file system"
 

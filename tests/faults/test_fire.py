@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bench import NAME, QUESTION, Bench, new_bench
-from conftest import Row
+from support.bench import NAME, QUESTION, Bench, new_bench
+from support.rows import Row
 
 UPDATES = 50
 CLIENTS = 8

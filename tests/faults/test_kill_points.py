@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import NAME, Bench, new_bench
-from conftest import Row
+from support.bench import NAME, Bench, new_bench
+from support.rows import Row
 
 Served = tuple[int, int] | None
 """Identity and max_batch_size of what is served."""

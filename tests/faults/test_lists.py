@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import models
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
     DesiredModel,
@@ -37,10 +36,11 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
-from bench import NAME, VERIFY, Bench
-from conftest import Row
-from fault_proxy import FaultProxy
-from servers import MLflow, mlflow_server
+from support import models
+from support.bench import NAME, VERIFY, Bench
+from support.fault_proxy import FaultProxy
+from support.rows import Row
+from support.servers import MLflow, mlflow_server
 
 pytest.importorskip("mlflow")
 COUNT = 20
@@ -316,9 +316,9 @@ MEASURED = """
 import json, resource, sys
 sys.path[:0] = json.loads(sys.argv[1])
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import Delivery
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import Place
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import Target
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import DesiredModel
-with Delivery(Place.from_options(json.loads(sys.argv[2]))) as delivery:
+with Delivery(Target.from_options(json.loads(sys.argv[2]))) as delivery:
     (result,) = delivery.deliver([DesiredModel.from_options(json.loads(sys.argv[3]))])
 print(json.dumps({"error": str(result.error or ""), "kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
 """  # noqa: E501

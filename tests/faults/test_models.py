@@ -15,8 +15,8 @@ import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.report import (
     Result,
 )
-from bench import NAME, VERIFY, Bench, Supervisor
-from conftest import Row
+from support.bench import NAME, VERIFY, Bench, Supervisor
+from support.rows import Row
 
 
 def refused(bench: Bench, result: Result, *words: str, served: int = 1) -> str:
@@ -204,7 +204,7 @@ def test_server_killed_during_an_update(
     pid = bench.triton.pid
     new = bench.source(2, load_delay=2)
     run = bench.begin(
-        0, {"place": {"timeout": 10 if supervised else 3, **over(bench, transport)}}, model_uri=new
+        0, {"target": {"timeout": 10 if supervised else 3, **over(bench, transport)}}, model_uri=new
     )
     deadline = time.monotonic() + 10
     while "IDENTITY = 2\n" not in (bench.repository / NAME / "1" / "model.py").read_text():

@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import pytest
-from bench import FAST, NAME, Bench
-from conftest import Row
-from servers import triton_server
+from support.bench import FAST, NAME, Bench
+from support.rows import Row
+from support.servers import triton_server
 
 
 def test_killed_in_a_download(bench: Bench, row: Row) -> None:
@@ -204,7 +204,7 @@ def test_two_servers(fault: str, bench: Bench, row: Row) -> None:
             gate.touch()
             run = bench.begin(
                 0,
-                {"pause": ["load", "after", str(gate)], "place": target},
+                {"pause": ["load", "after", str(gate)], "target": target},
                 model_uri=str(sample.folder),
             )
             bench.child(0).paused.get(timeout=30)

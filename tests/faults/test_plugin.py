@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 from ansible_collections.mlops.triton.plugins.mlflow_deployments import TritonDeploymentClient
-from bench import NAME, Bench, new_bench
-from conftest import Row
 from mlflow.exceptions import MlflowException
 from packaging.requirements import Requirement
+from support.bench import NAME, Bench, new_bench
+from support.rows import Row
 from test_disk import fill, mounted, weights
 
 ASK = {"x": [[1.0, 2.5, -4.0]]}

@@ -3,16 +3,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import models
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -26,10 +21,11 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.re
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.folder import (
     manifest_of_folder,
 )
-from bench import Children
-from conftest import Row
-from fault_proxy import FaultProxy
-from servers import MLflow, mlflow_server
+from support import models
+from support.bench import Children
+from support.fault_proxy import FaultProxy
+from support.rows import Row
+from support.servers import MLflow, mlflow_server
 
 pytest.importorskip("mlflow")
 yaml = pytest.importorskip("yaml")

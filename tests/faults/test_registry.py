@@ -18,10 +18,10 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
-from bench import NAME, Bench
-from conftest import Row
-from fault_proxy import FaultProxy
-from servers import MLflow, mlflow_server
+from support.bench import NAME, Bench
+from support.fault_proxy import FaultProxy
+from support.rows import Row
+from support.servers import MLflow, mlflow_server
 
 pytest.importorskip("mlflow")
 SIZE = 300_000
@@ -175,7 +175,7 @@ def test_registry_comes_back_in_the_middle(
     gate.touch()
     run = bench.begin(
         0,
-        {"pause": ["download", "before", str(gate)], "place": {"timeout": 10}},
+        {"pause": ["download", "before", str(gate)], "target": {"timeout": 10}},
         model_uri=f"models:/{published}/2",
     )
     bench.child(0).paused.get(timeout=30)

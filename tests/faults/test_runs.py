@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import config_pbtxt
-from bench import NAME, Bench
-from conftest import Row
+from support.bench import NAME, Bench
+from support.rows import Row
 
 ROUNDS = 50
 

@@ -33,9 +33,9 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.s3.repository import (  # noqa: E501
     S3Repository,
 )
-from bench import FAST, NAME, Bench
-from conftest import Row
-from servers import S3, Triton, free_ports, s3_server, triton_server
+from support.bench import FAST, NAME, Bench
+from support.rows import Row
+from support.servers import S3, Triton, free_ports, s3_server, triton_server
 
 STATE = "prod.mlops-triton/"
 

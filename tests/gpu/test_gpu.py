@@ -33,9 +33,9 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
-from conftest import ROOT, Gpu, Here
-from models import make_onnx
-from servers import MLflow, count_loads, http, server_python
+from support.gpu_host import ROOT, Gpu, Here
+from support.models import make_onnx
+from support.servers import MLflow, count_loads, http, server_python
 
 VALUES, ANSWER = (
     [1.0, 2.5, -4.0, *map(float, range(1000))],

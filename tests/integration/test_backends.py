@@ -8,19 +8,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import models
-from models import onnx_model, onnx_node, onnx_tensor
-from servers import ROOT, Triton, server_python, triton_server
+from support import models
+from support.models import onnx_model, onnx_node, onnx_tensor
+from support.servers import ROOT, Triton, server_python, triton_server
 
 np = pytest.importorskip("numpy")
 client = pytest.importorskip("tritonclient.http")

@@ -27,9 +27,9 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestrati
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
     Target,
 )
-from conftest import run_playbook
-from models import make_onnx, make_python
-from servers import MLflow, Triton, triton_server
+from support.models import make_onnx, make_python
+from support.playbooks import run_playbook
+from support.servers import MLflow, Triton, triton_server
 
 DEADLINE = 3
 PATIENCE = 60

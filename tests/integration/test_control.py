@@ -37,10 +37,10 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.addr
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.server import (
     TritonServer,
 )
-from certificates import Authority
-from conftest import run_playbook, run_task
-from models import Sample, make_onnx, make_python
-from servers import MLflow, Triton, free_ports, triton_server
+from support.certificates import Authority
+from support.models import Sample, make_onnx, make_python
+from support.playbooks import run_playbook, run_task
+from support.servers import MLflow, Triton, free_ports, triton_server
 
 SECRET = "hush-4711"
 APIS = "model-repository,model-config,shared-memory"

@@ -27,8 +27,8 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
-from models import make_python
-from servers import MLflow, Triton, free_ports
+from support.models import make_python
+from support.servers import MLflow, Triton, free_ports
 
 WRITES = ("set tag", "delete tag", "describe version")
 PROSE = "Finds *fraud*.\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"

@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import models
 import pytest
-import servers
 import yaml
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
-from conftest import environment, run_task
+from support import models, servers
+from support.playbooks import environment, run_task
 
 HOSTS = ("one", "two", "three")
 HOOK = """\

@@ -33,9 +33,9 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestrati
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
     Target,
 )
-from conftest import run_task
-from models import Sample, make_ensemble, make_onnx, make_python
-from servers import MLflow, Triton, triton_server
+from support.models import Sample, make_ensemble, make_onnx, make_python
+from support.playbooks import run_task
+from support.servers import MLflow, Triton, triton_server
 
 
 class Lists:

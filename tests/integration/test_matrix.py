@@ -30,8 +30,8 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
-from conftest import environment
-from servers import ROOT, MLflow, Triton, server_python
+from support.playbooks import environment
+from support.servers import ROOT, MLflow, Triton, server_python
 
 # Triton's tensors are FP32: frameworks that compute in double precision agree to its last digits.
 TOLERANCE = 2e-6
@@ -62,7 +62,7 @@ def trained(mlflow: MLflow, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     done = subprocess.run(
         [
             str(server_python("FRAMEWORKS_PYTHON", "frameworks")),
-            str(ROOT / "tests/train.py"),
+            str(ROOT / "tests/support/train.py"),
             str(folder),
             mlflow.url,
         ],
@@ -189,7 +189,7 @@ def test_saved(mlflow: MLflow, triton: Triton, trained: dict[str, Any], name: st
 
 def test_published_twice_by_different_random_names(mlflow: MLflow, tmp_path: Path) -> None:
     """MLflow draws the name of external data anew each time it saves a model."""
-    from models import make_onnx
+    from support.models import make_onnx
 
     for name in ("0f8e.data", "77ab.data"):
         make_onnx(tmp_path / name, "drawn", external_data=name)

@@ -21,13 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import mlflow
-import models
-import plugin
+import pytest
 from ansible_collections.mlops.triton.plugins import mlflow_deployments
 from ansible_collections.mlops.triton.plugins.mlflow_deployments import TritonDeploymentClient
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.publication import (  # noqa: E501
@@ -47,7 +42,8 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.serv
 from mlflow.deployments import BaseDeploymentClient, get_deploy_client
 from mlflow.deployments.interface import plugin_store
 from mlflow.exceptions import MlflowException
-from servers import MLflow, Triton, free_ports, mlflow_server, server_python, triton_server
+from support import models, plugin
+from support.servers import MLflow, Triton, free_ports, mlflow_server, server_python, triton_server
 
 numpy = pytest.importorskip("numpy")
 pytest.importorskip("tritonclient.http")

@@ -17,9 +17,7 @@ from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import models
 import numpy
-import plugin
 import pytest
 from ansible_collections.mlops.triton.plugins.mlflow_deployments import (
     TritonDeploymentClient,
@@ -28,10 +26,11 @@ from ansible_collections.mlops.triton.plugins.mlflow_deployments import (
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.server import (
     TritonServer,
 )
-from certificates import Authority
-from conftest import environment
 from mlflow.exceptions import MlflowException
-from servers import ROOT, Triton, triton_server
+from support import models, plugin
+from support.certificates import Authority
+from support.playbooks import environment
+from support.servers import ROOT, Triton, triton_server
 
 FAST = ("--disable-auto-complete-config",)
 SECRET = "open-sesame"

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import run_task
-from models import make_forest, make_onnx, make_python
-from servers import MLflow, Triton
+from support.models import make_forest, make_onnx, make_python
+from support.playbooks import run_task
+from support.servers import MLflow, Triton
 
 
 @pytest.fixture

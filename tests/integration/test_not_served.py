@@ -33,7 +33,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
-from servers import MLflow, Triton
+from support.servers import MLflow, Triton
 
 TENSORS = {
     "max_batch_size": 4,

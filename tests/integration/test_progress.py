@@ -14,14 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import models
 import pytest
-from conftest import environment, run_task
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fakes"))
-
-from fault_proxy import FaultProxy
-from servers import ROOT, MLflow, Triton
+from support import models
+from support.fault_proxy import FaultProxy
+from support.playbooks import environment, run_task
+from support.servers import ROOT, MLflow, Triton
 
 pytest.importorskip("mlflow")
 DELAY = 5.0

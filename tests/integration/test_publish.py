@@ -13,11 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fakes"))
-
-import models
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.disk import hash_file
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.manifest import (
     MANIFEST_NAME,
@@ -46,8 +41,9 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.re
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.folder import (
     manifest_of_folder,
 )
-from fault_proxy import FaultProxy
-from servers import ROOT, MLflow, mlflow_server, server_python
+from support import models
+from support.fault_proxy import FaultProxy
+from support.servers import ROOT, MLflow, mlflow_server, server_python
 
 mlflow = pytest.importorskip("mlflow")
 pytest.importorskip("tritonclient")

@@ -17,13 +17,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-import servers
-from conftest import ROOT
-
-sys.path.insert(0, str(ROOT / "tools"))
-
 import preflight
+import pytest
+from support import servers
+from support.playbooks import ROOT
 
 host = preflight.load_host()
 # As make runs it: with a Python that is in no environment.
@@ -166,7 +163,7 @@ def test_clean_removes_what_was_made_also_when_it_is_half_made(tmp_path: Path) -
     for name in (
         "tools/quickstart.py",
         "tools/preflight.py",
-        "tests/models.py",
+        "tests/support/models.py",
         "roles/triton/files/host.py",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -8,9 +8,9 @@ import re
 import sys
 from pathlib import Path
 
-from conftest import ROOT, run_playbook, run_task
-from models import make_onnx
-from servers import MLflow, Triton
+from support.models import make_onnx
+from support.playbooks import ROOT, run_playbook, run_task
+from support.servers import MLflow, Triton
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

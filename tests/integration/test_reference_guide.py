@@ -19,12 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import models
-import plugin
-from servers import ROOT, Triton, free_ports, http, server_python, triton_server
+from support import models, plugin
+from support.servers import ROOT, Triton, free_ports, http, server_python, triton_server
 
 pytest.importorskip("mlflow")
 pytest.importorskip("tritonclient.http")

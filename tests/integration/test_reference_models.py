@@ -30,9 +30,9 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
-from conftest import Playbook, run_playbook
-from models import make_forest, make_onnx, onnx_model, onnx_node, onnx_tensor
-from servers import ROOT, MLflow, Triton, server_python
+from support.models import make_forest, make_onnx, onnx_model, onnx_node, onnx_tensor
+from support.playbooks import Playbook, run_playbook
+from support.servers import ROOT, MLflow, Triton, server_python
 
 DATA = Path(os.environ.get("MORPHEUS_DATA") or ROOT.parent / "shared/data/morpheus")
 HAS_LFS = shutil.which("git-lfs") is not None

@@ -5,15 +5,11 @@ from __future__ import annotations
 
 import hashlib
 import random
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.source import Source
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri import (
     parse_model_uri,
@@ -22,7 +18,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors impo
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
-from servers import MLflow, mlflow_server
+from support.servers import MLflow, mlflow_server
 
 mlflow = pytest.importorskip("mlflow")
 

@@ -15,15 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import models
-import pytest
-import servers
-import yaml
-from conftest import ROOT, environment
-
-sys.path.insert(0, str(ROOT / "tools"))
-
 import preflight
+import pytest
+import yaml
+from support import models, servers
+from support.playbooks import environment
 
 host = preflight.load_host()
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import plugin
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
     DesiredModel,
@@ -36,9 +35,10 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestrati
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
-from conftest import ROOT, ProcessList, environment, run_task
-from models import Sample, make_python
-from servers import S3, MLflow, Triton, s3_server, triton_server
+from support import plugin
+from support.models import Sample, make_python
+from support.playbooks import ROOT, ProcessList, environment, run_task
+from support.servers import S3, MLflow, Triton, s3_server, triton_server
 
 FAST = ["--disable-auto-complete-config"]
 BUCKET, PREFIX = "models", "team/prod"

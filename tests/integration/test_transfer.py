@@ -15,11 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fakes"))
-
-import models
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts.download import (
     CHUNK,
     LARGE,
@@ -48,8 +43,9 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
-from fault_proxy import FaultProxy
-from servers import ROOT, MLflow
+from support import models
+from support.fault_proxy import FaultProxy
+from support.servers import ROOT, MLflow
 
 pytest.importorskip("mlflow")
 FILE = "model.onnx"
@@ -245,7 +241,7 @@ PROGRAM = """
 import json, os, sys, tempfile
 sys.path.insert(0, sys.argv[1])
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import ArtifactError
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry import Registry
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import Registry
 root = Registry(sys.argv[2] or None, 20).files_at(sys.argv[3])
 root.list()
 written = lambda: int(dict(line.split(": ") for line in open("/proc/self/io").read().splitlines())["wchar"])

@@ -28,8 +28,8 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
-from models import Sample, make_python
-from servers import MLflow, Triton
+from support.models import Sample, make_python
+from support.servers import MLflow, Triton
 
 
 def publish(mlflow: MLflow, folder: Path, versions: range, **knobs: Any) -> list[Sample]:

@@ -13,13 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import preflight
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-
-import preflight  # noqa: E402
-
 HOST = ROOT / "roles/triton/files/host.py"
 
 

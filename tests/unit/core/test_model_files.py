@@ -8,16 +8,11 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-import models
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import config_pbtxt
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.layout import (
     Artifact,
@@ -49,6 +44,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication
     LocalModel,
     read_local_model,
 )
+from support import models
 
 pytest.importorskip("tritonclient")
 

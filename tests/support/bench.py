@@ -17,7 +17,6 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import models
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import config_pbtxt
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
     DesiredModel,
@@ -40,7 +39,9 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.state_store import (
     StateStore,
 )
-from servers import ServerError, Triton, triton_server
+
+from support import models
+from support.servers import ServerError, Triton, triton_server
 
 CHILD = Path(__file__).with_name("child.py")
 NAME = "doubler"
@@ -148,7 +149,7 @@ class Bench:
         self, number: int, request: Mapping[str, Any] | None = None, **options: Any
     ) -> Future[dict[str, Any]]:
         given = dict(request or {})
-        target = {**self.target, **given.pop("place", {})}
+        target = {**self.target, **given.pop("target", {})}
         return self.child(number).start(target=target, options={"name": NAME, **options}, **given)
 
     def close(self) -> None:

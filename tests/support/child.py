@@ -6,7 +6,7 @@
 The libraries take most of a second to import, so this process imports them once and forks for each
 request. It never uses them itself: gevent's loop does not survive a fork.
 
-Keys of a request: ``place`` and ``options`` as a module has them; ``kill`` (number, moment) and
+Keys of a request: ``target`` and ``options`` as a module has them; ``kill`` (number, moment) and
 ``pause`` (kind, moment, path: wait there until the path is gone); ``before`` (path: wait until it
 is there); ``no_exchange`` (the file system has no renameat2); ``user`` (uid to run as);
 ``registry`` (version to folder: what ``models:/<name>/<version>`` means, without any MLflow);
@@ -125,7 +125,7 @@ def work(request: dict[str, Any], out: int) -> None:
         disk._renameat2 = missing
     if request.get("user"):
         # Whatever Python this is may lie where only root can read: import all of it before.
-        with Delivery(Target.from_options(request["place"])) as delivery:
+        with Delivery(Target.from_options(request["target"])) as delivery:
             delivery.deliver([DesiredModel.from_options(request["options"])], check=True)
         os.setgroups([])
         os.setgid(request["user"])
@@ -141,7 +141,7 @@ def work(request: dict[str, Any], out: int) -> None:
                 )[0]
             watcher.tell({"result": {**made.to_dict(), "warnings": list(made.warnings)}})
             return
-        with observe(watcher), Delivery(Target.from_options(request["place"])) as delivery:
+        with observe(watcher), Delivery(Target.from_options(request["target"])) as delivery:
             if request.get("registry"):
                 pretend(delivery, request["registry"])
             found = delivery.deliver(

@@ -2,7 +2,7 @@
 """Trains small models as their frameworks do and logs or saves them; runs in the environment
 `frameworks`.
 
-    python tests/train.py FOLDER TRACKING_URI
+    python tests/support/train.py FOLDER TRACKING_URI
 
 Writes FOLDER/index.json: for each case two versions, with where the model is, an input and what the
 framework itself predicts.
