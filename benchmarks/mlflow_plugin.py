@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What does the MLflow plugin cost, next to the floor of each of its calls?
 
-    .venv/control/bin/python benchmarks/plugin.py [predict] [command] [create] [update]
+    .venv/control/bin/python benchmarks/mlflow_plugin.py [predict] [command] [create] [update]
 
 predict   a dictionary and a DataFrame, next to tritonclient.http making the tensor, sending it and
 reading the answer command   `mlflow deployments list` and `get`, next to the same command with a
