@@ -8,10 +8,13 @@ transfer_threshold, ...) mean nothing here. Nothing is ever unpickled: only the 
 treelite parses are read.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re
 import signal
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
 # Threads of GTIL that spin after a request take the processor from the other models' processes. It
 # must be set before treelite loads its OpenMP library.
@@ -19,6 +22,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+
+if TYPE_CHECKING:
+    # treelite itself is imported where it is used.
+    import treelite
+    from numpy.typing import NDArray
+
+    Answers = Callable[[int, int], pb_utils.InferenceResponse]
+    # From a row to another (not included) -> the response for these.
+
+Config = Dict[str, Any]
+"""A model configuration as JSON."""
+Number = TypeVar("Number", int, float)
 
 INPUT = "input__0"
 OUTPUT = "output__0"
@@ -34,19 +49,20 @@ FILENAMES = {
     "lightgbm": "model.txt",
     "treelite_checkpoint": "checkpoint.tl",
 }
-BINARY, REGRESSION, MULTICLASS = 0, 1, 2
+# treelite's task types whose answer may be a class.
+BINARY, MULTICLASS = 0, 2
 
 
-def _error(text):
+def _error(text: str) -> pb_utils.TritonModelException:
     return pb_utils.TritonModelException(text)
 
 
-def _parameter(config, name):
+def _parameter(config: Config, name: str) -> Optional[str]:
     value = (config.get("parameters") or {}).get(name)
     return None if value is None else value.get("string_value")
 
 
-def _flag(config, name):
+def _flag(config: Config, name: str) -> Optional[bool]:
     text = _parameter(config, name)
     if text is None:
         return None
@@ -55,7 +71,7 @@ def _flag(config, name):
     return text.strip().lower() in ("true", "1")
 
 
-def _number(config, name, kind, default):
+def _number(config: Config, name: str, kind: Callable[[str], Number], default: Number) -> Number:
     text = _parameter(config, name)
     try:
         return kind(text) if text is not None else default
@@ -63,7 +79,7 @@ def _number(config, name, kind, default):
         raise _error(f"parameter {name} must be a number, not '{text}'") from None
 
 
-def _plain(err):
+def _plain(err: Exception) -> str:
     """treelite's text without time stamps and source locations."""
     text = re.sub(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ", "", str(err))
     return " ".join(text.split()) or type(err).__name__
@@ -72,7 +88,7 @@ def _plain(err):
 # ---- model files ---------------------------------------------------------------------------------
 
 
-def _model_file(config, model_type):
+def _model_file(config: Config, model_type: str) -> Tuple[str, bytes]:
     name = config.get("default_model_filename") or FILENAMES[model_type]
     path = os.path.join(pb_utils.get_model_dir(), name)
     try:
@@ -95,7 +111,7 @@ def _model_file(config, model_type):
     return path, head
 
 
-def _xgboost_format(head):
+def _xgboost_format(head: bytes) -> str:
     """XGBoost's own file names say nothing certain: a .bst, .model or .xgb may hold any of its
     three formats.
     """
@@ -105,7 +121,7 @@ def _xgboost_format(head):
     return "xgboost"
 
 
-def _load(config):
+def _load(config: Config) -> treelite.Model:
     try:
         import treelite
     except ImportError as err:
@@ -126,7 +142,7 @@ def _load(config):
         )
     unknown = bool(_flag(config, "xgboost_allow_unknown_field"))
     frontend = treelite.frontend
-    loaders = {
+    loaders: Dict[str, Callable[[], treelite.Model]] = {
         "xgboost": lambda: frontend.load_xgboost_model_legacy_binary(path),
         "xgboost_json": lambda: frontend.load_xgboost_model(
             path, format_choice="json", allow_unknown_field=unknown
@@ -153,7 +169,7 @@ def _load(config):
         raise _error(f"model file {path} cannot be read as {found}{hint}: {_plain(err)}") from None
 
 
-def _probe(path, load):
+def _probe(path: str, load: Callable[[], object]) -> None:
     """Read a binary format in a child first: treelite trusts its offsets, and a crash here would
     take the server along.
     """
@@ -183,7 +199,7 @@ def _probe(path, load):
 class Forest:
     """A loaded ensemble and how the configuration wants its answers."""
 
-    def __init__(self, config):
+    def __init__(self, config: Config) -> None:
         self.model = _load(config)
         header = self.model.get_header_accessor()
         self.features = int(self.model.num_feature)
@@ -210,14 +226,14 @@ class Forest:
             )
         self.columns = self._columns()
 
-    def _columns(self):
+    def _columns(self) -> int:
         if self.proba and self.classifier and self.classes == 1 and self.targets == 1:
             return 2
         if self.classifier and not self.proba:
             return self.targets
         return self.targets * self.classes
 
-    def fit(self, config):
+    def fit(self, config: Config) -> None:
         """Check inputs and outputs of the configuration; it may ask for one column where a binary
         model gives two.
         """
@@ -249,7 +265,7 @@ class Forest:
                 f" specifies dims {_dims(config['output'][0])}"
             )
 
-    def predict(self, rows):
+    def predict(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Rows of the form (n, features) -> (n, columns), or (n,) for one column, as Triton's own
         backend answers.
         """
@@ -267,7 +283,7 @@ class Forest:
         answer = np.ascontiguousarray(answer, dtype=np.float32)
         return answer[:, 0] if answer.shape[1] == 1 else answer
 
-    def _classes(self, raw):
+    def _classes(self, raw: NDArray[Any]) -> NDArray[Any]:
         if self.classes == 1:
             return raw[:, :, 0] > self.threshold
         # The real backend's rule is "greater than the best so far, beginning with 0": without a
@@ -275,11 +291,11 @@ class Forest:
         return np.where((raw > 0).any(axis=2), raw.argmax(axis=2), 0)
 
 
-def _dims(item):
+def _dims(item: Dict[str, Any]) -> List[int]:
     return [int(size) for size in item["dims"]]
 
 
-def _width(item, batched):
+def _width(item: Dict[str, Any], batched: bool) -> int:
     """Values a row; without max_batch_size the first dimension is the number of rows."""
     dims = _dims(item)
     if not batched and len(dims) > 1:
@@ -291,7 +307,7 @@ def _width(item, batched):
     return int(np.prod(dims))
 
 
-def _threads(config):
+def _threads(config: Config) -> int:
     """Every instance is a process of its own: together they should fill the processors, not fight
     for them.
     """
@@ -304,7 +320,9 @@ def _threads(config):
 
 class TritonPythonModel:
     @staticmethod
-    def auto_complete_config(auto_complete_model_config):
+    def auto_complete_config(
+        auto_complete_model_config: pb_utils.ModelConfig,
+    ) -> pb_utils.ModelConfig:
         config = auto_complete_model_config.as_dict()
         # treelite is not even imported for a complete one: this runs in a process of its own at
         # each load.
@@ -328,14 +346,16 @@ class TritonPythonModel:
                 config[key] = [{"name": name, "data_type": "TYPE_FP32", "dims": [*rows, width]}]
         return auto_complete_model_config
 
-    def initialize(self, args):
+    def initialize(self, args: Dict[str, str]) -> None:
         config = json.loads(args["model_config"])
         self._forest = Forest(config)
         self._forest.fit(config)
 
-    def execute(self, requests):
-        responses = [None] * len(requests)
-        batch = []
+    def execute(
+        self, requests: Sequence[pb_utils.InferenceRequest]
+    ) -> List[Optional[pb_utils.InferenceResponse]]:
+        responses: List[Optional[pb_utils.InferenceResponse]] = [None] * len(requests)
+        batch: List[Tuple[int, NDArray[Any]]] = []
         for index, request in enumerate(requests):
             try:
                 batch.append((index, self._rows(request)))
@@ -353,10 +373,10 @@ class TritonPythonModel:
             responses[index] = self._answers(rows)(0, len(rows))
         return responses
 
-    def finalize(self):
-        self._forest = None
+    def finalize(self) -> None:
+        del self._forest
 
-    def _rows(self, request):
+    def _rows(self, request: pb_utils.InferenceRequest) -> NDArray[Any]:
         rows = next(tensor for tensor in request.inputs() if tensor.name() == INPUT).as_numpy()
         shape = list(rows.shape)
         if rows.ndim == 1 and len(rows) == self._forest.features:
@@ -368,7 +388,7 @@ class TritonPythonModel:
             )
         return rows.reshape(len(rows), -1)
 
-    def _answers(self, rows):
+    def _answers(self, rows: NDArray[Any]) -> Answers:
         if not len(rows):
             empty = np.empty(
                 (0,) if self._forest.columns == 1 else (0, self._forest.columns), np.float32
@@ -382,11 +402,11 @@ class TritonPythonModel:
         return lambda start, end: _answer(values[start:end])
 
 
-def _answer(values):
+def _answer(values: NDArray[Any]) -> pb_utils.InferenceResponse:
     return pb_utils.InferenceResponse([pb_utils.Tensor(OUTPUT, values)])
 
 
-def _failure(text):
+def _failure(text: str) -> pb_utils.InferenceResponse:
     return pb_utils.InferenceResponse(
         error=pb_utils.TritonError(text, pb_utils.TritonError.INVALID_ARG)
     )

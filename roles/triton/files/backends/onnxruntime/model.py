@@ -7,11 +7,29 @@ backend has beyond the CPU and CUDA providers (TensorRT and OpenVINO acceleratio
 sequences) is refused or ignored as said below.
 """
 
+from __future__ import annotations
+
 import json
 import os
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+
+if TYPE_CHECKING:
+    # onnxruntime itself is imported where it is used.
+    from numpy.typing import NDArray
+    from onnxruntime import InferenceSession, NodeArg
+
+Config = Dict[str, Any]
+"""A model configuration as JSON."""
+Dims = List[int]
+"""-1 for a free dimension."""
+Tensors = Dict[str, Tuple[str, Dims]]
+"""Name -> data type and dims."""
+Feed = Dict[str, "NDArray[Any]"]
+Member = Tuple[int, Feed, Tuple[str, ...]]
+"""Position of a request, its inputs, the outputs that it wants."""
 
 # What Triton itself takes when a model can batch and nobody says how much.
 DEFAULT_MAX_BATCH_SIZE = 4
@@ -38,21 +56,23 @@ class Signature:
     free one).
     """
 
-    def __init__(self, session):
-        self.inputs = {item.name: _tensor("input", item) for item in session.get_inputs()}
-        self.outputs = {item.name: _tensor("output", item) for item in session.get_outputs()}
+    def __init__(self, session: InferenceSession) -> None:
+        self.inputs: Tensors = {item.name: _tensor("input", item) for item in session.get_inputs()}
+        self.outputs: Tensors = {
+            item.name: _tensor("output", item) for item in session.get_outputs()
+        }
         # Initializers that are graph inputs too have a default: a configuration may offer them to
         # clients.
-        self.defaults = {
+        self.defaults: Tensors = {
             item.name: _tensor("input", item) for item in session.get_overridable_initializers()
         }
 
-    def can_batch(self):
+    def can_batch(self) -> bool:
         tensors = list(self.inputs.values()) + list(self.outputs.values())
         return all(dims and dims[0] == -1 for _type, dims in tensors)
 
 
-def _tensor(role, item):
+def _tensor(role: str, item: NodeArg) -> Tuple[str, Dims]:
     if item.type not in TYPES:
         hint = ""
         if item.type.startswith(("seq", "map")):
@@ -67,7 +87,7 @@ def _tensor(role, item):
     ]
 
 
-def _model_file(config):
+def _model_file(config: Config) -> str:
     path = os.path.join(
         pb_utils.get_model_dir(), config.get("default_model_filename") or "model.onnx"
     )
@@ -94,11 +114,11 @@ def _model_file(config):
     return path
 
 
-def _parameter(config, name):
+def _parameter(config: Config, name: str) -> Optional[str]:
     return (config.get("parameters") or {}).get(name, {}).get("string_value")
 
 
-def _whole(config, name, default=0):
+def _whole(config: Config, name: str, default: int = 0) -> int:
     text = _parameter(config, name)
     try:
         return int(text) if text is not None else default
@@ -108,7 +128,7 @@ def _whole(config, name, default=0):
         ) from None
 
 
-def _flag(config, name):
+def _flag(config: Config, name: str) -> Optional[bool]:
     text = _parameter(config, name)
     if text is None:
         return None
@@ -117,7 +137,7 @@ def _flag(config, name):
     return text.lower() in ("true", "1")
 
 
-def _threads(config):
+def _threads(config: Config) -> int:
     """Every instance is a process of its own: together they should fill the processors, not fight
     for them.
     """
@@ -125,7 +145,7 @@ def _threads(config):
     return max(1, len(os.sched_getaffinity(0)) // max(1, instances))
 
 
-def _session(config, gpu=None, complete=True):
+def _session(config: Config, gpu: Optional[str] = None, complete: bool = True) -> InferenceSession:
     try:
         import onnxruntime
     except ImportError as err:
@@ -161,7 +181,7 @@ def _session(config, gpu=None, complete=True):
         options.intra_op_num_threads = 1
     for library in (config.get("model_operations") or {}).get("op_library_filename") or []:
         options.register_custom_ops_library(library)
-    providers = ["CPUExecutionProvider"]
+    providers: List[Any] = ["CPUExecutionProvider"]
     if gpu is not None and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": gpu}))
     path = _model_file(config)
@@ -173,7 +193,7 @@ def _session(config, gpu=None, complete=True):
         ) from None
 
 
-def _plain(err):
+def _plain(err: Exception) -> str:
     """onnxruntime's text without its prefix and source locations."""
     text = " ".join(str(err).split())
     if text.startswith("[ONNXRuntimeError]"):
@@ -184,7 +204,7 @@ def _plain(err):
 # ---- configuration -------------------------------------------------------------------------------
 
 
-def _complete(config, signature):
+def _complete(config: Config, signature: Signature) -> None:
     max_batch_size = int(config.get("max_batch_size") or 0)
     if signature.can_batch():
         if max_batch_size == 0:
@@ -200,13 +220,17 @@ def _complete(config, signature):
     for key, tensors in (("input", signature.inputs), ("output", signature.outputs)):
         if not config.get(key):
             config[key] = [
-                _completed_tensor(key, name, kind, dims, max_batch_size)
+                _completed_tensor(name, kind, dims, max_batch_size)
                 for name, (kind, dims) in tensors.items()
             ]
 
 
-def _completed_tensor(role, name, kind, dims, max_batch_size):
-    found = {"name": name, "data_type": kind, "dims": dims[1:] if max_batch_size else list(dims)}
+def _completed_tensor(name: str, kind: str, dims: Dims, max_batch_size: int) -> Dict[str, Any]:
+    found: Dict[str, Any] = {
+        "name": name,
+        "data_type": kind,
+        "dims": dims[1:] if max_batch_size else list(dims),
+    }
     if not found["dims"]:
         # Triton has no tensors without dimensions: the request has one of size 1 that the model
         # does not see.
@@ -216,7 +240,7 @@ def _completed_tensor(role, name, kind, dims, max_batch_size):
     return found
 
 
-def _check(config, signature):
+def _check(config: Config, signature: Signature) -> None:
     known = dict(signature.defaults, **signature.inputs)
     configured = {item["name"]: item for item in config.get("input") or []}
     for name in configured:
@@ -245,7 +269,7 @@ def _check(config, signature):
             _check_tensor(role, item, batch, *tensors[item["name"]])
 
 
-def _check_tensor(role, item, batch, kind, dims):
+def _check_tensor(role: str, item: Dict[str, Any], batch: Dims, kind: str, dims: Dims) -> None:
     name = item["name"]
     if item["data_type"] != kind:
         raise pb_utils.TritonModelException(
@@ -273,7 +297,9 @@ def _check_tensor(role, item, batch, kind, dims):
 
 class TritonPythonModel:
     @staticmethod
-    def auto_complete_config(auto_complete_model_config):
+    def auto_complete_config(
+        auto_complete_model_config: pb_utils.ModelConfig,
+    ) -> pb_utils.ModelConfig:
         config = auto_complete_model_config.as_dict()
         # onnxruntime is not even imported for a complete one: this runs in a process of its own at
         # each load.
@@ -281,7 +307,7 @@ class TritonPythonModel:
             _complete(config, Signature(_session(config, complete=False)))
         return auto_complete_model_config
 
-    def initialize(self, args):
+    def initialize(self, args: Dict[str, str]) -> None:
         config = json.loads(args["model_config"])
         if (config.get("sequence_batching") or {}).get("state"):
             raise pb_utils.TritonModelException(
@@ -314,16 +340,18 @@ class TritonPythonModel:
             and [int(size) for size in item["dims"]] == [1]
         }
 
-    def execute(self, requests):
-        responses = [None] * len(requests)
-        groups = {}
+    def execute(
+        self, requests: Sequence[pb_utils.InferenceRequest]
+    ) -> List[Optional[pb_utils.InferenceResponse]]:
+        responses: List[Optional[pb_utils.InferenceResponse]] = [None] * len(requests)
+        groups: Dict[Any, List[Member]] = {}
         for index, request in enumerate(requests):
             try:
                 feed, wanted = self._feed(request), tuple(request.requested_output_names())
             except ValueError as err:
                 responses[index] = _failure(str(err))
                 continue
-            key = index
+            key: Any = index
             if self._batching:
                 key = (wanted, tuple((name, value.shape[1:]) for name, value in feed.items()))
             groups.setdefault(key, []).append((index, feed, wanted))
@@ -334,11 +362,11 @@ class TritonPythonModel:
                 responses[index] = self._run(feed, wanted)
         return responses
 
-    def finalize(self):
-        self._session = None
+    def finalize(self) -> None:
+        del self._session
 
-    def _feed(self, request):
-        feed = {}
+    def _feed(self, request: pb_utils.InferenceRequest) -> Feed:
+        feed: Feed = {}
         for tensor in request.inputs():
             name, value = tensor.name(), tensor.as_numpy()
             if name in self._scalars:
@@ -351,7 +379,7 @@ class TritonPythonModel:
             )
         return feed
 
-    def _run(self, feed, wanted):
+    def _run(self, feed: Feed, wanted: Tuple[str, ...]) -> pb_utils.InferenceResponse:
         try:
             values = self._session.run(list(wanted), feed)
         except Exception as err:
@@ -359,7 +387,9 @@ class TritonPythonModel:
             return _failure(f"inference failed for input {shapes}: {_plain(err)}")
         return _answer(wanted, values)
 
-    def _run_together(self, members, responses):
+    def _run_together(
+        self, members: List[Member], responses: List[Optional[pb_utils.InferenceResponse]]
+    ) -> bool:
         """One run for requests of equal shape; False leaves them to be run, and to fail, one by
         one.
         """
@@ -381,7 +411,7 @@ class TritonPythonModel:
         return True
 
 
-def _strings(name, value):
+def _strings(name: str, value: NDArray[Any]) -> NDArray[Any]:
     texts = np.empty(value.size, dtype=np.object_)
     try:
         texts[:] = [
@@ -394,7 +424,7 @@ def _strings(name, value):
     return texts.reshape(value.shape)
 
 
-def _answer(names, values):
+def _answer(names: Iterable[str], values: Iterable[NDArray[Any]]) -> pb_utils.InferenceResponse:
     # Triton has no tensors without dimensions.
     return pb_utils.InferenceResponse(
         [
@@ -404,7 +434,7 @@ def _answer(names, values):
     )
 
 
-def _failure(text):
+def _failure(text: str) -> pb_utils.InferenceResponse:
     return pb_utils.InferenceResponse(
         error=pb_utils.TritonError(text, pb_utils.TritonError.INVALID_ARG)
     )
