@@ -23,6 +23,7 @@ import json
 import shutil
 import socket
 import sys
+from typing import Any, Dict, List, Optional
 from urllib.parse import quote
 
 TIMEOUT = 30
@@ -41,11 +42,11 @@ class EngineError(Exception):
 
 
 class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         http.client.HTTPConnection.__init__(self, "localhost", timeout=TIMEOUT)
         self.path = path
 
-    def connect(self):
+    def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(TIMEOUT)
         self.sock.connect(self.path)
@@ -54,10 +55,10 @@ class UnixConnection(http.client.HTTPConnection):
 class Engine:
     """One Docker Engine behind a Unix socket."""
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         self.path = path
 
-    def get(self, path):
+    def get(self, path: str) -> Any:
         """The JSON of one answer, None for 404. Raises EngineError."""
         connection = UnixConnection(self.path)
         try:
@@ -90,7 +91,7 @@ class Engine:
             )
         return body
 
-    def image(self, name):
+    def image(self, name: str) -> Optional[Dict[str, Any]]:
         found = self.get("/images/{}/json".format(quote(name)))
         if found is None:
             return None
@@ -101,7 +102,7 @@ class Engine:
             "labels": (found.get("Config") or {}).get("Labels") or {},
         }
 
-    def container(self, name):
+    def container(self, name: str) -> Optional[Dict[str, Any]]:
         found = self.get("/containers/{}/json".format(quote(name)))
         if found is None:
             return None
@@ -112,7 +113,7 @@ class Engine:
         }
 
 
-def _no_engine(path, error):
+def _no_engine(path: str, error: OSError) -> str:
     if error.errno == errno.ENOENT:
         return "There is no Docker Engine on this host ({} does not exist): {}.".format(
             path, INSTALL
@@ -125,7 +126,7 @@ def _no_engine(path, error):
     return "The Docker Engine cannot be asked on {} ({}).".format(path, error.strerror or error)
 
 
-def runtime_problems(information):
+def runtime_problems(information: Dict[str, Any]) -> List[str]:
     """Why the engine cannot hand GPUs to a container, one sentence at most."""
     if "nvidia" in (information.get("Runtimes") or {}):
         return []
@@ -142,31 +143,31 @@ def runtime_problems(information):
 # ---- answer --------------------------------------------------------------------------------------
 
 
-def answer(question):
+def answer(question: Dict[str, Any]) -> Dict[str, Any]:
     engine = Engine(question["socket"])
-    told = {
+    found = {
         "answers": False,
         "problems": [],
         "image": None,
         "container": None,
         "needs_toolkit": False,
-    }
+    }  # type: Dict[str, Any]
     try:
         information = engine.get("/info") or {}
-        told["image"] = engine.image(question["image"])
-        told["container"] = engine.container(question["container"])
+        found["image"] = engine.image(question["image"])
+        found["container"] = engine.container(question["container"])
     except EngineError as error:
-        told["problems"].append(str(error))
-        return told
-    told["answers"] = True
+        found["problems"].append(str(error))
+        return found
+    found["answers"] = True
     lacking = runtime_problems(information) if question.get("gpus") else []
-    told["needs_toolkit"] = bool(lacking)
+    found["needs_toolkit"] = bool(lacking)
     # Installing the toolkit is what the role is then about to do.
-    told["problems"] += [] if question.get("installs_toolkit") else lacking
-    return told
+    found["problems"] += [] if question.get("installs_toolkit") else lacking
+    return found
 
 
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(
         description="Answers questions about this host's Docker Engine as JSON."
     )

@@ -24,6 +24,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Union
 
 # In the environment of every process of a service: how its own ports and leftovers are told from
 # somebody else's.
@@ -37,7 +38,7 @@ SOCKET_PATH_LIMIT = 99
 NOBODY = 65534
 
 
-def python_problems(low, high, advice):
+def python_problems(low: Sequence[int], high: Sequence[int], advice: str) -> List[str]:
     """Why this interpreter cannot make the virtual environments, one sentence each."""
     version, have = sys.version_info[:2], "{}.{}".format(*sys.version_info[:2])
     problems = []
@@ -60,7 +61,7 @@ def python_problems(low, high, advice):
     return problems
 
 
-def wheel_problems():
+def wheel_problems() -> List[str]:
     """Why Triton's wheel cannot run on this host, one sentence each."""
     problems = []
     if not sys.platform.startswith("linux") or platform.machine() not in ("x86_64", "AMD64"):
@@ -79,7 +80,7 @@ def wheel_problems():
     return problems
 
 
-def libpython_problems():
+def libpython_problems() -> List[str]:
     """Why Triton's Python backend cannot run with this interpreter, one sentence at most."""
     if has_shared_libpython():
         return []
@@ -92,7 +93,9 @@ def libpython_problems():
     ]
 
 
-def problems_of_this_host(low, high, advice, native):
+def problems_of_this_host(
+    low: Sequence[int], high: Sequence[int], advice: str, native: bool
+) -> List[str]:
     """All that keeps this host and this interpreter from running the servers; native is Triton's
     wheel.
     """
@@ -102,7 +105,7 @@ def problems_of_this_host(low, high, advice, native):
     return found
 
 
-def glibc_version():
+def glibc_version() -> Optional[Tuple[int, int]]:
     try:
         match = re.search(r"(\d+)\.(\d+)", os.confstr("CS_GNU_LIBC_VERSION") or "")
     except (ValueError, OSError):
@@ -110,7 +113,7 @@ def glibc_version():
     return (int(match.group(1)), int(match.group(2))) if match else None
 
 
-def has_shared_libpython():
+def has_shared_libpython() -> bool:
     name = "libpython{}.{}.so.1.0".format(*sys.version_info[:2])
     libdir = sysconfig.get_config_var("LIBDIR") or ""
     multiarch = sysconfig.get_config_var("MULTIARCH") or ""
@@ -132,7 +135,7 @@ def has_shared_libpython():
     return False
 
 
-def port_problem(address, port, option, service=""):
+def port_problem(address: str, port: int, option: str, service: str = "") -> Optional[str]:
     """One sentence when a server of this service could not listen there, else None."""
     try:
         family, kind, proto, _name, where = socket.getaddrinfo(
@@ -150,7 +153,9 @@ def port_problem(address, port, option, service=""):
     return None
 
 
-def _port_sentence(error, address, port, option, service):
+def _port_sentence(
+    error: OSError, address: str, port: int, option: str, service: str
+) -> Optional[str]:
     if error.errno == errno.EADDRNOTAVAIL:
         return "{}: this host does not have the address {}.".format(option, address)
     if error.errno != errno.EADDRINUSE:
@@ -169,11 +174,11 @@ def _port_sentence(error, address, port, option, service):
     )
 
 
-def port_holders(port):
+def port_holders(port: int) -> Set[int]:
     """Processes that listen on a port of any address; those of other users can be seen by root
     only.
     """
-    inodes = set()
+    inodes = set()  # type: Set[str]
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
             with open(table) as stream:
@@ -188,7 +193,7 @@ def port_holders(port):
     return {pid for pid in all_processes() if inodes & _open_files(pid)} if inodes else set()
 
 
-def _open_files(pid):
+def _open_files(pid: int) -> Set[str]:
     folder = "/proc/{}/fd".format(pid)
     found = set()
     try:
@@ -199,11 +204,11 @@ def _open_files(pid):
     return found
 
 
-def all_processes():
+def all_processes() -> List[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
-def process_name(pid):
+def process_name(pid: int) -> str:
     try:
         with open("/proc/{}/comm".format(pid)) as stream:
             return stream.read().strip()
@@ -211,7 +216,7 @@ def process_name(pid):
         return "a program"
 
 
-def environment_of(pid):
+def environment_of(pid: int) -> Dict[str, str]:
     """Environment of a process; nothing for those of other users, unless the caller is root."""
     try:
         with open("/proc/{}/environ".format(pid), "rb") as stream:
@@ -221,12 +226,12 @@ def environment_of(pid):
         return {}
 
 
-def carries(pid, service):
+def carries(pid: int, service: str) -> bool:
     """Whether a process was started as part of the service."""
     return environment_of(pid).get(SERVICE_VARIABLE) == service
 
 
-def is_alive(pid):
+def is_alive(pid: int) -> bool:
     """A zombie holds no port and answers no signal."""
     try:
         with open("/proc/{}/stat".format(pid), "rb") as stream:
@@ -235,7 +240,7 @@ def is_alive(pid):
         return False
 
 
-def processes_of(service):
+def processes_of(service: str) -> List[int]:
     """Living processes of the service, without the caller and those it descends from."""
     own, pid = set(), os.getpid()
     while pid > 1:
@@ -246,14 +251,14 @@ def processes_of(service):
     ]
 
 
-def running_digests(service):
+def running_digests(service: str) -> List[str]:
     """What the service's processes were started with; its supervisor has none."""
     return sorted(
         {environment_of(pid).get(DIGEST_VARIABLE, "") for pid in processes_of(service)} - {""}
     )
 
 
-def _parent(pid):
+def _parent(pid: int) -> int:
     try:
         with open("/proc/{}/stat".format(pid), "rb") as stream:
             return int(stream.read().rpartition(b")")[2].split()[1])
@@ -261,7 +266,7 @@ def _parent(pid):
         return 0
 
 
-def stop_processes_of(service, grace):
+def stop_processes_of(service: str, grace: float) -> int:
     """Ends the service's processes, first asking; returns how many there were."""
     pids = processes_of(service)
     for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 10)):
@@ -274,21 +279,21 @@ def stop_processes_of(service, grace):
     return len(pids)
 
 
-def is_plain(path):
+def is_plain(path: str) -> bool:
     """Triton starts its Python backend through a shell, does not quote the paths it passes, and
     runs it in the C locale.
     """
     return re.search(r"[^A-Za-z0-9._/+@%:,=-]", path) is None
 
 
-def nearest(path):
+def nearest(path: str) -> str:
     """The path itself, or the folder above it that exists."""
     while not os.path.exists(path) and os.path.dirname(path) != path:
         path = os.path.dirname(path)
     return path
 
 
-def disk_problem(option, path, least):
+def disk_problem(option: str, path: str, least: int) -> Optional[str]:
     """One sentence when a folder lies on a read-only or full disk; least is in MiB."""
     place = nearest(path)
     try:
@@ -314,7 +319,7 @@ def disk_problem(option, path, least):
     return None
 
 
-def reading_problems(user, places, mounted):
+def reading_problems(user: str, places: Dict[str, str], mounted: bool) -> List[str]:
     """What of {option: path} a user could not read, one sentence each; mounted: folders above do
     not matter, as in a container.
     """
@@ -332,7 +337,7 @@ def reading_problems(user, places, mounted):
     return found
 
 
-def can_read(user, path, mounted):
+def can_read(user: str, path: str, mounted: bool) -> bool:
     """Asks the kernel as that user, in a child; a user that is not there yet is taken for one
     without any rights.
     """
@@ -360,7 +365,7 @@ def can_read(user, path, mounted):
     return os.waitpid(child, 0)[1] == 0
 
 
-def marked_state(repository):
+def marked_state(repository: str) -> str:
     """Where a repository's marker says that its state is; empty where there is no marker."""
     try:
         marker = json.loads(read_or_none(os.path.join(repository, ".mlops-triton.json")) or "")
@@ -369,7 +374,7 @@ def marked_state(repository):
         return ""
 
 
-def listed_gpus():
+def listed_gpus() -> Optional[List[Tuple[str, str, str]]]:
     """[(index, UUID, name)] of the driver, parts of a divided GPU with an empty index; None where
     there is no driver.
     """
@@ -392,7 +397,7 @@ def listed_gpus():
     return [(index, uuid, name) for index, name, uuid in rows]
 
 
-def gpu_problems(wanted):
+def gpu_problems(wanted: Union[str, List[Union[str, int]]]) -> List[str]:
     """Why the wanted GPUs ("all" or a list of indices and UUIDs) are not to be had, one sentence
     each.
     """
@@ -415,7 +420,7 @@ def gpu_problems(wanted):
     ]
 
 
-def read_or_none(path):
+def read_or_none(path: str) -> Optional[str]:
     try:
         with open(path) as stream:
             return stream.read()
@@ -423,7 +428,7 @@ def read_or_none(path):
         return None
 
 
-def digest_of(path):
+def digest_of(path: str) -> str:
     """Digest of a file's content, so that a renewed certificate is noticed; nothing for what cannot
     be read.
     """
@@ -434,9 +439,9 @@ def digest_of(path):
         return ""
 
 
-def answer(question):
+def answer(question: Dict[str, Any]) -> Dict[str, Any]:
     service = question.get("service", "")
-    problems = []
+    problems = []  # type: List[Optional[str]]
     python = question.get("python")
     if python:
         problems += problems_of_this_host(
@@ -480,7 +485,7 @@ def answer(question):
     }
 
 
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(description="Answers questions about this host as JSON.")
     parser.add_argument("question", help="JSON object")
     parser.add_argument(
