@@ -8,7 +8,6 @@ CORE := .venv/core/bin
 WITH_CONTROL := PATH="$(CURDIR)/$(CONTROL):$$PATH"
 # Where community.docker lies when a role needs it; this collection itself is found through the editable install.
 COLLECTIONS := ANSIBLE_COLLECTIONS_PATH="$(CURDIR)/.cache/collections"
-COLLECTION := ansible_collections.mlops.triton
 PYTEST_ARGS ?=
 # The longest first.
 SCENARIOS ?= fleet native_systemd mlflow_native triton_docker mlflow_docker native remove
@@ -47,7 +46,7 @@ venv-core: preflight
 lint: venv-control ## ruff, mypy, ansible-lint with yamllint, changelog and documentation
 	$(CONTROL)/ruff format --check .
 	$(CONTROL)/ruff check .
-	$(CONTROL)/mypy -p $(COLLECTION).plugins.module_utils._delivery
+	$(CONTROL)/mypy
 	@$(CONTROL)/python tools/community_docker.py --if-needed
 	$(WITH_CONTROL) $(COLLECTIONS) ansible-lint --offline
 	$(WITH_CONTROL) antsibull-changelog lint

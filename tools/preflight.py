@@ -10,15 +10,17 @@ import os
 import shutil
 import subprocess
 import sys
+from typing import Any, List, Optional
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LOW, HIGH = (3, 11), (3, 12)
 
 
-def load_host():
+def load_host() -> Any:
     """The questions that role triton asks its hosts: this machine is one."""
     path = os.path.join(ROOT, "roles", "triton", "files", "host.py")
     spec = importlib.util.spec_from_file_location("mlops_triton_host", path)
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # No byte code beside a file that roles copy.
     keep, sys.dont_write_bytecode = sys.dont_write_bytecode, True
@@ -29,7 +31,7 @@ def load_host():
     return module
 
 
-def other_python():
+def other_python() -> Optional[str]:
     """A fitting interpreter on PATH, by name, or None."""
     for minor in range(HIGH[1], LOW[1] - 1, -1):
         name = "python3.{}".format(minor)
@@ -46,7 +48,7 @@ def other_python():
     return None
 
 
-def advice():
+def advice() -> str:
     name = other_python()
     if name:
         return "this machine has {0}, so add PYTHON={0} to the make command".format(name)
@@ -57,12 +59,12 @@ def advice():
     )
 
 
-def problems():
+def problems() -> List[str]:
     fits = LOW <= sys.version_info[:2] <= HIGH
     return load_host().problems_of_this_host(LOW, HIGH, "" if fits else advice(), native=True)
 
 
-def main():
+def main() -> int:
     found = problems()
     for sentence in found:
         print(sentence, file=sys.stderr)

@@ -88,7 +88,7 @@ class Served:
 
 
 def wanted_ports(environment: Mapping[str, str]) -> dict[str, int]:
-    ports = {}
+    ports: dict[str, int] = {}
     for name, usual in PORTS.items():
         text = environment.get(name) or str(usual)
         if not text.isdecimal() or not 0 < int(text) < 65536:

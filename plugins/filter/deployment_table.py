@@ -76,7 +76,7 @@ def _rows(host: Facts) -> list[tuple[str, ...]]:
         return [
             (str(host["host"]), "-", "-", "-", "failed" if host.get("trouble") else "nothing to do")
         ]
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name in names:
         found = [entries[name] for entries in (returned, delivered, planned) if name in entries]
         model = found[0].get("model") or {}

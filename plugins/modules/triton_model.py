@@ -196,6 +196,8 @@ model:
       sample: {instance_kind: cpu, version_folders: auto, serve_versions: 1}
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _options
@@ -205,7 +207,7 @@ from ..module_utils._delivery.orchestration.target import Target
 from ..module_utils._exit import run
 
 
-def deliver(module: AnsibleModule) -> dict:
+def deliver(module: AnsibleModule) -> dict[str, Any]:
     desired = DesiredModel.from_options(_options.wanted_model(module.params))
     with Delivery(Target.from_options(module.params)) as delivery:
         result = delivery.deliver([desired], check=module.check_mode)[0]

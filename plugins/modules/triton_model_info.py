@@ -93,6 +93,8 @@ models:
       sample: ["2/model.onnx changed on disk"]
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _options
@@ -101,7 +103,7 @@ from ..module_utils._delivery.orchestration.target import Target
 from ..module_utils._exit import run
 
 
-def report(module: AnsibleModule) -> dict:
+def report(module: AnsibleModule) -> dict[str, Any]:
     with Inspection(Target.from_options(module.params)) as there:
         return {"changed": False, "models": there.status(module.params["names"])}
 

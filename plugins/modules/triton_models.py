@@ -282,6 +282,8 @@ failures:
   sample: []
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _options
@@ -293,7 +295,7 @@ from ..module_utils._delivery.orchestration.target import Target
 from ..module_utils._exit import run
 
 
-def combined(results: list[Result]) -> dict:
+def combined(results: list[Result]) -> dict[str, Any]:
     """One result for the task: diffs joined, failures gathered."""
     entries = [result.to_dict() for result in results]
     failures = [entry["msg"] for entry in entries if entry["failed"]]
@@ -319,7 +321,7 @@ def combined(results: list[Result]) -> dict:
     return outcome
 
 
-def deliver(module: AnsibleModule) -> dict:
+def deliver(module: AnsibleModule) -> dict[str, Any]:
     listed = [str(entry["name"]) for entry in module.params["models"]]
     wanted, refused = [], {}
     for entry in module.params["models"]:

@@ -18,6 +18,7 @@ import secrets
 import threading
 import time
 from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from ansible.errors import AnsibleError
 from ansible.module_utils.parsing.convert_bool import boolean
@@ -25,6 +26,9 @@ from ansible.plugins.action.normal import ActionModule as NormalAction
 from ansible.utils.display import Display
 
 from ..module_utils._delivery.progress import SWITCH, VARIABLE, Lines
+
+if TYPE_CHECKING:
+    from ansible.playbook.task import Task
 
 _FIRST = 2.0
 _EVERY = 2.0
@@ -37,7 +41,9 @@ class ProgressAction(NormalAction):
     tells of itself.
     """
 
-    def _execute_module(self, *args, task_vars=None, **kwargs):
+    def _execute_module(
+        self, *args: Any, task_vars: dict[str, Any] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
         if not self._is_shown():
             return super()._execute_module(*args, task_vars=task_vars, **kwargs)
         path = f"{self._remote_folder()}/mlops-triton-progress-{secrets.token_hex(12)}"
@@ -45,7 +51,7 @@ class ProgressAction(NormalAction):
         self._task.environment = [*(environment or []), {VARIABLE: path}]
         watch = _Watch(self, path, _label(self._task, task_vars or {}))
         watch.start()
-        result = {}
+        result: dict[str, Any] = {}
         try:
             result = super()._execute_module(*args, task_vars=task_vars, **kwargs)
         finally:
@@ -53,16 +59,16 @@ class ProgressAction(NormalAction):
             watch.end(clean="module_stdout" not in result and bool(result))
         return result
 
-    def _is_shown(self):
+    def _is_shown(self) -> bool:
         if self._task.check_mode or self._task.async_val or self._task.no_log:
             return False
         return boolean(self._task.args.get("progress", os.environ.get(SWITCH, True)), strict=False)
 
-    def _remote_folder(self):
+    def _remote_folder(self) -> str:
         return (self.get_shell_option("system_tmpdirs") or ["/tmp"])[-1]
 
 
-def _label(task, task_vars):
+def _label(task: Task, task_vars: dict[str, Any]) -> str:
     name = task_vars.get("inventory_hostname", "")
     return f"{name} -> {task.delegate_to}" if task.delegate_to else name
 
@@ -72,7 +78,7 @@ class _Watch:
     module are busy.
     """
 
-    def __init__(self, action, path, label):
+    def __init__(self, action: NormalAction, path: str, label: str) -> None:
         self._action = copy.copy(action)
         self._action._connection = copy.copy(action._connection)
         # Its prompt and its sign of success are new for each command.
@@ -86,17 +92,17 @@ class _Watch:
             target=context.run, args=(self._run,), daemon=True, name="progress"
         )
 
-    def start(self):
+    def start(self) -> None:
         self._thread.start()
 
-    def end(self, clean):
+    def end(self, clean: bool) -> None:
         self._over.set()
         self._thread.join(5)
         if self._seen and not clean:
             with suppress(AnsibleError, OSError):
                 self._ask(f"rm -f {self._path} {self._path}.*")
 
-    def _run(self):
+    def _run(self) -> None:
         wait = _FIRST
         try:
             while not self._over.wait(wait):
@@ -106,10 +112,10 @@ class _Watch:
         except Exception as error:  # lines are a courtesy: nothing may fail for want of them
             display.vvv(f"no more progress lines: {error}", host=self._label)
 
-    def _ask(self, command):
+    def _ask(self, command: str) -> str:
         return self._action._low_level_execute_command(command)["stdout"]
 
-    def _show(self, text):
+    def _show(self, text: str) -> None:
         if not text.strip() or self._over.is_set():
             return
         self._seen = True

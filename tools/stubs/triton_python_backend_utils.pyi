@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Triton's Python backend gives to a model, as far as this project calls it. The module itself
+is there only inside the server's processes.
+"""
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+class TritonModelException(Exception): ...
+
+class TritonError:
+    INVALID_ARG: int
+    def __init__(self, message: str, code: int = ...) -> None: ...
+
+class Tensor:
+    def __init__(self, name: str, data: Array) -> None: ...
+    def name(self) -> str: ...
+    def as_numpy(self) -> Array: ...
+
+class InferenceRequest:
+    def inputs(self) -> list[Tensor]: ...
+    def requested_output_names(self) -> list[str]: ...
+
+class InferenceResponse:
+    def __init__(
+        self, output_tensors: list[Tensor] = ..., error: TritonError | None = ...
+    ) -> None: ...
+
+class ModelConfig:
+    def as_dict(self) -> dict[str, Any]: ...
+
+class Logger:
+    @staticmethod
+    def log_warn(message: str) -> None: ...
+
+def get_model_dir() -> str: ...
