@@ -64,8 +64,8 @@ THIRD_PARTY = {
     "geventhttpclient": {"triton.http_transport"},
     "numpy": {"formats.sklearn_archive", "execution.verification"},
     "treelite": {"formats.sklearn_to_treelite"},
-    "boto3": {"repository.s3.bucket"},
-    "botocore": {"repository.s3.bucket"},
+    "boto3": {"repository.s3.boto3_bucket"},
+    "botocore": {"repository.s3.boto3_bucket"},
     "yaml": {"artifacts.metadata", "formats.mlmodel"},
 }
 # What the start wrapper runs with the Python of a container, and what reads anybody's file.

@@ -690,13 +690,13 @@ def open_store(settings: Settings) -> Any:
     from _delivery.errors import DeliveryError, InvalidOption
     from _delivery.repository.s3.location import parse_s3
     from _delivery.repository.s3.scratch import Scratch
-    from _delivery.repository.s3.signed_bucket import SignedBucket, find_credentials
+    from _delivery.repository.s3.signed_bucket import find_credentials, open_signed_bucket
     from _delivery.repository.s3.state_store import S3Store
 
     environment = {**os.environ, **{key: str(value) for key, value in settings.environment.items()}}
     try:
         place = parse_s3(settings.model_repository)
-        bucket = SignedBucket(
+        bucket = open_signed_bucket(
             place,
             find_credentials(place, environment),
             STORE_SECONDS,

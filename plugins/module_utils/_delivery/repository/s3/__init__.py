@@ -2,8 +2,9 @@
 """A repository in S3, which knows no rename.
 
 - ``location``: ``s3://bucket/prefix`` and its other spellings, and where the state lies.
-- ``bucket``: one bucket through boto3: deadlines, errors as sentences, checked uploads.
-- ``signed_bucket``: the same bucket without boto3, for the start wrapper.
+- ``bucket``: one bucket: deadlines, errors as sentences, checked uploads.
+- ``boto3_bucket``: its calls made by boto3.
+- ``signed_bucket``: its calls made without boto3, for the start wrapper.
 - ``lock``: a model's lock as a key: conditional writes, expiry, renewal.
 - ``state_store``: records, journals, locks, staging and retained copies as keys.
 - ``changes``: journalled changes of a model's keys, copied in an order, undone or finished.

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One bucket through boto3: each call with a deadline, its failures as sentences, each change an
-effect.
+"""One bucket: each call with a deadline, its failures as sentences, each change an effect.
+
+Whoever makes the calls, boto3 or the standard library, is an ``ObjectCalls``.
 """
 
 from __future__ import annotations
@@ -11,14 +12,11 @@ import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, Protocol, TypeVar
 
 from ...deadline import call_within
 from ...effects import effect
-from ...errors import DeadlineExceeded, InvalidOption, NotFound, RepositoryError
-from ...libraries import require
-from ...loopback import is_loopback
+from ...errors import DeadlineExceeded, NotFound, RepositoryError
 from .location import S3Location
 
 PART = 8 << 20
@@ -29,7 +27,6 @@ _COPY_AT_ONCE = 5 << 30
 _AT_ONCE = 1000
 WORKERS = 8
 SHA256 = "sha256"
-OPTIONS = ("access_key", "secret_key", "session_token", "profile", "region", "ca_file")
 _ABSENT = ("404", "NoSuchKey", "NotFound")
 _REFUSED = {
     "AccessDenied": "permission is denied",
@@ -45,6 +42,10 @@ Objects = dict[str, list[Any]]
 """``{key: [size, etag]}``."""
 
 
+class NoBucket(NotFound):
+    """The bucket itself is not there."""
+
+
 class Conflict(RepositoryError):
     """A conditional write found something else than it asked for."""
 
@@ -53,102 +54,93 @@ class Unsupported(RepositoryError):
     """The server does not know what it was asked for."""
 
 
+class CallRefused(Exception):
+    """The object store answered with an error.
+
+    Args:
+        code: S3's name of the error, or the status where it gave none.
+    """
+
+    def __init__(self, code: str, message: str, status: int | None) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code, self.message, self.status = code, message, status
+
+
+class CallFailed(Exception):
+    """There is no answer; the text is a sentence."""
+
+
+class ObjectCalls(Protocol):
+    """S3's operations on one bucket, named, asked and answered as boto3's client has them. A body
+    is read by its ``read``, which fails as a call does.
+    """
+
+    def call(self, operation: str, /, **parameters: Any) -> Any:
+        """Raises CallRefused, CallFailed."""
+
+    def close(self) -> None: ...
+
+
 class Bucket:
     """The keys of one bucket.
 
     Args:
-        options: access_key, secret_key, session_token, profile, region, ca_file; what is omitted
-            comes from boto3's own chain (environment, profile, the instance).
+        calls: makes the calls; the bucket closes it.
         timeout: seconds for one call.
-
-    Raises:
-        InvalidOption: half a key pair, a profile that is not there.
-        MissingLibrary: boto3 cannot be imported.
     """
 
-    def __init__(
-        self, location: S3Location, options: Mapping[str, Any] | None, timeout: float
-    ) -> None:
+    def __init__(self, location: S3Location, calls: ObjectCalls, timeout: float) -> None:
         self.location = location
         self.timeout = timeout
         self.conditions_hold: bool | None = None
         """Whether the server minds conditions of a write; None as long as nobody tried."""
-        self.client = _client(
-            location, {key: value for key, value in (options or {}).items() if value}, timeout
-        )
+        self._calls = calls
 
     # -- calls -------------------------------------------------------------------------------------
 
     def _call(
         self, step: str, name: str, seconds: float | None = None, /, **parameters: Any
     ) -> Any:
-        from botocore import exceptions
+        return self._within(
+            step,
+            seconds or self.timeout,
+            parameters.get("Key"),
+            lambda: self._calls.call(name, **parameters),
+        )
 
-        about = {"step": step}
+    def _read(self, step: str, key: str, body: Any, size: int | None = None) -> bytes:
+        """What is left of a body, or its next ``size`` bytes."""
+        return self._within(
+            step, self.timeout, key, lambda: body.read() if size is None else body.read(size)
+        )
+
+    def _within(self, step: str, seconds: float, key: str | None, call: Callable[[], T]) -> T:
         try:
-            return call_within(
-                seconds or self.timeout,
-                f"the object store at {self._host}",
-                getattr(self.client, name),
-                Bucket=self.location.bucket,
-                **parameters,
-            )
-        except exceptions.ClientError as error:
-            raise self._refusal(error.response, parameters.get("Key"), step) from error
-        except (
-            exceptions.NoCredentialsError,
-            exceptions.PartialCredentialsError,
-            exceptions.CredentialRetrievalError,
-        ) as error:
-            raise RepositoryError(
-                f"there are no credentials for {self.location.base}: set AWS_ACCESS_KEY_ID and"
-                " AWS_SECRET_ACCESS_KEY, a profile, or option s3",
-                **about,
-            ) from error
-        except exceptions.SSLError as error:
-            raise RepositoryError(
-                f"the certificate of the object store at {self._host} is not trusted; option s3 has"
-                " ca_file",
-                **about,
-            ) from error
-        except (exceptions.BotoCoreError, OSError) as error:
-            raise RepositoryError(
-                f"the object store at {self._host} does not answer"
-                f" ({' '.join(str(error).split())[:200]})",
-                **about,
-            ) from error
+            return call_within(seconds, f"the object store at {self.location.host}", call)
+        except CallRefused as error:
+            raise self._refusal(error, key, step) from error
+        except CallFailed as error:
+            raise RepositoryError(str(error), step=step) from error
         except DeadlineExceeded as error:
             raise error.about(step=step) from error
 
-    @property
-    def _host(self) -> str:
-        return self.location.endpoint or "Amazon S3"
-
     def _refusal(
-        self, response: Mapping[str, Any], key: Any, step: str
+        self, error: CallRefused, key: str | None, step: str
     ) -> RepositoryError | NotFound:
-        error = response.get("Error", {})
-        code, status = (
-            str(error.get("Code")),
-            response.get("ResponseMetadata", {}).get("HTTPStatusCode"),
-        )
+        host, code = self.location.host, error.code
         if code == "NoSuchBucket":
-            return NotFound(
-                f"there is no bucket '{self.location.bucket}' at {self._host}", step=step
-            )
+            return NoBucket(f"there is no bucket '{self.location.bucket}' at {host}", step=step)
         if code in _ABSENT:
             return NotFound(f"there is no key {key}", step=step)
         if code in ("PreconditionFailed", "ConditionalRequestConflict", "412", "409"):
             return Conflict(f"{key} is not what it was", step=step)
-        if code == "NotImplemented" or status == 501:
+        if code == "NotImplemented" or error.status == 501:
             return Unsupported(
-                f"the object store at {self._host} cannot do that ({error.get('Message')})",
-                step=step,
+                f"the object store at {host} cannot do that ({error.message})", step=step
             )
-        reason = _REFUSED.get(code, f"{code}: {error.get('Message')}")
+        reason = _REFUSED.get(code, f"{code}: {error.message}")
         return RepositoryError(
-            f"the object store at {self._host} refuses {key or self.location.url}: {reason}",
-            step=step,
+            f"the object store at {host} refuses {key or self.location.url}: {reason}", step=step
         )
 
     # -- reading -----------------------------------------------------------------------------------
@@ -188,24 +180,21 @@ class Bucket:
         """A small object's bytes, None where there is none."""
         try:
             answer = self._call("read the repository", "get_object", Key=key)
-            return call_within(
-                self.timeout, f"the object store at {self._host}", answer["Body"].read
-            )
-        except NotFound as error:
-            if "bucket" in error.message:
-                raise
+            return self._read("read the repository", key, answer["Body"])
+        except NoBucket:
+            raise
+        except NotFound:
             return None
 
     def answer(self, key: str) -> tuple[bytes, Mapping[str, Any]] | None:
-        """Bytes and the whole answer, for a lock."""
+        """Bytes and the whole answer, for a lock; None where there is no such key."""
         try:
             answer = self._call("lock", "get_object", Key=key)
+        except NoBucket:
+            raise
         except NotFound:
             return None
-        return (
-            call_within(self.timeout, f"the object store at {self._host}", answer["Body"].read),
-            answer,
-        )
+        return self._read("lock", key, answer["Body"]), answer
 
     def sha256(self, key: str, *, trust_metadata: bool = False) -> str:
         """Of an object's bytes: what was noted when it was written, or by reading them."""
@@ -219,9 +208,7 @@ class Bucket:
                 return str(noted)
         body = self._call("read the repository", "get_object", Key=key)["Body"]
         digest = hashlib.sha256()
-        while chunk := call_within(
-            self.timeout, f"the object store at {self._host}", body.read, 1 << 20
-        ):
+        while chunk := self._read("read the repository", key, body, 1 << 20):
             digest.update(chunk)
         return digest.hexdigest()
 
@@ -382,7 +369,7 @@ class Bucket:
         )
         for left in answer.get("Errors", ()):
             raise RepositoryError(
-                f"the object store at {self._host} does not remove {left.get('Key')}"
+                f"the object store at {self.location.host} does not remove {left.get('Key')}"
                 f" ({left.get('Code')})",
                 step="remove from the repository",
             )
@@ -404,54 +391,8 @@ class Bucket:
             return list(pool.map(function, items))
 
     def close(self) -> None:
-        self.client.close()
+        self._calls.close()
 
 
 def _md5(data: bytes) -> str:
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
-
-
-def _client(location: S3Location, options: Mapping[str, Any], timeout: float) -> Any:
-    about = {"step": "read option s3", "left": "nothing was changed"}
-    unknown = sorted(set(options) - set(OPTIONS))
-    if unknown:
-        raise InvalidOption(
-            f"s3 has the unknown key {', '.join(unknown)}; known are {', '.join(OPTIONS)}", **about
-        )
-    if bool(options.get("access_key")) != bool(options.get("secret_key")):
-        raise InvalidOption("s3 has one of access_key and secret_key, and not the other", **about)
-    with require("boto3", "for a model repository in S3"):
-        import boto3
-        from botocore import config, exceptions
-    try:
-        session = boto3.session.Session(
-            options.get("access_key"),
-            options.get("secret_key"),
-            options.get("session_token"),
-            options.get("region"),
-            profile_name=options.get("profile"),
-        )
-    except exceptions.ProfileNotFound as error:
-        raise InvalidOption(
-            f"there is no profile '{options.get('profile')}' among those of this user", **about
-        ) from error
-    host = urlsplit(location.endpoint or "").hostname or ""
-    settings = config.Config(
-        connect_timeout=min(10.0, timeout),
-        read_timeout=min(60.0, timeout),
-        retries={"mode": "standard", "total_max_attempts": 3},
-        max_pool_connections=2 * WORKERS,
-        s3={"addressing_style": "path"} if location.endpoint else {},
-        proxies={} if is_loopback(host) else None,
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-    )
-    # Another store than Amazon's has no region; a signature needs some.
-    region = session.region_name or ("us-east-1" if location.endpoint else None)
-    return session.client(
-        "s3",
-        endpoint_url=location.endpoint,
-        region_name=region,
-        config=settings,
-        verify=options.get("ca_file") or None,
-    )

@@ -43,6 +43,11 @@ class S3Location:
         )
 
     @property
+    def host(self) -> str:
+        """What sentences call the object store."""
+        return self.endpoint or "Amazon S3"
+
+    @property
     def url(self) -> str:
         return f"{self.base}/{self.prefix}" if self.prefix else self.base
 

@@ -20,7 +20,8 @@ from ...domain.manifest import FileEntry, Manifest
 from ...domain.record import Record
 from ...errors import ArtifactError, InvalidOption, RepositoryError
 from . import changes
-from .bucket import Bucket, Objects
+from .boto3_bucket import open_bucket
+from .bucket import Objects
 from .location import parse_s3
 from .scratch import Scratch
 from .state_store import S3Store
@@ -34,14 +35,14 @@ class S3Repository:
     """The models below one prefix. Whoever changes one holds its lock.
 
     Args:
-        options: how to reach the object store, as ``Bucket`` has them.
+        options: how to reach the object store, as ``open_bucket`` has them.
         timeout: seconds for one call.
     """
 
     def __init__(
         self, url: str, state_dir: str | None, options: Mapping[str, Any] | None, timeout: float
     ) -> None:
-        self.bucket = Bucket(parse_s3(url), options, timeout)
+        self.bucket = open_bucket(parse_s3(url), options, timeout)
         self.location = self.bucket.location
         self.path = self.location.url
         self.scratch = Scratch(self.path)

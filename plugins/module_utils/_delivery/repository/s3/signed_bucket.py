@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same calls on a bucket without boto3, for the server's start wrapper: requests signed here.
-Standard library only.
+"""A bucket without boto3, for the server's start wrapper: requests signed here. Standard library
+only.
 
 A server's environment, or the image of a server, has no boto3. What is done at a start is little:
 list, read, copy, remove.
@@ -14,21 +14,22 @@ import datetime
 import email.utils
 import hashlib
 import hmac
+import http.client
+import io
 import json
 import os
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 from xml.etree import ElementTree
 
-from ...deadline import call_within
-from ...errors import DeadlineExceeded, RepositoryError
+from ...errors import RepositoryError
 from ...loopback import is_loopback
-from .bucket import Bucket
+from .bucket import Bucket, CallFailed, CallRefused
 from .location import S3Location
 
 _INSTANCE = "http://169.254.169.254/latest"
@@ -182,8 +183,19 @@ def signature(
     return sent
 
 
-class SignedBucket(Bucket):
-    """A bucket for listing, reading, small writes, copies up to 5 GiB and removals."""
+def open_signed_bucket(
+    location: S3Location, credentials: Credentials, timeout: float, ca_file: str | None = None
+) -> Bucket:
+    """A bucket for listing, reading, small writes, copies up to 5 GiB and removals.
+
+    Args:
+        timeout: seconds for one call.
+    """
+    return Bucket(location, SignedCalls(location, credentials, timeout, ca_file), timeout)
+
+
+class SignedCalls:
+    """The calls that a start needs, each one request of the standard library."""
 
     def __init__(
         self,
@@ -193,7 +205,14 @@ class SignedBucket(Bucket):
         ca_file: str | None = None,
     ) -> None:
         self.location, self.timeout, self.credentials = location, timeout, credentials
-        self.conditions_hold = None
+        self._operations: Mapping[str, Callable[..., dict[str, Any]]] = {
+            "list_objects_v2": self._list_objects_v2,
+            "get_object": self._get_object,
+            "put_object": self._put_object,
+            "copy_object": self._copy_object,
+            "delete_object": self._delete_object,
+            "delete_objects": self._delete_objects,
+        }
         host = urlsplit(location.endpoint or "").hostname or ""
         handlers: list[Any] = [
             urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=ca_file))
@@ -205,30 +224,20 @@ class SignedBucket(Bucket):
     def close(self) -> None:
         """Nothing is held open."""
 
-    def _call(
-        self, step: str, name: str, seconds: float | None = None, /, **parameters: Any
-    ) -> Any:
-        operation = getattr(self, f"_{name}", None)
-        if operation is None:
-            raise RepositoryError(
-                "this can only be done where boto3 is installed, by the next deployment", step=step
+    def call(self, operation: str, /, **parameters: Any) -> Any:
+        if operation not in self._operations:
+            raise CallFailed(
+                "this can only be done where boto3 is installed, by the next deployment"
             )
         try:
-            return call_within(
-                seconds or self.timeout,
-                f"the object store at {self._host}",
-                operation,
-                **parameters,
-            )
+            return self._operations[operation](**parameters)
         except urllib.error.HTTPError as error:
-            raise self._refusal(_error_of(error), parameters.get("Key"), step) from None
-        except (OSError, ElementTree.ParseError) as error:
-            reason = getattr(error, "reason", error)
-            raise RepositoryError(
-                f"the object store at {self._host} does not answer ({reason})", step=step
+            raise _refusal_of(error) from None
+        except (OSError, http.client.HTTPException, ElementTree.ParseError) as error:
+            raise CallFailed(
+                f"the object store at {self.location.host} does not answer"
+                f" ({getattr(error, 'reason', error)})"
             ) from error
-        except DeadlineExceeded as error:
-            raise error.about(step=step) from error
 
     def _url(self, key: str, query: Mapping[str, str]) -> str:
         bucket, base = self.location.bucket, self.location.endpoint
@@ -300,7 +309,7 @@ class SignedBucket(Bucket):
         body, headers = self._ask("GET", Key)
         when = email.utils.parsedate_to_datetime(headers.get("last-modified") or headers["date"])
         return {
-            "Body": _Read(body),
+            "Body": io.BytesIO(body),
             "ETag": headers.get("etag", ""),
             "LastModified": when,
             "ResponseMetadata": {"HTTPHeaders": headers},
@@ -347,14 +356,6 @@ class SignedBucket(Bucket):
         }
 
 
-class _Read:
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-
-    def read(self) -> bytes:
-        return self._body
-
-
 def _name(element: ElementTree.Element) -> str:
     return element.tag.rpartition("}")[2]
 
@@ -367,11 +368,11 @@ def _text(tree: ElementTree.Element, name: str) -> str:
     return next((child.text or "" for child in tree if _name(child) == name), "")
 
 
-def _error_of(error: urllib.error.HTTPError) -> dict[str, Any]:
-    said = {"Code": str(error.code), "Message": str(error.reason)}
+def _refusal_of(error: urllib.error.HTTPError) -> CallRefused:
+    found = {"Code": str(error.code), "Message": str(error.reason)}
     try:
         tree = ElementTree.fromstring(error.read() or b"<Error/>")
-        said.update({name: text for name in said if (text := _text(tree, name))})
-    except (ElementTree.ParseError, OSError):
+        found.update({name: text for name in found if (text := _text(tree, name))})
+    except (ElementTree.ParseError, OSError, http.client.HTTPException):
         pass
-    return {"Error": said, "ResponseMetadata": {"HTTPStatusCode": error.code}}
+    return CallRefused(found["Code"], found["Message"], error.code)
