@@ -74,7 +74,7 @@ def test_publish_again_change_and_read(server: servers.MLflow, tmp_path: Path) -
         "serving_input_example.json",
         "triton-manifest.json",
     ]
-    assert registry.versions("old")[0].tags["a"] == "b"
+    assert registry.model_info("old").versions[0].tags["a"] == "b"
 
 
 def test_the_servers_own_client_reads_it(server: servers.MLflow, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_kill_points_of_a_publication(
                 )
                 assert not done["result"]["failed"], done["result"]["msg"]
                 assert (again["result"]["changed"], again["effects"]) == (False, [])
-                versions = shelf.registry.versions(shelf.name)
+                versions = shelf.registry.model_info(shelf.name).versions
                 assert [(one.version, one.aliases, one.tags["a"]) for one in versions] == [
                     (1, ("champion",), "b")
                 ]
@@ -136,7 +136,7 @@ def test_one_at_work_is_left_alone(
     done = first.result(120)["result"]
     assert not second["failed"] and not done["failed"], (second, done)
     assert second["model"]["version"] == done["model"]["version"] == 1
-    assert [one.version for one in shelf.registry.versions(shelf.name)] == [1]
+    assert [one.version for one in shelf.registry.model_info(shelf.name).versions] == [1]
     shelf.is_whole(1)
     assert shelf.places() == ["READY"]
     row.saw(
@@ -171,7 +171,7 @@ def test_two_at_the_same_moment(
     for version in (1, 2):
         shelf.is_whole(version)
     again = publishers[0].start(**shelf.request()).result(120)["result"]
-    assert len(shelf.registry.versions(shelf.name)) == 2
+    assert len(shelf.registry.model_info(shelf.name).versions) == 2
     row.saw(
         f"two versions, both whole; {said[0]}; the run after them: version"
         f" {again['model']['version']}"
@@ -209,7 +209,7 @@ def test_answer_is_lost(
     assert "Traceback" not in str(failed)
     assert not done["failed"], done
     assert not again["changed"]
-    assert len(shelf.registry.versions(shelf.name)) == 1
+    assert len(shelf.registry.model_info(shelf.name).versions) == 1
     shelf.is_whole(1)
     row.saw(
         f"{failed.get('msg') or 'published all the same'}; one whole version after the next run"

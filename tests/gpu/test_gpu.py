@@ -34,7 +34,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.re
     Registry,
 )
 from support.gpu_host import ROOT, Gpu, Here
-from support.models import make_onnx
+from support.models import make_onnx, wants_gpu
 from support.servers import MLflow, count_loads, http, server_python
 
 VALUES, ANSWER = (
@@ -287,5 +287,5 @@ def test_the_role_hands_out_gpus(here: Here, gpus: list[Gpu], tmp_path: Path) ->
 def test_what_is_deployed_has_kept_its_kinds(here: Here) -> None:
     """After the restarts of the test before this one, from the records alone."""
     for path in sorted((here.folder / "models").glob("*/config.pbtxt")):
-        wants = config_pbtxt.wants_gpu(config_pbtxt.parse(path.read_bytes()))
+        wants = wants_gpu(config_pbtxt.parse(path.read_bytes()))
         assert kind_served(here, path.parent.name) == ["KIND_GPU"] or not wants, path

@@ -97,7 +97,7 @@ def test_plan_as_it_is_published(mlflow: MLflow, tmp_path: Path) -> None:
         4,
         [3, 8],
     )
-    tags = registry.versions("detector")[0].tags
+    tags = registry.model_info("detector").versions[0].tags
     assert (tags["triton.tensorrt.version"], tags["triton.tensorrt.compute_capability"]) == (
         "10.5.0.18",
         "9.0",

@@ -98,7 +98,7 @@ def test_folder_is_published_once(registry: Registry, name: str, tmp_path: Path)
     assert again.before == again.after
     copy = shutil.copytree(folder, tmp_path / "copy" / folder.name)
     assert not publish(registry, name, copy)[0].changed
-    assert len(registry.versions(name)) == 1
+    assert len(registry.model_info(name).versions) == 1
 
 
 def test_what_is_published_is_found_by_one_search(
@@ -142,7 +142,7 @@ def test_what_lies_in_the_registry(registry: Registry, name: str, tmp_path: Path
         "onnxruntime",
         ["1/model.onnx", "config.pbtxt"],
     )
-    version = registry.versions(name)[0]
+    version = registry.model_info(name).versions[0]
     assert {key: value for key, value in version.tags.items() if key != "triton.content"} == {
         "a": "b",
         "triton.digest": manifest.digest,
@@ -178,7 +178,7 @@ def test_changed_content_is_a_new_version(registry: Registry, name: str, tmp_pat
     assert different == {"config.pbtxt"}
     assert (plan.before["aliases"], plan.after["aliases"]) == ({"champion": 1}, {"champion": "new"})
     assert apply_publication(registry, plan).version == 2
-    assert registry.aliases(name) == {"champion": 2}
+    assert registry.model_info(name).aliases == {"champion": 2}
 
 
 def test_alias_tag_and_description_need_no_new_version(
@@ -195,7 +195,7 @@ def test_alias_tag_and_description_need_no_new_version(
         )
     assert sorted(changes) == ["describe version", "set alias", "set tag"]
     assert (len(plan.actions), published.version) == (3, 1)
-    version = registry.versions(name)[0]
+    version = registry.model_info(name).versions[0]
     assert (version.aliases, version.tags["a"], version.tags["kept"], version.description) == (
         ("champion",),
         "c",
@@ -214,11 +214,19 @@ def test_a_version_whose_files_are_gone(
     (artifacts / "network/1/model.onnx").unlink()
     assert not publish(registry, name, folder)[0].changed
     plan, second = publish(registry, name, folder, aliases=("champion",), check_files=True)
-    assert (plan.changed, second.version, registry.aliases(name)) == (True, 2, {"champion": 2})
+    assert (plan.changed, second.version, registry.model_info(name).aliases) == (
+        True,
+        2,
+        {"champion": 2},
+    )
     assert "version 1" in second.warnings[0] and "its files are gone" in second.warnings[0]
     shutil.rmtree(server.artifacts / second.artifact_uri.removeprefix("mlflow-artifacts:/"))
     plan, third = publish(registry, name, folder, aliases=("champion",))
-    assert (plan.changed, third.version, registry.aliases(name)) == (True, 3, {"champion": 3})
+    assert (plan.changed, third.version, registry.model_info(name).aliases) == (
+        True,
+        3,
+        {"champion": 3},
+    )
     assert (
         files_of(registry, name, 3).read("network/config.pbtxt")
         == (folder / "config.pbtxt").read_bytes()
@@ -407,10 +415,10 @@ def test_command_of_the_guide(
             command, check=True, capture_output=True, text=True, cwd=tmp_path, env=environment
         )
         assert done.stdout.strip() == registry.artifact_root(name, 1)
-    assert len(registry.versions(name)) == 1
+    assert len(registry.model_info(name).versions) == 1
     more = [*command, "--alias", "champion", "--tag", "a=b", "--description", "text"]
     subprocess.run(more, check=True, capture_output=True, text=True, cwd=tmp_path, env=environment)
-    version = registry.versions(name)[0]
+    version = registry.model_info(name).versions[0]
     assert (version.version, version.aliases, version.tags["a"], version.description) == (
         1,
         ("champion",),
@@ -431,4 +439,4 @@ def test_command_of_the_guide(
     subprocess.run(
         smaller, check=True, capture_output=True, text=True, cwd=tmp_path, env=environment
     )
-    assert len(registry.versions(name)) == 2
+    assert len(registry.model_info(name).versions) == 2

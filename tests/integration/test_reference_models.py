@@ -30,7 +30,14 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
-from support.models import make_forest, make_onnx, onnx_model, onnx_node, onnx_tensor
+from support.models import (
+    make_forest,
+    make_onnx,
+    onnx_model,
+    onnx_node,
+    onnx_tensor,
+    wants_gpu,
+)
 from support.playbooks import Playbook, run_playbook
 from support.servers import ROOT, MLflow, Triton, server_python
 
@@ -141,7 +148,7 @@ def test_publishing_a_list_in_one_task(tmp_path: Path, mlflow: MLflow) -> None:
     done = run_playbook(tmp_path, ROOT / "playbooks/publish_models.yml", *words)
     assert done.rc != 0 and "7 of 9 models failed" in done.output, done.output
     registry = Registry(mlflow.url, 60)
-    assert registry.versions("phishing-bert-onnx")
+    assert registry.model_info("phishing-bert-onnx").versions
 
 
 def test_a_bare_host_is_warned_in_check_mode(tmp_path: Path, mlflow: MLflow) -> None:
@@ -308,9 +315,7 @@ class TestMorpheus:
             configs
         ) + [(None, False)] * len(configs)
         for_gpus = {
-            name
-            for name, config in configs.items()
-            if config_pbtxt.wants_gpu(config_pbtxt.parse(config))
+            name for name, config in configs.items() if wants_gpu(config_pbtxt.parse(config))
         }
         models = [
             {

@@ -555,3 +555,8 @@ def make_ensemble(
         return {"y": [[2.0 ** len(members) * value for value in row] for row in inputs["x"]]}
 
     return Sample(name, place, {"x": [[1.0, 2.5, -4.0]]}, {"x": "FP32"}, expected)
+
+
+def wants_gpu(config: Any) -> bool:
+    """True where an instance group of a parsed configuration can only be placed on a GPU."""
+    return any(group.kind == group.KIND_GPU for group in config.instance_group)

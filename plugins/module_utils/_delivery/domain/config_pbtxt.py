@@ -218,11 +218,6 @@ def applied_in_place(one: bytes, other: bytes) -> bool:
     return messages[0] == messages[1]
 
 
-def wants_gpu(message: Any) -> bool:
-    """True where an instance group can only be placed on a GPU."""
-    return any(group.kind == group.KIND_GPU for group in message.instance_group)
-
-
 def is_ensemble(message: Any) -> bool:
     return (
         message.platform == "ensemble"

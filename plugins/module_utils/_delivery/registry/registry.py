@@ -261,16 +261,6 @@ class Registry(Connection):
             if not token:
                 return None
 
-    def versions(self, name: str) -> tuple[VersionInfo, ...]:
-        """All versions of a registered model, the newest first. Raises NotFound without such a
-        model.
-        """
-        return self.model_info(name).versions
-
-    def aliases(self, name: str) -> dict[str, int]:
-        """Alias → version. Raises NotFound without such a model."""
-        return dict(self.model_info(name, with_versions=False).aliases)
-
     def model_info(self, name: str, *, with_versions: bool = True) -> ModelInfo:
         """A registered model. Raises NotFound without such a model."""
         deadline = Deadline(self.timeout)
