@@ -714,7 +714,7 @@ def wanted_in_store(settings: Settings) -> Tuple[List[str], List[str]]:
     from _delivery.errors import DeliveryError
 
     names, warnings = [], []
-    head = store.place.key("records", "")
+    head = store.state_location.key("records", "")
     try:
         there = set(store.bucket.folders(store.location.key()))
         for key in sorted(store.bucket.objects(head)):
@@ -747,7 +747,7 @@ def settle_store(settings: Settings) -> List[str]:
 
     said = []
     try:
-        head = store.place.key("journals", "")
+        head = store.state_location.key("journals", "")
         journals = [
             key[len(head) : -len(".json")]
             for key in store.bucket.objects(head)
