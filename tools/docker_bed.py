@@ -367,7 +367,7 @@ def make_triton_image() -> None:
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
+def hold_lock() -> Iterator[None]:
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -376,7 +376,7 @@ def alone() -> Iterator[None]:
 
 def engine() -> None:
     """a Docker Engine, started here when none answers"""
-    with alone():
+    with hold_lock():
         if not engine_answers():
             start_engine()
 
@@ -384,7 +384,7 @@ def engine() -> None:
 def up() -> None:
     """engine, images and wheels"""
     engine()
-    with alone():
+    with hold_lock():
         make_host_image()
         fetch_wheels()
         make_triton_image()

@@ -369,7 +369,7 @@ def print_table(rows: Sequence[Served]) -> None:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def hold_lock() -> Iterator[None]:
     """One command at a time; what a killed one left running is ended first, since it would go on
     changing things.
     """
@@ -390,7 +390,7 @@ def up() -> None:
     if lacking:
         raise QuickstartError("\n".join(lacking))
     ports = wanted_ports(os.environ)
-    with alone():
+    with hold_lock():
         check_ports(ports)
         make_venvs()
         samples = make_models()
@@ -407,7 +407,7 @@ def up() -> None:
 
 
 def down() -> None:
-    with alone():
+    with hold_lock():
         stopped = stop_services()
     print("stopped" if stopped else "nothing was running")
 
@@ -436,7 +436,7 @@ def is_supervisor(pid: int) -> bool:
 
 
 def clean() -> None:
-    with alone():
+    with hold_lock():
         stop_services()
         remove(elsewhere())
         for folder in (HOME, *(ROOT / name for name in MADE_BY_MAKE)):

@@ -112,7 +112,7 @@ def known_venvs() -> dict[str, Venv]:
 
 
 @contextmanager
-def locked() -> Iterator[int]:
+def hold_lock() -> Iterator[int]:
     """Two makes at once must not build the same folder. Yields the lock's descriptor."""
     VENVS.mkdir(exist_ok=True)
     with (VENVS / ".lock").open("w") as lock:
@@ -193,7 +193,7 @@ def main() -> int:
     unknown = sorted(set(names) - set(venvs))
     if unknown:
         parser.error(f"no such environment: {', '.join(unknown)} (there are {', '.join(venvs)})")
-    with locked() as lock:
+    with hold_lock() as lock:
         return install_all([venvs[name] for name in names if not is_complete(venvs[name])], lock)
 
 

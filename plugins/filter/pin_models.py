@@ -61,10 +61,10 @@ def pin_models(
     models: Sequence[Mapping[str, Any]], pins: Mapping[str, int], verify: Any = None
 ) -> list[dict[str, Any]]:
     """The entries with versions instead of aliases."""
-    return [_pinned(dict(model), pins, verify) for model in models]
+    return [_pin(dict(model), pins, verify) for model in models]
 
 
-def _pinned(model: dict[str, Any], pins: Mapping[str, int], verify: Any) -> dict[str, Any]:
+def _pin(model: dict[str, Any], pins: Mapping[str, int], verify: Any) -> dict[str, Any]:
     state = model.get("state", "present")
     if state not in ("present", "unloaded"):
         return model

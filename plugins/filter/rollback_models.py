@@ -64,13 +64,13 @@ def rollback_models(
     there = {entry["name"]: entry for entry in now}
     not_kept = {entry["name"] for entry in wanted if int(entry.get("keep", 1)) == 0}
     back = [
-        _back(entry, there.get(entry["name"], {}), entry["name"] not in not_kept)
+        _way_back(entry, there.get(entry["name"], {}), entry["name"] not in not_kept)
         for entry in before
     ]
     return [entry for entry in back if entry]
 
 
-def _back(before: Entry, now: Entry, is_kept: bool) -> dict[str, Any] | None:
+def _way_back(before: Entry, now: Entry, is_kept: bool) -> dict[str, Any] | None:
     name = before["name"]
     was = before.get("model") or {}
     is_deployed = bool(now.get("transaction"))

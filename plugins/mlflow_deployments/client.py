@@ -28,7 +28,7 @@ from ..module_utils._delivery.repository.s3.location import is_s3
 from ..module_utils._delivery.repository.state_store import StateStore
 from ..module_utils._delivery.triton.address import Access
 from ..module_utils._delivery.triton.server import TritonServer
-from .failures import TritonDeploymentError, reported, translated
+from .failures import TritonDeploymentError, report_failures, to_mlflow_error
 from .guide import other_plugins
 from .targets import MODEL, PLACE, profiles_path, read_options, read_target
 
@@ -46,7 +46,7 @@ _REQUEST = (
     "group",
     "mode",
 )
-_said_other_plugins = threading.Event()
+_other_plugins_were_named = threading.Event()
 
 
 class TritonDeploymentClient(BaseDeploymentClient):
@@ -56,7 +56,7 @@ class TritonDeploymentClient(BaseDeploymentClient):
 
     def __init__(self, target_uri: str) -> None:
         super().__init__(target_uri)  # type: ignore[no-untyped-call]
-        with reported():
+        with report_failures():
             self._target = read_target(target_uri)
         self._predictor: Predictor | None = None
         self._first = threading.Lock()
@@ -87,10 +87,10 @@ class TritonDeploymentClient(BaseDeploymentClient):
             MlflowException: the name exists in any form, or the deployment failed and nothing of it
                 was left.
         """
-        with reported():
+        with report_failures():
             options = self._options(config, flavor)
             desired = DesiredModel.from_options(
-                {**_of_model(options), "name": name, "model_uri": _from_anywhere(model_uri)}
+                {**_model_options(options), "name": name, "model_uri": _absolute_uri(model_uri)}
             )
             return self._deliver(replace(desired, must_be_new=True), options, endpoint)
 
@@ -112,14 +112,14 @@ class TritonDeploymentClient(BaseDeploymentClient):
             MlflowException: no such deployment, or the update failed and the deployment before it
                 is served as it was.
         """
-        with reported():
+        with report_failures():
             options = self._options(config, flavor)
             with self._inspection(options, endpoint) as there:
                 record = there.record(name)
             if record is None and not (options.get("adopt") and model_uri):
-                raise self._absent(name, options)
-            kept = _kept(record, with_alias=not model_uri) if record else {}
-            uri = _from_anywhere(model_uri) or (record.model_uri if record else None)
+                raise self._explain_absence(name, options)
+            kept = _kept_options(record, with_alias=not model_uri) if record else {}
+            uri = _absolute_uri(model_uri) or (record.model_uri if record else None)
             if not model_uri and record and options.get("flavor") not in (None, record.flavor):
                 raise InvalidOption(
                     f"it was deployed with the flavor {record.flavor}; another one needs model_uri",
@@ -128,7 +128,7 @@ class TritonDeploymentClient(BaseDeploymentClient):
                     left="nothing was changed",
                 )
             desired = DesiredModel.from_options(
-                {**kept, **_of_model(options), "name": name, "model_uri": uri}
+                {**kept, **_model_options(options), "name": name, "model_uri": uri}
             )
             return self._deliver(replace(desired, keep_source=not model_uri), options, endpoint)
 
@@ -138,7 +138,7 @@ class TritonDeploymentClient(BaseDeploymentClient):
         """Unload a model from every server and remove its files; one that is not there is no
         error.
         """
-        with reported():
+        with report_failures():
             options = self._options(config, None)
             target = self._target.with_options(options)
             if target.urls(endpoint) != target.urls(None):
@@ -150,7 +150,7 @@ class TritonDeploymentClient(BaseDeploymentClient):
                     left="nothing was changed",
                 )
             desired = DesiredModel.from_options(
-                {**_of_model(options), "name": name, "state": "absent"}
+                {**_model_options(options), "name": name, "state": "absent"}
             )
             self._run(desired, options, None)
 
@@ -158,7 +158,7 @@ class TritonDeploymentClient(BaseDeploymentClient):
         """What is deployed, whoever deployed it with this collection or with NVIDIA's plugin;
         sorted by name.
         """
-        with reported(), self._inspection({}, endpoint) as there:
+        with report_failures(), self._inspection({}, endpoint) as there:
             return [entry for entry in self._entries(there, None) if entry]
 
     def get_deployment(self, name: str, endpoint: str | None = None) -> dict[str, Any]:
@@ -168,10 +168,10 @@ class TritonDeploymentClient(BaseDeploymentClient):
         Raises:
             MlflowException: no such deployment.
         """
-        with reported(), self._inspection({}, endpoint) as there:
+        with report_failures(), self._inspection({}, endpoint) as there:
             found = self._entries(there, check_model_name(name))
             if not found:
-                raise self._absent(name, {})
+                raise self._explain_absence(name, {})
             return found[0]
 
     def predict(
@@ -202,7 +202,7 @@ class TritonDeploymentClient(BaseDeploymentClient):
                 url, name, df if inputs is None else inputs
             )
         except DeliveryError as error:
-            raise translated(error) from None
+            raise to_mlflow_error(error) from None
 
     def _make_predictor(self) -> Predictor:
         from .predict import Predictor
@@ -216,26 +216,26 @@ class TritonDeploymentClient(BaseDeploymentClient):
 
     def list_endpoints(self) -> list[dict[str, Any]]:
         """The servers of the target."""
-        with reported():
+        with report_failures():
             return [self._endpoint(name) for name in self._target.servers]
 
     def get_endpoint(self, endpoint: str) -> dict[str, Any]:
         """One server of the target."""
-        with reported():
+        with report_failures():
             self._target.urls(endpoint)
             return self._endpoint(endpoint)
 
     def create_endpoint(self, name: str, config: Mapping[str, Any] | None = None) -> NoReturn:
         """Refused."""
-        raise _fixed()
+        raise _endpoints_error()
 
     def update_endpoint(self, endpoint: str, config: Mapping[str, Any] | None = None) -> NoReturn:
         """Refused."""
-        raise _fixed()
+        raise _endpoints_error()
 
     def delete_endpoint(self, endpoint: str) -> NoReturn:
         """Refused."""
-        raise _fixed()
+        raise _endpoints_error()
 
     def explain(
         self, deployment_name: str | None = None, df: Any = None, endpoint: str | None = None
@@ -309,9 +309,9 @@ class TritonDeploymentClient(BaseDeploymentClient):
             "deploy_id": record.deploy_id,
         }
 
-    def _absent(self, name: str, options: Mapping[str, Any]) -> DeliveryError:
+    def _explain_absence(self, name: str, options: Mapping[str, Any]) -> DeliveryError:
         with self._inspection(options, None) as there:
-            repository, meta = there.target.repository, _meta(there.repository, name)
+            repository, meta = there.target.repository, _read_meta(there.repository, name)
         if meta:
             return NotFound(
                 "NVIDIA's plugin deployed it; update it with model_uri and -C adopt=true to take it"
@@ -335,7 +335,7 @@ class TritonDeploymentClient(BaseDeploymentClient):
             if name is None
             else [name]
         )
-        theirs = {one: meta for one in others if (meta := _meta(there.repository, one))}
+        theirs = {one: meta for one in others if (meta := _read_meta(there.repository, one))}
         unseen = set(theirs) - {status["name"] for status in statuses} if name is None else set()
         statuses += there.status(sorted(unseen)) if unseen else []
         entries = []
@@ -343,9 +343,9 @@ class TritonDeploymentClient(BaseDeploymentClient):
             record = there.record(status["name"])
             meta = theirs.get(status["name"])
             if record is not None:
-                entries.append(_described(record, repository, status, name is not None))
+                entries.append(_describe(record, repository, status, name is not None))
             elif meta and any(server["ready_versions"] for server in status["servers"]):
-                entries.append(_peers(meta, repository, status))
+                entries.append(_peer_entry(meta, repository, status))
         return entries
 
     def _only_deployment(self, endpoint: str | None) -> str:
@@ -382,7 +382,7 @@ class TritonDeploymentClient(BaseDeploymentClient):
             return None
 
 
-def _fixed() -> TritonDeploymentError:
+def _endpoints_error() -> TritonDeploymentError:
     return TritonDeploymentError(
         "The endpoints are the servers of a profile, and are changed in"
         f" {profiles_path(os.environ)}. Nothing was changed.",
@@ -390,7 +390,7 @@ def _fixed() -> TritonDeploymentError:
     )
 
 
-def _from_anywhere(model_uri: str | None) -> str | None:
+def _absolute_uri(model_uri: str | None) -> str | None:
     """A folder by its whole path: the record is read where another folder is the current one."""
     if (
         not model_uri
@@ -402,11 +402,11 @@ def _from_anywhere(model_uri: str | None) -> str | None:
     return os.path.abspath(os.path.expanduser(model_uri))
 
 
-def _of_model(options: Mapping[str, Any]) -> dict[str, Any]:
+def _model_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if key in MODEL}
 
 
-def _kept(record: Record, with_alias: bool) -> dict[str, Any]:
+def _kept_options(record: Record, with_alias: bool) -> dict[str, Any]:
     """The options that a deployment has, for an update that does not name them."""
     kept = {key: value for key, value in record.request.items() if key in _REQUEST}
     return {
@@ -432,7 +432,7 @@ def _entry(record: Record, repository: str, version: int | None, state: str) -> 
     }
 
 
-def _described(
+def _describe(
     record: Record, repository: str, status: Mapping[str, Any], whole: bool
 ) -> dict[str, Any]:
     ready = {version for server in status["servers"] for version in server["ready_versions"]}
@@ -450,7 +450,9 @@ def _described(
     return {**entry, **(more if whole else {"deploy_id": record.deploy_id})}
 
 
-def _peers(meta: Mapping[str, Any], repository: str, status: Mapping[str, Any]) -> dict[str, Any]:
+def _peer_entry(
+    meta: Mapping[str, Any], repository: str, status: Mapping[str, Any]
+) -> dict[str, Any]:
     ready = max(version for server in status["servers"] for version in server["ready_versions"])
     return {
         "name": status["name"],
@@ -464,7 +466,7 @@ def _peers(meta: Mapping[str, Any], repository: str, status: Mapping[str, Any]) 
     }
 
 
-def _meta(repository: Repository, name: str) -> dict[str, Any] | None:
+def _read_meta(repository: Repository, name: str) -> dict[str, Any] | None:
     """What NVIDIA's plugin noted beside a model."""
     try:
         found = json.loads(repository.meta(name) or "null")
@@ -474,7 +476,7 @@ def _meta(repository: Repository, name: str) -> dict[str, Any] | None:
 
 
 def _say_other_plugins() -> None:
-    if not _said_other_plugins.is_set():
-        _said_other_plugins.set()
+    if not _other_plugins_were_named.is_set():
+        _other_plugins_were_named.set()
         for sentence in other_plugins():
             logger.warning(sentence)

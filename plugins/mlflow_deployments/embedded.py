@@ -23,7 +23,7 @@ from ..module_utils._delivery.deadline import Deadline
 from ..module_utils._delivery.errors import ServerError
 from ..module_utils._delivery.triton.server import TritonServer
 from .client import TritonDeploymentClient
-from .failures import reported
+from .failures import report_failures
 from .targets import MODEL, PLACE, Option, read_options
 
 START = Path(__file__).resolve().parents[2] / "roles" / "triton" / "files" / "start_triton.py"
@@ -63,9 +63,9 @@ def run_local(
     """
     known = {**MODEL, **_LOCAL, **{key: PLACE[key] for key in _PLACE}}
     with (
-        reported(),
+        report_failures(),
         contextlib.suppress(KeyboardInterrupt),
-        _interrupted_by_sigterm(),
+        _interrupt_at_sigterm(),
         tempfile.TemporaryDirectory(prefix="mlops-triton-", ignore_cleanup_errors=True) as folder,
     ):
         options = read_options(
@@ -74,7 +74,7 @@ def run_local(
         port = int(options.pop("http_port", None) or 8000)
         grpc_port = int(options.pop("grpc_port", None) or 8001)
         settings = _settings(Path(folder), port, grpc_port)
-        with _triton(
+        with _run_triton(
             Path(folder), settings, options.pop("server_python", None) or sys.executable
         ) as server:
             place = {
@@ -85,7 +85,7 @@ def run_local(
             client.create_deployment(name, model_uri, config={**options, **place})
             _say_ready(Path(folder), TritonServer(f"127.0.0.1:{port}", 60.0), name)
             server.wait()
-            raise _ended(Path(folder))
+            raise _explain_end(Path(folder))
     print("Triton is stopped, and its temporary repository is removed.", flush=True)
 
 
@@ -104,7 +104,7 @@ def _settings(folder: Path, port: int, grpc_port: int) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
+def _interrupt_at_sigterm() -> Iterator[None]:
     """End in the same way whoever asks for it; signals can only be had in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -121,7 +121,7 @@ def _interrupted_by_sigterm() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _triton(
+def _run_triton(
     folder: Path, settings: Mapping[str, Any], python: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     config = folder / "server.json"
@@ -132,7 +132,7 @@ def _triton(
         if subprocess.run(
             [*command, "--check"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False
         ).returncode:
-            raise _ended(folder)
+            raise _explain_end(folder)
         # A session of its own: Ctrl-C in the terminal would reach the server before it reaches us.
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -149,7 +149,7 @@ def _wait(process: subprocess.Popen[bytes], folder: Path, settings: Mapping[str,
     with TritonServer(f"127.0.0.1:{settings['http_port']}", 2.0) as server:
         while not server.wait_live(Deadline(0.2)):
             if process.poll() is not None:
-                raise _ended(folder)
+                raise _explain_end(folder)
             if deadline.passed:
                 raise ServerError(f"it did not answer within {_START_SECONDS:g} s", step=_STEP)
 
@@ -164,7 +164,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _ended(folder: Path) -> ServerError:
+def _explain_end(folder: Path) -> ServerError:
     lines = (folder / "triton.log").read_text(encoding="utf-8", errors="replace").splitlines()
     said = [
         line.removeprefix("start_triton: ") for line in lines if line.startswith("start_triton: ")
@@ -194,7 +194,7 @@ def _say_ready(folder: Path, server: TritonServer, name: str) -> None:
 def _json_request(folder: Path, entries: Sequence[Mapping[str, Any]]) -> str:
     request = {
         "inputs": [
-            {**_described(entry), "data": [_ZERO.get(entry["datatype"], 0)] * _count(entry)}
+            {**_describe_input(entry), "data": [_ZERO.get(entry["datatype"], 0)] * _count(entry)}
             for entry in entries
         ]
     }
@@ -211,7 +211,7 @@ def _binary_request(folder: Path, entries: Sequence[Mapping[str, Any]]) -> str:
     described, zeros = [], b""
     for entry in entries:
         data = bytes(_count(entry) * _BYTES.get(entry["datatype"], 4))  # of a text: its length
-        described.append({**_described(entry), "parameters": {"binary_data_size": len(data)}})
+        described.append({**_describe_input(entry), "parameters": {"binary_data_size": len(data)}})
         zeros += data
     header = json.dumps({"inputs": described, "parameters": {"binary_data_output": True}}).encode()
     path = folder / "request.bin"
@@ -222,7 +222,7 @@ def _binary_request(folder: Path, entries: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _described(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_input(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": entry["name"],
         "datatype": entry["datatype"],

@@ -74,12 +74,12 @@ def code_of(error: DeliveryError) -> str:
     return "INVALID_STATE"
 
 
-def translated(error: DeliveryError) -> TritonDeploymentError:
+def to_mlflow_error(error: DeliveryError) -> TritonDeploymentError:
     return TritonDeploymentError(str(error), code_of(error), error.facts)
 
 
 @contextmanager
-def reported() -> Iterator[None]:
+def report_failures() -> Iterator[None]:
     """Turn expected errors into MLflow's.
 
     Raises:
@@ -88,7 +88,7 @@ def reported() -> Iterator[None]:
     try:
         yield
     except DeliveryError as error:
-        raise translated(error) from None
+        raise to_mlflow_error(error) from None
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise TritonDeploymentError(f"{error.strerror or error}{where}", "IO_ERROR") from None

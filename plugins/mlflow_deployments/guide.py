@@ -131,12 +131,12 @@ def target_help() -> str:
     return notes + _HELP.format(
         profiles=profiles_path(os.environ),
         variable=PROFILES_VARIABLE,
-        model=_listed(MODEL),
-        place=_listed(PLACE),
+        model=_list_options(MODEL),
+        place=_list_options(PLACE),
     )
 
 
-def _listed(options: Mapping[str, Option]) -> str:
+def _list_options(options: Mapping[str, Option]) -> str:
     lines = []
     for name, option in options.items():
         choices = f" ({', '.join(option.choices)})" if option.choices else ""

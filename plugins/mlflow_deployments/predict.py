@@ -16,7 +16,7 @@ from typing import Any
 from ..module_utils._delivery.errors import DeliveryError, InvalidOption, NotFound, ServerError
 from ..module_utils._delivery.libraries import require
 from ..module_utils._delivery.triton.server import TritonServer
-from .failures import translated
+from .failures import to_mlflow_error
 
 _STEP = "predict"
 _KINDS = {"U": "texts", "S": "texts", "M": "dates", "O": "values that are no numbers"}
@@ -131,7 +131,7 @@ def _answer(server: TritonServer, name: str, values: Any, inputs: Mapping[str, T
         raise error.about(model=name) from error.__cause__
     except DeliveryError as error:
         raise error.about(model=name, step=_STEP) from error.__cause__
-    return _shaped({one: result.as_numpy(one) for one in _outputs(result.get_response())})
+    return _to_frame({one: result.as_numpy(one) for one in _outputs(result.get_response())})
 
 
 def _tensors(server: TritonServer, arrays: Mapping[str, tuple[str, Any]]) -> list[Any]:
@@ -170,7 +170,7 @@ def arrays_of(values: Any, inputs: Mapping[str, Tensor]) -> dict[str, tuple[str,
     by_rows = False
     if _is_frame(values):
         values, by_rows = _from_frame(values, inputs)
-    values = _unwrapped(values, inputs)
+    values = _unwrap(values, inputs)
     if not isinstance(values, Mapping):
         if len(inputs) != 1:
             raise InvalidOption(
@@ -215,7 +215,7 @@ def _from_frame(frame: Any, inputs: Mapping[str, Tensor]) -> tuple[dict[str, Any
     return {column: frame[column].tolist() for column in columns}, True
 
 
-def _unwrapped(values: Any, inputs: Mapping[str, Tensor]) -> Any:
+def _unwrap(values: Any, inputs: Mapping[str, Tensor]) -> Any:
     """MLflow's ``{"inputs": …}``, and JSON texts of it where a text cannot be the input itself."""
     takes_text = len(inputs) == 1 and next(iter(inputs.values())).datatype == "BYTES"
     if isinstance(values, (str, bytes)) and not takes_text:
@@ -258,7 +258,7 @@ def _from_lists(tensor: Tensor, value: Any) -> Any:
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidOption(f"input '{tensor.name}' is not a regular array ({error})") from error
     if array.dtype == object and array.size and all(isinstance(one, int) for one in array.flat):
-        raise _refused(tensor, "a whole number beyond 64 bits")
+        raise _loss_error(tensor, "a whole number beyond 64 bits")
     return array
 
 
@@ -270,7 +270,7 @@ def _cast(tensor: Tensor, array: Any, exact: bool) -> Any:
     if array.dtype == tensor.dtype and tensor.datatype != "BF16":
         return array
     if array.dtype.kind not in "iub" and not _is_float(array.dtype) and array.size:
-        raise _refused(tensor, _KINDS.get(array.dtype.kind, f"values of type {array.dtype}"))
+        raise _loss_error(tensor, _KINDS.get(array.dtype.kind, f"values of type {array.dtype}"))
     with numpy.errstate(all="ignore"):
         cast = (
             _as_bfloat16(array, tensor.dtype)
@@ -285,7 +285,7 @@ def _cast(tensor: Tensor, array: Any, exact: bool) -> Any:
     same = numpy.isfinite(cast) == numpy.isfinite(array) if rounding else _equal(array, cast)
     if not numpy.all(same):
         first = array[numpy.logical_not(same)].flat[0]
-        raise _refused(
+        raise _loss_error(
             tensor,
             f"{array.dtype} values such as {first!s}",
             f"; .astype('{tensor.dtype}') says that this is meant" if exact else "",
@@ -330,16 +330,16 @@ def _as_bytes(tensor: Tensor, array: Any) -> Any:
     import numpy
 
     if array.dtype.kind not in "OSU":
-        raise _refused(tensor, f"values of type {array.dtype}")
+        raise _loss_error(tensor, f"values of type {array.dtype}")
     flat = numpy.empty(array.size, dtype=object)
     for place, one in enumerate(array.ravel()):
         if not isinstance(one, (str, bytes)):
-            raise _refused(tensor, f"a value of type {type(one).__name__}")
+            raise _loss_error(tensor, f"a value of type {type(one).__name__}")
         flat[place] = one.encode() if isinstance(one, str) else one
     return flat.reshape(array.shape)
 
 
-def _refused(tensor: Tensor, what: str, hint: str = "") -> InvalidOption:
+def _loss_error(tensor: Tensor, what: str, hint: str = "") -> InvalidOption:
     return InvalidOption(
         f"input '{tensor.name}' is {tensor.datatype} and cannot take {what} without loss{hint}"
     )
@@ -377,7 +377,7 @@ class Predictions(dict):  # type: ignore[type-arg]
     """
 
     def to_json(self, path_or_buf: Any = None) -> str | None:
-        text = json.dumps(self, default=_plain, separators=(",", ":"))
+        text = json.dumps(self, default=_to_plain, separators=(",", ":"))
         if path_or_buf is None:
             return text
         if hasattr(path_or_buf, "write"):
@@ -388,11 +388,11 @@ class Predictions(dict):  # type: ignore[type-arg]
         return None
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     return value.decode(errors="replace") if isinstance(value, bytes) else value.tolist()
 
 
-def _shaped(outputs: dict[str, Any]) -> Any:
+def _to_frame(outputs: dict[str, Any]) -> Any:
     """A DataFrame with the one column ``outputs``, indexed by tensor names, or ``Predictions``
     where there is no pandas.
     """
@@ -415,16 +415,16 @@ def _deferred_frame() -> Callable[[dict[str, Any]], Any]:
 
     class Deferred(pandas.DataFrame):  # type: ignore[misc, unused-ignore]
         def __getattr__(self, name: str) -> Any:
-            return getattr(filled(self), name)
+            return getattr(fill(self), name)
 
         def __reduce_ex__(self, protocol: Any) -> Any:
-            return filled(self).__reduce_ex__(protocol)
+            return fill(self).__reduce_ex__(protocol)
 
         def to_json(self, *args: Any, **kwargs: Any) -> Any:
             try:
-                return filled(self).to_json(*args, **kwargs)
+                return fill(self).to_json(*args, **kwargs)
             except UnicodeDecodeError:
-                raise translated(
+                raise to_mlflow_error(
                     InvalidOption(
                         "an output has bytes that are no UTF-8 text, which JSON cannot hold; use"
                         " the Python client",
@@ -432,16 +432,16 @@ def _deferred_frame() -> Callable[[dict[str, Any]], Any]:
                     )
                 ) from None
 
-    def filled(frame: Any) -> Any:
+    def fill(frame: Any) -> Any:
         outputs = frame.__dict__.pop("outputs_to_come", None)
         if outputs is not None:
             frame.__dict__.update(pandas.DataFrame.from_dict({"outputs": outputs}).__dict__)
         frame.__class__ = pandas.DataFrame
         return frame
 
-    def empty(outputs: dict[str, Any]) -> Any:
+    def make(outputs: dict[str, Any]) -> Any:
         frame = Deferred.__new__(Deferred)
         frame.__dict__["outputs_to_come"] = outputs
         return frame
 
-    return empty
+    return make

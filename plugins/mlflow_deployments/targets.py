@@ -102,7 +102,7 @@ class Target:
 
     def with_options(self, given: Mapping[str, Any]) -> Target:
         """The same target with options of one call over its own."""
-        servers = _named(given["triton_url"]) if given.get("triton_url") else self.servers
+        servers = _name_by_url(given["triton_url"]) if given.get("triton_url") else self.servers
         others = {
             key: value
             for key, value in given.items()
@@ -142,7 +142,7 @@ def read_target(uri: str, environment: Mapping[str, str] | None = None) -> Targe
     }
     found = {**read_options(surroundings, PLACE, "the environment"), **profile, **given}
     servers = found.pop("triton_url", None) or [DEFAULT_URL]
-    named = servers if isinstance(servers, Mapping) else _named(servers)
+    named = servers if isinstance(servers, Mapping) else _name_by_url(servers)
     return Target(uri, named, _with_secret(found, environment))
 
 
@@ -163,7 +163,7 @@ def _urls_of(uri: str, netloc: str, path: str, protocol: str | None) -> list[str
     return [host if protocol in (None, "http") else f"{protocol}://{host}" for host in hosts]
 
 
-def _named(urls: Iterable[str]) -> dict[str, str]:
+def _name_by_url(urls: Iterable[str]) -> dict[str, str]:
     return {str(url).strip(): str(url).strip() for url in urls}
 
 
@@ -317,7 +317,7 @@ _WANTED = {
 }
 
 
-def _parsed(value: Any) -> Any:
+def _parse(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     import yaml
@@ -343,7 +343,7 @@ def _mode(value: Any) -> str | None:
 
 
 def _number(value: Any) -> float | None:
-    found = _parsed(value)
+    found = _parse(value)
     if isinstance(found, bool):
         raise TypeError(value)
     return None if found is None else float(found)
@@ -357,14 +357,14 @@ def _whole(value: Any) -> int | None:
 
 
 def _bool(value: Any) -> bool | None:
-    found = _parsed(value)
+    found = _parse(value)
     if found is not None and not isinstance(found, bool):
         raise TypeError(value)
     return found
 
 
 def _mapping(value: Any) -> dict[str, Any] | None:
-    found = _parsed(value)
+    found = _parse(value)
     if found is not None and not isinstance(found, Mapping):
         raise TypeError(value)
     return None if found is None else dict(found)
@@ -373,7 +373,7 @@ def _mapping(value: Any) -> dict[str, Any] | None:
 def _list(value: Any) -> list[str] | None:
     if isinstance(value, str) and not value.lstrip().startswith("["):
         return [part.strip() for part in value.split(",") if part.strip()]
-    found = _parsed(value)
+    found = _parse(value)
     if not isinstance(found, (list, tuple)) or not all(isinstance(one, str) for one in found):
         raise TypeError(value)
     return list(found)
@@ -387,5 +387,5 @@ _READERS = {
     "bool": _bool,
     "dict": _mapping,
     "list": _list,
-    "raw": _parsed,
+    "raw": _parse,
 }

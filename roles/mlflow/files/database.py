@@ -97,7 +97,7 @@ def without_secrets(text: str, uris: list[str]) -> str:
     return text
 
 
-def supported(uri: str) -> str:
+def require_supported(uri: str) -> str:
     kind = kind_of(uri)
     if kind not in ("sqlite", "postgresql"):
         raise Problem(
@@ -151,7 +151,7 @@ def finish(program: str, process: subprocess.Popen[bytes]) -> None:
 
 def save(uri: str, folder: Path, name: str) -> str:
     """Copies a database, also under a running server; returns the file's name."""
-    if supported(uri) == "postgresql":
+    if require_supported(uri) == "postgresql":
         file = f"{name}.sql.gz"
         words = [
             "--format=plain",
@@ -176,7 +176,7 @@ def save(uri: str, folder: Path, name: str) -> str:
 
 def put_back(uri: str, file: Path) -> None:
     """Replaces a database by its copy, as a whole or not at all. The server must not run."""
-    if supported(uri) == "postgresql":
+    if require_supported(uri) == "postgresql":
         words = [
             "--no-psqlrc",
             "--quiet",
@@ -212,11 +212,11 @@ def artifact_folder(settings: dict[str, Any]) -> Path | None:
 
 
 def pack(file: Path, folder: Path) -> None:
-    def kept(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    def keep(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
         return None if entry.name in (f"./{NEW}", f"./{OLD}") else entry
 
     with tarfile.open(file, "w") as archive:
-        archive.add(folder, ".", filter=kept)
+        archive.add(folder, ".", filter=keep)
 
 
 def unpack(file: Path, folder: Path) -> Path:
@@ -309,7 +309,10 @@ def restore(settings: dict[str, Any], place: Path) -> dict[str, Any]:
         raise Problem(f"{place} is not a backup of this role ({error}).") from None
     uris = {name: uri for name, uri in databases(settings).items() if name in files}
     for name, uri in uris.items():
-        if files[name] != f"{name}{'.sql.gz' if supported(uri) == 'postgresql' else '.sqlite'}":
+        if (
+            files[name]
+            != f"{name}{'.sql.gz' if require_supported(uri) == 'postgresql' else '.sqlite'}"
+        ):
             raise Problem(
                 f"{place} holds {files[name]}, which is not for a {kind_of(uri)} database: restore"
                 " it with the former URI."

@@ -34,7 +34,7 @@ class StoreAvailability:
         place, begun = _origin_of(root), time.monotonic()
         if self._silent.get(place, 0) > 1:
             raise ArtifactError(
-                f"the store of {artifacts.shown} did not answer for other models of this run",
+                f"the store of {artifacts.label} did not answer for other models of this run",
                 step="list the artifact",
             )
         try:

@@ -145,7 +145,7 @@ class _Download:
         digest, patience, at = hashlib.sha256(), _Retries(self.stream), 0
         while True:
             try:
-                with closing(self.opened(at)) as body:
+                with closing(self.open_from(at)) as body:
                     self.tag = body.tag
                     if (
                         at == 0
@@ -169,7 +169,7 @@ class _Download:
                     raise _Restart from error
                 patience.wait(error, at)
 
-    def opened(self, at: int, end: int | None = None) -> Body:
+    def open_from(self, at: int, end: int | None = None) -> Body:
         """The rest of the file, or of a part of it; the same file as before.
 
         Raises:
@@ -199,9 +199,7 @@ class _Split:
 
     def bring(self, body: Body) -> str:
         """Returns the sha256 of all, when all is there."""
-        hasher = threading.Thread(
-            target=self._guarded, args=(self._hash,), daemon=True, name="hash"
-        )
+        hasher = threading.Thread(target=self._guard, args=(self._hash,), daemon=True, name="hash")
         hasher.start()
         self._help(self._prove)
         try:
@@ -219,7 +217,7 @@ class _Split:
 
     # -- threads -----------------------------------------------------------------------------------
 
-    def _guarded(self, work: Callable[[], None]) -> None:
+    def _guard(self, work: Callable[[], None]) -> None:
         try:
             work()
         except BaseException as error:  # raised again in the thread that waits
@@ -238,13 +236,13 @@ class _Split:
                 self._alone()
             return
 
-        def helping() -> None:
+        def assist() -> None:
             try:
-                self._guarded(work)
+                self._guard(work)
             finally:
                 SLOTS.release()
 
-        thread = threading.Thread(target=helping, daemon=True, name=f"range of {self._whole.path}")
+        thread = threading.Thread(target=assist, daemon=True, name=f"range of {self._whole.path}")
         self._helpers.append(thread)
         thread.start()
 
@@ -288,7 +286,7 @@ class _Split:
         if span is None:
             return
         try:
-            body = self._whole.opened(span.at, span.end)
+            body = self._whole.open_from(span.at, span.end)
         except _Restart:
             self._whole.store.no_ranges()
             self._alone()
@@ -328,7 +326,7 @@ class _Split:
         patience = _Retries(self._whole.stream)
         while self._goes_on(span):
             try:
-                with closing(body or self._whole.opened(span.at, span.end)) as answer:
+                with closing(body or self._whole.open_from(span.at, span.end)) as answer:
                     for piece in answer:
                         if not self._put(span, piece):
                             return

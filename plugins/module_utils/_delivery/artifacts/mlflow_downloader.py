@@ -24,8 +24,8 @@ class DownloaderRoot(ArtifactRoot):
     credentials.
     """
 
-    def __init__(self, shown: str, timeout: float, repository: Any) -> None:
-        super().__init__(shown, timeout)
+    def __init__(self, label: str, timeout: float, repository: Any) -> None:
+        super().__init__(label, timeout)
         self._repository = repository
 
     def _list(self) -> Listing:
@@ -37,15 +37,15 @@ class DownloaderRoot(ArtifactRoot):
                 self.timeout, "the listing", self._repository.list_artifacts, path or None
             )
         except DeadlineExceeded as error:
-            raise Unreachable(f"{self.shown} was not listed within {self.timeout:g} s") from error
+            raise Unreachable(f"{self.label} was not listed within {self.timeout:g} s") from error
         except Exception as error:  # every kind of store has errors of its own
-            raise Unreachable(f"{self.shown} cannot be listed: {reason(error)}") from error
+            raise Unreachable(f"{self.label} cannot be listed: {reason(error)}") from error
         for entry in found:
             yield posixpath.basename(entry.path), entry.is_dir, entry.file_size
 
     def _read(self, path: str, limit: int) -> bytes:
         if path not in self.sizes():
-            raise NotFound(f"{self.shown} has no file {path}")
+            raise NotFound(f"{self.label} has no file {path}")
         size = self.sizes()[path]
         if size is not None and size > limit:
             return b"\0" * (limit + 1)
@@ -85,5 +85,5 @@ class DownloaderRoot(ArtifactRoot):
             return str(self._repository.download_artifacts(path, folder))
         except Exception as error:  # every kind of store has errors of its own
             raise ArtifactError(
-                f"{path} of {self.shown} could not be downloaded: {reason(error)}"
+                f"{path} of {self.label} could not be downloaded: {reason(error)}"
             ) from error

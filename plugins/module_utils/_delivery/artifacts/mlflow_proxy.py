@@ -41,7 +41,7 @@ class _Answer:
         )
         length = headers.get("Content-Length", "")
         self.end = self.start + int(length) if length.isdigit() else None
-        self.splits = headers.get("Accept-Ranges", "").lower() == "bytes" and not _made_for_this(
+        self.splits = headers.get("Accept-Ranges", "").lower() == "bytes" and not _is_made_for_this(
             response
         )
 
@@ -64,7 +64,7 @@ def _first_byte(content_range: str | None) -> int:
     return int(found.group(1)) if found else -1
 
 
-def _made_for_this(response: Any) -> bool:
+def _is_made_for_this(response: Any) -> bool:
     """Whether the server seems to have copied the file from elsewhere to answer: it would do so
     again for each range.
     """
@@ -101,16 +101,16 @@ class ProxyStore:
             answer = self._send(
                 "GET", ENDPOINT, params={"path": posixpath.join(self._root, path).rstrip("/")}
             )
-            return self._checked(answer, path or "the artifact").json()
+            return self._check(answer, path or "the artifact").json()
 
         try:
             listed = call_within(self._timeout, "the listing", ask)
         except DeadlineExceeded as error:
             raise Unreachable(
-                f"{self.shown} did not list {path or 'the artifact'} within {self._timeout:g} s"
+                f"{self.label} did not list {path or 'the artifact'} within {self._timeout:g} s"
             ) from error
         except ValueError as error:
-            raise ArtifactError(f"{self.shown} did not answer as an MLflow server does") from error
+            raise ArtifactError(f"{self.label} did not answer as an MLflow server does") from error
         for entry in listed.get("files", []):
             # MLflow leaves the size out where it is 0.
             yield entry["path"], bool(entry.get("is_dir")), int(entry.get("file_size") or 0)
@@ -124,7 +124,7 @@ class ProxyStore:
         if tag:
             asked["If-Range"] = tag
         sent = self._send("GET", self._endpoint(path), asked, stream=True)
-        answer = _Answer(sent if sent.status_code == 416 else self._checked(sent, path))
+        answer = _Answer(sent if sent.status_code == 416 else self._check(sent, path))
         answer.splits = answer.splits and self._base not in self._whole_only
         return answer
 
@@ -133,10 +133,10 @@ class ProxyStore:
 
     def put(self, path: str, data: Any) -> None:
         """Send a file; ``data`` is bytes or has ``read`` and a length."""
-        self._checked(self._send("PUT", self._endpoint(path), data=data), path).close()
+        self._check(self._send("PUT", self._endpoint(path), data=data), path).close()
 
     @property
-    def shown(self) -> str:
+    def label(self) -> str:
         return mask(self._base.removesuffix("/api/2.0"))
 
     def _endpoint(self, path: str) -> str:
@@ -158,11 +158,11 @@ class ProxyStore:
             if not answer.is_redirect:
                 return answer
             answer = self._follow(answer, method, headers)
-        raise ArtifactError(f"{self.shown} redirects more than {_REDIRECTS} times")
+        raise ArtifactError(f"{self.label} redirects more than {_REDIRECTS} times")
 
     def _follow(self, answer: Any, method: str, headers: dict[str, str]) -> Any:
         if method != "GET":
-            raise ArtifactError(f"{self.shown} redirects an upload to another address")
+            raise ArtifactError(f"{self.label} redirects an upload to another address")
         target = urljoin(answer.url, answer.headers["location"])
         answer.close()
         there = urlsplit(target)
@@ -176,7 +176,7 @@ class ProxyStore:
             stream=True,
         )
 
-    def _checked(self, answer: Any, path: str) -> Any:
+    def _check(self, answer: Any, path: str) -> Any:
         if answer.status_code < 300:
             return answer
         with answer:
@@ -186,8 +186,8 @@ class ProxyStore:
                 else ""
             )
         if answer.status_code == 404:
-            raise NotFound(f"{self.shown} has no {path}")
-        said = f"{self.shown} answered {answer.status_code} {answer.reason} for {path}: {text}"
+            raise NotFound(f"{self.label} has no {path}")
+        said = f"{self.label} answered {answer.status_code} {answer.reason} for {path}: {text}"
         if answer.status_code in (408, 429, 502, 503, 504):
             raise Broken(said)
         raise Unreachable(said) if answer.status_code in (401, 403) else ArtifactError(said)

@@ -55,24 +55,24 @@ class ArtifactRoot:
 
     verb = "download"
 
-    def __init__(self, shown: str, timeout: float) -> None:
-        self.shown = shown
+    def __init__(self, label: str, timeout: float) -> None:
+        self.label = label
         self.timeout = timeout
         self._listing: Listing | None = None
         self._sizes: dict[str, int | None] = {}
 
     def list(self) -> tuple[RemoteFile, ...]:
         """All files, sorted by path. Raises ArtifactError where a path leaves the root."""
-        return self._listed().files
+        return self._get_listing().files
 
     def sizes(self) -> Mapping[str, int | None]:
         """Path → bytes, for all files."""
-        self._listed()
+        self._get_listing()
         return self._sizes
 
     def folders(self) -> tuple[str, ...]:
         """The folders without any file in them, where the store keeps such folders."""
-        return self._listed().folders
+        return self._get_listing().folders
 
     def read(self, path: str, limit: int = _CHUNK) -> bytes:
         """The bytes of a small file.
@@ -86,10 +86,10 @@ class ArtifactRoot:
             data = call_within(self.timeout, "the read", self._read, wanted, limit)
         except DeadlineExceeded as error:
             raise ArtifactError(
-                f"{wanted} of {self.shown} did not come within {self.timeout:g} s"
+                f"{wanted} of {self.label} did not come within {self.timeout:g} s"
             ) from error
         if len(data) > limit:
-            raise ArtifactError(f"{wanted} of {self.shown} has more than {limit} bytes")
+            raise ArtifactError(f"{wanted} of {self.label} has more than {limit} bytes")
         return data
 
     def fetch(
@@ -111,7 +111,7 @@ class ArtifactRoot:
         sizes = self.sizes()
         unknown = sorted(set(wanted) - set(sizes))
         if unknown:
-            raise ArtifactError(f"{self.shown} does not hold {', '.join(unknown)}")
+            raise ArtifactError(f"{self.label} does not hold {', '.join(unknown)}")
         jobs = {path: self._job(path, target, sizes[path]) for path, target in wanted.items()}
         with step(self.verb, sum(sizes[path] or 0 for path in wanted)) as going:
             return run_transfers(
@@ -132,7 +132,7 @@ class ArtifactRoot:
 
         return job
 
-    def _listed(self) -> Listing:
+    def _get_listing(self) -> Listing:
         if self._listing is None:
             self._listing = self._list()
             self._sizes = {file.path: file.size for file in self._listing.files}
@@ -162,7 +162,7 @@ class LocalRoot(ArtifactRoot):
 
     def _list(self) -> Listing:
         if not os.path.isdir(self.folder):
-            raise NotFound(f"the folder {self.shown} does not exist on this host")
+            raise NotFound(f"the folder {self.label} does not exist on this host")
         files: list[RemoteFile] = []
         folders: list[str] = []
         for path, real in self._walk("", self.folder, ()):
@@ -179,7 +179,7 @@ class LocalRoot(ArtifactRoot):
         if not names and path:
             yield path, real
         for name in names:
-            child = self._resolved(path + name, os.path.join(real, name))
+            child = self._resolve(path + name, os.path.join(real, name))
             mode = os.stat(child).st_mode
             if stat.S_ISDIR(mode):
                 yield from self._walk(f"{path}{name}/", child, (*above, real))
@@ -188,7 +188,7 @@ class LocalRoot(ArtifactRoot):
             else:
                 raise ArtifactError(f"{path}{name} is neither a file nor a folder")
 
-    def _resolved(self, path: str, location: str) -> str:
+    def _resolve(self, path: str, location: str) -> str:
         real = os.path.realpath(location)
         if real != location and os.path.commonpath([real, self.inside]) != self.inside:
             raise ArtifactError(
@@ -207,7 +207,7 @@ class LocalRoot(ArtifactRoot):
         """Where the bytes of a listed file are, links resolved."""
         real = self.folder
         for part in confine(path).split("/"):
-            real = self._resolved(path, os.path.join(real, part))
+            real = self._resolve(path, os.path.join(real, part))
         return real
 
     def _read(self, path: str, limit: int) -> bytes:
@@ -215,7 +215,7 @@ class LocalRoot(ArtifactRoot):
             with open(self.real_path(path), "rb") as file:
                 return file.read(limit + 1)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise NotFound(f"{self.shown} has no file {path}") from error
+            raise NotFound(f"{self.label} has no file {path}") from error
 
     def _bring(self, path: str, target: str, stream: Stream) -> tuple[int, str]:
         with open(self.real_path(path), "rb") as source, create(target) as file:
@@ -237,8 +237,8 @@ class ArtifactStore(Store, Protocol):
 class RemoteRoot(ArtifactRoot):
     """A folder on the other side of a connection."""
 
-    def __init__(self, shown: str, timeout: float, store: ArtifactStore) -> None:
-        super().__init__(shown, timeout)
+    def __init__(self, label: str, timeout: float, store: ArtifactStore) -> None:
+        super().__init__(label, timeout)
         self._store = store
 
     def _list(self) -> Listing:
@@ -253,7 +253,7 @@ class RemoteRoot(ArtifactRoot):
                     break
         size = self._sizes.get(path)
         if size is not None and len(data) <= limit and len(data) != size:
-            raise ArtifactError(f"{path} of {self.shown}: {len(data)} bytes came instead of {size}")
+            raise ArtifactError(f"{path} of {self.label}: {len(data)} bytes came instead of {size}")
         return bytes(data)
 
     def _bring(self, path: str, target: str, stream: Stream) -> tuple[int, str]:

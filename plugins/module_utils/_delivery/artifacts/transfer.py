@@ -122,7 +122,7 @@ class _Transfers(Generic[T]):
         try:
             result = job(stream)
         except BaseException as error:  # told to the caller, who is in another thread
-            self._failed(path, stream, error)
+            self._note_failure(path, stream, error)
         else:
             with self.changed:
                 if self.running.get(path) is stream:
@@ -130,7 +130,7 @@ class _Transfers(Generic[T]):
                     self.finished.append(self.running.pop(path))
                 self.changed.notify()
 
-    def _failed(self, path: str, stream: Stream, error: BaseException) -> None:
+    def _note_failure(self, path: str, stream: Stream, error: BaseException) -> None:
         with self.changed:
             if self.running.get(path) is stream:
                 del self.running[path]
@@ -208,7 +208,7 @@ def run_transfers(
         transfers.cancel()
     if transfers.failures:
         raise ArtifactError(
-            _gathered(transfers.failures, len(jobs), len(transfers.waiting), failed),
+            _summarize(transfers.failures, len(jobs), len(transfers.waiting), failed),
             files_failed=sorted(transfers.failures),
         )
     return transfers.results
@@ -223,7 +223,7 @@ def _tell(
             progress(path, count)
 
 
-def _gathered(failures: Mapping[str, str], total: int, untried: int, failed: str) -> str:
+def _summarize(failures: Mapping[str, str], total: int, untried: int, failed: str) -> str:
     shown = [f"{path} ({reason})" for path, reason in sorted(failures.items())[:_SHOWN]]
     more = [f"{len(failures) - _SHOWN} more"] if len(failures) > _SHOWN else []
     rest = [f"{untried} were not tried after that"] if untried else []

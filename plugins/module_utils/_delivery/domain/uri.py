@@ -44,7 +44,7 @@ def parse_model_uri(text: str) -> ModelUri:
         InvalidOption: none of the forms; the message lists them.
     """
     if not text or "\0" in text:
-        raise _refused(text, "is empty" if not text else "has a NUL character")
+        raise _refusal(text, "is empty" if not text else "has a NUL character")
     scheme = _SCHEME.match(text)
     if scheme is None:
         return ModelUri("folder", text, path=text)
@@ -56,32 +56,32 @@ def parse_model_uri(text: str) -> ModelUri:
             return _parse_run(text, rest)
         case "file":
             return ModelUri("folder", text, path=_file_path(text, rest))
-    raise _refused(
+    raise _refusal(
         text, f"begins with '{scheme[0]}' (a folder of such a name is written './{scheme[0]}…')"
     )
 
 
 def _parse_models(text: str, rest: str) -> ModelUri:
     if rest.startswith("//"):
-        raise _refused(text, "names a registry; that is option tracking_uri or registry_uri")
+        raise _refusal(text, "names a registry; that is option tracking_uri or registry_uri")
     parts = rest.removeprefix("/").removesuffix("/").split("/")
     if len(parts) == 1 and "@" in parts[0]:
         name, _at, alias = parts[0].rpartition("@")
         if not name.strip() or not _ALIAS.fullmatch(alias):
-            raise _refused(
+            raise _refusal(
                 text, "has no model name before '@' or no alias (letters, digits, _ and -) after it"
             )
         return ModelUri("alias", text, name=name, alias=alias)
     if len(parts) == 1 and _LOGGED_MODEL.fullmatch(parts[0]):
         return ModelUri("logged_model", text, model_id=parts[0])
     if len(parts) != 2 or not parts[0].strip():
-        raise _refused(text, "does not name one version of one model")
+        raise _refusal(text, "does not name one version of one model")
     name, which = parts
     if which.lower() == "latest":
         return ModelUri("latest", text, name=name)
     if which.isascii() and which.isdigit() and int(which) > 0:
         return ModelUri("version", text, name=name, version=int(which))
-    raise _refused(
+    raise _refusal(
         text,
         f"has '{which}' where a version number belongs; stages are gone from MLflow, "
         f"an alias does their work: models:/{name}@{which.lower() or '<alias>'}",
@@ -92,7 +92,7 @@ def _parse_run(text: str, rest: str) -> ModelUri:
     run_id, _slash, path = rest.removeprefix("/").partition("/")
     pure = PurePosixPath(path)
     if rest.startswith("//") or not run_id or not path or pure.is_absolute() or ".." in pure.parts:
-        raise _refused(text, "does not name a run and a path inside it")
+        raise _refusal(text, "does not name a run and a path inside it")
     return ModelUri("run", text, run_id=run_id, path=str(pure))
 
 
@@ -100,17 +100,17 @@ def _file_path(text: str, rest: str) -> str:
     if rest.startswith("//"):
         host, slash, tail = rest[2:].partition("/")
         if host not in ("", "localhost"):
-            raise _refused(
+            raise _refusal(
                 text,
                 f"names the host '{host.rpartition('@')[2]}'; only files of this host can be read",
             )
         rest = slash + tail
     if not rest.startswith("/"):
-        raise _refused(text, "has no absolute path")
+        raise _refusal(text, "has no absolute path")
     return unquote(rest)
 
 
-def _refused(text: str, reason: str) -> InvalidOption:
+def _refusal(text: str, reason: str) -> InvalidOption:
     shown = re.sub(r"//[^/@\s]*@", "//***@", text)
     return InvalidOption(
         f"the model URI {shown!r} {reason}; possible are {FORMS}", step="read the model URI"

@@ -155,7 +155,7 @@ def _texts(node: Any) -> list[str]:
     """All strings in a schema, those too that it keeps as JSON."""
     if isinstance(node, dict):
         own = (
-            [text for text in [_unquoted(node.get("content"))] if text]
+            [text for text in [_unquote(node.get("content"))] if text]
             if node.get("is_json")
             else []
         )
@@ -165,7 +165,7 @@ def _texts(node: Any) -> list[str]:
     return []
 
 
-def _unquoted(content: Any) -> str | None:
+def _unquote(content: Any) -> str | None:
     try:
         value = json.loads(content) if isinstance(content, str) else None
     except ValueError:

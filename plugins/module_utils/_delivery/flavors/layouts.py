@@ -156,22 +156,25 @@ def _triton(artifact: Artifact, numbering: Numbering) -> Layout:
         present, folders = [1], folders | {"1"}
     renamed = _numbers(present, message, numbering)
     publisher = artifact.manifest and Manifest.of(
-        (FileEntry(_moved(e.path, renamed), e.size, e.sha256) for e in artifact.manifest.files),
-        (_moved(folder, renamed) for folder in artifact.manifest.folders),
+        (
+            FileEntry(_rename_version(e.path, renamed), e.size, e.sha256)
+            for e in artifact.manifest.files
+        ),
+        (_rename_version(folder, renamed) for folder in artifact.manifest.folders),
     )
     return Layout(
         "triton",
         tuple(
-            (prefix + p, _moved(p, renamed), size)
+            (prefix + p, _rename_version(p, renamed), size)
             for p, size in sorted(inside.items())
             if p != config_pbtxt.CONFIG_NAME
         ),
-        tuple(sorted(_moved(folder, renamed) for folder in folders)),
+        tuple(sorted(_rename_version(folder, renamed) for folder in folders)),
         config,
         tuple(renamed.values()),
         tuple(renamed),
         publisher or None,
-        _left_out(artifact, data),
+        _warn_of_left_out(artifact, data),
     )
 
 
@@ -222,7 +225,7 @@ def _data_folder(artifact: Artifact) -> str:
     return found[0]
 
 
-def _left_out(artifact: Artifact, data: str) -> tuple[str, ...]:
+def _warn_of_left_out(artifact: Artifact, data: str) -> tuple[str, ...]:
     if not data:
         return ()
     beside = (
@@ -253,7 +256,7 @@ def _numbers(present: Sequence[int], message: Any, numbering: Numbering) -> dict
     return {present[0]: int(numbering.registry_version or 1)}
 
 
-def _moved(path: str, renamed: Mapping[int, int]) -> str:
+def _rename_version(path: str, renamed: Mapping[int, int]) -> str:
     head, slash, rest = path.partition("/")
     return f"{renamed.get(int(head), head)}{slash}{rest}" if _is_version(head) else path
 

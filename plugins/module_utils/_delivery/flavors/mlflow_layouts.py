@@ -151,7 +151,7 @@ def _pytorch(artifact: Artifact, numbering: Numbering) -> Layout:
     sides = [tensors_of(artifact.mlmodel, side) for side in ("inputs", "outputs")]
     if sides[0] and sides[1]:
         config, missing = (
-            torchscript_config(_by_place("INPUT", sides[0]), _by_place("OUTPUT", sides[1])),
+            torchscript_config(_by_number("INPUT", sides[0]), _by_number("OUTPUT", sides[1])),
             None,
         )
     else:
@@ -176,7 +176,7 @@ def _pytorch(artifact: Artifact, numbering: Numbering) -> Layout:
     )
 
 
-def _by_place(word: str, tensors: Sequence[Any]) -> list[Any]:
+def _by_number(word: str, tensors: Sequence[Any]) -> list[Any]:
     """Triton hands tensors to a module by the number in their names; a signature lists them in the
     same order.
     """

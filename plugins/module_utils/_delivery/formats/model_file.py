@@ -40,7 +40,7 @@ _KINDS = {
     "py": "python",
 }
 _PICKLES = frozenset({"pkl", "pickle", "joblib", "skops", "dill", "cloudpickle"})
-_SAID = (
+_SIGNS = (
     (re.compile(rb"\x80[\x02-\x05]"), "a pickle, which is a program and is not run here"),
     (re.compile(rb"PK\x03\x04"), "a zip archive"),
     (re.compile(rb"\x1f\x8b"), "a gzip archive"),
@@ -148,11 +148,11 @@ def refuse_what_is_no_file(real: str, shown: str) -> None:
 def _looks_like(path: str) -> str:
     with open(path, "rb") as file:
         head = file.read(256)
-    said = next((what for sign, what in _SAID if sign.match(head)), None) or _onnx_after_all(path)
+    said = next((what for sign, what in _SIGNS if sign.match(head)), None) or _recognize_onnx(path)
     return f"; it looks like {said}" if said else ""
 
 
-def _onnx_after_all(path: str) -> str | None:
+def _recognize_onnx(path: str) -> str | None:
     """ONNX has no sign of its own at the beginning, so it is read."""
     try:
         read_onnx(path)

@@ -106,7 +106,7 @@ class _Reader(pickle.Unpickler):
         if top == "numpy" and name in _NUMPY_NAMES:
             return _of_numpy(name)
         if module == "copyreg" and name == "_reconstructor":
-            return _made_anew
+            return _make_anew
         if module == "builtins" and (name in _PLAIN or name == "object"):
             return _PLAIN.get(name, object)
         raise ArtifactError(
@@ -129,7 +129,7 @@ def _of_numpy(name: str) -> Any:
     return getattr(core.numeric if name == "_frombuffer" else core.multiarray, name)
 
 
-def _made_anew(kind: Any, _base: Any, _state: Any) -> Any:
+def _make_anew(kind: Any, _base: Any, _state: Any) -> Any:
     if not (isinstance(kind, type) and issubclass(kind, Bag)):
         raise ArtifactError("the pickle makes an object of a kind that is not scikit-learn's")
     return kind()

@@ -72,7 +72,7 @@ def treelite_bytes(path: str) -> bytes:
     model = read_estimator(path)
     for kinds, make in _MAKERS:
         if model.kind in kinds:
-            return _written(make(model))
+            return _serialize(make(model))
     raise ArtifactError(
         f"its class is {model.kind}, and FIL serves decision trees, random forests, extra trees and"
         f" gradient boosting: {_advice(model)}"
@@ -85,7 +85,7 @@ def _advice(model: Bag) -> str:
     return "convert it with skl2onnx and log that with the onnx flavor"
 
 
-def _written(forest: _Forest) -> bytes:
+def _serialize(forest: _Forest) -> bytes:
     from treelite.model_builder import Metadata, ModelBuilder, PostProcessorFunc, TreeAnnotation
 
     trees = list(forest.trees)

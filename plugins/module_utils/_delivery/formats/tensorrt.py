@@ -118,13 +118,13 @@ def why_not(tags: Mapping[str, str], target: TensorRtTarget) -> str | None:
     built, capability = tags.get(VERSION_TAG, ""), tags.get(CAPABILITY_TAG, "")
     if not _fits(built, target.version):
         return (
-            f"the plan was built with TensorRT {_said(built)}, and the server has {target.version}:"
-            f" {_INSTEAD}"
+            f"the plan was built with TensorRT {_spell(built)}, and the server has"
+            f" {target.version}: {_INSTEAD}"
         )
     if target.capabilities and not any(_fits(capability, own) for own in target.capabilities):
         return (
-            f"the plan was built for GPUs of compute capability {_said(capability)}, and the server"
-            f" has {', '.join(target.capabilities)}: {_INSTEAD}"
+            f"the plan was built for GPUs of compute capability {_spell(capability)}, and the"
+            f" server has {', '.join(target.capabilities)}: {_INSTEAD}"
         )
     return None
 
@@ -169,5 +169,5 @@ def _numbers(text: str) -> list[int]:
     return [int(part) for part in text.rstrip("+").split(".")] if _NUMBERS.fullmatch(text) else []
 
 
-def _said(text: str) -> str:
+def _spell(text: str) -> str:
     return f"{text[:-1]} and newer" if text.endswith("+") else text

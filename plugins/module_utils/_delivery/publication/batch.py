@@ -97,10 +97,10 @@ def publish(
             step="read the options",
             left="nothing was published",
         )
-    return [_one(registry, one, check, progress) for one in desired]
+    return [_publish_one(registry, one, check, progress) for one in desired]
 
 
-def _one(
+def _publish_one(
     registry: Registry, desired: DesiredPublication, check: bool, progress: Progress | None
 ) -> Publication:
     try:

@@ -158,7 +158,7 @@ def _two_above(location: str) -> str:
 
 def _read_folder(location: str, root: str, overlay: Mapping[str, Any] | None) -> Found:
     local = LocalRoot(location, timeout=60, inside=root)
-    pieces = {file.path: _piece(local, file.path) for file in local.list()}
+    pieces = {file.path: _upload_source(local, file.path) for file in local.list()}
     if not pieces:
         raise ArtifactError(f"the folder {location} is empty", step=STEP)
     folder = os.path.basename(location)
@@ -194,7 +194,7 @@ def _publish_instead(location: str, paths: Iterable[str]) -> str:
 
 def _read_file(location: str, root: str, overlay: Mapping[str, Any] | None) -> Found:
     local = LocalRoot(os.path.dirname(location), timeout=60, inside=root)
-    own = _piece(local, os.path.basename(location))
+    own = _upload_source(local, os.path.basename(location))
     found = read_model_file(location)
     config = config_pbtxt.apply_overlay(found.config, overlay) if overlay else found.config
     if found.missing and not (config.input and config.output):
@@ -202,7 +202,7 @@ def _read_file(location: str, root: str, overlay: Mapping[str, Any] | None) -> F
     pieces = {f"1/{config.default_model_filename or found.target}": own}
     for path in found.external:
         try:
-            pieces[f"1/{path}"] = _piece(local, path)
+            pieces[f"1/{path}"] = _upload_source(local, path)
         except (ArtifactError, FileNotFoundError) as error:
             reason = (
                 f"cannot be read ({error})"
@@ -216,7 +216,7 @@ def _read_file(location: str, root: str, overlay: Mapping[str, Any] | None) -> F
     return config, pieces, ()
 
 
-def _piece(local: LocalRoot, path: str) -> UploadSource:
+def _upload_source(local: LocalRoot, path: str) -> UploadSource:
     real = local.real_path(path)
     refuse_what_is_no_file(real, path)
     return UploadSource(os.path.getsize(real), real, hash_file(real))

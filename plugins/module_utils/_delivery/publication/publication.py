@@ -395,11 +395,11 @@ def apply_publication(
         error.about(model=desired.name, left=f"version {version} is in the registry")
         raise
     return Published(
-        desired.name, version, root, plan.digest, (*said, *_twins(registry, plan, version))
+        desired.name, version, root, plan.digest, (*said, *_warn_of_twins(registry, plan, version))
     )
 
 
-def _twins(registry: Registry, plan: PublicationPlan, version: int) -> tuple[str, ...]:
+def _warn_of_twins(registry: Registry, plan: PublicationPlan, version: int) -> tuple[str, ...]:
     """Two publishers at the same moment may not see each other; what came of it is said."""
     if plan.version is not None:
         return ()

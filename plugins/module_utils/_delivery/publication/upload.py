@@ -21,7 +21,7 @@ from ..effects import effect
 from ..errors import ArtifactError
 from ..progress import step
 from ..redact import mask, reason
-from ..registry.connection import Connection, behind_server, local_folder
+from ..registry.connection import Connection, is_behind_server, local_folder
 
 _WORKERS = 4
 _CHUNK = 1 << 20
@@ -64,7 +64,7 @@ def upload(
     def job(path: str, piece: UploadSource) -> Callable[[Stream], None]:
         def work(stream: Stream) -> None:
             with effect("upload", path):
-                _sent(send, path, piece, stream)
+                _send_with_retries(send, path, piece, stream)
 
         return work
 
@@ -88,7 +88,7 @@ def upload(
         )
 
 
-def _sent(send: Send, path: str, piece: UploadSource, stream: Stream) -> None:
+def _send_with_retries(send: Send, path: str, piece: UploadSource, stream: Stream) -> None:
     """Send a file; from its beginning again where the connection breaks, because an MLflow server
     takes no other part of it.
     """
@@ -105,7 +105,7 @@ def _sender(connection: Connection, root: str) -> Send:
     folder = local_folder(root)
     if folder is not None:
         return _Folder(folder).send
-    if behind_server(root):
+    if is_behind_server(root):
         return _Proxy(connection.store(root)).send
     return _Uploader(connection.repository(root)).send
 

@@ -62,7 +62,7 @@ class Connection:
         self._made: Any = None
 
     @property
-    def shown(self) -> str:
+    def masked_uri(self) -> str:
         """The registry's address, for messages."""
         return mask(self._registry_uri or self.tracking_uri)
 
@@ -119,7 +119,7 @@ class Connection:
             from mlflow.exceptions import MlflowException
         if self._silent:
             raise RegistryError(
-                f"MLflow at {self.shown} did not answer within {self.timeout:g} s before"
+                f"MLflow at {self.masked_uri} did not answer within {self.timeout:g} s before"
                 f" ({self._silent})",
                 step=step,
                 unreachable=True,
@@ -128,7 +128,7 @@ class Connection:
 
         spare_loopback()
 
-        def asked() -> T:
+        def ask_servers() -> T:
             for uri in dict.fromkeys((self.tracking_uri, self._registry_uri or self.tracking_uri)):
                 connect_first(uri, limit)
             return function(*args, **kwargs)
@@ -136,24 +136,24 @@ class Connection:
         try:
             # MLflow keeps the workspace in a context variable, which a new thread would not see.
             return call_within(
-                limit.remaining() or 0, "MLflow", contextvars.copy_context().run, asked
+                limit.remaining() or 0, "MLflow", contextvars.copy_context().run, ask_servers
             )
         except DeadlineExceeded as error:
             self._silent = step if self._once else None
             raise RegistryError(
-                f"MLflow at {self.shown} did not answer within {limit.seconds:g} s",
+                f"MLflow at {self.masked_uri} did not answer within {limit.seconds:g} s",
                 step=step,
                 silent=True,
             ) from error
         except MlflowException as error:
-            raise self._said(error, step) from error
+            raise self._translate(error, step) from error
         except ImportError as error:
             raise MissingLibrary(
-                f"MLflow cannot use {self.shown} without the library {error.name}", step=step
+                f"MLflow cannot use {self.masked_uri} without the library {error.name}", step=step
             ) from error
         except OSError as error:
             raise RegistryError(
-                f"MLflow at {self.shown} cannot be reached: {reason(error)}",
+                f"MLflow at {self.masked_uri} cannot be reached: {reason(error)}",
                 step=step,
                 unreachable=True,
             ) from error
@@ -186,16 +186,20 @@ class Connection:
 
         return self.change(kind, subject, post)
 
-    def _said(self, error: Any, step: str) -> NotFound | RegistryError:
+    def _translate(self, error: Any, step: str) -> NotFound | RegistryError:
         code = str(getattr(error, "error_code", ""))
         if code in _ABSENT:
             return NotFound(
-                f"MLflow at {self.shown}: {_one_line(error)}", step=step, mlflow_error_code=code
+                f"MLflow at {self.masked_uri}: {_one_line(error)}",
+                step=step,
+                mlflow_error_code=code,
             )
         if code in ("", "INTERNAL_ERROR") and error.__context__ is not None:
-            return RegistryError(f"MLflow at {self.shown} failed: {reason(error)}", step=step)
+            return RegistryError(f"MLflow at {self.masked_uri} failed: {reason(error)}", step=step)
         return RegistryError(
-            f"MLflow at {self.shown} refused: {_one_line(error)}", step=step, mlflow_error_code=code
+            f"MLflow at {self.masked_uri} refused: {_one_line(error)}",
+            step=step,
+            mlflow_error_code=code,
         )
 
     def files_at(self, root: str) -> ArtifactRoot:
@@ -204,7 +208,7 @@ class Connection:
         folder = local_folder(root)
         if folder is not None:
             return LocalRoot(folder, self.timeout)
-        if behind_server(root):
+        if is_behind_server(root):
             return RemoteRoot(mask(root), self.timeout, self.store(root))
         return DownloaderRoot(mask(root), self.timeout, self.repository(root))
 
@@ -277,7 +281,7 @@ def local_folder(root: str) -> str | None:
     return unquote(parts.path) if parts.scheme else root
 
 
-def behind_server(root: str) -> bool:
+def is_behind_server(root: str) -> bool:
     return urlsplit(root).scheme in ("mlflow-artifacts", "http", "https")
 
 

@@ -173,7 +173,7 @@ class Registry(Connection):
             )
         except NotFound:
             return NotFound(
-                f"the registry at {self.shown} has no model '{uri.name}'",
+                f"the registry at {self.masked_uri} has no model '{uri.name}'",
                 model=uri.name,
                 step="resolve",
             )
@@ -268,7 +268,7 @@ class Registry(Connection):
             model = self.ask("read", self.client.get_registered_model, name, deadline=deadline)
         except NotFound as error:
             raise NotFound(
-                f"the registry at {self.shown} has no model '{name}'", model=name, step="read"
+                f"the registry at {self.masked_uri} has no model '{name}'", model=name, step="read"
             ) from error
         aliases = {alias: int(version) for alias, version in (model.aliases or {}).items()}
         versions = self._versions(name, aliases, deadline) if with_versions else ()

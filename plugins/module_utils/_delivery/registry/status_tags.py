@@ -89,13 +89,13 @@ def with_block(description: str, tags: Mapping[str, str]) -> str:
     """
     written = without_block(description)
     for block in _blocks(tags):
-        text = _placed(description, block)
+        text = _insert_block(description, block)
         if len(text) <= LONGEST_DESCRIPTION:
             return text
     return written
 
 
-def _placed(description: str, block: str) -> str:
+def _insert_block(description: str, block: str) -> str:
     found = _BLOCK.search(description)
     if not found:
         return f"{description}\n\n{block}" if description else block
@@ -117,7 +117,7 @@ def _blocks(tags: Mapping[str, str]) -> list[str]:
             "| deployed on | state | since |",
             "|---|---|---|",
             *(
-                f"| {_shown(place)} | {standing.state} | {standing.since} |"
+                f"| {_readable_target(place)} | {standing.state} | {standing.since} |"
                 for place, standing in rows
             ),
         ]
@@ -128,6 +128,6 @@ def _blocks(tags: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _shown(place: str) -> str:
+def _readable_target(place: str) -> str:
     target, slash, name = place.partition("/")
     return f"{target} as {name}" if slash else target
