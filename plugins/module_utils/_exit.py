@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -39,6 +39,36 @@ def run(module: AnsibleModule, function: Callable[[AnsibleModule], dict[str, Any
     if result.get("failed"):
         module.fail_json(**result)
     module.exit_json(**result)
+
+
+def join_results(results: Iterable[tuple[dict[str, Any], Iterable[str]]]) -> dict[str, Any]:
+    """One result for a list: diffs joined, failures gathered.
+
+    Args:
+        results: of each model its own result and its warnings.
+    """
+    joined = list(results)
+    entries = [entry for entry, _warnings in joined]
+    failures = [entry["msg"] for entry in entries if entry["failed"]]
+    outcome: dict[str, Any] = {
+        "changed": any(entry["changed"] for entry in entries),
+        "models": [
+            {key: value for key, value in entry.items() if key != "diff"} for entry in entries
+        ],
+        "diff": [entry["diff"] for entry in entries if entry["changed"] and "diff" in entry],
+        "warnings": list(
+            dict.fromkeys(
+                f"{entry['name']}: {text}" for entry, warnings in joined for text in warnings
+            )
+        ),
+    }
+    if failures:
+        outcome.update(
+            failed=True,
+            failures=failures,
+            msg=f"{len(failures)} of {len(entries)} models failed: {' | '.join(failures)}",
+        )
+    return outcome
 
 
 def _hide_passwords(module: AnsibleModule) -> None:

@@ -352,9 +352,9 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _options
-from ..module_utils._delivery.publication.batch import Publication, publish
+from ..module_utils._delivery.publication.batch import publish
 from ..module_utils._delivery.registry.registry import Registry
-from ..module_utils._exit import run
+from ..module_utils._exit import join_results, run
 
 ONE: dict[str, dict[str, Any]] = {
     "name": {"type": "str", "required": True},
@@ -370,29 +370,6 @@ ONE: dict[str, dict[str, Any]] = {
 }
 
 
-def combined(results: list[Publication]) -> dict[str, Any]:
-    """One result for a list: diffs joined, failures gathered."""
-    entries = [result.to_dict() for result in results]
-    failures = [entry["msg"] for entry in entries if entry["failed"]]
-    outcome: dict[str, Any] = {
-        "changed": any(entry["changed"] for entry in entries),
-        "models": [
-            {key: value for key, value in entry.items() if key != "diff"} for entry in entries
-        ],
-        "diff": [entry["diff"] for entry in entries if entry["changed"] and "diff" in entry],
-        "warnings": [
-            f"{result.desired.name}: {text}" for result in results for text in result.warnings
-        ],
-    }
-    if failures:
-        outcome.update(
-            failed=True,
-            failures=failures,
-            msg=f"{len(failures)} of {len(entries)} models failed: {' | '.join(failures)}",
-        )
-    return outcome
-
-
 def publish_models(module: AnsibleModule) -> dict[str, Any]:
     registry = Registry(
         module.params["tracking_uri"], module.params["timeout"], module.params["registry_uri"]
@@ -405,7 +382,8 @@ def publish_models(module: AnsibleModule) -> dict[str, Any]:
             {key: value or common.get(key) for key, value in entry.items()}
             for entry in module.params["models"]
         ]
-        return combined(publish(registry, wanted, module.check_mode))
+        published = publish(registry, wanted, module.check_mode)
+        return join_results([(result.to_dict(), result.warnings) for result in published])
     (result,) = publish(registry, [{key: module.params[key] for key in ONE}], module.check_mode)
     if result.error:
         raise result.error

@@ -292,33 +292,7 @@ from ..module_utils._delivery.errors import DeliveryError, InvalidOption
 from ..module_utils._delivery.orchestration.delivery import Delivery
 from ..module_utils._delivery.orchestration.report import Result
 from ..module_utils._delivery.orchestration.target import Target
-from ..module_utils._exit import run
-
-
-def combined(results: list[Result]) -> dict[str, Any]:
-    """One result for the task: diffs joined, failures gathered."""
-    entries = [result.to_dict() for result in results]
-    failures = [entry["msg"] for entry in entries if entry["failed"]]
-    changed = [entry for entry in entries if entry["changed"]]
-    outcome = {
-        "changed": bool(changed),
-        "models": [
-            {key: value for key, value in entry.items() if key != "diff"} for entry in entries
-        ],
-        "diff": [entry["diff"] for entry in changed if "diff" in entry],
-        "warnings": list(
-            dict.fromkeys(
-                f"{result.name}: {text}" for result in results for text in result.warnings
-            )
-        ),
-    }
-    if failures:
-        outcome.update(
-            failed=True,
-            failures=failures,
-            msg=f"{len(failures)} of {len(entries)} models failed: {' | '.join(failures)}",
-        )
-    return outcome
+from ..module_utils._exit import join_results, run
 
 
 def deliver(module: AnsibleModule) -> dict[str, Any]:
@@ -344,9 +318,8 @@ def deliver(module: AnsibleModule) -> dict[str, Any]:
                 raise
             done = []
     results = {**{result.name: result for result in done}, **refused}
-    return combined(
-        [results[name] for name in dict.fromkeys([*listed, *results]) if name in results]
-    )
+    in_order = [results[name] for name in dict.fromkeys([*listed, *results]) if name in results]
+    return join_results([(result.to_dict(), result.warnings) for result in in_order])
 
 
 def main() -> None:
