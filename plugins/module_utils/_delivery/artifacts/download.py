@@ -147,13 +147,7 @@ class _Download:
             try:
                 with closing(self.open_from(at)) as body:
                     self.tag = body.tag
-                    if (
-                        at == 0
-                        and self.size is not None
-                        and self.size >= LARGE
-                        and body.splits
-                        and body.tag
-                    ):
+                    if at == 0 and self.size is not None and self._splits(body, self.size):
                         return self.size, _Split(self, self.size).bring(body)
                     for piece in body:
                         self.stream.add(len(piece))
@@ -161,13 +155,18 @@ class _Download:
                         write(self.descriptor, piece, at)
                         at += len(piece)
                 # What is shorter than listed, and says so, will not get longer.
-                if self.size is None or at >= self.size or at == body.end:
+                expected = self.size if body.end is None else body.end
+                if expected is None or at >= expected:
                     return at, digest.hexdigest()
-                raise Broken(f"{at} bytes came instead of {self.size}")
+                raise Broken(f"{at} bytes came instead of {expected}")
             except Broken as error:
                 if at and not self.tag:
                     raise _Restart from error
                 patience.wait(error, at)
+
+    def _splits(self, body: Body, size: int) -> bool:
+        """Ranges of what was listed would hide that an answer has more than that."""
+        return size >= LARGE and body.splits and body.tag is not None and body.end == size
 
     def open_from(self, at: int, end: int | None = None) -> Body:
         """The rest of the file, or of a part of it; the same file as before.
@@ -206,6 +205,8 @@ class _Split:
             self._fill(self._spans[0], body)
             self._claim_all()
             self._wait_for_helpers()
+        except Cancelled as error:
+            self._fail(error)  # another thread's failure, where there was one, is the reason
         except BaseException as error:
             self._fail(error)
             raise
