@@ -171,6 +171,7 @@ def at_all_points(benches: list[Bench], name: str, restart: bool) -> tuple[int, 
     whole = benches[0].run(**options)
     assert not whole["result"]["failed"], whole["result"]
     kinds = [kind for kind, _subject in whole["effects"]]
+    assert kinds, "there is no point at which to kill it"
     print(f"\n{name}: N = {len(kinds)}: {', '.join(kinds)}", flush=True)
     moments = ("before", "after") if restart else ("after",)
     points = [(number, moment) for number in range(1, len(kinds) + 1) for moment in moments]
@@ -245,6 +246,7 @@ def test_kill_points_of_versions_side_by_side(restart: bool, bench: Bench, row: 
     whole = run(newest)
     assert not whole["result"]["failed"], whole["result"]["msg"]
     total = len(whole["effects"])
+    assert total, "there is no point at which to kill it"
     print(
         f"\nversions side by side: N = {total}:"
         f" {', '.join(kind for kind, _subject in whole['effects'])}"

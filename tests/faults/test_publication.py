@@ -91,6 +91,7 @@ def test_kill_points_of_a_publication(
     whole = publishers[0].start(**Shelf(mlflow, "whole", base / "whole").request()).result(120)
     assert not whole["result"]["failed"], whole["result"]
     kinds = [kind for kind, _subject in whole["effects"]]
+    assert kinds, "there is no point at which to kill it"
     print(f"\npublication: N = {len(kinds)}: {', '.join(kinds)}")
     wrong = []
     for number in range(1, len(kinds) + 1):

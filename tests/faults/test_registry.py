@@ -5,11 +5,17 @@ notice.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
+    ArtifactError,
+    DeliveryError,
+    RegistryError,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.publication import (  # noqa: E501
     DesiredPublication,
     apply_publication,
@@ -70,62 +76,145 @@ def published(bench: Bench, both: dict[int, Path], proxy: FaultProxy) -> Iterato
 
 
 def survives(
-    bench: Bench, name: str, proxy: FaultProxy, row: Row, *words: str, within: float = 30
+    bench: Bench,
+    proxy: FaultProxy,
+    row: Row,
+    error: type[DeliveryError],
+    sentence: str,
+    left: str,
+    *,
+    seconds: tuple[float, float],
 ) -> None:
-    """Version 2 cannot be brought; version 1 is served as before; when the fault is over, version 2
-    is deployed.
+    """Version 2 cannot be brought: ``error`` says so in ``sentence`` (a pattern that all of it
+    matches) between so many seconds; version 1 is served as before; when the fault is over,
+    version 2 is deployed.
     """
-    before = bench.triton.loads(NAME)
+    before, folder = bench.triton.loads(NAME), files_of(bench)
     started = time.monotonic()
-    failed = bench.deliver(model_uri=f"models:/{name}/2", target={"timeout": 2})
-    seconds = time.monotonic() - started
-    assert failed.error is not None
+    failed = bench.deliver(model_uri="models:/fraud/2", target={"timeout": 2})
+    took = time.monotonic() - started
+    assert isinstance(failed.error, error), repr(failed.error)
+    assert not failed.changed
     text = str(failed.error)
-    assert any(word in text for word in words), text
+    ending = f"{left[0].upper()}{left[1:]}" if left == UNCHANGED else left
+    assert re.fullmatch(rf"model '{NAME}'{sentence}\. {re.escape(ending)}\.", text), text
     assert proxy.hit
-    assert seconds < within
-    assert "Models:/" not in text, "a URI is not a word"
-    assert bench.triton.loads(NAME) == before
-    bench.check_agreement(1)
+    assert seconds[0] <= took < seconds[1]
+    assert bench.triton.loads(NAME) == before, "Triton was asked for nothing"
+    assert files_of(bench) == folder
+    bench.check_agreement(1, retained=0)
     proxy.fault = ""
-    bench.good(model_uri=f"models:/{name}/2")
+    bench.good(model_uri="models:/fraud/2")
     bench.check_agreement(2, retained=1)
-    row.saw(f"after {seconds:.1f} s: {text}")
+    row.saw(f"after {took:.1f} s: {text}")
 
 
-@pytest.mark.parametrize("fault", ["cut", "cut without length"])
-@pytest.mark.parametrize(
-    "file", ["weights.bin", "model.py", "config.pbtxt", "MLmodel", "triton-manifest.json"]
-)
+def files_of(bench: Bench) -> dict[str, bytes]:
+    """What lies in the model's folder."""
+    folder = bench.repository / NAME
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+UNCHANGED = "nothing was changed"
+FAULTS = ("cut", "cut without length")
+AT = {"weights.bin": SIZE // 2, "model.py": 500}
+"""Byte at which a file is cut; the others are shorter."""
+
+
+def in_place(bench: Bench) -> str:
+    return f"models:/fraud/1 is in place as before, and {bench.triton.url} serves version 1"
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("file", AT)
 def test_download_cut(
-    fault: str, file: str, bench: Bench, published: str, proxy: FaultProxy, row: Row
+    fault: str,
+    file: str,
+    bench: Bench,
+    both: dict[int, Path],
+    published: str,
+    proxy: FaultProxy,
+    row: Row,
 ) -> None:
     """registry {fault} in the middle of {file}."""
-    proxy.fault, proxy.only, proxy.after = (
-        fault,
-        f"{file} HTTP",
-        {"weights.bin": SIZE // 2, "model.py": 500}.get(file, 60),
+    proxy.fault, proxy.only, proxy.after = fault, f"{file} HTTP", AT[file]
+    size = (both[2] / "1" / file).stat().st_size
+    reason = (
+        rf"the connection broke: IncompleteRead\(0 bytes read, {size - AT[file]} more expected\)"
+        if fault == "cut"
+        else f"{AT[file]} bytes came instead of {size}"
     )
     survives(
         bench,
-        published,
         proxy,
         row,
-        "instead of",
-        "connection broke",
-        "came",
-        "cannot be read",
-        "connection",
+        ArtifactError,
+        rf": 1 of 2 files could not be brought here: {NAME}/1/{re.escape(file)} \(less than 1 KiB"
+        rf" came within 2 s, after {AT[file]} bytes; {reason}\)",
+        in_place(bench),
+        seconds=(2, 12),
     )
 
 
-@pytest.mark.parametrize("fault", ["silent", "trickle", "hang up"])
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("file", ["config.pbtxt", "MLmodel", "triton-manifest.json"])
+def test_metadata_cut(
+    fault: str,
+    file: str,
+    bench: Bench,
+    both: dict[int, Path],
+    published: str,
+    proxy: FaultProxy,
+    row: Row,
+) -> None:
+    """registry {fault} in the middle of {file}."""
+    proxy.fault, proxy.only, proxy.after = fault, f"{file} HTTP", 60
+    path = both[2] / file if file == "config.pbtxt" else both[2].parent / file
+    size, name = path.stat().st_size, path.relative_to(both[2].parent)
+    reason = (
+        rf"the connection broke: IncompleteRead\(60 bytes read, {size - 60} more expected\)"
+        if fault == "cut"
+        else rf"{re.escape(str(name))} of mlflow-artifacts:/\S+: 60 bytes came instead of {size}"
+    )
+    survives(bench, proxy, row, ArtifactError, f": {reason}", UNCHANGED, seconds=(0, 8))
+
+
+@pytest.mark.parametrize(
+    ("fault", "seconds", "reason"),
+    [
+        ("silent", (2, 8), r"less than 1 KiB came within 2 s, after 0 bytes"),
+        ("trickle", (2, 8), r"less than 1 KiB came within 2 s, after [1-9] bytes"),
+        (
+            "hang up",
+            (0.75, 8),  # it is tried three times
+            r"http://\S+/api/2\.0 cannot be reached: .*Remote end closed connection without.*",
+        ),
+    ],
+)
 def test_download_stalls(
-    fault: str, bench: Bench, published: str, proxy: FaultProxy, row: Row
+    fault: str,
+    seconds: tuple[float, float],
+    reason: str,
+    bench: Bench,
+    published: str,
+    proxy: FaultProxy,
+    row: Row,
 ) -> None:
     """registry {fault} in a download."""
     proxy.fault, proxy.only = fault, "weights.bin HTTP"
-    survives(bench, published, proxy, row, "less than 1 KiB", "connection", "cannot be reached")
+    survives(
+        bench,
+        proxy,
+        row,
+        ArtifactError,
+        rf": 1 of 2 files could not be brought here: {NAME}/1/weights\.bin \({reason}\)",
+        in_place(bench),
+        seconds=seconds,
+    )
 
 
 @pytest.mark.parametrize("fault", ["silent", "trickle", "hang up"])
@@ -136,27 +225,30 @@ def test_registry_stalls(
     proxy.fault = fault
     survives(
         bench,
-        published,
         proxy,
         row,
-        "did not answer",
-        "did not",
-        "cannot be reached",
-        "connection",
-        "within 2 s",
-        within=12,
+        RegistryError,
+        f", resolve: MLflow at {re.escape(proxy.url)} did not answer within 2 s",
+        UNCHANGED,
+        seconds=(2, 5),
     )
 
 
 def test_registry_refuses(bench: Bench, published: str, proxy: FaultProxy, row: Row) -> None:
     """registry refuses connections."""
     proxy.refuse()
-    started = time.monotonic()
-    failed = bench.deliver(model_uri=f"models:/{published}/2")
-    seconds = time.monotonic() - started
-    same = bench.good(model_uri=f"models:/{published}/1")
-    proxy.listen()
-    assert failed.error is not None
+    try:
+        started = time.monotonic()
+        failed = bench.deliver(model_uri=f"models:/{published}/2")
+        seconds = time.monotonic() - started
+        same = bench.good(model_uri=f"models:/{published}/1")
+    finally:
+        proxy.listen()
+    assert isinstance(failed.error, RegistryError), repr(failed.error)
+    assert str(failed.error) == (
+        f"model '{NAME}', connect: MLflow at {proxy.url} cannot be reached: connection refused."
+        " Nothing was changed."
+    )
     assert seconds < 3
     assert same.changed is False, "a pinned version that is in place needs no registry"
     bench.check_agreement(1)

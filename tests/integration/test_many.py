@@ -23,6 +23,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desi
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
     DeliveryError,
     InvalidOption,
+    LoadFailed,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
     Delivery,
@@ -258,7 +259,8 @@ def test_removal_waits_for_a_user_that_fails(lists: Lists) -> None:
         r.name: r
         for r in lists.deliver([entry(one), {"name": "two", "state": "absent"}, entry(broken)])
     }
-    assert done["both"].error is not None
+    assert isinstance(done["both"].error, LoadFailed), repr(done["both"].error)
+    assert "no_such_input" in str(done["both"].error)
     assert "'both' still uses it, having failed in this run" in str(done["two"].error)
     assert lists.answers(both)
     good = make_ensemble(lists.folder / "good", "both", [one])

@@ -376,7 +376,8 @@ def test_update_to_a_broken_model_leaves_the_good_one(
     error = refused(
         "INVALID_STATE", "no good", client.update_deployment, "doubler", "models:/doubler/3"
     )
-    assert "version" in str(error) or "served" in str(error)
+    assert "models:/doubler/1 is in place as before" in str(error)
+    assert f"{stage.triton.url} serves version 1" in str(error)
     assert (stage.served("doubler"), client.get_deployment("doubler")["mlflow_model_uri"]) == (
         1,
         "models:/doubler/1",
