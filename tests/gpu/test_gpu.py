@@ -284,8 +284,24 @@ def test_the_role_hands_out_gpus(here: Here, gpus: list[Gpu], tmp_path: Path) ->
     assert here.changes("provision") == 0
 
 
-def test_what_is_deployed_has_kept_its_kinds(here: Here) -> None:
-    """After the restarts of the test before this one, from the records alone."""
+def test_what_is_deployed_has_kept_its_kinds(here: Here, gpus: list[Gpu], tmp_path: Path) -> None:
+    """After restarts with and without GPUs, from the records alone."""
+    for kind in ("gpu", "cpu"):
+        folder = make(
+            tmp_path, f"kept_{kind}", f"instance_group [ {{ kind: KIND_{kind.upper()} }} ]"
+        )
+        done = deliver(here, f"kept_{kind}", model_uri=str(folder), verify=VERIFY)
+        assert done.error is None and done.changed, str(done.error)
+    assert here.changes("provision", triton_gpus="none") > 0
+    assert here.changes("provision", triton_gpus=[gpus[0].uuid]) > 0
+    served, wanting = {}, set()
     for path in sorted((here.folder / "models").glob("*/config.pbtxt")):
         wants = wants_gpu(config_pbtxt.parse(path.read_bytes()))
-        assert kind_served(here, path.parent.name) == ["KIND_GPU"] or not wants, path
+        served[path.parent.name] = kind_served(here, path.parent.name)
+        wanting |= {path.parent.name} if wants else set()
+    assert {"kept_gpu", "kept_cpu"} <= served.keys(), "the repository was looked for elsewhere"
+    assert "kept_gpu" in wanting
+    assert served["kept_cpu"] == ["KIND_CPU"]
+    assert {name: served[name] for name in wanting} == {name: ["KIND_GPU"] for name in wanting}
+    assert here.infer("kept_gpu", VALUES) == {"y": ANSWER, "place": [gpus[0].uuid]}
+    assert here.infer("kept_cpu", VALUES) == {"y": ANSWER, "place": ["CPU"]}
