@@ -247,7 +247,7 @@ def test_failing_middle(
 
 def test_slow_load_in_a_list(bench: Bench, row: Row) -> None:
     """list of 20, the middle one loads longer than timeout: the others do not wait for it, and the
-    next run settles it.
+    next run waits for it and corrects that.
     """
     bench.good(model_uri=bench.source(1))
     wanted = others(bench)

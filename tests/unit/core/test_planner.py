@@ -228,13 +228,13 @@ FOREIGN = ObservedModel("fraud", folder=True, served=(ServedModel(URL, (VersionR
             id="removal of somebody else's, when asked",
         ),
         pytest.param(
-            there(journal={"op": "swap"}), desired(), source(), ["settle"], id="interrupted"
+            there(journal={"op": "swap"}), desired(), source(), ["recover"], id="interrupted"
         ),
         pytest.param(
             there(journal={"op": "pending", "since": "noon"}),
             desired(),
             source(),
-            ["settle", "load"],
+            ["recover", "load"],
             id="pending load",
         ),
         pytest.param(
@@ -328,4 +328,4 @@ def test_two_versions_stay_beside_each_other() -> None:
         (1,),
         (),
     )
-    assert plan.actions[0].startswith("put version 2 beside 1")
+    assert plan.actions[0].startswith("add version 2 side by side with 1")

@@ -159,8 +159,8 @@ class Executor:
             trouble.append(f"undoing it failed too ({error}); the next run tries again")
         if isinstance(failure, LoadPending):
             trouble.append(
-                "the load that is still running may yet replace what is served in memory; the next"
-                " run settles it"
+                "the load is still running and may yet replace what is served in memory; the next"
+                " run waits for it and corrects that"
             )
         else:
             trouble += self.serving.restore(transaction)

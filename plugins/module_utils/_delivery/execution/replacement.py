@@ -155,8 +155,9 @@ class Replacement:
             before, old.triton_versions
         ):
             transaction.warnings.append(
-                "the files beside the version folders differ from those that are deployed, so that"
-                f" version {', '.join(map(str, beside.kept))} cannot be kept beside {beside.wanted}"
+                "the files outside the version folders differ from those that are deployed, so that"
+                f" version {', '.join(map(str, beside.kept))} cannot be served side by side with"
+                f" {beside.wanted}"
             )
             return False
         if beside.fetch:

@@ -27,17 +27,17 @@ def do_all(
         for name in TopologicalSorter(after).static_order():
             job(name)
         return
-    crew = _Scheduler(job, after, leave)
+    scheduler = _Scheduler(job, after, leave)
     threads = [
-        threading.Thread(target=crew.work, name=f"delivery {number}")
+        threading.Thread(target=scheduler.work, name=f"delivery {number}")
         for number in range(min(workers, len(after)))
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    if crew.broken:
-        raise crew.broken
+    if scheduler.broken:
+        raise scheduler.broken
 
 
 class _Scheduler:

@@ -133,11 +133,12 @@ def status_of(observed: ObservedModel) -> dict[str, Any]:
     if observed.journal:
         pending = observed.journal.get("op") == recovery.PENDING
         what = (
-            f"a load has been pending since {observed.journal.get('since')}"
+            f"a load has been pending since {observed.journal.get('since')}; the next run waits"
+            " for it"
             if pending
-            else "a run that changed it was interrupted"
+            else "a run that changed it was interrupted; the next run undoes or finishes it"
         )
-        drift.append(f"{what}; the next run settles that")
+        drift.append(what)
     ready = bool(record) and all(one.ready for one in observed.served)
     return {
         "ready": ready,

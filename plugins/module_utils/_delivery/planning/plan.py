@@ -19,7 +19,7 @@ from .versions import SideBySide
 class Action(str, Enum):
     """What a step does; the executor has one function for each."""
 
-    RECOVER = "settle"
+    RECOVER = "recover"
     REPLACE = "replace"
     RECONFIGURE = "reconfigure"
     PERMIT = "permit"

@@ -186,7 +186,7 @@ def _what_is_there(observed: ObservedModel) -> str:
 def _interrupted(journal: Mapping[str, Any]) -> str:
     if journal.get("op") == PENDING:
         return f"wait for the load that was given up on at {journal.get('since')}"
-    return "settle what an interrupted run left"
+    return "recover from an interrupted run"
 
 
 def _warnings(
@@ -382,7 +382,8 @@ def _said_beside(placed: SideBySide, layout: Layout | None) -> str:
     kept, retired = (", ".join(map(str, versions)) for versions in (placed.kept, placed.retired))
     parts = [
         (
-            f"put version {placed.wanted}{f' beside {kept}' if kept else ''}{_amount(layout)}"
+            f"add version {placed.wanted}{f' side by side with {kept}' if kept else ''}"
+            f"{_amount(layout)}"
             if placed.fetch
             else f"make version {placed.wanted} the highest"
         )

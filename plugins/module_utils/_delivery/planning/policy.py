@@ -123,8 +123,7 @@ class Policy:
             raise _refused(f"it needs {what}, and allowed_backends has {allowed}")
         if code := code_in(message, there):
             raise _refused(
-                f"{code}, which is code beside that of the backend {backends[0]}, and"
-                " allowed_backends is set"
+                f"{code}, which is not the backend {backends[0]}'s own, and allowed_backends is set"
             )
 
     def _check_size(self, size: int) -> None:

@@ -427,11 +427,11 @@ def _publish(
 ) -> int:
     """Returns the version; ``said`` takes warnings."""
     desired, model = plan.desired, plan.model
-    place, settled = make_location(registry, desired.name, desired.experiment)
-    if settled:
+    place, given_up = make_location(registry, desired.name, desired.experiment)
+    if given_up:
         said.append(
-            f"{settled} publication{'s' * (settled != 1)} of '{desired.name}' that had been"
-            f" interrupted {'were' if settled != 1 else 'was'} given up"
+            f"{given_up} publication{'s' * (given_up != 1)} of '{desired.name}' that had been"
+            f" interrupted {'were' if given_up != 1 else 'was'} given up"
         )
     try:
         upload(

@@ -92,13 +92,13 @@ def _recover(registry: Registry, experiment: str, name: str) -> int:
     """Give up the places of publishers that were killed. One on another host is left alone for a
     day.
     """
-    settled = 0
+    given_up = 0
     with suppress(DeliveryError):
         for place, publisher, created in [*_unfinished(registry, experiment, name)]:
             if has_ended(publisher.split(" ")) or time.time() - created / 1000 > _OLD_SECONDS:
                 close_location(registry, place, whole=False)
-                settled += 1
-    return settled
+                given_up += 1
+    return given_up
 
 
 def _unfinished(

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settle what a killed run left on disk. Standard library only: the server's start wrapper does it
-too, before a start.
+"""Undo or finish what a killed run left on disk. Standard library only: the server's start wrapper
+does it too, before a start.
 
 A journal is written before the first move and removed after the record. It lists the moves with the
 inodes of both sides, which renames keep, so that it can be told which of them were made without
@@ -72,7 +72,7 @@ def paths_of(store: StateStore, move: Mapping[str, Any]) -> tuple[str, str]:
         raise RepositoryError(
             f"its journal names the path {move['live']!r} or {move['staged']!r}, which leads"
             " elsewhere",
-            step="settle an interrupted run",
+            step="recover from an interrupted run",
             left="nothing was changed",
         )
     return os.path.join(store.repository, move["live"]), os.path.join(store.path, move["staged"])

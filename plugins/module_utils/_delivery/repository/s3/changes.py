@@ -211,7 +211,7 @@ def _undo(store: S3Store, name: str, journal: Mapping[str, Any]) -> None:
                 raise RepositoryError(
                     f"the copy of {move['live']}{rel} that was made before the change is not there"
                     " any more",
-                    step="settle an interrupted run",
+                    step="recover from an interrupted run",
                 )
         strays += [
             move["live"] + rel for rel in there if rel in move["new"] and rel not in move["old"]
@@ -273,9 +273,9 @@ def recover(store: S3Store, name: str, *, server_starts: bool = False) -> str | 
     done = None
     if journal and journal.get("op") == SWAP:
         raise RepositoryError(
-            "its journal is that of a folder, which cannot be settled in S3",
+            "its journal was written for a folder and cannot be followed in S3",
             model=name,
-            step="settle an interrupted run",
+            step="recover from an interrupted run",
         )
     if journal and journal.get("op") == _SWAPS:
         record = store.record(name)
