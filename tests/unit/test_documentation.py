@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the documentation names exists: files, packages, options, links."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CORE = ROOT / "plugins/module_utils/_delivery"
+DECISIONS = sorted((ROOT / "docs/adr").glob("[0-9]*.md"))
+PAGES = sorted(
+    [
+        *(ROOT / "docs").rglob("*.md"),
+        *ROOT.glob("roles/*/README.md"),
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+    ]
+)
+# Pages on the code: what has a slash there is a path.
+ABOUT_CODE = [ROOT / "docs/architecture.md", ROOT / "docs/concepts.md", *DECISIONS]
+BASES = (ROOT, CORE, ROOT / "plugins", ROOT / "plugins/module_utils")
+# Former names live on in these.
+NO_SOURCES = ("changelogs/", "tests/unit/")
+CODE = (".cfg", ".j2", ".json", ".py", ".toml", ".yaml", ".yml", "Makefile")
+HEADINGS = ["Context", "Decision", "Alternatives", "Consequences"]
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def read(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def quoted(page: Path) -> list[str]:
+    """What stands in single backticks outside code blocks."""
+    return re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", read(page), flags=re.S | re.M))
+
+
+def exists(name: str, page: Path) -> bool:
+    return any((base / name).exists() for base in (page.parent, *BASES))
+
+
+def python_files(folder: str) -> list[Path]:
+    """Of a folder of the checkout with all below it; of the checkout itself those at its top."""
+    return [*(ROOT / folder).glob("*.py" if folder == "." else "**/*.py")]
+
+
+@cache
+def sources() -> str:
+    """The text of everything tracked that is code."""
+    names = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+    return "\n".join(
+        read(ROOT / name)
+        for name in names
+        if name.endswith(CODE) and (ROOT / name).is_file() and not name.startswith(NO_SOURCES)
+    )
+
+
+def test_pages_were_found() -> None:
+    assert len(DECISIONS) > 9
+    assert len(PAGES) > len(ABOUT_CODE) > 11
+
+
+@each_page
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    paths = [name for name in quoted(page) if re.fullmatch(r"[\w./-]+/[\w.-]+\.(py|yml)", name)]
+    assert [name for name in paths if not exists(name, page)] == []
+
+
+@pytest.mark.parametrize("page", ABOUT_CODE, ids=lambda page: page.name)
+def test_packages_that_a_page_names_exist(page: Path) -> None:
+    folders = [name for name in quoted(page) if re.fullmatch(r"\w[\w./-]*/", name)]
+    files = [name for name in quoted(page) if re.fullmatch(r"[\w-]+\.py", name)]
+    assert [name for name in folders if not exists(name, page) and name != "_delivery/"] == []
+    there = {path.name for folder in ("plugins", "roles", ".") for path in python_files(folder)}
+    assert [name for name in files if name not in there] == []
+
+
+@each_page
+def test_names_that_a_page_quotes_are_in_the_code(page: Path) -> None:
+    """Options, variables, functions: a word with an underscore, alone in backticks."""
+    names = {name for name in quoted(page) if re.fullmatch(r"[A-Za-z]\w*_\w+", name)}
+    assert {name for name in names if not re.search(rf"\b{name}\b", sources())} == set()
+
+
+@each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)", re.sub(r"^```.*?^```", "", read(page), flags=re.S | re.M))
+    local = [link for link in links if "://" not in link]
+    assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+def test_each_term_has_an_owner_and_is_defined_once() -> None:
+    rows = [
+        re.split(r"(?<!\\)\|", line)[1:-1]
+        for line in read(ROOT / "docs/concepts.md").splitlines()
+        if line.startswith("| **")
+    ]
+    terms = [term for row in rows for term in re.findall(r"\*\*([^*]+)\*\*", row[0])]
+    assert len(terms) > 35 and len(terms) == len(set(terms))
+    ownerless = [row[0] for row in rows if not re.search(r"`[\w./]+(\.py|/)`", row[2])]
+    assert ownerless == []
+
+
+def test_packages_stand_in_the_picture() -> None:
+    page = read(ROOT / "docs/architecture.md")
+    (picture,) = (block for block in re.findall(r"```\n(.*?)```", page, re.S) if "┌" in block)
+    packages = {path.parent.name for path in CORE.glob("*/__init__.py")}
+    assert {name for name in packages if name not in picture} == set()
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.name)
+def test_a_decision_says_when_why_and_at_what_price(page: Path) -> None:
+    assert re.findall(r"^## (.+)$", read(page), re.M) == HEADINGS
+    found = re.search(r"^Date: (2\d{3}-\d\d(?:-\d\d)?)\. Status: (.+)\.$", read(page), re.M)
+    title = re.search(r"^# (\d+)\. (.+)$", read(page), re.M)
+    assert found and title and int(title[1]) == int(page.name[:4])
+    row = f"| [{title[1]}. {title[2]}]({page.name}) | {found[1]} | {found[2]} |"
+    assert row in read(page.parent / "README.md")
