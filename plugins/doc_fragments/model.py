@@ -10,7 +10,7 @@ class ModuleDocFragment:
 options:
   name:
     description:
-      - Name of the model in Triton, which is also the name of its folder.
+      - Name of the model in Triton, and of its folder.
       - Letters, digits and C(. _ @ -), at most 200 characters, because Triton's URLs can carry
         nothing else.
     type: str
@@ -23,17 +23,17 @@ options:
     type: str
   alias:
     description:
-      - The alias that O(model_uri) was pinned from, for the record, where a playbook resolved it
-        for a whole fleet before.
+      - The alias that O(model_uri) was resolved from, where a playbook resolved it once for a whole
+        fleet. It is kept in the record.
     type: str
   state:
     description:
       - V(present) makes Triton serve the model as asked.
       - V(absent) unloads it and removes its files, record and retained copies.
-      - V(unloaded) keeps its files and record and does not load it, also after a restart of the
-        server. O(model_uri) may be omitted for a model that is deployed.
-      - V(rolled_back) goes back to the deployment before the last V(present) from the copy that
-        O(keep) retained, without the registry. Run again it changes nothing. The next V(present)
+      - V(unloaded) keeps its files and record and unloads it; it stays unloaded after a restart of
+        the server. O(model_uri) may be omitted for a model that is deployed.
+      - V(rolled_back) goes back to the deployment before the last V(present), from the copy that
+        O(keep) retained, without the registry. A second run changes nothing. The next V(present)
         rolls forward, with a warning.
     type: str
     choices: [present, absent, unloaded, rolled_back]
@@ -50,8 +50,8 @@ options:
         ONNX file.
       - The others are what MLflow's flavors of these names store. Trees of V(xgboost), V(lightgbm)
         and V(sklearn) go to Triton's FIL backend (V(sklearn) needs the library treelite),
-        TorchScript modules of V(pytorch) to its PyTorch backend, each with a configuration that is
-        made of the model.
+        TorchScript modules of V(pytorch) to its PyTorch backend. Each gets a configuration that is
+        made from the model.
       - Read from the artifact's C(MLmodel) when omitted.
     type: str
     choices: [triton, onnx, xgboost, lightgbm, sklearn, pytorch]
@@ -65,39 +65,39 @@ options:
     type: dict
   instance_kind:
     description:
-      - Changes the kind of every instance group, so that a configuration which asks for a GPU
-        serves on a host without one (V(cpu)), or the other way round. V(auto) takes GPUs where the
-        server has some. A configuration without a group, which Triton may place on GPUs, gets one.
-      - With V(cpu) and V(auto) a group names no GPUs any more. Groups of C(KIND_MODEL) and
-        ensembles stay as they are.
+      - Changes the kind of every instance group. With V(cpu) a configuration which asks for a GPU
+        serves on a host without one; V(gpu) does the reverse; V(auto) uses GPUs where the server
+        has some. A configuration without a group gets one, because Triton may place it on GPUs.
+      - V(cpu) and V(auto) remove the GPU numbers of a group. Groups of C(KIND_MODEL) and ensembles
+        stay as they are.
     type: str
     choices: [cpu, gpu, auto]
   version_folders:
     description:
       - V(registry) makes the registry version the Triton version, V(artifact) keeps the artifact's
         version folders.
-      - V(auto) does the first, except for artifacts with several version folders, a
-        C(version_policy.specific), or a model which an ensemble in the repository pins.
+      - V(auto) is V(registry), except for artifacts with several version folders, configurations
+        with C(version_policy.specific), and models that an ensemble in the repository pins.
     type: str
     choices: [auto, registry, artifact]
     default: auto
   serve_versions:
     description:
-      - Number of registry versions to keep loaded side by side, the wanted one being the highest,
-        so that clients can pin a version.
-      - A version that comes or goes leaves the files of the others untouched, and Triton
-        initialises nothing else. Each keeps the configuration of the newest.
+      - Number of registry versions to serve side by side, so that clients can pin a version. The
+        version of O(model_uri) is the highest.
+      - Adding or retiring a version does not touch the files of the others, and Triton does not
+        initialise them again. All versions have the configuration of the newest.
     type: int
     default: 1
   verify:
     description:
-      - How to prove that the model serves, after each load, and also when nothing else has to be
-        done if the option is given.
-      - V(none) trusts Triton's word. V(auto) sends the model's own MLflow input example where it
-        has one; this is done after a load when the option is omitted.
+      - How to prove that the model answers after each load. When the option is given, also when
+        nothing else has to be done.
+      - V(none) trusts what Triton reports. V(auto) sends the model's MLflow input example where it
+        has one. When the option is omitted, that is done after a load.
       - A dictionary C({inputs, outputs, tolerance}) sends C(inputs) (tensor name to nested lists)
         and compares C(outputs) where given.
-      - A model that fails its verification is replaced by the one before it, and the task fails.
+      - When the verification fails, the deployment before is put back, and the task fails.
     type: raw
   keep:
     description: Number of previous deployments of this model to retain on disk.
@@ -105,32 +105,32 @@ options:
     default: 1
   adopt:
     description:
-      - Take over (or, with O(state=absent), remove) a model of this name which this collection did
-        not deploy.
+      - Take over (or, with O(state=absent), remove) a foreign model of this name, which is one that
+        this collection did not deploy.
     type: bool
     default: false
   check_files:
     description:
-      - Hash the deployed files and compare them with the record, instead of trusting size, times
-        and inode.
+      - Hash the deployed files to find changes, instead of comparing size, times and inode with the
+        record.
     type: bool
     default: false
   depends_on:
     description:
-      - Names of models that this one calls while it serves, such as those that a Python model asks
-        by BLS. In a list of M(mlops.triton.triton_models) it is changed after them, and removed
-        before them.
+      - Names of models that this one calls while it serves, such as those that a Python model calls
+        by BLS. A list of M(mlops.triton.triton_models) changes this model after them, and removes
+        it before them.
       - An ensemble needs no such list, because its configuration names them.
-      - What was said before is kept when omitted.
+      - When omitted, the names of the last deployment are kept.
     type: list
     elements: str
   owner:
-    description: Owner of the model's files. The owner of the repository folder when omitted and run
-      by root.
+    description: Owner of the model's files. When omitted and run by root, the owner of the
+      repository folder.
     type: str
   group:
-    description: Group of the model's files. The group of the repository folder when omitted and run
-      by root.
+    description: Group of the model's files. When omitted and run by root, the group of the
+      repository folder.
     type: str
   mode:
     description:

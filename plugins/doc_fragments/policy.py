@@ -11,24 +11,23 @@ options:
   allowed_backends:
     description:
       - Names of Triton's backends that may be used, for example V(onnxruntime), V(tensorrt), V(fil)
-        or V(ensemble). A model of any other backend is refused before anything is downloaded, and
-        one that is deployed already fails and is left as it is.
-      - A model that brings code beside its backend's own is refused too, that is a C(libtriton_*)
-        library, a C(runtime) or C(model_operations) in its configuration.
+        or V(ensemble). A model of any other backend is refused before anything is downloaded. Where
+        such a model is deployed already, the task fails and leaves it as it is.
+      - A model that makes its backend load further code is refused, too. That is a C(libtriton_*)
+        library in its files, or C(runtime) or C(model_operations) in its configuration.
       - V(python) runs whatever code the artifact holds, with the rights of the server.
       - Every backend is allowed when omitted.
     type: list
     elements: str
   max_size:
     description:
-      - The most that the files of one model may have, in bytes or as V(500MB) or V(2GiB). A larger
-        one is refused before anything is downloaded.
+      - Maximum size of the files of one model together, in bytes or as V(500MB) or V(2GiB). A
+        larger model is refused before anything is downloaded.
     type: str
   require_digest:
     description:
-      - Refuse a model whose publisher left no manifest, as M(mlops.triton.mlflow_publish) writes
-        it, and a version of a registered model whose tag C(triton.digest) does not name this
-        manifest.
+      - Refuse a model without the manifest that M(mlops.triton.mlflow_publish) writes, and a
+        registered version whose tag C(triton.digest) differs from its manifest's digest.
     type: bool
     default: false
 """

@@ -13,7 +13,7 @@ options:
       - MLflow tracking server, for example V(http://mlflow.example.com:5000).
       - The environment variable E(MLFLOW_TRACKING_URI) is used when it is omitted.
       - Credentials come from MLflow's own environment variables E(MLFLOW_TRACKING_USERNAME),
-        E(MLFLOW_TRACKING_PASSWORD) and E(MLFLOW_TRACKING_TOKEN), so that they are in no playbook.
+        E(MLFLOW_TRACKING_PASSWORD) and E(MLFLOW_TRACKING_TOKEN), so that no playbook has them.
     type: str
   registry_uri:
     description:

@@ -13,25 +13,24 @@ options:
       - The Triton server, or all servers that read the same model repository.
       - Either C(host:port), which means HTTP, or a URL with C(http://), C(https://), C(grpc://) or
         C(grpcs://).
-      - A load over gRPC leaves other clients of the server alone; one over HTTP can make keep-alive
-        clients wait for as long as it takes.
+      - A load over gRPC does not disturb other clients of the server. A load over HTTP can make
+        keep-alive clients wait until it ends.
       - The environment variable E(TRITON_URL) is used when it is omitted.
     type: list
     elements: str
     default: ['localhost:8000']
   admin_key:
     description:
-      - The key of a server whose model-repository API is restricted, as C(--http-restricted-api)
-        and C(--grpc-restricted-protocol) do it. The same name and secret serve both; only the
-        headers differ, and those are made here.
+      - The key of a server that restricts its model-repository API with C(--http-restricted-api) or
+        C(--grpc-restricted-protocol). The same name and secret serve for HTTP and gRPC.
     type: dict
     suboptions:
       name:
-        description: Name of the key, as it stands in the server's flag.
+        description: Name of the key, as in the server's flag.
         type: str
         default: admin-key
       secret:
-        description: The key. It reaches no log, diff, record or process list.
+        description: The key. It appears in no log, diff, record or process list.
         type: str
         required: true
   ca_file:
@@ -49,16 +48,16 @@ options:
     type: path
   server_log:
     description:
-      - The file that the server writes its log to, where it is on this host. Some causes of a
-        failed load stand there and nowhere else.
-      - When omitted, the file that the server itself names (C(--log-file)).
+      - The server's log file, where it is on this host. It has causes of failed loads that Triton's
+        answers omit.
+      - When omitted, the file that the server reports (C(--log-file)).
     type: path
   tensorrt_target:
     description:
-      - What the servers have. A TensorRT plan that was built for something else is refused before
-        anything changes; the tags C(triton.tensorrt.version) and
-        C(triton.tensorrt.compute_capability) of its version say what it was built for.
-      - What is not known on one of both sides is not compared, and a warning says so.
+      - TensorRT and GPUs of the servers. A TensorRT plan that was built for others is refused
+        before anything changes. The tags C(triton.tensorrt.version) and
+        C(triton.tensorrt.compute_capability) of a registry version say what its plan was built for.
+      - A value that the tags or the servers do not give is not compared, and a warning says so.
     type: dict
     suboptions:
       version:
@@ -67,6 +66,6 @@ options:
       compute_capability:
         description:
           - The compute capability of the GPUs, as in V(9.0).
-          - When omitted, and the servers are on this host, C(nvidia-smi) is asked.
+          - When omitted and the servers are on this host, C(nvidia-smi) gives it.
         type: str
 """

@@ -10,18 +10,18 @@ class ModuleDocFragment:
 options:
   timeout:
     description:
-      - Seconds that any single network step may take, such as a question to MLflow or a load in
+      - Seconds that any single network step may take, such as a request to MLflow or a load in
         Triton.
       - A transfer fails when this many seconds bring less than 1 KiB.
     type: float
     default: 300.0
   progress:
     description:
-      - Whether lines tell, while the task runs, what takes long. The step, its bytes and their
-        rate, for each model and host.
-      - Only tasks that take seconds show any. There are none in check mode, in an asynchronous
+      - Whether to print progress lines while the task runs. Each line has the host, the model, the
+        step, its bytes and their rate.
+      - Only tasks that take seconds print any. There are none in check mode, in an asynchronous
         task, with C(no_log), and from modules that only read.
-      - E(TRITON_PROGRESS) of the control node is used when omitted.
+      - When omitted, E(TRITON_PROGRESS) of the control node decides.
     type: bool
     default: true
 """

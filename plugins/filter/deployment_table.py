@@ -9,12 +9,12 @@ name: deployment_table
 short_description: What a run has done to each model of each host, as lines of text
 version_added: 0.1.0
 description:
-  - Makes the table that playbook C(mlops.triton.deploy_models) prints at its end.
+  - Makes the table that the playbook C(mlops.triton.deploy_models) prints at its end.
 options:
   _input:
     description:
       - One entry for each host, with C(host), C(stage), C(trouble), and the results C(plan),
-        C(delivery) and C(rollback) as far as there are any.
+        C(delivery) and C(rollback), where there are any.
     type: list
     elements: dict
     required: true

@@ -9,9 +9,8 @@ name: pin_models
 short_description: Put exact versions in the place of aliases
 version_added: 0.1.0
 description:
-  - Replaces C(models:/name@alias) and C(models:/name/latest) in a list of models by the versions
-    that they mean, and notes the alias, so that all hosts get the same version and the record still
-    says what was asked for.
+  - Replaces C(models:/name@alias) and C(models:/name/latest) in a list of models by exact versions,
+    and keeps the alias, so that all hosts get the same version and records still have the alias.
 positional: _input, pins
 options:
   _input:
@@ -20,11 +19,11 @@ options:
     elements: dict
     required: true
   pins:
-    description: Model URI to version number. A URI that is not in it stays.
+    description: Maps model URIs to version numbers. A URI that is not in it stays.
     type: dict
     required: true
   verify:
-    description: The option C(verify) of entries that shall be served and do not have it.
+    description: Option C(verify) for entries that are to be served and do not have it.
     type: raw
 seealso:
   - plugin: mlops.triton.mlflow_model_version

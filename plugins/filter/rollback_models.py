@@ -11,12 +11,12 @@ version_added: 0.1.0
 description:
   - Compares what a host had before a run with what it has now, and returns the entries of
     O(mlops.triton.triton_models#module:models) that undo the difference.
-  - A model that was replaced goes back to its retained copy, one that was new is removed, one that
-    was removed is deployed again from the registry. What was taken over from somebody else stays.
+  - A model that was replaced goes back to its retained copy, a new one is removed, and a removed
+    one is deployed again from the registry. Models that the run adopted stay.
 positional: _input, now, wanted
 options:
   _input:
-    description: RV(mlops.triton.triton_models#module:models) of a run in check mode before.
+    description: RV(mlops.triton.triton_models#module:models) of a check-mode run before.
     type: list
     elements: dict
     required: true
@@ -26,8 +26,8 @@ options:
     elements: dict
     required: true
   wanted:
-    description: The list of the run. Models which it lets keep no copy (C(keep=0)) are deployed
-      again instead of rolled back.
+    description: The list of the run. Models without retained copies (C(keep=0)) are deployed again
+      instead of rolled back.
     type: list
     elements: dict
     default: []

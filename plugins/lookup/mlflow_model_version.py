@@ -6,15 +6,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: mlflow_model_version
-short_description: The exact version that a model URI means now
+short_description: Resolve a model URI to its exact version
 version_added: 0.1.0
 description:
   - Asks the MLflow Model Registry for the version number of a model URI such as
     C(models:/fraud@champion).
   - Runs on the controller. Each URI is resolved once in a run of C(ansible-playbook), so that all
-    hosts of the run get the same version, also when the alias is moved meanwhile.
-  - Give the result to O(mlops.triton.triton_model#module:model_uri) where a fleet must not be
-    divided.
+    hosts of the run get the same version, even when the alias moves meanwhile.
+  - Use the result in O(mlops.triton.triton_model#module:model_uri) where all hosts of a fleet must
+    serve the same version.
 options:
   _terms:
     description: Model URIs, V(models:/<name>@<alias>), V(models:/<name>/latest) or

@@ -11,8 +11,8 @@ short_description: Which models, versions and aliases an MLflow Model Registry h
 version_added: 0.1.0
 description:
   - Reads registered models, their versions, tags and aliases.
-  - The options of server and repository are accepted, and not used, so that C(module_defaults) of
-    the action group C(mlops.triton.triton) can set registry, server and repository once for all
+  - The options of server and repository are accepted and ignored, so that C(module_defaults) of the
+    action group C(mlops.triton.triton) can set registry, server and repository once for all
     modules.
 extends_documentation_fragment:
   - mlops.triton.attributes
@@ -26,15 +26,15 @@ attributes:
     support: full
   diff_mode:
     support: N/A
-    description: Nothing is changed, so that there is nothing to show.
+    description: It changes nothing, so that there is nothing to show.
   idempotent:
     support: full
 options:
   names:
     description:
-      - The registered models to report. One that the registry does not have is left out of
-        RV(models).
-      - All registered models when omitted.
+      - The registered models to report. RV(models) leaves out those that the registry does not
+        have.
+      - When omitted, all registered models.
     type: list
     elements: str
 seealso:
@@ -96,7 +96,7 @@ models:
           returned: always
           sample: 3
         model_uri:
-          description: What names this version in other modules.
+          description: The URI of this version for other modules.
           type: str
           returned: always
           sample: models:/fraud/3
@@ -107,8 +107,8 @@ models:
           returned: always
           sample: [champion]
         tags:
-          description: The version's tags. C(triton.digest) and C(triton.backend) are those of
-            M(mlops.triton.mlflow_publish).
+          description: The version's tags. M(mlops.triton.mlflow_publish) sets C(triton.digest) and
+            C(triton.backend).
           type: dict
           returned: always
           sample: {"triton.backend": "onnxruntime"}
@@ -118,7 +118,7 @@ models:
           returned: always
           sample: Gradient of the third quarter.
         status:
-          description: V(READY), or what MLflow says otherwise.
+          description: The version's status in MLflow, usually V(READY).
           type: str
           returned: always
           sample: READY

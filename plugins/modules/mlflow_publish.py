@@ -11,14 +11,14 @@ short_description: Publish local models as versions in the MLflow Model Registry
 version_added: 0.1.0
 description:
   - Uploads a model folder in Triton's layout, or one model file, and registers it as a new version.
-  - The same content is published once. A version is known by its content id, which it carries as
-    tag C(triton.content), so that a second run uploads nothing. The digest of its bytes is the tag
+  - The same content is published once. Each version has its content id as tag C(triton.content), so
+    that a second run finds it and uploads nothing. The digest of its bytes is the tag
     C(triton.digest).
-  - The version is registered when all files are uploaded and listed with their sizes. An upload
-    that breaks leaves no version.
-  - Runs where the files are.
-  - The options of server and repository are accepted, and not used, so that C(module_defaults) of
-    the action group C(mlops.triton.triton) can set registry, server and repository once for all
+  - The version is registered after all files were uploaded and listed with their sizes. A broken
+    upload leaves no version.
+  - Runs on the host that has the files.
+  - The options of server and repository are accepted and ignored, so that C(module_defaults) of the
+    action group C(mlops.triton.triton) can set registry, server and repository once for all
     modules.
 extends_documentation_fragment:
   - mlops.triton.attributes
@@ -31,11 +31,11 @@ attributes:
   check_mode:
     support: full
     details: The files are read to know their digest; nothing is uploaded or downloaded. Without
-      mlflow on the host a warning says that what would change is not known.
+      mlflow on the host a warning says that the changes cannot be predicted.
   diff_mode:
     support: full
-    details: Shows which files differ from the newest version, as far as that was published by this
-      collection.
+    details: Shows which files differ from the newest version, where this collection published
+      that.
   idempotent:
     support: full
 options:
@@ -50,16 +50,16 @@ options:
       - Or one file. C(.onnx) with its external data, C(.plan) or C(.engine) of TensorRT, C(.bst),
         C(.json) or C(.ubj) of XGBoost, C(.txt) or C(.lgb) of LightGBM, C(.tl) of treelite,
         TorchScript C(.pt), or a Python C(model.py). It is put into Triton's layout, with a
-        configuration made of the inputs and outputs that the file names. What a file does not name,
-        O(config) must.
+        configuration made of the inputs and outputs that the file names. O(config) must name those
+        that the file does not.
       - Files are judged by their content. Nothing is run, and no pickle is opened.
     type: path
   root:
     description:
-      - Symbolic links in O(path) are published as the files they point to, as long as these lie
-        below this folder.
-      - The folder above the one which holds O(path) when omitted; for a single file the folder that
-        holds it.
+      - Symbolic links in O(path) are published as the files they point to, which must lie below
+        this folder.
+      - When omitted, the folder above the one that holds O(path); for a single file, the folder
+        that holds it.
     type: path
   aliases:
     description:
@@ -72,7 +72,7 @@ options:
       - Tags which this version has afterwards. Other tags stay as they are.
       - C(triton.tensorrt.version) and C(triton.tensorrt.compute_capability) say what a TensorRT
         plan was built for, so that a deployment can compare; V(10.5+) and V(8.0+) stand for plans
-        that newer ones take too. The version of TensorRT is read from the plan where that tells.
+        that newer ones take, too. The version of TensorRT is read from the plan where it has one.
     type: dict
     default: {}
   description:
@@ -96,24 +96,23 @@ options:
     type: dict
   input_example:
     description:
-      - An example to publish with the model. Names of inputs with nested lists, with the batch
-        dimension where the model has one.
-      - A deployment is verified with it. An example that differs from the one published makes a new
-        version.
+      - An example to publish with the model. It maps names of inputs to nested lists, with the
+        batch dimension where the model has one.
+      - Deployments are verified with it. Another example makes a new version.
     type: dict
   check_files:
     description:
-      - Whether to list the files of the version that has this content, and to publish it anew where
-        one of them is missing or has another size. When V(false), it is published anew only where
-        all its files are gone.
+      - Whether to list the files of the version that has this content, and to publish it again
+        where one of them is missing or has another size. With V(false), it is published again only
+        where all its files are gone.
     type: bool
     default: false
   models:
     description:
       - Several models in one task, instead of O(name) and O(path). One that fails does not stop the
         others.
-      - O(aliases), O(tags), O(experiment) and O(check_files) of the task are for those that have
-        none of their own.
+      - O(aliases), O(tags), O(experiment) and O(check_files) of the task apply to models without
+        their own.
     type: list
     elements: dict
     suboptions:
@@ -128,16 +127,16 @@ options:
           - Or one file. C(.onnx) with its external data, C(.plan) or C(.engine) of TensorRT,
             C(.bst), C(.json) or C(.ubj) of XGBoost, C(.txt) or C(.lgb) of LightGBM, C(.tl) of
             treelite, TorchScript C(.pt), or a Python C(model.py). It is put into Triton's layout,
-            with a configuration made of the inputs and outputs that the file names. What a file
-            does not name, O(models[].config) must.
+            with a configuration made of the inputs and outputs that the file names.
+            O(models[].config) must name those that the file does not.
           - Files are judged by their content. Nothing is run, and no pickle is opened.
         type: path
         required: true
       root:
         description:
-          - Symbolic links in O(models[].path) are published as the files they point to, as long as
-            these lie below this folder.
-          - The folder above the one which holds O(models[].path) when omitted; for a single file
+          - Symbolic links in O(models[].path) are published as the files they point to, which must
+            lie below this folder.
+          - When omitted, the folder above the one that holds O(models[].path); for a single file,
             the folder that holds it.
         type: path
       aliases:
@@ -151,8 +150,8 @@ options:
           - Tags which this version has afterwards. Other tags stay as they are.
           - C(triton.tensorrt.version) and C(triton.tensorrt.compute_capability) say what a TensorRT
             plan was built for, so that a deployment can compare; V(10.5+) and V(8.0+) stand for
-            plans that newer ones take too. The version of TensorRT is read from the plan where that
-            tells.
+            plans that newer ones take, too. The version of TensorRT is read from the plan where it
+            has one.
         type: dict
         default: {}
       description:
@@ -176,15 +175,14 @@ options:
         type: dict
       input_example:
         description:
-          - An example to publish with the model. Names of inputs with nested lists, with the batch
-            dimension where the model has one.
-          - A deployment is verified with it. An example that differs from the one published makes a
-            new version.
+          - An example to publish with the model. It maps names of inputs to nested lists, with the
+            batch dimension where the model has one.
+          - Deployments are verified with it. Another example makes a new version.
         type: dict
       check_files:
         description:
-          - Whether to list the files of the version that has this content, and to publish it anew
-            where one of them is missing or has another size. When V(false), it is published anew
+          - Whether to list the files of the version that has this content, and to publish it again
+            where one of them is missing or has another size. With V(false), it is published again
             only where all its files are gone.
         type: bool
         default: false
@@ -213,7 +211,7 @@ EXAMPLES = r"""
     description: Gradient of the **third** quarter.
   register: published
 
-- name: Publish a TensorRT plan, which does not tell its inputs and outputs
+- name: Publish a TensorRT plan, which does not name its inputs and outputs
   mlops.triton.mlflow_publish:
     name: detector
     path: /opt/models/detector.plan
@@ -261,7 +259,7 @@ model:
       returned: always
       sample: 3
     model_uri:
-      description: What names this version in other modules; none in check mode when it would be
+      description: The URI of this version for other modules; none in check mode when it would be
         new.
       type: str
       returned: always
@@ -278,13 +276,13 @@ model:
       returned: always
       sample: bfb51b937048efbc7ef7002f1580429ff91772e35aa026995a5afe1d51631a04
     content:
-      description: The content id, by which the version is known. Random names of external data do
-        not count in it.
+      description: The content id, which identifies the version. It is independent of random names
+        of external data.
       type: str
       returned: always
       sample: 7d865e959b2466918c9863afca942d0fb89d7c9ac0c99bafc3749504ded97730
     backend:
-      description: Triton's backend for it, as far as the configuration or the files tell.
+      description: Triton's backend for it, where the configuration or the files name one.
       type: str
       returned: always
       sample: onnxruntime

@@ -12,9 +12,9 @@ version_added: 0.1.0
 description:
   - Makes a Triton Inference Server in EXPLICIT mode serve a model from an MLflow Model Registry, or
     stop serving it.
-  - The model is staged beside the repository, verified, swapped in at once, loaded, and proven to
-    be the one that is served. When any of this fails, the model before it is put back and the task
-    fails with Triton's own reason.
+  - The model is staged, checked, swapped in at once, loaded, and proven to be the one that is
+    served. When any of this fails, the model before it is put back and the task fails with Triton's
+    own reason.
   - Runs on the host that holds the model repository, with a Python that has the required libraries;
     role P(mlops.triton.triton#role) makes one.
 extends_documentation_fragment:
@@ -82,7 +82,7 @@ actions:
     - replace models:/sid-minibert-onnx/1 by models:/sid-minibert-onnx/2 (2 files, 1024 bytes)
     - load on localhost:8000
 reported:
-  description: Those of the actions that tell the registry something, by O(registry_status).
+  description: Those of the actions that write to the registry, by O(registry_status).
   returned: always
   type: list
   elements: str
@@ -103,12 +103,12 @@ model:
       returned: always
       sample: present
     model_uri:
-      description: What was asked for.
+      description: The O(model_uri) that was asked for.
       type: str
       returned: when present
       sample: models:/sid-minibert-onnx@champion
     source:
-      description: What that meant.
+      description: What RV(model.model_uri) meant then, with an exact version.
       type: str
       returned: when present
       sample: models:/sid-minibert-onnx/2
@@ -159,12 +159,12 @@ model:
       returned: when present
       sample: 1024
     deployed_at:
-      description: When, in UTC.
+      description: When it was deployed, in UTC.
       type: str
       returned: when present
       sample: "2026-01-01T12:00:00.000000+00:00"
     deployed_by:
-      description: By whom.
+      description: Who deployed it.
       type: str
       returned: when present
       sample: mlops@gpu-1 (process 4711)
@@ -174,7 +174,7 @@ model:
       returned: when present
       sample: {deploy_id: 20251231T120000-0a1b2c3d, pinned_uri: "models:/sid-minibert-onnx/1"}
     deployment_set:
-      description: Name of the list that it was deployed with.
+      description: The deployment set that it was deployed with.
       type: str
       returned: when present
       sample: null
@@ -184,8 +184,8 @@ model:
       returned: when present
       sample: null
     transaction:
-      description: Identifies the run that changed it last, also one which kept the deploy id.
-        O(rollback_to) takes it.
+      description: Identifies the run that changed it last, even where that kept the deploy id.
+        O(rollback_to) accepts it.
       type: str
       returned: when present
       sample: 20260101T120000-0a1b2c3d

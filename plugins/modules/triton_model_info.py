@@ -10,9 +10,9 @@ module: triton_model_info
 short_description: What is deployed to a Triton repository, and what each server really serves
 version_added: 0.1.0
 description:
-  - Compares the records of this collection, the files on disk and every server, and says in words
-    where they differ.
-  - The registry's options are accepted, and not used, so that C(module_defaults) of the action
+  - Compares the records of this collection, the files on disk and every server, and reports in
+    sentences where they differ.
+  - The registry's options are accepted and ignored, so that C(module_defaults) of the action
     group C(mlops.triton.triton) can set registry, server and repository once for all modules.
 extends_documentation_fragment:
   - mlops.triton.attributes
@@ -26,12 +26,12 @@ attributes:
     support: full
   diff_mode:
     support: N/A
-    description: Nothing is changed, so that there is nothing to show.
+    description: It changes nothing, so that there is nothing to show.
   idempotent:
     support: full
 options:
   names:
-    description: The models to report. All that this collection deployed when omitted.
+    description: The models to report. When omitted, all that this collection deployed.
     type: list
     elements: str
 seealso:
@@ -76,7 +76,7 @@ models:
       returned: always
       sample: true
     servers:
-      description: What each server says.
+      description: What each server reports.
       type: list
       elements: dict
       returned: always
@@ -86,7 +86,7 @@ models:
           ready_versions: [2]
           versions: []
     drift:
-      description: Sentences on where record, disk and servers differ.
+      description: One sentence for each difference between record, disk and servers.
       type: list
       elements: str
       returned: always

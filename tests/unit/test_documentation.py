@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+PLUGINS = "ansible_collections.mlops.triton.plugins"
 CORE = ROOT / "plugins/module_utils/_delivery"
 DECISIONS = sorted((ROOT / "docs/adr").glob("[0-9]*.md"))
 PAGES = sorted(
@@ -128,3 +132,24 @@ def test_a_decision_says_when_why_and_at_what_price(page: Path) -> None:
     assert found and title and int(title[1]) == int(page.name[:4])
     row = f"| [{title[1]}. {title[2]}]({page.name}) | {found[1]} | {found[2]} |"
     assert row in read(page.parent / "README.md")
+
+
+def test_a_list_documents_the_options_of_one_model() -> None:
+    """``triton_models`` repeats what fragment ``model`` says, with references into the list."""
+
+    def documented(text: str) -> Any:
+        return yaml.safe_load(text)["options"]
+
+    fragment = importlib.import_module(f"{PLUGINS}.doc_fragments.model")
+    module = importlib.import_module(f"{PLUGINS}.modules.triton_models")
+    alone = documented(fragment.ModuleDocFragment.DOCUMENTATION)
+    listed = documented(module.DOCUMENTATION)["models"]["suboptions"]
+    inside = re.compile(r"O\((?=({})\b)".format("|".join(alone)))
+
+    def said(option: dict[str, Any]) -> str:
+        text = option["description"]
+        return " ".join(text) if isinstance(text, list) else text
+
+    assert {name: inside.sub("O(models[].", said(alone[name])) for name in alone} == {
+        name: said(option) for name, option in listed.items()
+    }
