@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
     DesiredModel,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.layout import Layout
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.manifest import Manifest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.observed import (
     ObservedModel,
@@ -38,9 +39,14 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestrati
     Target,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.plan import (
-    Action,
+    Load,
     Plan,
+    PutSideBySide,
+    Remove,
+    Replace,
+    RollBack,
     Step,
+    Unload,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.versions import (
     SideBySide,
@@ -141,44 +147,37 @@ def record(version: int = 1, at: str = DAY, **more: Any) -> Record:
     )
 
 
+def source_of(deployed: Record) -> Source:
+    uri = parse_model_uri(deployed.pinned_uri)
+    return Source(uri, deployed.registry_name, deployed.registry_version, None, "", "", None, None)
+
+
+LAYOUT = Layout("triton", (), (), b"", (1,), (1,))
+
+
+def replace(after: Record) -> Replace:
+    source = source_of(after)
+    return Replace("replace", source.uri, source, LAYOUT)
+
+
 def result(
-    before: Record | None,
-    after: Record | None,
-    state: str = "present",
-    *actions: Action,
-    **more: Any,
+    before: Record | None, after: Record | None, state: str = "present", *steps: Step
 ) -> Result:
-    """What came of a run that had to do this; without actions, of one that had nothing to do."""
+    """What came of a run that had to do this; without steps, of one that had nothing to do."""
     options = {
         "name": "fraud",
         "state": state,
         **({"model_uri": after.pinned_uri} if state == "present" and after else {}),
     }
-    source = (
-        Source(
-            parse_model_uri(after.pinned_uri),
-            after.registry_name,
-            after.registry_version,
-            None,
-            "",
-            "",
-            None,
-            None,
-        )
-        if after and Action.REPLACE in actions
-        else None
-    )
     plan = Plan(
         DesiredModel.from_options(options),
         ObservedModel("fraud", record=before),
-        source,
-        None,
-        tuple(Step(action, action.value) for action in actions),
+        steps,
         {},
         {},
-        **more,
+        resolved=any(isinstance(step, (Replace, PutSideBySide)) for step in steps),
     )
-    return Result("fraud", plan, after, bool(actions))
+    return Result("fraud", plan, after, bool(steps))
 
 
 def report(
@@ -197,14 +196,13 @@ def deploy(
     before: Record | None,
     after: Record | None,
     state: str = "present",
-    *actions: Action,
+    *steps: Step,
     on: str = "gpu-1",
-    **more: Any,
 ) -> tuple[str, ...]:
     """Report a change as a check run and then as a real one, which must say the same; then nothing
     is left to report.
     """
-    done = result(before, after, state, *(actions or (Action.REPLACE,)), **more)
+    done = result(before, after, state, *(steps or ([replace(after)] if after else [])))
     checked = report(registry, dataclasses.replace(done, record=before), target=on, check=True)[
         "fraud"
     ]
@@ -235,7 +233,9 @@ def test_a_deployment_sets_a_tag_and_a_block() -> None:
 
 def test_checking_tells_the_registry_nothing() -> None:
     registry = FakeRegistry(fraud=1)
-    said = report(registry, result(None, record(), "present", Action.REPLACE), check=True)["fraud"]
+    said = report(registry, result(None, record(), "present", replace(record())), check=True)[
+        "fraud"
+    ]
     assert said.changed and said.reported and not registry.calls
     diff = said.to_dict()["diff"]
     assert (
@@ -260,7 +260,11 @@ def test_a_rollback_turns_it_round() -> None:
     registry = FakeRegistry(fraud=2)
     deploy(registry, None, record(2))
     deploy(
-        registry, record(2), record(1, NEXT_DAY), "rolled_back", Action.ROLL_BACK, target=record(1)
+        registry,
+        record(2),
+        record(1, NEXT_DAY),
+        "rolled_back",
+        RollBack("roll back", record(2), record(1)),
     )
     assert registry.tags(2) == {} and "triton.deployed/gpu-1" in registry.tags(1)
 
@@ -268,7 +272,7 @@ def test_a_rollback_turns_it_round() -> None:
 def test_a_removal_and_one_that_was_not_reported() -> None:
     registry = FakeRegistry(fraud=1)
     deploy(registry, None, record())
-    removed = result(record(), None, "absent", Action.REMOVE)
+    removed = result(record(), None, "absent", Remove("remove"))
     assert report(registry, removed)["fraud"].reported
     assert registry.tags(1) == {} and registry.description(1) == ""
     registry.set_version_tag("fraud", 1, "triton.deployed/gpu-1", PRESENT)
@@ -279,10 +283,10 @@ def test_a_removal_and_one_that_was_not_reported() -> None:
 def test_unloading_and_loading_have_their_own_times() -> None:
     registry = FakeRegistry(fraud=1)
     deploy(registry, None, record())
-    deploy(registry, record(), record(wanted="unloaded"), "unloaded", Action.UNLOAD)
+    deploy(registry, record(), record(wanted="unloaded"), "unloaded", Unload("unload", ()))
     assert registry.tags(1)["triton.deployed/gpu-1"].startswith("unloaded since ")
     assert registry.tags(1)["triton.deployed/gpu-1"] > "unloaded since 2026-01-01T00:00:00Z"
-    deploy(registry, record(wanted="unloaded"), record(), "present", Action.LOAD)
+    deploy(registry, record(wanted="unloaded"), record(), "present", Load("load", ()))
     assert registry.tags(1)["triton.deployed/gpu-1"] > PRESENT
 
 
@@ -290,14 +294,13 @@ def test_versions_side_by_side_are_all_present() -> None:
     registry = FakeRegistry(fraud=3)
     several = {"request": {"serve_versions": 2}}
     deploy(registry, None, record(1, **several))
-    deploy(
-        registry,
+    before, after = (
         record(1, **several),
         record(2, NEXT_DAY, triton_versions=(1, 2), **several),
-        "present",
-        Action.REPLACE,
-        beside=SideBySide(2, (1,), (), True),
     )
+    source, versions = source_of(after), SideBySide(2, (1,), (), True)
+    beside = PutSideBySide("put beside", source.uri, source, LAYOUT, before, versions)
+    deploy(registry, before, after, "present", beside)
     assert registry.tags(1)["triton.deployed/gpu-1"] == PRESENT
     assert registry.tags(2)["triton.deployed/gpu-1"] == "present since 2026-01-02T00:00:00Z"
 
@@ -337,7 +340,7 @@ def test_targets_do_not_overwrite_each_other() -> None:
     deploy(registry, None, record(at=NEXT_DAY), on="gpu-2")
     assert set(registry.tags(1)) == {"triton.deployed/gpu-1", "triton.deployed/gpu-2"}
     assert "| gpu-1 |" in registry.description(1) and "| gpu-2 |" in registry.description(1)
-    report(registry, result(record(), None, "absent", Action.REMOVE))
+    report(registry, result(record(), None, "absent", Remove("remove")))
     assert set(registry.tags(1)) == {"triton.deployed/gpu-2"}
     assert "| gpu-1 |" not in registry.description(1) and "| gpu-2 |" in registry.description(1)
 
@@ -352,8 +355,8 @@ def test_the_last_of_two_at_once_has_seen_both() -> None:
 def test_a_registry_that_refuses_is_one_warning() -> None:
     registry = FakeRegistry(fraud=1)
     registry.refuses = RegistryError("MLflow refused: permission denied", step="set tag")
-    other = dataclasses.replace(result(None, record(), "present", Action.REPLACE), name="other")
-    done = report(registry, result(None, record(), "present", Action.REPLACE), other)
+    other = dataclasses.replace(result(None, record(), "present", replace(record())), name="other")
+    done = report(registry, result(None, record(), "present", replace(record())), other)
     assert [one.error for one in done.values()] == [None, None] and done["fraud"].changed
     assert done["fraud"].warnings == (
         (
@@ -367,9 +370,9 @@ def test_a_registry_that_refuses_is_one_warning() -> None:
 def test_nothing_is_said_of_failures_and_of_other_registries() -> None:
     registry = FakeRegistry(fraud=1)
     failed = dataclasses.replace(
-        result(None, record(), "present", Action.REPLACE), error=NotFound("no")
+        result(None, record(), "present", replace(record())), error=NotFound("no")
     )
-    elsewhere = result(record(), record(), "unloaded", Action.UNLOAD)
+    elsewhere = result(record(), record(), "unloaded", Unload("unload", ()))
     assert report(registry, failed)["fraud"].reported is None
     assert report(registry, elsewhere, tracking_id="http://another")["fraud"].reported is None
     assert not registry.calls

@@ -27,7 +27,22 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri 
     parse_model_uri,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import DeliveryError
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.plan import Plan
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.plan import (
+    Load,
+    Plan,
+    PutSideBySide,
+    Reconfigure,
+    Recover,
+    Remove,
+    Replace,
+    ReplaceUnread,
+    RollBack,
+    SetPermissions,
+    Step,
+    Unload,
+    Verify,
+    WriteRecord,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.planner import (
     is_pinned,
     make_plan,
@@ -99,13 +114,13 @@ FOREIGN = ObservedModel("fraud", folder=True, served=(ServedModel(URL, (VersionR
     ("observed", "wanted", "known", "actions"),
     [
         pytest.param(
-            NOTHING, desired(), source(), ["replace", "load", "record"], id="first deployment"
+            NOTHING, desired(), source(), [Replace, Load, WriteRecord], id="first deployment"
         ),
         pytest.param(
             NOTHING,
             desired(verify={"inputs": {"x": [1]}}),
             source(),
-            ["replace", "load", "verify", "record"],
+            [Replace, Load, Verify, WriteRecord],
             id="verified",
         ),
         pytest.param(there(), desired(), source(), [], id="unchanged"),
@@ -113,135 +128,135 @@ FOREIGN = ObservedModel("fraud", folder=True, served=(ServedModel(URL, (VersionR
             there(), desired(), None, [], id="unchanged, the record answers for a pinned version"
         ),
         pytest.param(
-            there(1), desired(), source(), ["replace", "load", "record"], id="another version"
+            there(1), desired(), source(), [Replace, Load, WriteRecord], id="another version"
         ),
         pytest.param(
             there(),
             desired(),
             dataclasses.replace(source(), source="models:/m-other"),
-            ["replace", "load", "record"],
+            [Replace, Load, WriteRecord],
             id="the registry was set up anew: same number, other content",
         ),
         pytest.param(
             there(folder=False),
             desired(),
             source(),
-            ["replace", "load", "record"],
+            [Replace, Load, WriteRecord],
             id="folder deleted",
         ),
         pytest.param(
             there(changed_files=("2/a",)),
             desired(),
             source(),
-            ["replace", "load", "record"],
+            [Replace, Load, WriteRecord],
             id="file changed on disk",
         ),
         pytest.param(
             there(changed_files=("config.pbtxt",)),
             desired(),
             source(),
-            ["reconfigure", "load", "record"],
+            [Reconfigure, Load, WriteRecord],
             id="config changed on disk",
         ),
         pytest.param(
-            there(touched_files=("2/a",)), desired(), source(), ["record"], id="file touched"
+            there(touched_files=("2/a",)), desired(), source(), [WriteRecord], id="file touched"
         ),
         pytest.param(
             there(modes_differ=True),
             desired(),
             source(),
-            ["permit", "record"],
+            [SetPermissions, WriteRecord],
             id="mode changed on disk",
         ),
         pytest.param(
-            there(), desired(mode="0640"), source(), ["permit", "record"], id="mode option"
+            there(), desired(mode="0640"), source(), [SetPermissions, WriteRecord], id="mode option"
         ),
         pytest.param(
             there(),
             desired(config={"max_batch_size": 4}),
             source(),
-            ["reconfigure", "load", "record"],
+            [Reconfigure, Load, WriteRecord],
             id="config option",
         ),
         pytest.param(
             there(),
             desired(instance_kind="cpu"),
             source(),
-            ["reconfigure", "load", "record"],
+            [Reconfigure, Load, WriteRecord],
             id="instance kind",
         ),
         pytest.param(
             there(),
             desired(version_folders="artifact"),
             source(),
-            ["replace", "load", "record"],
+            [Replace, Load, WriteRecord],
             id="another layout",
         ),
         pytest.param(
             there(served=(served(None),)),
             desired(),
             source(),
-            ["load"],
+            [Load],
             id="unloaded behind our back",
         ),
         pytest.param(
             there(served=(served(2, "id-1"),)),
             desired(),
             source(),
-            ["load"],
+            [Load],
             id="files right, served id old",
         ),
         pytest.param(
             there(record=record(wanted="unloaded"), served=(served(None),)),
             desired(),
             source(),
-            ["load", "record"],
+            [Load, WriteRecord],
             id="was to stay unloaded",
         ),
         pytest.param(
-            there(), desired(state="unloaded"), source(), ["unload", "record"], id="to be unloaded"
+            there(), desired(state="unloaded"), source(), [Unload, WriteRecord], id="to be unloaded"
         ),
         pytest.param(
             there(),
             desired(model_uri="models:/fraud@champion"),
             source(2, "models:/fraud@champion"),
-            ["record"],
+            [WriteRecord],
             id="an alias that names what is there",
         ),
-        pytest.param(there(), desired(state="absent"), None, ["unload", "remove"], id="removal"),
+        pytest.param(there(), desired(state="absent"), None, [Unload, Remove], id="removal"),
         pytest.param(NOTHING, desired(state="absent"), None, [], id="removal of nothing"),
         pytest.param(
             dataclasses.replace(NOTHING, served=(served(2),)),
             desired(state="absent"),
             None,
-            ["unload"],
+            [Unload],
             id="removal of what is only in memory and carries an id of ours",
         ),
         pytest.param(
-            FOREIGN, desired(adopt=True), source(), ["replace", "load", "record"], id="adoption"
+            FOREIGN, desired(adopt=True), source(), [Replace, Load, WriteRecord], id="adoption"
         ),
         pytest.param(
             FOREIGN,
             desired(adopt=True, state="absent"),
             None,
-            ["unload", "remove"],
+            [Unload, Remove],
             id="removal of somebody else's, when asked",
         ),
         pytest.param(
-            there(journal={"op": "swap"}), desired(), source(), ["recover"], id="interrupted"
+            there(journal={"op": "swap"}), desired(), source(), [Recover], id="interrupted"
         ),
         pytest.param(
             there(journal={"op": "pending", "since": "noon"}),
             desired(),
             source(),
-            ["recover", "load"],
+            [Recover, Load],
             id="pending load",
         ),
         pytest.param(
             there(retained=(record(1),)),
             desired(state="rolled_back"),
             None,
-            ["roll back", "load", "record"],
+            [RollBack, Load, WriteRecord],
             id="rollback",
         ),
         pytest.param(
@@ -261,10 +276,10 @@ FOREIGN = ObservedModel("fraud", folder=True, served=(ServedModel(URL, (VersionR
     ],
 )
 def test_actions(
-    observed: ObservedModel, wanted: DesiredModel, known: Source | None, actions: list[str]
+    observed: ObservedModel, wanted: DesiredModel, known: Source | None, actions: list[type[Step]]
 ) -> None:
     plan = make_plan(observed, wanted, known, LAYOUT)
-    assert [step.action.value for step in plan.steps] == actions
+    assert [type(step) for step in plan.steps] == actions
     assert plan.changed == bool(actions)
     assert all(step.summary for step in plan.steps)
 
@@ -320,12 +335,30 @@ def test_only_a_version_of_the_same_registry_needs_no_question(
     assert is_pinned(record(), desired(model_uri=uri), tracking) is pinned
 
 
-def test_two_versions_stay_beside_each_other() -> None:
+def test_two_versions_stay_side_by_side() -> None:
     observed = there(1, record=record(1, request={**record(1).request, "serve_versions": 2}))
     plan: Plan = make_plan(observed, desired(serve_versions=2), source(), LAYOUT)
-    assert plan.beside and (plan.beside.wanted, plan.beside.kept, plan.beside.retired) == (
-        2,
-        (1,),
-        (),
-    )
+    step = plan.replacement
+    assert isinstance(step, PutSideBySide) and step.record == observed.record
+    assert (step.versions.wanted, step.versions.kept, step.versions.retired) == (2, (1,), ())
     assert plan.actions[0].startswith("add version 2 side by side with 1")
+
+
+def test_steps_carry_what_they_need() -> None:
+    step = make_plan(NOTHING, desired(), source(), LAYOUT).replacement
+    assert isinstance(step, Replace)
+    assert (step.asked, step.source, step.layout) == (desired().uri, source(), LAYOUT)
+    back = make_plan(there(retained=(record(1),)), desired(state="rolled_back")).rollback
+    assert back and (back.record, back.target) == (record(), record(1))
+    plan = make_plan(there(changed_files=("config.pbtxt",)), desired(), source())
+    assert isinstance(plan.steps[0], Reconfigure) and plan.steps[0].record == record()
+    assert plan.servers == {URL}
+
+
+@pytest.mark.parametrize("known", [None, source()])
+def test_a_check_run_without_libraries_plans_what_cannot_be_carried_out(
+    known: Source | None,
+) -> None:
+    plan = make_plan(NOTHING, desired(), known)
+    assert [type(step) for step in plan.steps] == [ReplaceUnread, Load, WriteRecord]
+    assert plan.replacement is None and plan.actions[0] == "deploy models:/fraud/2"

@@ -10,14 +10,31 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from .. import progress
 from ..artifacts.roots import ArtifactRoot
 from ..domain.record import Record
-from ..errors import DeliveryError, LoadPending, RepositoryError
-from ..planning.plan import Action, Plan, Step
+from ..domain.source import Source
+from ..errors import ArtifactError, DeliveryError, LoadPending, RepositoryError
+from ..exhaustive import assert_never
+from ..planning.plan import (
+    Heal,
+    Load,
+    Plan,
+    PutSideBySide,
+    Reconfigure,
+    Recover,
+    Remove,
+    Replace,
+    ReplaceUnread,
+    RollBack,
+    SetPermissions,
+    Step,
+    Unload,
+    Verify,
+    WriteRecord,
+)
 from ..repository import recovery
 from ..repository.protocol import Repository
 from ..triton.server import TritonServer
@@ -31,24 +48,27 @@ from .transaction import Transaction, new_deploy_id, now
 class Executor:
     """Applies plans to one repository and the servers which read it. The caller holds the model's
     lock.
+
+    Args:
+        artifacts: where the files of a source are.
+        tracking_uri: the registry's address, for records.
     """
 
     def __init__(
         self,
         repository: Repository,
         servers: Sequence[TritonServer],
+        artifacts: Callable[[Source], ArtifactRoot],
         tracking_uri: str | None = None,
         limits: Limits | None = None,
     ) -> None:
         self.repository = repository
         self.serving = Serving(repository, servers)
-        self.replacement = Replacement(repository, tracking_uri)
+        self.replacement = Replacement(repository, artifacts, tracking_uri)
         self.rollback = Rollback(repository, self.replacement)
         self.limits = limits or Limits()
 
-    def apply(
-        self, plan: Plan, artifacts: ArtifactRoot | None = None
-    ) -> tuple[Record | None, list[str]]:
+    def apply(self, plan: Plan) -> tuple[Record | None, list[str]]:
         """Do what the plan lists.
 
         Returns:
@@ -63,7 +83,7 @@ class Executor:
         with transaction.held:
             try:
                 for step in plan.steps:
-                    self._step(transaction, step, artifacts)
+                    self._step(transaction, step)
                 self._finish(transaction)
             except (DeliveryError, OSError) as error:
                 failure = as_delivery_error(error)
@@ -72,58 +92,61 @@ class Executor:
                 ) from error
         return transaction.new, transaction.warnings
 
-    def _step(self, transaction: Transaction, step: Step, artifacts: ArtifactRoot | None) -> None:
-        match step.action:
-            case Action.REPLACE:
-                if artifacts is None:
-                    raise RuntimeError("a plan that replaces files needs the artifact")
-                self.replacement.replace(transaction, artifacts)
-            case Action.RECONFIGURE:
-                self.replacement.reconfigure(transaction)
-            case Action.ROLL_BACK:
-                self.rollback.roll_back(transaction)
-            case Action.PERMIT:
-                self._permit(transaction)
-            case Action.HEAL:
+    def _step(self, transaction: Transaction, step: Step) -> None:
+        match step:
+            case Recover():
+                pass  # done before the plan was made
+            case Replace():
+                self.replacement.replace(transaction, step)
+            case PutSideBySide():
+                self.replacement.put_side_by_side(transaction, step)
+            case ReplaceUnread():
+                raise ArtifactError("what the artifact holds is not known", step="find the model")
+            case Reconfigure():
+                self.replacement.reconfigure(transaction, step)
+            case RollBack():
+                self.rollback.roll_back(transaction, step)
+            case SetPermissions():
+                self._set_permissions(transaction)
+            case Heal():
                 transaction.take_turn()
                 self.repository.touch(transaction.name)
-            case Action.LOAD:
+            case Load():
                 self.serving.load(transaction, step.servers)
-            case Action.VERIFY:
+            case Verify():
                 self.serving.verify(transaction, step.servers)
-            case Action.RECORD:
-                self._record(transaction)
-            case Action.UNLOAD:
+            case WriteRecord():
+                self._write_record(transaction)
+            case Unload():
                 self.serving.unload(transaction, step.servers)
-            case Action.REMOVE:
+            case Remove():
                 transaction.take_turn()
                 self.repository.remove(transaction.name, transaction.deploy_id)
                 transaction.new = None
+            case _:
+                assert_never(step)
 
-    def _permit(self, transaction: Transaction) -> None:
+    def _set_permissions(self, transaction: Transaction) -> None:
         self.repository.set_permissions(
             transaction.plan.desired, self.repository.live(transaction.name)
         )
-        if transaction.new:
-            transaction.new = dataclasses.replace(
-                transaction.new, request=transaction.plan.desired.request
-            )
-
-    def _record(self, transaction: Transaction) -> None:
-        desired, record = transaction.plan.desired, transaction.new
-        if record is None:
-            raise RuntimeError("nothing to record")
-        asked: dict[str, Any] = (
-            {"model_uri": desired.uri.text, "alias": desired.asked_alias} if desired.uri else {}
+        transaction.new = dataclasses.replace(
+            transaction.deployed, request=transaction.plan.desired.request
         )
+
+    def _write_record(self, transaction: Transaction) -> None:
+        desired, record = transaction.plan.desired, transaction.deployed
+        if desired.uri:
+            record = dataclasses.replace(
+                record, model_uri=desired.uri.text, alias=desired.asked_alias
+            )
         if desired.depends_on is not None:
-            asked["depends_on"] = desired.depends_on
+            record = dataclasses.replace(record, depends_on=desired.depends_on)
         transaction.new = dataclasses.replace(
             record,
             fingerprint=self.repository.fingerprint(transaction.name, transaction.journal),
             wanted="unloaded" if desired.state == "unloaded" else "loaded",
             deployment_set=desired.deployment_set or record.deployment_set,
-            **asked,
         )
         self.repository.store.write_record(transaction.new)
 

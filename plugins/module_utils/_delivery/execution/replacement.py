@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from .. import disk
 from ..artifacts.roots import ArtifactRoot
@@ -24,9 +24,12 @@ from ..domain.manifest import (
     sha256,
 )
 from ..domain.record import Record
+from ..domain.source import Source
 from ..errors import ArtifactError
+from ..planning import plan
+from ..planning.plan import PutSideBySide, Reconfigure, Replace
 from ..planning.planner import pinned_uri
-from ..planning.versions import SideBySide, serves_side_by_side
+from ..planning.versions import serves_side_by_side
 from ..process import holder
 from ..repository.folder import Move
 from ..repository.protocol import Repository
@@ -38,39 +41,79 @@ class Replacement:
     goes through.
     """
 
-    def __init__(self, repository: Repository, tracking_uri: str | None) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        artifacts: Callable[[Source], ArtifactRoot],
+        tracking_uri: str | None,
+    ) -> None:
         self.repository = repository
+        self.artifacts = artifacts
         self.tracking_uri = tracking_uri
 
-    def replace(self, transaction: Transaction, artifacts: ArtifactRoot) -> None:
-        desired, layout = transaction.plan.desired, transaction.plan.layout
-        if layout is None:
-            raise RuntimeError("a plan that replaces files needs their layout")
-        workspace = self.repository.workspace(desired.name, transaction.deploy_id)
-        staged = os.path.join(workspace, "model")
-        if transaction.plan.beside and not transaction.plan.beside.fetch:
-            if layout.conversion and transaction.old:
-                layout = dataclasses.replace(
-                    layout, author_config=transaction.old.author_config.encode()
-                )  # made when its files came
-            self._put_beside(transaction, transaction.plan.beside, layout, staged, Manifest.of(()))
+    def replace(self, transaction: Transaction, step: Replace) -> None:
+        layout, manifest, staged = self._stage(transaction, step)
+        if transaction.plan.observed.foreign and self._take_over(
+            transaction, step, layout, manifest
+        ):
             return
-        with transaction.limits.download(self.repository, layout.room, workspace):
+        self._put_whole(transaction, step, layout, manifest, staged)
+
+    def put_side_by_side(self, transaction: Transaction, step: PutSideBySide) -> None:
+        """Move the wanted version in and retired ones out, and leave the others' files alone; where
+        that is not possible, replace the whole folder.
+        """
+        if not step.versions.fetch:
+            layout = step.layout
+            if layout.conversion:  # made when its files came
+                layout = dataclasses.replace(
+                    layout, author_config=step.record.author_config.encode()
+                )
+            self._put_versions(transaction, step, layout, Manifest.of(()), None)
+            return
+        layout, manifest, staged = self._stage(transaction, step)
+        deployed = files_outside_versions(
+            Manifest.from_dict(step.record.manifest), step.record.triton_versions
+        )
+        if files_outside_versions(manifest, layout.versions) == deployed:
+            self.repository.set_permissions(transaction.plan.desired, staged)
+            self._put_versions(transaction, step, layout, manifest, staged)
+            return
+        transaction.warnings.append(
+            "the files outside the version folders differ from those that are deployed, so that"
+            f" version {', '.join(map(str, step.versions.kept))} cannot be served side by side with"
+            f" {step.versions.wanted}"
+        )
+        self._put_whole(transaction, step, layout, manifest, staged)
+
+    def _stage(
+        self, transaction: Transaction, step: plan.Replacement
+    ) -> tuple[Layout, Manifest, str]:
+        """Bring the files into staging and make the model of them; returns where it lies, too."""
+        workspace = self.repository.workspace(transaction.name, transaction.deploy_id)
+        staged = os.path.join(workspace, "model")
+        with transaction.limits.download(self.repository, step.layout.room, workspace):
             disk.make_folder(staged)
-            layout, manifest = _converted(layout, staged, _fetch(layout, artifacts, staged))
+            came = _fetch(step.layout, self.artifacts(step.source), staged)
+            layout, manifest = _converted(step.layout, staged, came)
+        return layout, manifest, staged
+
+    def _put_whole(
+        self,
+        transaction: Transaction,
+        step: plan.Replacement,
+        layout: Layout,
+        manifest: Manifest,
+        staged: str,
+    ) -> None:
+        desired = transaction.plan.desired
         config = config_for(
             layout.author_config.decode(), desired.name, transaction.deploy_id, desired.request
         )
-        if transaction.plan.beside and self._put_beside(
-            transaction, transaction.plan.beside, layout, staged, manifest
-        ):
-            return
-        if transaction.plan.observed.foreign and self._take_over(transaction, layout, manifest):
-            return
-        self._write_own_files(transaction, staged, config, layout.flavor)
+        self._write_own_files(transaction, step, staged, config, layout.flavor)
         self.repository.set_permissions(desired, staged)
         self.repository.flush(staged)
-        transaction.new = self._new_record(transaction, layout, manifest, config)
+        transaction.new = self._new_record(transaction, step, layout, manifest, config)
         self.put(transaction, [(self.repository.live(desired.name), staged)])
 
     def put(self, transaction: Transaction, moves: list[Move]) -> None:
@@ -88,29 +131,37 @@ class Replacement:
             transaction.warnings.append(warning)
 
     def _write_own_files(
-        self, transaction: Transaction, staged: str, config: bytes, flavor: str
+        self,
+        transaction: Transaction,
+        step: plan.Replacement,
+        staged: str,
+        config: bytes,
+        flavor: str,
     ) -> None:
         desired = transaction.plan.desired
         disk.write_file(os.path.join(staged, config_pbtxt.CONFIG_NAME), config)
         meta = {
             "name": desired.name,
             "triton_model_path": self.repository.live(desired.name),
-            "mlflow_model_uri": pinned_uri(desired, transaction.plan.source),
+            "mlflow_model_uri": pinned_uri(desired, step.source),
             "flavor": flavor,
         }
         disk.write_file(os.path.join(staged, META_NAME), json.dumps(meta, indent=4).encode())
 
     def _new_record(
-        self, transaction: Transaction, layout: Layout, manifest: Manifest, config: bytes
+        self,
+        transaction: Transaction,
+        step: plan.Replacement,
+        layout: Layout,
+        manifest: Manifest,
+        config: bytes,
     ) -> Record:
-        desired, source = transaction.plan.desired, transaction.plan.source
-        if source is None or desired.uri is None:
-            raise RuntimeError("a plan that replaces files needs its source")
+        desired, source = transaction.plan.desired, step.source
         publisher = layout.publisher
         return Record(
             name=desired.name,
             deploy_id=transaction.deploy_id,
-            model_uri=desired.uri.text,
+            model_uri=step.asked.text,
             pinned_uri=pinned_uri(desired, source),
             source=source.source,
             flavor=layout.flavor,
@@ -136,49 +187,38 @@ class Replacement:
             example=layout.example,
         )
 
-    def _put_beside(
+    def _put_versions(
         self,
         transaction: Transaction,
-        beside: SideBySide,
+        step: PutSideBySide,
         layout: Layout,
-        staged: str,
         came: Manifest,
-    ) -> bool:
-        """Move the wanted version in and retired ones out, and leave the others' files alone; False
-        where that is not possible.
+        staged: str | None,
+    ) -> None:
+        """Move version folders in and out.
+
+        Args:
+            came: what lies in ``staged``; nothing, and None, where the version is there already.
         """
-        desired, old = transaction.plan.desired, transaction.old
-        if old is None:
-            raise RuntimeError("a version goes beside those of a record")
+        desired, old, versions = transaction.plan.desired, step.record, step.versions
         before = Manifest.from_dict(old.manifest)
-        if beside.fetch and files_outside_versions(came, layout.versions) != files_outside_versions(
-            before, old.triton_versions
-        ):
-            transaction.warnings.append(
-                "the files outside the version folders differ from those that are deployed, so that"
-                f" version {', '.join(map(str, beside.kept))} cannot be served side by side with"
-                f" {beside.wanted}"
-            )
-            return False
-        if beside.fetch:
-            self.repository.set_permissions(desired, staged)
-        self.repository.flush(staged)
-        kept = select_versions(before, (*beside.kept, *(() if beside.fetch else (beside.wanted,))))
+        if staged:
+            self.repository.flush(staged)
+        kept = select_versions(before, (*versions.kept, *(() if staged else (versions.wanted,))))
         shared = Manifest.of(files_outside_versions(before, old.triton_versions))
         manifest = join(join(shared, kept), came)
-        moves = [self._version_in(transaction, beside.wanted, staged)] if beside.fetch else []
+        moves = [self._version_in(transaction, versions.wanted, staged)] if staged else []
         config = config_in_place(transaction, layout.author_config.decode(), desired.request)
-        made = self._new_record(transaction, layout, manifest, config)
+        made = self._new_record(transaction, step, layout, manifest, config)
         deploy_id = config_pbtxt.deploy_id_of(config) or ""
         transaction.new = dataclasses.replace(
             made,
             deploy_id=deploy_id,
-            triton_versions=(*beside.kept, beside.wanted),
+            triton_versions=(*versions.kept, versions.wanted),
             config_digest=config_pbtxt.digest_without_id(config, deploy_id) or "",
         )
-        out = self.repository.moves_out(transaction.name, transaction.deploy_id, beside.retired)
+        out = self.repository.moves_out(transaction.name, transaction.deploy_id, versions.retired)
         self.put(transaction, [*moves, *self.config_move(transaction, config), *out])
-        return True
 
     def _version_in(self, transaction: Transaction, version: int, staged: str) -> Move:
         return self.repository.live(transaction.name, str(version)), os.path.join(
@@ -204,7 +244,9 @@ class Replacement:
         self.repository.set_permissions(transaction.plan.desired, staged)
         return staged
 
-    def _take_over(self, transaction: Transaction, layout: Layout, manifest: Manifest) -> bool:
+    def _take_over(
+        self, transaction: Transaction, step: plan.Replacement, layout: Layout, manifest: Manifest
+    ) -> bool:
         """Write down somebody else's deployment as ours where its files are those of the artifact,
         so that nothing is reloaded.
         """
@@ -228,7 +270,7 @@ class Replacement:
         config = transaction.plan.observed.config or b""
         if wanted != found or config != layout.author_config:
             return False
-        made = self._new_record(transaction, layout, wanted, config)
+        made = self._new_record(transaction, step, layout, wanted, config)
         transaction.new = dataclasses.replace(
             made,
             deploy_id="",
@@ -238,10 +280,8 @@ class Replacement:
         transaction.took_over = True
         return True
 
-    def reconfigure(self, transaction: Transaction) -> None:
-        desired, old = transaction.plan.desired, transaction.old
-        if old is None:
-            raise RuntimeError("a plan that changes a configuration needs a record")
+    def reconfigure(self, transaction: Transaction, step: Reconfigure) -> None:
+        desired, old = transaction.plan.desired, step.record
         config = config_in_place(transaction, old.author_config, desired.request)
         deploy_id = config_pbtxt.deploy_id_of(config) or ""
         retired = (

@@ -10,6 +10,7 @@ from ..domain.config_pbtxt import config_for
 from ..domain.manifest import Manifest, files_outside_versions, select_versions
 from ..domain.record import Record
 from ..errors import ArtifactError, NotFound
+from ..planning.plan import RollBack
 from ..planning.versions import serves_side_by_side
 from ..process import holder
 from ..repository.folder import Move
@@ -23,13 +24,11 @@ class Rollback:
         self.repository = repository
         self.replacement = replacement
 
-    def roll_back(self, transaction: Transaction) -> None:
+    def roll_back(self, transaction: Transaction, step: RollBack) -> None:
         """Bring a retained deployment back, under a new deploy id: its files are older than
         Triton's time stamps.
         """
-        name, old, target = transaction.name, transaction.old, transaction.plan.target
-        if old is None or target is None:
-            raise RuntimeError("a rollback needs a record and a target")
+        name, old, target = transaction.name, step.record, step.target
         whole = (
             target.manifest_digest != old.manifest_digest or not transaction.plan.observed.folder
         )

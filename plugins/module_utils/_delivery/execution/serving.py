@@ -33,9 +33,7 @@ class Serving:
         self.servers = {server.url: server for server in servers}
 
     def load(self, transaction: Transaction, urls: Sequence[str]) -> None:
-        record = transaction.new
-        if record is None:
-            raise RuntimeError("nothing to load")
+        record = transaction.deployed
         transaction.take_turn()
         for url in urls:
             server = self.servers[url]
@@ -90,9 +88,9 @@ class Serving:
             self.servers[url].unload(transaction.name)
 
     def verify(self, transaction: Transaction, urls: Sequence[str]) -> None:
-        desired, record = transaction.plan.desired, transaction.new
-        case = case_of(desired, record) if record else None
-        if record is None or case is None:
+        desired, record = transaction.plan.desired, transaction.deployed
+        case = case_of(desired, record)
+        if case is None:
             return
         for url in urls:
             verify(self.servers[url], desired.name, max(record.triton_versions), case)

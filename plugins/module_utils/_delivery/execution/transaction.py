@@ -13,6 +13,7 @@ from typing import Any
 from ..domain import config_pbtxt
 from ..domain.config_pbtxt import config_for
 from ..domain.record import Record
+from ..errors import NotFound
 from ..planning.plan import Plan
 from ..triton.server import TritonServer
 from .limits import Limits
@@ -56,6 +57,17 @@ class Transaction:
     @property
     def name(self) -> str:
         return self.plan.desired.name
+
+    @property
+    def deployed(self) -> Record:
+        """What is in place now.
+
+        Raises:
+            NotFound: nothing of ours.
+        """
+        if self.new is None:
+            raise NotFound("it is not deployed", model=self.name)
+        return self.new
 
 
 def new_deploy_id() -> str:

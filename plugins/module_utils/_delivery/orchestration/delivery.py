@@ -12,7 +12,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..artifacts.roots import ArtifactRoot
 from ..domain.desired import DesiredModel
 from ..domain.served import VersionRow
 from ..errors import (
@@ -48,7 +47,6 @@ class _Draft:
 
     desired: DesiredModel
     plan: Plan | None = None
-    artifacts: ArtifactRoot | None = None
     warnings: list[str] = field(default_factory=list)
     error: DeliveryError | None = None
     pinned: bool = False
@@ -165,7 +163,7 @@ class Delivery(Inspection):
             draft = drafts[name]
             try:
                 observed = reader.observe(draft.desired, indexes)
-                draft.plan, draft.artifacts = reader.plan(observed, draft.desired, check, pinned)
+                draft.plan = reader.plan(observed, draft.desired, check, pinned)
                 draft.warnings = [*draft.plan.warnings, *observed.unreachable]
             except (DeliveryError, OSError) as error:
                 draft.error = as_delivery_error(error)
@@ -178,7 +176,7 @@ class Delivery(Inspection):
             & drafts.keys()
         )
         for name in sorted(pinned):
-            if (plan := drafts[name].plan) and plan.layout:
+            if (plan := drafts[name].plan) and plan.replacement:
                 drafts[name].pinned = True
                 read(name, pinned)
         return drafts
@@ -242,25 +240,25 @@ class Delivery(Inspection):
         self, reader: PlanBuilder, repository: Repository, draft: _Draft, plan: Plan, limits: Limits
     ) -> Result:
         """Plan again now that nobody else changes the model, and do it."""
-        desired, artifacts, warnings = draft.desired, draft.artifacts, list(draft.warnings)
+        desired, warnings = draft.desired, list(draft.warnings)
         if done := repository.recover(desired.name):
             warnings.append(done)
         observed = reader.observe(desired, {server.url: server.index() for server in self.servers})
         if observed != plan.observed:
-            plan, artifacts = reader.plan(
+            plan = reader.plan(
                 observed, desired, check=False, pinned=[desired.name] if draft.pinned else []
             )
         if not plan.steps:
             return Result(desired.name, plan, observed.record, bool(done), warnings=tuple(warnings))
-        if artifacts:
-            reader.before_download(plan.source)
+        if plan.replacement:
+            reader.before_download(plan.replacement.source)
         try:
-            record, said = Executor(repository, self.servers, self._tracking_id, limits).apply(
-                plan, artifacts
-            )
+            record, said = Executor(
+                repository, self.servers, reader.artifacts, self._tracking_id, limits
+            ).apply(plan)
         except DeliveryError as error:
-            if isinstance(error, ArtifactError):
-                reader.failed_download(plan.source)
+            if isinstance(error, ArtifactError) and plan.replacement:
+                reader.failed_download(plan.replacement.source)
             return Result(
                 desired.name, plan, observed.record, error=error, warnings=tuple(warnings)
             )
@@ -268,9 +266,7 @@ class Delivery(Inspection):
 
     def _require_explicit(self, plan: Plan) -> None:
         for server in self.servers:
-            if server.url not in self._explicit and any(
-                server.url in step.servers for step in plan.steps
-            ):
+            if server.url not in self._explicit and server.url in plan.servers:
                 server.require_explicit()
                 self._explicit.add(server.url)
 

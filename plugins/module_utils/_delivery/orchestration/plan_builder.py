@@ -34,7 +34,7 @@ from ..errors import (
 from ..execution.verification import case_of, verify
 from ..flavors.layouts import layout_of
 from ..formats import tensorrt
-from ..planning.plan import Action, Plan
+from ..planning.plan import Plan, PutSideBySide
 from ..planning.planner import is_pinned, make_plan, why_reconfigure, why_replace
 from ..planning.policy import Policy
 from ..registry.registry import Registry
@@ -72,6 +72,7 @@ class PlanBuilder:
         self._tensorrt_target = tensorrt_target
         self._tensorrt: tensorrt.TensorRtTarget | None = None
         self._sources: dict[str, Source] = {}
+        self._roots: dict[str, ArtifactRoot] = {}
         self._versions: dict[str, int] = {}
         self._pinned: frozenset[str] | None = None
         self._patience = StoreAvailability(registry.timeout)
@@ -113,8 +114,8 @@ class PlanBuilder:
         desired: DesiredModel,
         check: bool,
         pinned: Collection[str] = (),
-    ) -> tuple[Plan, ArtifactRoot | None]:
-        """What has to be done, and where the files for it are.
+    ) -> Plan:
+        """What has to be done.
 
         Args:
             check: a library that is missing is a warning.
@@ -137,58 +138,46 @@ class PlanBuilder:
             if (
                 self._policy
                 and desired.state == "rolled_back"
-                and (target := plan.target or observed.record)
+                and (target := plan.rollback.target if plan.rollback else observed.record)
             ):
                 self._policy.check_deployed(
                     target, config_for(target.author_config, desired.name, "-", target.request)
                 )
-            return plan, None
+            return plan
         try:
-            return self._plan_present(observed, desired, desired.name in pinned)
+            return self._plan_present(observed, desired, desired.uri, desired.name in pinned)
         except MissingLibrary as error:
             if not check:
                 raise
             plan = make_plan(observed, desired)
-            return (
-                replace(
-                    plan,
-                    warnings=(
-                        *plan.warnings,
-                        f"{error.message}: what could not be asked is not checked",
-                    ),
-                ),
-                None,
-            )
+            said = f"{error.message}: what could not be asked is not checked"
+            return replace(plan, warnings=(*plan.warnings, said))
 
     def _plan_present(
-        self, observed: ObservedModel, desired: DesiredModel, pinned: bool
-    ) -> tuple[Plan, ArtifactRoot | None]:
+        self, observed: ObservedModel, desired: DesiredModel, uri: ModelUri, pinned: bool
+    ) -> Plan:
         source = None
         if why_replace(observed, desired, None):
-            source = self._resolve(desired, observed.record)
+            source = self._resolve(desired, uri, observed.record)
         elif not is_pinned(observed.record, desired, self._tracking_id):
             source = self._as_recorded(desired, observed.record) or self._resolve(
-                desired, observed.record
+                desired, uri, observed.record
             )
-        artifacts = layout = None
+        layout = None
         if why_replace(observed, desired, source):
-            source = source or self._resolve(desired, observed.record)
-            artifacts = self._listed(source)
-            layout = self._layout(artifacts, source, desired, pinned)
+            source = source or self._resolve(desired, uri, observed.record)
+            layout = self._layout(self._listed(source), source, desired, pinned)
         elif observed.record and (self._policy or why_reconfigure(observed, desired)):
             config = config_for(observed.record.author_config, desired.name, "-", desired.request)
             if self._policy:
                 self._policy.check_deployed(observed.record, config)
         failed = self._failed_verification(observed, desired, source)
         plan = make_plan(observed, desired, source, layout, failed_verification=failed)
-        if (
-            self.repository
-            and layout
-            and plan.has(Action.REPLACE)
-            and not (plan.beside and not plan.beside.fetch)
-        ):
-            self.repository.require_space(layout.room)
-        return plan, artifacts
+        step = plan.replacement
+        fetches = not isinstance(step, PutSideBySide) or step.versions.fetch
+        if self.repository and step and fetches:
+            self.repository.require_space(step.layout.room)
+        return plan
 
     def _as_recorded(self, desired: DesiredModel, record: Record | None) -> Source | None:
         """The source without more questions, where an alias still means the version that is
@@ -217,10 +206,8 @@ class PlanBuilder:
             record.model_id,
         )
 
-    def _resolve(self, desired: DesiredModel, record: Record | None) -> Source:
-        uri = parse_model_uri(record.pinned_uri) if record and desired.keep_source else desired.uri
-        if uri is None:
-            raise RuntimeError("nothing to resolve")
+    def _resolve(self, desired: DesiredModel, asked: ModelUri, record: Record | None) -> Source:
+        uri = parse_model_uri(record.pinned_uri) if record and desired.keep_source else asked
         key = uri.text if uri.kind != "folder" else f"{desired.name} {uri.text}"
         if key not in self._sources:
             source = self.registry.resolve(uri)
@@ -233,18 +220,22 @@ class PlanBuilder:
     def _listed(self, source: Source) -> ArtifactRoot:
         artifacts = self.registry.files(source)
         self._patience.list(artifacts, source.artifact_root)
+        self._roots[source.artifact_root] = artifacts
         return artifacts
 
-    def before_download(self, source: Source | None) -> None:
+    def artifacts(self, source: Source) -> ArtifactRoot:
+        """Where the files of a source are, for which a plan was made."""
+        return self._roots.get(source.artifact_root) or self.registry.files(source)
+
+    def before_download(self, source: Source) -> None:
         """Ask a place whose download of another model failed whether it still answers. Raises
         ArtifactError where it does not.
         """
-        if source and self._patience.suspects(source.artifact_root):
+        if self._patience.suspects(source.artifact_root):
             self._listed(source)
 
-    def failed_download(self, source: Source | None) -> None:
-        if source:
-            self._patience.suspect(source.artifact_root)
+    def failed_download(self, source: Source) -> None:
+        self._patience.suspect(source.artifact_root)
 
     def _layout(
         self, artifacts: ArtifactRoot, source: Source, desired: DesiredModel, pinned: bool

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from ..domain.record import Record
 from ..errors import DeliveryError, NotFound
 from ..execution.transaction import now
-from ..planning.plan import Action, Plan
+from ..planning.plan import Plan, PutSideBySide, Reconfigure
 from ..planning.versions import serves_side_by_side
 from ..registry.registry import Registry, VersionInfo
 from ..registry.status_tags import Standing, read_standing, tag_key, to_second, with_block
@@ -111,8 +111,8 @@ class StatusReport:
         """A version that was deployed from another registry is none of this one, whatever its
         number.
         """
-        record = plan.target or record or plan.observed.record
-        return plan.source is not None or record is None or record.tracking_uri == self.tracking_id
+        record = plan.rollback.target if plan.rollback else record or plan.observed.record
+        return plan.resolved or record is None or record.tracking_uri == self.tracking_id
 
     def _versions(self, result: Result, deployed: Deployed | None) -> list[VersionInfo]:
         """All versions of the registered models that the name stands for now or stood for
@@ -211,19 +211,20 @@ def _deployed(record: Record | None) -> Deployed | None:
 
 def _expected(plan: Plan) -> Deployed | None:
     """What the record will say when the plan has been carried out."""
-    desired, source = plan.desired, plan.source
+    desired, replacement = plan.desired, plan.replacement
     if desired.state == "absent":
         return None
     state = "unloaded" if desired.state == "unloaded" else "present"
-    if plan.has(Action.REPLACE) and source:
+    if replacement:
+        source = replacement.source
         if not source.registry_name or not source.registry_version:
             return None
-        versions = (
-            (*plan.beside.kept, plan.beside.wanted) if plan.beside else (source.registry_version,)
-        )
+        versions: tuple[int, ...] = (source.registry_version,)
+        if isinstance(replacement, PutSideBySide):
+            versions = (*replacement.versions.kept, replacement.versions.wanted)
         return Deployed(source.registry_name, source.registry_version, versions, state, None)
-    standing = _deployed(plan.target or plan.observed.record)
+    standing = _deployed(plan.rollback.target if plan.rollback else plan.observed.record)
     if standing is None:
         return None
-    anew = plan.has(Action.RECONFIGURE) or plan.has(Action.ROLL_BACK)
+    anew = plan.rollback or any(isinstance(step, Reconfigure) for step in plan.steps)
     return dataclasses.replace(standing, state=state, since=None if anew else standing.since)

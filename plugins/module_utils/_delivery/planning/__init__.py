@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decisions. No I/O: the same values give the same plan.
 
-- ``plan``: the plan of one model as a frozen value: actions, steps, before, after.
+- ``plan``: the plan of one model as a frozen value: steps that carry their data, before, after.
 - ``planner``: from what is wanted and what is there to the plan.
 - ``versions``: registry versions side by side in one model folder.
 - ``policy``: what may be deployed.

@@ -23,9 +23,9 @@ def needs_of(desired: DesiredModel, plan: Plan | None, record: Record | None) ->
         if record
         else ()
     )
-    if plan and plan.layout:
-        return frozenset(said) | _members(plan.layout.author_config, desired.config)
-    target = plan.target if plan and plan.target else record
+    if plan and plan.replacement:
+        return frozenset(said) | _members(plan.replacement.layout.author_config, desired.config)
+    target = plan.rollback.target if plan and plan.rollback else record
     if target is None:
         return frozenset(said)
     overlay = target.request.get("config") if desired.state == "rolled_back" else desired.config
@@ -52,6 +52,7 @@ def _members(author: bytes, overlay: Mapping[str, Any] | None) -> frozenset[str]
 
 def pins_of(plan: Plan) -> frozenset[str]:
     """Models of which the ensemble that a plan brings asks for a certain version."""
-    if plan.layout is None or b"ensemble_scheduling" not in plan.layout.author_config:
+    author = plan.replacement.layout.author_config if plan.replacement else b""
+    if b"ensemble_scheduling" not in author:
         return frozenset()
-    return config_pbtxt.pinned_by(config_pbtxt.parse(plan.layout.author_config))
+    return config_pbtxt.pinned_by(config_pbtxt.parse(author))

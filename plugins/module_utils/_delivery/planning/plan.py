@@ -1,62 +1,178 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What has to be done for one model, as one frozen value: actions, steps, plan."""
+"""What has to be done for one model, as one frozen value: steps, and the plan that lists them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any
 
 from ..domain.desired import DesiredModel
 from ..domain.layout import Layout
 from ..domain.observed import ObservedModel
 from ..domain.record import Record
 from ..domain.source import Source
+from ..domain.uri import ModelUri
 from .versions import SideBySide
 
 
-class Action(str, Enum):
-    """What a step does; the executor has one function for each."""
+@dataclass(frozen=True)
+class Recover:
+    """What an interrupted run left is undone or finished. Done before the other steps, under the
+    lock.
+    """
 
-    RECOVER = "recover"
-    REPLACE = "replace"
-    RECONFIGURE = "reconfigure"
-    PERMIT = "permit"
-    HEAL = "heal"
-    LOAD = "load"
-    VERIFY = "verify"
-    RECORD = "record"
-    ROLL_BACK = "roll back"
-    UNLOAD = "unload"
-    REMOVE = "remove"
+    summary: str
 
 
 @dataclass(frozen=True)
-class Step:
-    """One step, said as a user would say it. ``servers`` are the URLs it acts on."""
+class Replace:
+    """The artifact's files become the model folder.
 
-    action: Action
+    Attributes:
+        asked: ``model_uri`` as the user gave it; ``source`` what it means now.
+        layout: the model folder to be made.
+    """
+
     summary: str
-    servers: tuple[str, ...] = ()
+    asked: ModelUri
+    source: Source
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class PutSideBySide:
+    """The artifact's version is served side by side with those that are there.
+
+    Attributes:
+        record: of the deployment whose version folders stay.
+        versions: which stay, which comes, which go.
+    """
+
+    summary: str
+    asked: ModelUri
+    source: Source
+    layout: Layout
+    record: Record
+    versions: SideBySide
+
+
+@dataclass(frozen=True)
+class ReplaceUnread:
+    """A replacement whose artifact could not be read, for want of a library: only a check run
+    plans it.
+    """
+
+    summary: str
+
+
+@dataclass(frozen=True)
+class Reconfigure:
+    """config.pbtxt is written anew, and the other files of ``record`` stay."""
+
+    summary: str
+    record: Record
+
+
+@dataclass(frozen=True)
+class SetPermissions:
+    """Owner, group and mode of files that stay."""
+
+    summary: str
+
+
+@dataclass(frozen=True)
+class Heal:
+    """Files get new times, so that Triton reads them again though nothing changed."""
+
+    summary: str
+    servers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Load:
+    """Load until each of the ``servers`` (URLs) proves that it serves the deployment."""
+
+    summary: str
+    servers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Verify:
+    """An inference on each of the ``servers`` (URLs)."""
+
+    summary: str
+    servers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class WriteRecord:
+    """What is in place now is written down."""
+
+    summary: str
+
+
+@dataclass(frozen=True)
+class RollBack:
+    """The retained deployment ``target`` comes back in the place of ``record``."""
+
+    summary: str
+    record: Record
+    target: Record
+
+
+@dataclass(frozen=True)
+class Unload:
+    """Unload from each of the ``servers`` (URLs)."""
+
+    summary: str
+    servers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Remove:
+    """The model's folder, record and retained copies go."""
+
+    summary: str
+
+
+Replacement = Replace | PutSideBySide
+Step = (
+    Recover
+    | Replacement
+    | ReplaceUnread
+    | Reconfigure
+    | SetPermissions
+    | Heal
+    | Load
+    | Verify
+    | WriteRecord
+    | RollBack
+    | Unload
+    | Remove
+)
+"""One step. ``summary`` says it as a user would."""
+
+Document = Mapping[str, object]
+"""What a diff shows of one side, by key."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What has to be done for one model. ``before`` and ``after`` are what the diff shows;
-    ``target`` is where a rollback goes.
+    """What has to be done for one model.
+
+    Attributes:
+        before, after: what the diff shows.
+        resolved: the registry was asked what ``model_uri`` means.
     """
 
     desired: DesiredModel
     observed: ObservedModel
-    source: Source | None
-    layout: Layout | None
     steps: tuple[Step, ...]
-    before: dict[str, Any]
-    after: dict[str, Any]
+    before: Document
+    after: Document
     warnings: tuple[str, ...] = ()
-    target: Record | None = None
-    beside: SideBySide | None = None
+    resolved: bool = False
 
     @property
     def changed(self) -> bool:
@@ -66,8 +182,27 @@ class Plan:
     def actions(self) -> list[str]:
         return [step.summary for step in self.steps]
 
-    def has(self, action: Action) -> bool:
-        return any(step.action is action for step in self.steps)
+    @property
+    def replacement(self) -> Replacement | None:
+        """The step that brings files."""
+        for step in self.steps:
+            if isinstance(step, (Replace, PutSideBySide)):
+                return step
+        return None
+
+    @property
+    def rollback(self) -> RollBack | None:
+        return next((step for step in self.steps if isinstance(step, RollBack)), None)
+
+    @property
+    def servers(self) -> frozenset[str]:
+        """The URLs of the servers that a step acts on."""
+        return frozenset(
+            url
+            for step in self.steps
+            if isinstance(step, (Heal, Load, Verify, Unload))
+            for url in step.servers
+        )
 
     def diff(self) -> dict[str, str]:
         """The before and after texts that Ansible shows."""
@@ -80,7 +215,7 @@ class Plan:
         }
 
 
-def _text(document: dict[str, Any]) -> str:
+def _text(document: Document) -> str:
     return "".join(
         f"{key}: {value if isinstance(value, str) else json.dumps(value, sort_keys=True)}\n"
         for key, value in document.items()

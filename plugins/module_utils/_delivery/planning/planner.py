@@ -16,8 +16,25 @@ from ..domain.layout import Layout
 from ..domain.observed import ObservedModel
 from ..domain.record import Record
 from ..domain.source import Source
+from ..domain.uri import ModelUri
 from ..errors import AlreadyDeployed, ForeignModel, NotFound
-from .plan import Action, Plan, Step
+from .plan import (
+    Heal,
+    Load,
+    Plan,
+    PutSideBySide,
+    Reconfigure,
+    Recover,
+    Remove,
+    Replace,
+    ReplaceUnread,
+    RollBack,
+    SetPermissions,
+    Step,
+    Unload,
+    Verify,
+    WriteRecord,
+)
 from .versions import SideBySide, plan_side_by_side, serves
 
 CONFIG = "config.pbtxt"
@@ -127,31 +144,28 @@ def make_plan(
     before = _before(observed)
     record = observed.record
     if desired.purged_from and (record is None or record.deployment_set != desired.purged_from):
-        return Plan(desired, observed, None, None, (), before, before)  # somebody else's by now
+        return Plan(desired, observed, (), before, before)  # somebody else's by now
     _refuse_taken_name(observed, desired)
-    recover = (Step(Action.RECOVER, _interrupted(observed.journal)),) if observed.journal else ()
+    recover = (Recover(_interrupted(observed.journal)),) if observed.journal else ()
+    target: Record | None = None
+    steps: tuple[Step, ...]
     if desired.state == "absent":
-        steps = recover + _absent_steps(observed)
-        after = {"state": "absent"} if steps else before
-        return Plan(desired, observed, None, None, steps, before, after)
-    target = _rollback_target(observed, desired) if desired.state == "rolled_back" else None
-    placed = (
-        plan_side_by_side(observed, desired, source.registry_version, layout)
-        if source and why_replace(observed, desired, source)
-        else None
-    )
-    if desired.state == "rolled_back":
-        steps = recover + _rollback_steps(observed, desired, target, failed_verification)
+        steps = _absent_steps(observed)
+    elif desired.state == "rolled_back":
+        target = _rollback_target(observed, desired)
+        steps = _rollback_steps(observed, desired, target, failed_verification)
     elif desired.uri is None:
-        steps = recover + _unload_steps(observed, desired)
+        steps = _unload_steps(observed, desired)
     else:
-        steps = recover + _present_steps(
-            observed, desired, source, layout, failed_verification, placed
-        )
+        change = _change(observed, desired, desired.uri, source, layout)
+        steps = _present_steps(observed, desired, change, failed_verification)
+    steps = recover + steps
+    if desired.state == "absent":
+        return Plan(desired, observed, steps, before, {"state": "absent"} if steps else before)
     before = _before(observed, failed_verification)
     after = _after(observed, desired, source, target) if steps else before
     warnings = _warnings(observed, desired, layout, steps)
-    return Plan(desired, observed, source, layout, steps, before, after, warnings, target, placed)
+    return Plan(desired, observed, steps, before, after, warnings, resolved=source is not None)
 
 
 def _refuse_taken_name(observed: ObservedModel, desired: DesiredModel) -> None:
@@ -197,7 +211,9 @@ def _warnings(
         record is not None
         and record.rolled_back_from is not None
         and desired.state == "present"
-        and any(step.action in (Action.REPLACE, Action.RECONFIGURE) for step in steps)
+        and any(
+            isinstance(step, (Replace, PutSideBySide, ReplaceUnread, Reconfigure)) for step in steps
+        )
     )
     said = (
         (
@@ -250,24 +266,22 @@ def _rollback_target(observed: ObservedModel, desired: DesiredModel) -> Record:
 def _rollback_steps(
     observed: ObservedModel,
     desired: DesiredModel,
-    target: Record | None,
+    target: Record,
     failed_verification: str | None,
 ) -> tuple[Step, ...]:
-    if target is None or observed.record is None or target == observed.record:
+    record = observed.record
+    if record is None or target == record:
         return _load_steps(observed, desired, failed_verification)
     everywhere = tuple(one.url for one in observed.served)
-    steps = [
-        Step(
-            Action.ROLL_BACK,
-            f"go back from {observed.record.pinned_uri} to {target.pinned_uri} of"
-            f" {target.deployed_at}",
-        ),
-        Step(Action.LOAD, f"load on {', '.join(everywhere)}", everywhere),
-    ]
     return (
-        *steps,
+        RollBack(
+            f"go back from {record.pinned_uri} to {target.pinned_uri} of {target.deployed_at}",
+            record,
+            target,
+        ),
+        Load(f"load on {', '.join(everywhere)}", everywhere),
         *_verify_step(desired, target.example, everywhere),
-        Step(Action.RECORD, "write the record"),
+        WriteRecord("write the record"),
     )
 
 
@@ -281,17 +295,17 @@ def _unload_steps(observed: ObservedModel, desired: DesiredModel) -> tuple[Step,
         )
     steps = _unload_everywhere(observed)
     if observed.record.wanted != "unloaded":
-        steps += (Step(Action.RECORD, "note that it is to stay unloaded"),)
+        return (*steps, WriteRecord("note that it is to stay unloaded"))
     return steps
 
 
-def _unload_everywhere(observed: ObservedModel) -> tuple[Step, ...]:
+def _unload_everywhere(observed: ObservedModel) -> tuple[Unload, ...]:
     loaded = tuple(
         one.url
         for one in observed.served
         if any(row.state in ("READY", "LOADING", "UNLOADING") for row in one.rows)
     )
-    return (Step(Action.UNLOAD, f"unload from {', '.join(loaded)}", loaded),) if loaded else ()
+    return (Unload(f"unload from {', '.join(loaded)}", loaded),) if loaded else ()
 
 
 def _load_steps(
@@ -304,81 +318,85 @@ def _load_steps(
         for one in observed.served
         if pending or not serves(one.ready, one.deploy_id, observed.record)
     )
-    steps = []
+    steps: list[Step] = []
     if failed_verification and not to_load:
         to_load = tuple(one.url for one in observed.served)
         steps.append(
-            Step(
-                Action.HEAL,
-                f"load again, as it does not answer as it should ({failed_verification})",
-                to_load,
-            )
+            Heal(f"load again, as it does not answer as it should ({failed_verification})", to_load)
         )
     if to_load:
-        steps.append(Step(Action.LOAD, f"load on {', '.join(to_load)}", to_load))
+        steps.append(Load(f"load on {', '.join(to_load)}", to_load))
         steps += _verify_step(
             desired, observed.record.example if observed.record else None, to_load
         )
     return tuple(steps)
 
 
-def _verify_step(desired: DesiredModel, example: Any, urls: tuple[str, ...]) -> tuple[Step, ...]:
+def _verify_step(
+    desired: DesiredModel, example: object, urls: tuple[str, ...]
+) -> tuple[Verify, ...]:
     if isinstance(desired.verify, Mapping) or (desired.verify != "none" and example):
-        return (Step(Action.VERIFY, "verify by an inference", urls),)
+        return (Verify("verify by an inference", urls),)
     return ()
 
 
 def _absent_steps(observed: ObservedModel) -> tuple[Step, ...]:
-    steps = [*_unload_everywhere(observed)]
+    steps: list[Step] = [*_unload_everywhere(observed)]
     if observed.folder or observed.record:
-        steps.append(Step(Action.REMOVE, "remove its files, record and retained copies"))
+        steps.append(Remove("remove its files, record and retained copies"))
     return tuple(steps)
+
+
+def _change(
+    observed: ObservedModel,
+    desired: DesiredModel,
+    uri: ModelUri,
+    source: Source | None,
+    layout: Layout | None,
+) -> Replace | PutSideBySide | ReplaceUnread | Reconfigure | SetPermissions | None:
+    """The step that changes the model's folder."""
+    record = observed.record
+    if why := why_replace(observed, desired, source):
+        summary = f"{why} {_said_change(record, desired, source)}{_amount(layout)}"
+        if source is None or layout is None:
+            return ReplaceUnread(summary)
+        versions = plan_side_by_side(observed, desired, source.registry_version, layout)
+        if record is None or versions is None:
+            return Replace(summary, uri, source, layout)
+        said = _describe_side_by_side(versions, layout)
+        return PutSideBySide(said, uri, source, layout, record, versions)
+    if record and (why := why_reconfigure(observed, desired)):
+        return Reconfigure(why, record)
+    if _permissions_differ(observed, desired):
+        return SetPermissions("set owner, group and mode of its files")
+    return None
 
 
 def _present_steps(
     observed: ObservedModel,
     desired: DesiredModel,
-    source: Source | None,
-    layout: Layout | None,
+    change: Replace | PutSideBySide | ReplaceUnread | Reconfigure | SetPermissions | None,
     failed_verification: str | None,
-    placed: SideBySide | None,
 ) -> tuple[Step, ...]:
-    replace, reconfigure = (
-        why_replace(observed, desired, source),
-        why_reconfigure(observed, desired),
-    )
-    steps: list[Step] = []
-    if placed:
-        steps.append(Step(Action.REPLACE, _said_beside(placed, layout)))
-    elif replace:
-        steps.append(
-            Step(
-                Action.REPLACE,
-                f"{replace} {_change(observed.record, desired, source)}{_amount(layout)}",
-            )
-        )
-    elif reconfigure:
-        steps.append(Step(Action.RECONFIGURE, reconfigure))
-    elif _permissions_differ(observed, desired):
-        steps.append(Step(Action.PERMIT, "set owner, group and mode of its files"))
+    steps: list[Step] = [change] if change else []
     note = _note(observed, desired) or ("write the record" if steps else None)
     if desired.state == "unloaded":
         steps += _unload_everywhere(observed)
-    elif replace or reconfigure:
+    elif change and not isinstance(change, SetPermissions):
         everywhere = tuple(one.url for one in observed.served)
-        example = layout.example if layout else observed.record.example if observed.record else None
+        brings = change.layout if isinstance(change, (Replace, PutSideBySide)) else observed.record
         steps += [
-            Step(Action.LOAD, f"load on {', '.join(everywhere)}", everywhere),
-            *_verify_step(desired, example, everywhere),
+            Load(f"load on {', '.join(everywhere)}", everywhere),
+            *_verify_step(desired, brings.example if brings else None, everywhere),
         ]
     else:
         steps += _load_steps(observed, desired, failed_verification)
     if note:
-        steps.append(Step(Action.RECORD, note))
+        steps.append(WriteRecord(note))
     return tuple(steps)
 
 
-def _said_beside(placed: SideBySide, layout: Layout | None) -> str:
+def _describe_side_by_side(placed: SideBySide, layout: Layout) -> str:
     kept, retired = (", ".join(map(str, versions)) for versions in (placed.kept, placed.retired))
     parts = [
         (
@@ -391,7 +409,7 @@ def _said_beside(placed: SideBySide, layout: Layout | None) -> str:
     return ", ".join([*parts, *([f"retire version {retired}"] if retired else [])])
 
 
-def _change(record: Record | None, desired: DesiredModel, source: Source | None) -> str:
+def _said_change(record: Record | None, desired: DesiredModel, source: Source | None) -> str:
     wanted = pinned_uri(desired, source)
     return (
         wanted
@@ -436,7 +454,7 @@ def _note(observed: ObservedModel, desired: DesiredModel) -> str | None:
     return None
 
 
-def _before(observed: ObservedModel, failed_verification: str | None = None) -> dict[str, Any]:
+def _before(observed: ObservedModel, failed_verification: str | None = None) -> dict[str, object]:
     record = observed.record
     if record is None:
         if not observed.foreign:
@@ -468,7 +486,7 @@ def _before(observed: ObservedModel, failed_verification: str | None = None) -> 
 
 def _after(
     observed: ObservedModel, desired: DesiredModel, source: Source | None, target: Record | None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     record = target or observed.record
     if desired.uri is None:
         if record is None:
@@ -485,9 +503,9 @@ def _after(
 
 
 def _document(
-    state: str, pinned: str, asked: str, alias: str | None, request: Any
-) -> dict[str, Any]:
-    document: dict[str, Any] = {"state": state, "source": pinned}
+    state: str, pinned: str, asked: str, alias: str | None, request: Mapping[str, object]
+) -> dict[str, object]:
+    document: dict[str, object] = {"state": state, "source": pinned}
     if asked != pinned:
         document["model_uri"] = asked
     if alias:
