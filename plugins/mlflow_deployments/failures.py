@@ -21,7 +21,12 @@ from ..module_utils._delivery.errors import (
     LockTimeout,
     NotFound,
     RegistryError,
-    ServerError,
+    RegistryRefused,
+    RegistryTimeout,
+    RegistryUnreachable,
+    ServerRefused,
+    ServerTimeout,
+    ServerUnreachable,
 )
 
 # The first class that fits counts, so children stand before their parents.
@@ -35,6 +40,10 @@ _CODES = (
     (ConfigError, "INVALID_PARAMETER_VALUE"),
     (LoadPending, "DEADLINE_EXCEEDED"),
     (DeadlineExceeded, "DEADLINE_EXCEEDED"),
+    (RegistryTimeout, "DEADLINE_EXCEEDED"),
+    (ServerTimeout, "DEADLINE_EXCEEDED"),
+    (RegistryUnreachable, "TEMPORARILY_UNAVAILABLE"),
+    (ServerUnreachable, "TEMPORARILY_UNAVAILABLE"),
 )
 _STATUS = {400: "INVALID_PARAMETER_VALUE", 403: "PERMISSION_DENIED", 404: "RESOURCE_DOES_NOT_EXIST"}
 
@@ -60,17 +69,12 @@ def code_of(error: DeliveryError) -> str:
     for kind, code in _CODES:
         if isinstance(error, kind):
             return code
-    if isinstance(error, (ServerError, RegistryError)):
-        if error.extra.get("silent"):
-            return "DEADLINE_EXCEEDED"
-        if error.extra.get("unreachable"):
-            return "TEMPORARILY_UNAVAILABLE"
-        if error.extra.get("mlflow_error_code"):
-            return str(error.extra["mlflow_error_code"])
-        return _STATUS.get(
-            int(error.extra.get("status") or 0),
-            "INTERNAL_ERROR" if isinstance(error, RegistryError) else "INVALID_STATE",
-        )
+    if isinstance(error, RegistryRefused) and error.code:
+        return error.code
+    if isinstance(error, RegistryError):
+        return "INTERNAL_ERROR"
+    if isinstance(error, ServerRefused):
+        return _STATUS.get(error.status, "INVALID_STATE")
     return "INVALID_STATE"
 
 

@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ..module_utils._delivery.errors import DeliveryError, InvalidOption, NotFound, ServerError
+from ..module_utils._delivery.errors import (
+    DeliveryError,
+    InvalidOption,
+    NotFound,
+    ServerError,
+    ServerRefused,
+)
 from ..module_utils._delivery.libraries import require
 from ..module_utils._delivery.triton.server import TritonServer
 from .failures import to_mlflow_error
@@ -83,7 +89,8 @@ class Predictor:
         try:
             return _answer(server, name, values, known.inputs)
         except (InvalidOption, ServerError) as error:
-            if isinstance(error, ServerError) and error.extra.get("status") not in (400, 404):
+            refused = isinstance(error, ServerRefused) and error.knows_no_such_model
+            if isinstance(error, ServerError) and not refused:
                 raise
             # Another process may have deployed another model since its inputs were asked for.
             fresh = self._ask(server, name)
@@ -122,9 +129,9 @@ def _answer(server: TritonServer, name: str, values: Any, inputs: Mapping[str, T
         tensors = _tensors(server, arrays_of(values, inputs))
         result = server.ask(_STEP, server.transport.call, "infer", name, tensors)
     except ServerError as error:
-        if "unknown model" in str(error.extra.get("reason", "")):
+        if isinstance(error, ServerRefused) and "unknown model" in error.reason:
             raise NotFound(
-                f"Triton at {server.url} does not serve it ({error.extra['reason']})",
+                f"Triton at {server.url} does not serve it ({error.reason})",
                 model=name,
                 step=_STEP,
             ) from error

@@ -155,7 +155,7 @@ def test_wrong_key(
     ):
         server.index()
     assert words in str(failure.value)
-    assert failure.value.extra["status"] == 403
+    assert failure.value.facts["status"] == 403
     assert SECRET not in str(failure.value) and "a guess" not in str(failure.value)
 
 
@@ -405,12 +405,12 @@ def test_grpc_answers_are_told_from_a_broken_connection(tmp_path: Path) -> None:
             if "cannot be reached" in said:
                 break
         assert "is starting or shutting down" in said, said
-        assert not failure.value.extra.get("unreachable")
+        assert not failure.value.facts.get("unreachable")
         inference.join()
         triton.kill()
         with pytest.raises(ServerError) as gone:
             server.index()
-        assert "cannot be reached" in str(gone.value) and gone.value.extra["unreachable"]
+        assert "cannot be reached" in str(gone.value) and gone.value.facts["unreachable"]
     with triton_server(tmp_path / "two", extra_args=["--model-control-mode=none"]) as triton:
         for url in (triton.url, f"grpc://{triton.grpc_url}"):
             with (

@@ -334,6 +334,33 @@ def test_ansiballz_can_follow_the_imports(path: Path) -> None:
     assert not calls & {"__import__", "eval", "exec"}
 
 
+@each(
+    [
+        path
+        for path in python_files()
+        if relative(path).startswith("plugins/") and path != CORE / "errors.py"
+    ]
+)
+def test_an_error_steers_by_its_class(path: Path) -> None:
+    """What an error carries for its user is no interface: neither ``.extra``, nor a key of
+    ``.facts``.
+    """
+    read = [
+        ast.unparse(node)
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute) and node.attr in ("extra", "_facts")
+    ]
+    for node in ast.walk(tree(path)):
+        asked = None
+        if isinstance(node, ast.Subscript):
+            asked = node.value
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            asked = node.func.value if node.func.attr == "get" else None
+        if isinstance(asked, ast.Attribute) and asked.attr == "facts":
+            read.append(ast.unparse(node))
+    assert not read
+
+
 def test_no_data_among_the_code() -> None:
     assert not [
         relative(path)

@@ -3,19 +3,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import ClassVar
 
 
 class DeliveryError(Exception):
     """Something that was asked for could not be done.
+
+    Code asks for the class and for attributes; ``facts`` are for a user alone.
 
     Args:
         message: what went wrong, without the model's name and the step.
         model: name of the model in the Triton repository, or of the registered model.
         step: what was being done, as a user would say it ("resolve alias", "load").
         left: what was left in place ("version 3 is still served").
-        facts: further keys for the caller's result (last server state, holder of a lock, …).
+        facts: further keys for the caller's result (holder of a lock, a missing library, …).
     """
+
+    shown_as: ClassVar[str | None] = None
+    """The name that users see for a class that only tells the code more than its parent does."""
 
     def __init__(
         self,
@@ -24,14 +29,14 @@ class DeliveryError(Exception):
         model: str | None = None,
         step: str | None = None,
         left: str | None = None,
-        **facts: Any,
+        **facts: object,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.model = model
         self.step = step
         self.left = left
-        self.extra = facts
+        self._facts = facts
 
     def about(
         self, *, model: str | None = None, step: str | None = None, left: str | None = None
@@ -58,16 +63,16 @@ class DeliveryError(Exception):
         )
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """Keys for a module's failure result: error, model, step, left_in_place and the extra
-        facts.
+    def facts(self) -> dict[str, object]:
+        """Keys for a module's failure result: error, model_name, step, left_in_place and further
+        ones.
         """
         return {
-            "error": type(self).__name__,
+            "error": self.shown_as or type(self).__name__,
             "model_name": self.model,
             "step": self.step,
             "left_in_place": self.left,
-            **self.extra,
+            **self._facts,
         }
 
 
@@ -87,6 +92,34 @@ class RegistryError(DeliveryError):
     """MLflow refused, failed or did not answer."""
 
 
+class RegistryUnreachable(RegistryError):
+    """Nobody listens there, or the connection broke."""
+
+    shown_as = "RegistryError"
+
+    def __init__(self, message: str, *, step: str | None = None) -> None:
+        super().__init__(message, step=step, unreachable=True)
+
+
+class RegistryTimeout(RegistryError):
+    """MLflow did not answer in time."""
+
+    shown_as = "RegistryError"
+
+    def __init__(self, message: str, *, step: str | None = None) -> None:
+        super().__init__(message, step=step, silent=True)
+
+
+class RegistryRefused(RegistryError):
+    """MLflow answered with an error; ``code`` is the name that MLflow gives it, or empty."""
+
+    shown_as = "RegistryError"
+
+    def __init__(self, message: str, *, code: str, step: str | None = None) -> None:
+        super().__init__(message, step=step, mlflow_error_code=code)
+        self.code = code
+
+
 class ArtifactError(DeliveryError):
     """The artifact cannot be used: no model in it, two models, a path that leaves it, a digest that
     differs.
@@ -98,11 +131,91 @@ class ConfigError(DeliveryError):
 
 
 class ServerError(DeliveryError):
-    """Triton refused, failed or did not answer."""
+    """Triton refused, failed or did not answer. ``server`` is its URL, where there is one."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        server: str | None = None,
+        model: str | None = None,
+        step: str | None = None,
+        left: str | None = None,
+        **facts: object,
+    ) -> None:
+        known = {"server": server} if server is not None else {}
+        super().__init__(message, model=model, step=step, left=left, **known, **facts)
+        self.server = server
+
+
+class ServerUnreachable(ServerError):
+    """Nobody listens there, the connection broke, or the server is not asked any more."""
+
+    shown_as = "ServerError"
+
+    def __init__(
+        self, message: str, *, server: str, model: str | None = None, step: str | None = None
+    ) -> None:
+        super().__init__(message, server=server, model=model, step=step, unreachable=True)
+
+
+class ServerTimeout(ServerError):
+    """Triton did not answer in time."""
+
+    shown_as = "ServerError"
+
+    def __init__(
+        self, message: str, *, server: str, model: str | None = None, step: str | None = None
+    ) -> None:
+        super().__init__(message, server=server, model=model, step=step, silent=True)
+
+
+class ServerRefused(ServerError):
+    """Triton answered with an error.
+
+    Attributes:
+        status: as over HTTP, where gRPC has a code of its own too.
+        reason: Triton's own words.
+    """
+
+    shown_as = "ServerError"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        server: str,
+        status: int,
+        reason: str,
+        model: str | None = None,
+        step: str | None = None,
+    ) -> None:
+        super().__init__(
+            message, server=server, model=model, step=step, status=status, reason=reason
+        )
+        self.status = status
+        self.reason = reason
+
+    @property
+    def knows_no_such_model(self) -> bool:
+        """For a question about one model: the server does not serve it."""
+        return self.status in (400, 404)
 
 
 class LoadFailed(ServerError):
-    """Triton answered that the model cannot be loaded."""
+    """Triton answered that the model cannot be loaded; ``reason`` is its own words."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        server: str,
+        reason: str,
+        model: str | None = None,
+        step: str | None = None,
+    ) -> None:
+        super().__init__(message, server=server, model=model, step=step, reason=reason)
+        self.reason = reason
 
 
 class LoadPending(ServerError):

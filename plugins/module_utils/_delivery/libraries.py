@@ -28,10 +28,10 @@ _ONE_AT_A_TIME = threading.RLock()
 
 @contextmanager
 def require(library: str, purpose: str) -> Iterator[None]:
-    """``with needed("mlflow", "to read the registry"): import mlflow``.
+    """``with require("mlflow", "to read the registry"): import mlflow``.
 
     Raises:
-        MissingLibrary: with the import's traceback in ``extra["import_traceback"]``.
+        MissingLibrary: with the import's traceback in ``facts["import_traceback"]``.
     """
     try:
         # Libraries as large as MLflow import in circles, which two threads at once must not enter

@@ -152,7 +152,7 @@ def test_transfers_gather_failures() -> None:
         )
     assert "10 of 30 files could not be moved: f00 (reason 0); f03 (reason 3)" in str(caught.value)
     assert "5 more" in str(caught.value)
-    assert len(caught.value.extra["files_failed"]) == 10
+    assert len(caught.value.facts["files_failed"]) == 10
 
 
 def test_transfers_stop_where_all_would_fail() -> None:

@@ -13,7 +13,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.serv
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
     LoadPending,
-    ServerError,
+    ServerTimeout,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.execution.serving import (
     Serving,
@@ -32,7 +32,7 @@ def load_without_answer(served: Any) -> None:
 @pytest.mark.parametrize(
     "served",
     [
-        ServerError("did not answer", step="ask", silent=True),
+        ServerTimeout("did not answer", step="ask", server="server"),
         ServedModel("server", (VersionRow(1, "READY"),), "another"),
     ],
     ids=["silent", "another deployment"],

@@ -175,7 +175,7 @@ class Executor:
                         "op": recovery.PENDING,
                         "deploy_id": transaction.deploy_id,
                         "since": now(),
-                        "server": failure.extra.get("server"),
+                        "server": failure.server,
                     },
                 )
         except (DeliveryError, OSError) as error:

@@ -43,7 +43,9 @@ class Serving:
             try:
                 self._load_until_served(server, transaction.name, record)
             except LoadFailed as error:
-                raise _with_hint(error) from error
+                if hint := _hint(error):
+                    error.message = error.message.rstrip(".; ") + hint
+                raise
 
     def _load_until_served(self, server: TritonServer, name: str, record: Record) -> None:
         """Load until the server proves that it serves this deployment.
@@ -172,13 +174,6 @@ def _said(served: ServedModel) -> str:
     return f"deployment {served.deploy_id}" if served.deploy_id else "none that carries an id"
 
 
-def _with_hint(error: LoadFailed) -> LoadFailed:
-    for sign, hint in _HINTS.items():
-        if re.search(sign, error.message):
-            return LoadFailed(
-                error.message.rstrip(".; ") + hint,
-                model=error.model,
-                step=error.step,
-                **error.extra,
-            )
-    return error
+def _hint(error: LoadFailed) -> str:
+    """What a user can do about it, for the end of the sentence; empty where that is not known."""
+    return next((hint for sign, hint in _HINTS.items() if re.search(sign, error.message)), "")

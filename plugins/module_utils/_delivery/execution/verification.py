@@ -8,7 +8,7 @@ from typing import Any
 
 from ..domain.desired import DesiredModel
 from ..domain.record import Record
-from ..errors import InvalidOption, ServerError, VerificationFailed
+from ..errors import InvalidOption, ServerError, ServerRefused, VerificationFailed
 from ..libraries import require
 from ..triton.server import TritonServer
 
@@ -81,9 +81,9 @@ def infer(
             "verify", server.transport.call, "infer", name, inputs, model_version=str(version)
         )
     except ServerError as error:
+        reason = error.reason if isinstance(error, ServerRefused) else ""
         raise VerificationFailed(
-            "the model is loaded and does not answer:"
-            f" {error.extra.get('reason') or error.message}",
+            f"the model is loaded and does not answer: {reason or error.message}",
             model=name,
             step="verify",
             server=server.url,

@@ -21,6 +21,7 @@ from ..errors import (
     MissingLibrary,
     NeedsOther,
     ServerError,
+    ServerUnreachable,
 )
 from ..execution.executor import Executor, as_delivery_error
 from ..execution.limits import Limits
@@ -297,9 +298,7 @@ class Delivery(Inspection):
             try:
                 found[server.url] = server.index()
             except (ServerError, MissingLibrary) as error:
-                if not check or not (
-                    isinstance(error, MissingLibrary) or error.extra.get("unreachable")
-                ):
+                if not check or not isinstance(error, (MissingLibrary, ServerUnreachable)):
                     raise error.about(left="nothing was changed") from error
                 found[server.url] = error
         return found

@@ -25,6 +25,9 @@ from ..errors import (
     MissingLibrary,
     NotFound,
     RegistryError,
+    RegistryRefused,
+    RegistryTimeout,
+    RegistryUnreachable,
 )
 from ..libraries import require
 from ..loopback import spare_loopback
@@ -118,11 +121,10 @@ class Connection:
         with require("mlflow", "to ask the model registry"):
             from mlflow.exceptions import MlflowException
         if self._silent:
-            raise RegistryError(
+            raise RegistryUnreachable(
                 f"MLflow at {self.masked_uri} did not answer within {self.timeout:g} s before"
                 f" ({self._silent})",
                 step=step,
-                unreachable=True,
             )
         limit = deadline or Deadline(self.timeout)
 
@@ -140,10 +142,8 @@ class Connection:
             )
         except DeadlineExceeded as error:
             self._silent = step if self._once else None
-            raise RegistryError(
-                f"MLflow at {self.masked_uri} did not answer within {limit.seconds:g} s",
-                step=step,
-                silent=True,
+            raise RegistryTimeout(
+                f"MLflow at {self.masked_uri} did not answer within {limit.seconds:g} s", step=step
             ) from error
         except MlflowException as error:
             raise self._translate(error, step) from error
@@ -152,10 +152,8 @@ class Connection:
                 f"MLflow cannot use {self.masked_uri} without the library {error.name}", step=step
             ) from error
         except OSError as error:
-            raise RegistryError(
-                f"MLflow at {self.masked_uri} cannot be reached: {reason(error)}",
-                step=step,
-                unreachable=True,
+            raise RegistryUnreachable(
+                f"MLflow at {self.masked_uri} cannot be reached: {reason(error)}", step=step
             ) from error
 
     def change(
@@ -196,10 +194,8 @@ class Connection:
             )
         if code in ("", "INTERNAL_ERROR") and error.__context__ is not None:
             return RegistryError(f"MLflow at {self.masked_uri} failed: {reason(error)}", step=step)
-        return RegistryError(
-            f"MLflow at {self.masked_uri} refused: {_one_line(error)}",
-            step=step,
-            mlflow_error_code=code,
+        return RegistryRefused(
+            f"MLflow at {self.masked_uri} refused: {_one_line(error)}", step=step, code=code
         )
 
     def files_at(self, root: str) -> ArtifactRoot:
@@ -269,8 +265,8 @@ class Connection:
 
 
 def code_of(error: DeliveryError) -> str:
-    """MLflow's own code for what it answered; empty where it did not answer."""
-    return str(error.extra.get("mlflow_error_code", ""))
+    """MLflow's own code for what it refused; empty for anything else."""
+    return error.code if isinstance(error, RegistryRefused) else ""
 
 
 def local_folder(root: str) -> str | None:

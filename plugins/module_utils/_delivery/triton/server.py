@@ -16,7 +16,15 @@ from typing import Any
 from ..deadline import Deadline
 from ..domain.served import ServedModel, VersionRow
 from ..effects import effect
-from ..errors import LoadFailed, LoadPending, NotFound, ServerError
+from ..errors import (
+    LoadFailed,
+    LoadPending,
+    NotFound,
+    ServerError,
+    ServerRefused,
+    ServerTimeout,
+    ServerUnreachable,
+)
 from ..progress import step
 from .address import Access, parse_address
 from .grpc_transport import GrpcTransport
@@ -77,36 +85,32 @@ class TritonServer:
         """Call a function of the transport.
 
         Raises:
-            ServerError: with ``unreachable``, ``silent`` or ``status`` and ``reason`` among its
-                facts.
+            ServerUnreachable: it cannot be reached, or did not answer another question before.
+            ServerTimeout: it did not answer in time.
+            ServerRefused: it answered with an error.
         """
         allowed = self.timeout if seconds is None else seconds
         if self._silent_at:
-            raise ServerError(
+            raise ServerUnreachable(
                 f"Triton at {self.url} did not answer within {self.timeout:g} s before"
                 f" ({self._silent_at})",
                 step=step,
                 server=self.url,
-                unreachable=True,
             )
         try:
             return function(allowed, *args, **kwargs)
         except Silent as error:
-            raise ServerError(
+            raise ServerTimeout(
                 f"Triton at {self.url} did not answer within {allowed:g} s",
                 step=step,
                 server=self.url,
-                silent=True,
             ) from error
         except Gone as error:
-            raise ServerError(
-                f"Triton at {self.url} cannot be reached ({error})",
-                step=step,
-                server=self.url,
-                unreachable=True,
+            raise ServerUnreachable(
+                f"Triton at {self.url} cannot be reached ({error})", step=step, server=self.url
             ) from error
         except Refused as error:
-            raise ServerError(
+            raise ServerRefused(
                 self._said(error),
                 step=step,
                 server=self.url,
@@ -145,8 +149,8 @@ class TritonServer:
         """``ask`` what any live server answers at once: one that does not is taken to be down."""
         try:
             return self.ask(step, function, *args)
-        except ServerError as error:
-            if self._once and error.extra.get("silent"):
+        except ServerTimeout:
+            if self._once:
                 self._silent_at = step
             raise
 
@@ -171,8 +175,8 @@ class TritonServer:
         while True:
             try:
                 return self.ask_cheaply("ask Triton for its index", self.transport.index)
-            except ServerError as error:
-                if "failed to stat" not in error.extra.get("reason", "") or deadline.passed:
+            except ServerRefused as error:
+                if "failed to stat" not in error.reason or deadline.passed:
                     raise
             time.sleep(_POLL / 5)
 
@@ -185,8 +189,8 @@ class TritonServer:
             config = self.ask_cheaply(
                 "ask Triton for the served configuration", self.transport.config, name
             )
-        except ServerError as error:
-            if error.extra.get("status") in (400, 404):  # gone between the two questions
+        except ServerRefused as error:
+            if error.knows_no_such_model:  # gone between the two questions
                 return ServedModel(self.url, known)
             raise
         block = config.get("parameters", {}).get("mlops_triton_deploy_id", {})
@@ -212,10 +216,10 @@ class TritonServer:
             return self.ask_cheaply(
                 "ask Triton for the model's metadata", self.transport.metadata, name, version
             )
-        except ServerError as error:
-            if error.extra.get("status") in (400, 404):
+        except ServerRefused as error:
+            if error.knows_no_such_model:
                 raise NotFound(
-                    f"Triton at {self.url} does not serve it ({error.extra.get('reason')})",
+                    f"Triton at {self.url} does not serve it ({error.reason})",
                     model=name,
                     step=error.step,
                 ) from error
@@ -263,31 +267,32 @@ class TritonServer:
             try:
                 with step(f"load on {self.url}"):
                     self.ask("load", self.transport.call, "load_model", name)
+            except ServerTimeout as error:
+                if not self.is_live():  # a dead server's stubs can hold its connections open
+                    raise ServerUnreachable(
+                        f"Triton at {self.url} went down during the load and cannot be reached",
+                        model=name,
+                        step="load",
+                        server=self.url,
+                    ) from error
+                raise LoadPending(
+                    f"Triton at {self.url} was still loading after {self.timeout:g} s; a load"
+                    " cannot be cancelled and goes on",
+                    model=name,
+                    step="load",
+                    server=self.url,
+                ) from error
+            except ServerRefused as error:
+                if error.status not in (400, 500):
+                    raise error.about(model=name) from error.__cause__
+                raise LoadFailed(
+                    self._cause(name, error.reason),
+                    model=name,
+                    step="load",
+                    server=self.url,
+                    reason=error.reason,
+                ) from error
             except ServerError as error:
-                if error.extra.get("silent"):
-                    if not self.is_live():  # a dead server's stubs can hold its connections open
-                        raise ServerError(
-                            f"Triton at {self.url} went down during the load and cannot be reached",
-                            model=name,
-                            step="load",
-                            server=self.url,
-                            unreachable=True,
-                        ) from error
-                    raise LoadPending(
-                        f"Triton at {self.url} was still loading after {self.timeout:g} s; a load"
-                        " cannot be cancelled and goes on",
-                        model=name,
-                        step="load",
-                        server=self.url,
-                    ) from error
-                if error.extra.get("status") in (400, 500):
-                    raise LoadFailed(
-                        self._cause(name, error.extra["reason"]),
-                        model=name,
-                        step="load",
-                        server=self.url,
-                        reason=error.extra["reason"],
-                    ) from error
                 raise error.about(model=name) from error.__cause__
 
     def _cause(self, name: str, reason: str) -> str:

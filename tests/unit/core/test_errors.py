@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What errors tell code by their class, and users by their facts."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.mlops.triton.plugins.mlflow_deployments.failures import code_of
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
+    DeliveryError,
+    LoadFailed,
+    LoadPending,
+    NotFound,
+    RegistryError,
+    RegistryRefused,
+    RegistryTimeout,
+    RegistryUnreachable,
+    ServerError,
+    ServerRefused,
+    ServerTimeout,
+    ServerUnreachable,
+    VerificationFailed,
+)
+
+URL = "localhost:8000"
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "facts", "code"),
+    [
+        (ServerError("no"), "ServerError", {}, "INVALID_STATE"),
+        (
+            ServerUnreachable("no", server=URL),
+            "ServerError",
+            {"server": URL, "unreachable": True},
+            "TEMPORARILY_UNAVAILABLE",
+        ),
+        (
+            ServerTimeout("no", server=URL),
+            "ServerError",
+            {"server": URL, "silent": True},
+            "DEADLINE_EXCEEDED",
+        ),
+        (
+            ServerRefused("no", server=URL, status=403, reason="key"),
+            "ServerError",
+            {"server": URL, "status": 403, "reason": "key"},
+            "PERMISSION_DENIED",
+        ),
+        (
+            ServerRefused("no", server=URL, status=503, reason="busy"),
+            "ServerError",
+            {"server": URL, "status": 503, "reason": "busy"},
+            "INVALID_STATE",
+        ),
+        (
+            LoadFailed("no", server=URL, reason="file"),
+            "LoadFailed",
+            {"server": URL, "reason": "file"},
+            "INVALID_STATE",
+        ),
+        (LoadPending("no", server=URL), "LoadPending", {"server": URL}, "DEADLINE_EXCEEDED"),
+        (VerificationFailed("no"), "VerificationFailed", {}, "INVALID_STATE"),
+        (RegistryError("no"), "RegistryError", {}, "INTERNAL_ERROR"),
+        (
+            RegistryUnreachable("no"),
+            "RegistryError",
+            {"unreachable": True},
+            "TEMPORARILY_UNAVAILABLE",
+        ),
+        (RegistryTimeout("no"), "RegistryError", {"silent": True}, "DEADLINE_EXCEEDED"),
+        (
+            RegistryRefused("no", code="PERMISSION_DENIED"),
+            "RegistryError",
+            {"mlflow_error_code": "PERMISSION_DENIED"},
+            "PERMISSION_DENIED",
+        ),
+        (
+            RegistryRefused("no", code=""),
+            "RegistryError",
+            {"mlflow_error_code": ""},
+            "INTERNAL_ERROR",
+        ),
+        (NotFound("no", holder="me"), "NotFound", {"holder": "me"}, "RESOURCE_DOES_NOT_EXIST"),
+    ],
+)
+def test_facts_and_codes(
+    error: DeliveryError, name: str, facts: dict[str, object], code: str
+) -> None:
+    """Names and keys that users may test for."""
+    usual = {"error": name, "model_name": None, "step": None, "left_in_place": None}
+    assert error.facts == {**usual, **facts}
+    assert code_of(error) == code
