@@ -100,6 +100,26 @@ IO = {
 CHANGES = {"execution", "publication"}
 ACTS = {"disk", "artifacts", "registry", "triton", "repository", "flavors"}
 
+# What a repository, its store and a server are told to do.
+CHANGE_A_TARGET = {
+    "begin",
+    "clear_staging",
+    "ensure",
+    "load",
+    "lock",
+    "put",
+    "recover",
+    "remove",
+    "remove_journal",
+    "replace_config",
+    "retire",
+    "set_permissions",
+    "touch",
+    "unload",
+    "write_journal",
+    "write_record",
+}
+
 LONGEST_FUNCTION = 60
 NEEDS_HEADER = {".cfg", ".ini", ".j2", ".md", ".py", ".sh", ".toml", ".yaml", ".yml"}
 NEEDS_HEADER_BY_NAME = {"Makefile", "run", ".ansible-lint", ".yamllint"}
@@ -314,6 +334,30 @@ def test_domain_and_planning_do_no_io(path: Path) -> None:
 @each([path for path in core_files() if package(path) not in CHANGES | ACTS | {""}])
 def test_only_what_acts_names_an_effect(path: Path) -> None:
     assert "effects" not in {dotted(other) for other in neighbours(path)}
+
+
+@each([path for path in core_files() if package(path) == "orchestration"])
+def test_orchestration_leaves_changes_to_execution(path: Path) -> None:
+    """It observes, plans and hands over; what is planned again under the lock is handed over as a
+    value.
+    """
+    calls = {
+        node.func.attr
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    }
+    assert not calls & CHANGE_A_TARGET
+
+
+def test_what_changes_a_target_has_these_names() -> None:
+    defined = {
+        node.name
+        for path in core_files()
+        if package(path) in ("repository", "triton")
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert defined >= CHANGE_A_TARGET
 
 
 @each(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 
@@ -252,3 +253,21 @@ class LockTimeout(DeliveryError):
 
 class DeadlineExceeded(DeliveryError):
     """A network step did not end in time."""
+
+
+def as_delivery_error(error: DeliveryError | OSError) -> DeliveryError:
+    """What the operating system refused, in a sentence."""
+    if isinstance(error, DeliveryError):
+        return error
+    known = {
+        errno.ENOSPC: "the disk is full",
+        errno.EDQUOT: "the quota is used up",
+        errno.EROFS: "the file system is read-only",
+        errno.EACCES: "permission is denied",
+        errno.EPERM: "permission is denied",
+    }
+    reason = known.get(error.errno or 0, error.strerror or str(error))
+    return RepositoryError(
+        f"{reason}{f' ({error.filename})' if error.filename else ''}",
+        step="write the model's files",
+    )

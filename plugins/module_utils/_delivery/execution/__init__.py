@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Carries out plans: the only package that changes what is deployed.
 
+- ``list_executor``: the plans of a list: each in its turn and under its lock, planned again there.
 - ``executor``: ``apply(plan)``: the steps, the record, and the way back when one fails.
 - ``transaction``: what one transaction has done so far.
 - ``replacement``: the steps that bring new files or a new configuration.

@@ -9,14 +9,13 @@ error says what is served now.
 from __future__ import annotations
 
 import dataclasses
-import errno
 from collections.abc import Callable, Sequence
 
 from .. import progress
 from ..artifacts.roots import ArtifactRoot
 from ..domain.record import Record
 from ..domain.source import Source
-from ..errors import ArtifactError, DeliveryError, LoadPending, RepositoryError
+from ..errors import ArtifactError, DeliveryError, LoadPending, as_delivery_error
 from ..exhaustive import assert_never
 from ..planning.plan import (
     Heal,
@@ -201,21 +200,3 @@ class Executor:
             )
         )
         return f"{there}, and {self.serving.said(transaction.name)}"
-
-
-def as_delivery_error(error: DeliveryError | OSError) -> DeliveryError:
-    """What the operating system refused, in a sentence."""
-    if isinstance(error, DeliveryError):
-        return error
-    known = {
-        errno.ENOSPC: "the disk is full",
-        errno.EDQUOT: "the quota is used up",
-        errno.EROFS: "the file system is read-only",
-        errno.EACCES: "permission is denied",
-        errno.EPERM: "permission is denied",
-    }
-    reason = known.get(error.errno or 0, error.strerror or str(error))
-    return RepositoryError(
-        f"{reason}{f' ({error.filename})' if error.filename else ''}",
-        step="write the model's files",
-    )

@@ -3,8 +3,11 @@
 
 - ``target``: registry, repository and servers of a run, as one value.
 - ``inspection``: what is deployed; imports nothing that plans or changes.
-- ``delivery``: brings a list of models to their desired state.
-- ``plan_builder``: reads and plans one model.
+- ``delivery``: brings a list of models to their desired state: observe, plan, carry out.
+- ``observation``: what is there of each model of a list.
+- ``sources``: what model URIs mean now, and where the files of that are.
+- ``artifact_reader``: what lies in an artifact, as the model folder to be made of it.
+- ``plan_builder``: plans each model, and again under its lock.
 - ``report``: what a user is told of a model.
 - ``registry_status``: tells the registry what a target has deployed.
 """

@@ -16,6 +16,7 @@ from ..errors import DeliveryError
 from ..repository import recovery
 
 if TYPE_CHECKING:  # short commands import nothing that plans
+    from ..planning.outcome import Outcome
     from ..planning.plan import Plan
 
 
@@ -41,6 +42,13 @@ class Result:
     error: DeliveryError | None = None
     warnings: tuple[str, ...] = ()
     reported: Reported | None = None
+
+    @classmethod
+    def of(cls, name: str, outcome: Outcome) -> Result:
+        """What was reported of it is not known yet."""
+        return cls(
+            name, outcome.plan, outcome.record, outcome.changed, outcome.error, outcome.warnings
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """For a module's result: name, changed, failed, msg, actions, reported, diff, model,

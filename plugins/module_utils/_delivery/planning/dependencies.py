@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which models of a list need which others."""
+"""Which models of a list need which others, and so come after them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..domain import config_pbtxt
 from ..domain.desired import DesiredModel
 from ..domain.record import Record
+from ..errors import DeliveryError
+from .list_order import Member, Order, order_of
+from .outcome import Planned
 from .plan import Plan
 
 
@@ -56,3 +60,18 @@ def pins_of(plan: Plan) -> frozenset[str]:
     if b"ensemble_scheduling" not in author:
         return frozenset()
     return config_pbtxt.pinned_by(config_pbtxt.parse(author))
+
+
+def order_plans(planned: Mapping[str, Planned], failed: Collection[str]) -> Order:
+    """The order of a list; ``failed`` are further names of it, for which nothing can be done."""
+    if len(planned) + len(failed) < 2 or not any(one.todo for one in planned.values()):
+        return Order(dict.fromkeys(planned, frozenset()))
+    members = [Member(name, stays=True) for name in failed]
+    for name, one in planned.items():
+        record = one.plan.observed.record if one.plan else None
+        needs = frozenset(one.desired.depends_on or ())
+        with contextlib.suppress(DeliveryError):  # said where the model is planned
+            needs = needs_of(one.desired, one.plan, record)
+        stays = one.desired.state in ("present", "rolled_back")
+        members.append(Member(name, stays, needs, uses_of(record)))
+    return order_of(members)

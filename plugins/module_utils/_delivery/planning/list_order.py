@@ -54,6 +54,20 @@ class Order:
             else (f"{named} still uses it, having failed in this run")
         )
 
+    def waits_for(self, name: str, busy: Collection[str]) -> frozenset[str]:
+        """What a model comes after among the ``busy`` ones, those that need nothing done being
+        passed through.
+        """
+        found: set[str] = set()
+        waiting, seen = list(self.after.get(name, ())), set()
+        while waiting:
+            other = waiting.pop()
+            if other not in seen:
+                seen.add(other)
+                found |= {other} & set(busy)
+                waiting += self.after.get(other, ()) if other not in busy else ()
+        return frozenset(found)
+
     def sequence(self) -> list[str]:
         """One order in which nothing comes before what it waits for."""
         return list(TopologicalSorter(self.after).static_order())

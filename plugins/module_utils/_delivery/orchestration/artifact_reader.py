@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What lies in an artifact, as the model folder to be made of it: fit for the servers, and allowed
+by the policy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from ..artifacts.metadata import read_artifact
+from ..artifacts.roots import ArtifactRoot
+from ..domain import config_pbtxt
+from ..domain.config_pbtxt import config_for
+from ..domain.desired import DesiredModel
+from ..domain.layout import Layout, Numbering
+from ..domain.source import Source
+from ..errors import ArtifactError, DeliveryError
+from ..flavors.layouts import layout_of
+from ..formats import tensorrt
+from ..planning.policy import Policy
+from ..repository.protocol import Repository
+
+
+class ArtifactReader:
+    """Reads the artifacts of one run.
+
+    Args:
+        tensorrt_target: what TensorRT plans are compared with; ``urls`` of the servers, which tell
+            it of themselves where they are on this host.
+    """
+
+    def __init__(
+        self,
+        repository: Repository | None,
+        policy: Policy,
+        tensorrt_target: Mapping[str, object] | None,
+        urls: Sequence[str],
+    ) -> None:
+        self._repository = repository
+        self._policy = policy
+        self._tensorrt_target = tensorrt_target
+        self._urls = urls
+        self._tensorrt: tensorrt.TensorRtTarget | None = None
+        self._pinned: frozenset[str] | None = None
+        self._pinned_by_list: frozenset[str] = frozenset()
+
+    def pin(self, names: Collection[str]) -> None:
+        """Ensembles of the list ask for a certain version of these: they keep their folders."""
+        self._pinned_by_list |= frozenset(names)
+
+    def read(self, artifacts: ArtifactRoot, source: Source, desired: DesiredModel) -> Layout:
+        """The model folder to be made.
+
+        Raises:
+            DeliveryError: there is no model in it, it does not fit, or the policy forbids it.
+        """
+        artifact = read_artifact(artifacts)
+        pinned = desired.name in self._pinned_by_list | self._pinned_in_repository()
+        layout = layout_of(
+            artifact,
+            desired.flavor,
+            Numbering(desired.version_folders, source.registry_version, pinned),
+        )
+        if layout.missing and not {"input", "output"} <= {*(desired.config or {})}:
+            raise ArtifactError(layout.missing, step="find the model")
+        config = config_for(layout.author_config.decode(), desired.name, "-", desired.request)
+        if self._policy:
+            published = artifact.manifest.digest if artifact.manifest else None
+            self._policy.check_new(
+                layout,
+                config,
+                published,
+                source.tags,
+                registered=source.registry_version is not None,
+            )
+        return self._compared(layout, source)
+
+    def _compared(self, layout: Layout, source: Source) -> Layout:
+        """Refuse a TensorRT plan that was built for something else than the servers have; what is
+        not known is a warning.
+        """
+        if not tensorrt.is_plan(config_pbtxt.parse(layout.author_config)):
+            return layout
+        if self._tensorrt is None:
+            self._tensorrt = tensorrt.read_target(self._tensorrt_target, self._urls)
+        if reason := tensorrt.why_not(source.tags, self._tensorrt):
+            raise ArtifactError(reason, step="compare with the server")
+        said = tensorrt.unknown(source.tags, self._tensorrt)
+        return replace(layout, warnings=(*layout.warnings, *([said] if said else [])))
+
+    def _pinned_in_repository(self) -> frozenset[str]:
+        """Models of which an ensemble that is deployed asks for a certain version."""
+        if self._pinned is None:
+            found: set[str] = set()
+            for text in self._repository.configs() if self._repository else ():
+                with contextlib.suppress(DeliveryError):
+                    found |= (
+                        config_pbtxt.pinned_by(config_pbtxt.parse(text))
+                        if b"ensemble_scheduling" in text
+                        else frozenset()
+                    )
+            self._pinned = frozenset(found)
+        return self._pinned

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is there of the models of a list, several read at a time. Nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from ..domain.desired import DesiredModel
+from ..domain.observed import ObservedModel
+from ..domain.served import VersionRow
+from ..errors import (
+    DeliveryError,
+    MissingLibrary,
+    ServerError,
+    ServerUnreachable,
+    as_delivery_error,
+)
+from ..execution.scheduler import do_all
+from ..repository.protocol import Repository
+from ..triton.server import TritonServer
+from .inspection import observe
+
+QUESTIONS = 8
+"""How many models are read at the same time."""
+
+Indexes = Mapping[str, Mapping[str, tuple[VersionRow, ...]] | DeliveryError]
+"""What each server (by URL) has, or why that is not known."""
+
+
+class Observer:
+    """Reads for one run.
+
+    Args:
+        repository: None on a bare host, where nothing is deployed.
+        leave: called at the end of each thread.
+    """
+
+    def __init__(
+        self,
+        repository: Repository | None,
+        servers: Sequence[TritonServer],
+        leave: Callable[[], None],
+    ) -> None:
+        self._repository = repository
+        self._servers = servers
+        self._leave = leave
+
+    def ask_servers(self, check: bool) -> Indexes:
+        """One question for all models to each server. In check mode a server that is not there yet
+        is only noted.
+        """
+        found: dict[str, Mapping[str, tuple[VersionRow, ...]] | DeliveryError] = {}
+        for server in self._servers:
+            try:
+                found[server.url] = server.index()
+            except (ServerError, MissingLibrary) as error:
+                if not check or not isinstance(error, (MissingLibrary, ServerUnreachable)):
+                    raise error.about(left="nothing was changed") from error
+                found[server.url] = error
+        return found
+
+    def observe(self, desired: DesiredModel) -> ObservedModel:
+        """Record, disk and every server, asked anew."""
+        indexes = {server.url: server.index() for server in self._servers}
+        return observe(self._repository, self._servers, desired, indexes)
+
+    def observe_all(
+        self, models: Sequence[DesiredModel], indexes: Indexes
+    ) -> dict[str, ObservedModel | DeliveryError]:
+        """What is there of each, by name, or why that is not known."""
+        wanted = {model.name: model for model in models}
+        found: dict[str, ObservedModel | DeliveryError] = {}
+
+        def read(name: str) -> None:
+            try:
+                found[name] = observe(self._repository, self._servers, wanted[name], indexes)
+            except (DeliveryError, OSError) as error:
+                found[name] = as_delivery_error(error)
+
+        do_all(read, dict.fromkeys(wanted, frozenset()), QUESTIONS, self._leave)
+        return found
