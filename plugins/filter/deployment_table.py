@@ -39,6 +39,7 @@ _value:
   sample:
     - "host      model  version  state    result"
     - "triton-1  fraud  3        present  changed, verified"
+    - "triton-1  churn  1        present  unchanged, not verified"
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -111,7 +112,9 @@ def _result(host: Facts, planned: Facts, delivered: Facts, returned: Facts) -> s
         and not _changes(delivered)
         and not (host.get("check") and planned.get("changed"))
     ):
-        return "unchanged"
+        model = planned.get("model") or {}
+        unproven = model.get("state") == "present" and model.get("verified", "") is None
+        return "unchanged, not verified" if unproven else "unchanged"
     if not stage:
         return (
             f"{'would change' if host.get('check') else 'not reached'}:"

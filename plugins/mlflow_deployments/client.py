@@ -445,9 +445,10 @@ def _describe(
     entry = _entry(record, repository, max(ready or record.triton_versions, default=None), state)
     more = {
         key: status[key]
-        for key in ("deploy_id", "deployed_at", "deployed_by", "size", "digest", "servers", "drift")
+        for key in ("deployed_at", "deployed_by", "size", "digest", "servers", "drift")
     }
-    return {**entry, **(more if whole else {"deploy_id": record.deploy_id})}
+    proof = {"deploy_id": record.deploy_id, "verified": record.verified}
+    return {**entry, **proof, **(more if whole else {})}
 
 
 def _peer_entry(

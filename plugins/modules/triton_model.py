@@ -168,6 +168,12 @@ model:
       type: str
       returned: when present
       sample: mlops@gpu-1 (process 4711)
+    verified:
+      description: When an inference proved what this deployment put in place, in UTC; V(null) where
+        none did, so that it is not verified.
+      type: str
+      returned: when present
+      sample: "2026-01-01T12:00:02.000000+00:00"
     replaced:
       description: The deployment before it.
       type: dict

@@ -70,6 +70,12 @@ models:
       type: str
       returned: always
       sample: present
+    verified:
+      description: When an inference proved what the deployment put in place, in UTC; V(null) where
+        none did, so that it is not verified.
+      type: str
+      returned: for a deployment of this collection
+      sample: "2026-01-01T12:00:02.000000+00:00"
     ready:
       description: Whether every server has a version of it ready.
       type: bool

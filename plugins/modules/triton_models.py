@@ -277,7 +277,12 @@ models:
       description: The deployment, as RV(mlops.triton.triton_model#module:model).
       type: dict
       returned: always
-      sample: {name: sid-minibert-onnx, state: present, registry_version: 1, triton_versions: [1]}
+      sample:
+        name: sid-minibert-onnx
+        state: present
+        registry_version: 1
+        triton_versions: [1]
+        verified: "2026-01-01T12:00:02.000000+00:00"
 failures:
   description: The messages of the models that failed.
   returned: when one failed

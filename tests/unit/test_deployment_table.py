@@ -12,6 +12,10 @@ TELL = "tell the registry that models:/fraud/3 is present on gpu-1"
 LOAD = "load on localhost:8000"
 
 
+def deployed(**more: Any) -> dict[str, Any]:
+    return {"name": "fraud", "state": "present", "registry_version": 3, **more}
+
+
 def entry(*actions: str, **more: Any) -> dict[str, Any]:
     return {
         "models": [
@@ -21,7 +25,7 @@ def entry(*actions: str, **more: Any) -> dict[str, Any]:
                 "failed": False,
                 "actions": list(actions),
                 "reported": [one for one in actions if one == TELL],
-                "model": {"name": "fraud", "state": "present", "registry_version": 3},
+                "model": deployed(),
                 **more,
             }
         ]
@@ -32,6 +36,8 @@ def entry(*actions: str, **more: Any) -> dict[str, Any]:
     ("host", "result"),
     [
         ({"plan": entry()}, "unchanged"),
+        ({"plan": entry(model=deployed(verified="2026-01-01T12:00:02+00:00"))}, "unchanged"),
+        ({"plan": entry(model=deployed(verified=None))}, "unchanged, not verified"),
         ({"plan": entry(TELL)}, "unchanged"),
         ({"plan": entry(TELL), "check": True}, f"would change: {TELL}"),
         ({"plan": entry(LOAD, TELL)}, f"not reached: {LOAD}; {TELL}"[:73] + "…"),

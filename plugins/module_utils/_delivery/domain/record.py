@@ -34,6 +34,7 @@ class Record:
             download.
         depends_on: names of models that it calls, as its user says; those of an ensemble stand in
             its configuration.
+        verified: when an inference proved what was put in place; None where none did.
         replaced: deploy id and pinned URI of the deployment before.
         transaction: of the run that wrote it; an instance count changes in place and keeps the
             deploy id.

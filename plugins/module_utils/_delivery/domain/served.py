@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,6 @@ class ServedModel:
     url: str
     rows: tuple[VersionRow, ...] = ()
     deploy_id: str | None = None
-    instance_group: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def ready(self) -> tuple[int, ...]:

@@ -313,6 +313,7 @@ class Replacement:
             transaction=transaction.deploy_id,
             rolled_back_from=None,
             went_back_to=None,
+            verified=None,
         )
         self.put(
             transaction,

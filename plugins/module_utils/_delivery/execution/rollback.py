@@ -60,6 +60,7 @@ class Rollback:
             wanted="loaded",
             config_digest=config_pbtxt.digest_without_id(config, deploy_id) or "",
             replaced=describe_replaced(old),
+            verified=None,
             rolled_back_from=old.deploy_id,
             went_back_to=target.key,
         )

@@ -70,7 +70,7 @@ class Inspection:
         entries = []
         for name in wanted:
             observed = observe(repository, self.servers, DesiredModel(name), indexes)
-            entries.append({**describe(name, None, observed.record), **status_of(observed)})
+            entries.append({**describe(name, observed.record), **status_of(observed)})
         return entries
 
 

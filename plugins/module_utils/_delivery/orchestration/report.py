@@ -61,7 +61,7 @@ class Result:
             "failed": self.error is not None,
             "actions": [*(self.plan.actions if self.plan else ()), *reported],
             "reported": reported,
-            "model": describe(self.name, self.plan, self.record),
+            "model": describe(self.name, self.record),
         }
         if self.plan:
             result["diff"] = self._diff(self.plan)
@@ -80,8 +80,8 @@ class Result:
         return diff
 
 
-def describe(name: str, plan: Plan | None, record: Record | None) -> dict[str, Any]:
-    """The user's view of a deployment; without a record, of what is planned."""
+def describe(name: str, record: Record | None) -> dict[str, Any]:
+    """The user's view of a deployment; ``verified`` is None where no inference proved it."""
     if record is None:
         return {"name": name, "state": "absent"}
     return {
@@ -100,6 +100,7 @@ def describe(name: str, plan: Plan | None, record: Record | None) -> dict[str, A
         "size": sum(entry["size"] for entry in record.manifest["files"]),
         "deployed_at": record.deployed_at,
         "deployed_by": record.deployed_by,
+        "verified": record.verified,
         "replaced": record.replaced,
         "deployment_set": record.deployment_set,
         "rolled_back_from": record.rolled_back_from,

@@ -194,9 +194,7 @@ class TritonServer:
                 return ServedModel(self.url, known)
             raise
         block = config.get("parameters", {}).get("mlops_triton_deploy_id", {})
-        return ServedModel(
-            self.url, known, block.get("string_value"), tuple(config.get("instance_group", ()))
-        )
+        return ServedModel(self.url, known, block.get("string_value"))
 
     def _unlisted(self, name: str) -> tuple[VersionRow, ...]:
         """A model whose folder is gone is served on, and is not in the index."""
