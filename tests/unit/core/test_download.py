@@ -388,7 +388,7 @@ def test_a_stall_is_given_up_on(size: int, after: int) -> None:
     assert raised.value.message.startswith(
         "1 of 1 files could not be brought here: f (less than 1 KiB came within 0.5 s, after "
     )
-    assert raised.value.extra == {"files_failed": ["f"]}
+    assert raised.value.facts["files_failed"] == ["f"]
 
 
 def test_what_was_cancelled_writes_nothing_more() -> None:

@@ -423,7 +423,7 @@ def test_bytes_that_json_cannot_hold_are_one_sentence() -> None:
     from ansible_collections.mlops.triton.plugins.mlflow_deployments import predict
 
     with pytest.raises(MlflowException, match="no UTF-8 text") as caught:
-        predict._shaped({"t": numpy.array([b"\xff"], object)}).to_json()
+        predict._to_frame({"t": numpy.array([b"\xff"], object)}).to_json()
     assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
 
 
@@ -444,7 +444,7 @@ def test_predictions_are_the_frame_that_scripts_know() -> None:
         lambda frame: frame.copy().to_json(),
         lambda frame: frame.outputs.t.tolist(),
     ):
-        made = predict._shaped(dict(outputs))
+        made = predict._to_frame(dict(outputs))
         assert isinstance(made, pandas.DataFrame)
         assert use(made) == use(known.copy())
         assert made.__class__ is pandas.DataFrame

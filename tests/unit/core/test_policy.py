@@ -194,9 +194,7 @@ def test_each_backend_that_it_may_be_run_with_must_be_allowed() -> None:
     ],
 )
 def test_code_beside_an_allowed_backend_is_refused(config: bytes, target: str, code: str) -> None:
-    words = (
-        f"{code}, which is code beside that of the backend onnxruntime, and allowed_backends is set"
-    )
+    words = f"{code}, which is not the backend onnxruntime's own, and allowed_backends is set"
     assert why_new(Policy(("onnxruntime",)), layout(1, target=target), config) == words
     assert why_deployed(Policy(("onnxruntime",)), record(target), config) == words
     assert why_new(Policy(max_size=100), layout(1, target=target), config) is None
