@@ -111,8 +111,10 @@ def pretend(delivery: Delivery, versions: dict[str, str]) -> None:
             f"m-{uri.version}",
         )
 
-    delivery.registry.resolve = resolve
-    delivery.registry.files = lambda source: LocalRoot(source.artifact_root, 20)
+    def files(source: Source) -> LocalRoot:
+        return LocalRoot(source.artifact_root, 20)
+
+    delivery.registry.__dict__.update(resolve=resolve, files=files)
 
 
 def work(request: dict[str, Any], out: int) -> None:
