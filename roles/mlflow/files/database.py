@@ -117,7 +117,7 @@ def has_tables(uri: str) -> bool:
                     "SELECT count(*) FROM sqlite_master WHERE type = 'table'"
                 ).fetchone()[0]
             )
-    import sqlalchemy
+    import sqlalchemy  # type: ignore[import-not-found,unused-ignore]
 
     try:
         engine = sqlalchemy.create_engine(uri)

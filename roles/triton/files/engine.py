@@ -145,7 +145,7 @@ def runtime_problems(information: Dict[str, Any]) -> List[str]:
 
 def answer(question: Dict[str, Any]) -> Dict[str, Any]:
     engine = Engine(question["socket"])
-    found = {
+    found: Dict[str, Any] = {
         "answers": False,
         "problems": [],
         "image": None,
