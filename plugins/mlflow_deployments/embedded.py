@@ -26,7 +26,7 @@ from .client import TritonDeploymentClient
 from .failures import report_failures
 from .targets import MODEL, PLACE, Option, read_options
 
-START = Path(__file__).resolve().parents[2] / "roles" / "triton" / "files" / "start_triton.py"
+START = Path(__file__).resolve().parents[2] / "roles" / "triton" / "files" / "start_triton"
 _LOCAL = {"server_python": Option(), "http_port": Option("int"), "grpc_port": Option("int")}
 _PLACE = ("tracking_uri", "registry_uri", "timeout")
 _STEP = "start Triton"

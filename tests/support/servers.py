@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import IO, Any, ClassVar
 
 ROOT = Path(__file__).resolve().parents[2]
-START_TRITON = ROOT / "roles" / "triton" / "files" / "start_triton.py"
+START_TRITON = ROOT / "roles" / "triton" / "files" / "start_triton"
 
 
 # A shell starts what runs in the background with SIGINT ignored, and so would everything that a
@@ -326,7 +326,7 @@ def triton_server(
     backend_directory: Path | str | None = None,
     **settings: Any,
 ) -> Iterator[Triton]:
-    """A running Triton; `settings` are further keys of start_triton.py's configuration."""
+    """A running Triton; `settings` are further keys of start_triton's configuration."""
     given = dict(settings, extra_args=list(extra_args))
     for key, value in (
         ("model_repository", repository),

@@ -55,4 +55,6 @@ def unit(**overrides: Any) -> list[str]:
 def test_only_a_folder_waits_for_its_mount(repository: str, lines: list[str]) -> None:
     written = unit(triton_model_repository=repository)
     assert [line for line in written if line.startswith("RequiresMountsFor")] == lines
-    assert [line for line in written if line.startswith("ExecStart=") and "start_triton.py" in line]
+    assert [
+        line for line in written if line.startswith("ExecStart=") and "start_triton.pyz" in line
+    ]

@@ -2,10 +2,11 @@
 """Packs the MLflow plugin of this collection, wherever that is installed, as a wheel; needs nothing
 but Python.
 
-    python plugin_wheel.py COLLECTION FOLDER
+    python plugin_wheel.py COLLECTION (FOLDER | --digest)
 
-COLLECTION is the collection's folder, a checkout or what ansible-galaxy installed. Prints the
-wheel's path. The same input gives the same bytes.
+COLLECTION is the collection's folder, a checkout or what ansible-galaxy installed. Writes the wheel
+and prints its path, or prints a digest of all that it would hold. The same input gives the same
+bytes.
 """
 
 from __future__ import annotations
@@ -19,15 +20,20 @@ import sys
 import zipfile
 from pathlib import Path
 
+# Role triton packs its start wrapper in the same way.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "triton/files"))
+
+from pack_start_triton import python_files, wrapper_files, write_zip
+
 PACKAGE = "ansible_collections/mlops/triton"
+# Whole packages: a new file in one of them is packed without a word here.
 FOLDERS = ("plugins/mlflow_deployments", "plugins/module_utils/_delivery")
-# What run-local starts, and the command of the reference guide, which finds the core beside itself.
-FILES = ("roles/triton/files/start_triton.py", "publish_model_to_mlflow.py")
+# The command of the reference guide, which finds the core beside itself.
+COMMAND = "publish_model_to_mlflow.py"
 REQUIREMENTS = "roles/triton/files/requirements-client.txt"
 ENTRY_POINTS = (
     "[mlflow.deployments]\ntriton = ansible_collections.mlops.triton.plugins.mlflow_deployments\n"
 )
-MOMENT = (1980, 1, 1, 0, 0, 0)
 
 
 def version_of(collection: Path) -> str:
@@ -53,9 +59,10 @@ def requirements(collection: Path) -> list[str]:
 
 def contents(collection: Path) -> dict[str, bytes]:
     """Place in the wheel → bytes."""
-    found = [path for folder in FOLDERS for path in sorted((collection / folder).rglob("*.py"))]
+    found = [path for folder in FOLDERS for path in python_files(collection, folder)]
+    found += wrapper_files(collection)  # which run-local starts
     # Where the collection came as a wheel, it has no command.
-    found += [collection / name for name in FILES if (collection / name).is_file()]
+    found += [collection / COMMAND] if (collection / COMMAND).is_file() else []
     return {
         f"{PACKAGE}/{path.relative_to(collection).as_posix()}": path.read_bytes() for path in found
     }
@@ -82,7 +89,8 @@ def record_line(name: str, data: bytes) -> str:
     return f"{name},sha256={digest},{len(data)}\n"
 
 
-def make_wheel(collection: Path, folder: Path) -> Path:
+def wheel_files(collection: Path) -> dict[str, bytes]:
+    """Place in the wheel → bytes, its own descriptions last."""
     version = version_of(collection)
     information = f"mlops_triton-{version}.dist-info"
     files = contents(collection)
@@ -93,14 +101,19 @@ def make_wheel(collection: Path, folder: Path) -> Path:
     files[record] = (
         "".join(record_line(name, data) for name, data in files.items()) + f"{record},,\n"
     ).encode()
-    target = folder / f"mlops_triton-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            entry = zipfile.ZipInfo(name, MOMENT)
-            entry.external_attr = 0o644 << 16
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, data)
+    return files
+
+
+def make_wheel(collection: Path, folder: Path) -> Path:
+    target = folder / f"mlops_triton-{version_of(collection)}-py3-none-any.whl"
+    write_zip(target, wheel_files(collection), zipfile.ZIP_DEFLATED)
     return target
+
+
+def digest(collection: Path) -> str:
+    """Of everything that the wheel holds; the wheel's list of its files has a digest of each."""
+    *_files, (_name, record) = wheel_files(collection).items()
+    return hashlib.sha256(record).hexdigest()
 
 
 def main() -> int:
@@ -108,10 +121,15 @@ def main() -> int:
         description="Packs the MLflow plugin of this collection as a wheel."
     )
     parser.add_argument("collection", type=Path)
-    parser.add_argument("folder", type=Path)
+    wanted = parser.add_mutually_exclusive_group(required=True)
+    wanted.add_argument("folder", type=Path, nargs="?")
+    wanted.add_argument("--digest", action="store_true")
     arguments = parser.parse_args()
-    arguments.folder.mkdir(parents=True, exist_ok=True)
     try:
+        if arguments.digest:
+            print(digest(arguments.collection))
+            return 0
+        arguments.folder.mkdir(parents=True, exist_ok=True)
         print(make_wheel(arguments.collection, arguments.folder))
     except (OSError, ValueError) as error:
         print(f"The plugin cannot be packed: {error}", file=sys.stderr)

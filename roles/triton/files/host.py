@@ -4,8 +4,8 @@ what is still alive.
 
     python host.py '{"python": {…}, "ports": […], "service": "…", "exists": […], "stamps": […]}'
 
-Roles send this file to the host through stdin; tools/ import it. It must parse on old Pythons,
-which is what it reports.
+Roles send this file to the host through stdin; tools/ and the start wrapper import it. It must
+parse on Python 3.6, because it reports what is too old.
 """
 
 import argparse
@@ -38,27 +38,36 @@ SOCKET_PATH_LIMIT = 99
 NOBODY = 65534
 
 
-def python_problems(low: Sequence[int], high: Sequence[int], advice: str) -> List[str]:
-    """Why this interpreter cannot make the virtual environments, one sentence each."""
-    version, have = sys.version_info[:2], "{}.{}".format(*sys.version_info[:2])
-    problems = []
-    if not tuple(low) <= version <= tuple(high):
-        problems.append(
-            "Python {} ({}) does not fit, {} to {} do: {}.".format(
-                have, sys.executable, "{}.{}".format(*low), "{}.{}".format(*high), advice
-            )
+def version_problems(low: Sequence[int], high: Sequence[int], advice: str) -> List[str]:
+    """Why this interpreter is not one of those from ``low`` to ``high``, one sentence at most."""
+    if tuple(low) <= sys.version_info[:2] <= tuple(high):
+        return []
+    return [
+        "Python {} ({}) does not fit, {} to {} do: {}.".format(
+            "{}.{}".format(*sys.version_info[:2]),
+            sys.executable,
+            "{}.{}".format(*low),
+            "{}.{}".format(*high),
+            advice,
         )
+    ]
+
+
+def python_problems(low: Sequence[int], high: Sequence[int], advice: str) -> List[str]:
+    """Why this interpreter cannot make the virtual environments, one sentence at most."""
+    problems = version_problems(low, high, advice)
+    if problems:
         # Another one is needed anyway, so what this one lacks is of no interest.
         return problems
     try:
         import ensurepip  # noqa: F401
         import venv  # noqa: F401
     except ImportError:
-        problems.append(
+        return [
             "{} cannot make virtual environments: install venv and ensurepip (Debian and Ubuntu:"
-            " apt-get install python{}-venv).".format(sys.executable, have)
-        )
-    return problems
+            " apt-get install python{}.{}-venv).".format(sys.executable, *sys.version_info[:2])
+        ]
+    return []
 
 
 def wheel_problems() -> List[str]:
@@ -114,25 +123,37 @@ def glibc_version() -> Optional[Tuple[int, int]]:
 
 
 def has_shared_libpython() -> bool:
-    name = "libpython{}.{}.so.1.0".format(*sys.version_info[:2])
+    return libpython_folder() is not None
+
+
+def libpython_folder() -> Optional[str]:
+    """Folder of the shared libpython of this interpreter, or None where there is none."""
+    name = sysconfig.get_config_var("INSTSONAME") or ""
+    if not name.startswith("libpython") or ".so" not in name:
+        # A static build names its archive here; distributions ship the shared library as a package
+        # of its own.
+        name = "libpython{}.{}.so.1.0".format(*sys.version_info[:2])
     libdir = sysconfig.get_config_var("LIBDIR") or ""
     multiarch = sysconfig.get_config_var("MULTIARCH") or ""
     places = [libdir, os.path.join(libdir, multiarch), os.path.join(sys.base_prefix, "lib")]
-    if any(place and os.path.exists(os.path.join(place, name)) for place in places):
-        return True
-    for program in ("ldconfig", "/sbin/ldconfig"):
-        try:
-            known = subprocess.run(
-                [program, "-p"],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                timeout=30,
-                check=False,
-            ).stdout
-        except (OSError, subprocess.SubprocessError):
-            continue
-        return name.encode() in known
-    return False
+    for place in places:
+        if place and os.path.exists(os.path.join(place, name)):
+            return place
+    return _loaded_from(name)
+
+
+def _loaded_from(library: str) -> Optional[str]:
+    """Folder in which the loader finds a library, or None; the library stays loaded."""
+    try:
+        import ctypes
+
+        ctypes.CDLL(library)
+        with open("/proc/self/maps", errors="replace") as stream:
+            paths = [line.rstrip("\n").partition("/")[2] for line in stream]
+    except (ImportError, OSError):
+        return None
+    found = [path for path in paths if os.path.basename(path) == library]
+    return "/" + os.path.dirname(found[0]) if found else None
 
 
 def port_problem(address: str, port: int, option: str, service: str = "") -> Optional[str]:
@@ -242,7 +263,7 @@ def is_alive(pid: int) -> bool:
 
 def processes_of(service: str) -> List[int]:
     """Living processes of the service, without the caller and those it descends from."""
-    own, pid = set(), os.getpid()
+    own, pid = set(), os.getpid()  # type: Set[int], int
     while pid > 1:
         own.add(pid)
         pid = _parent(pid)
@@ -439,14 +460,15 @@ def digest_of(path: str) -> str:
         return ""
 
 
-def answer(question: Dict[str, Any]) -> Dict[str, Any]:
-    service = question.get("service", "")
+def problems_asked(question: Dict[str, Any]) -> List[Optional[str]]:
+    """One sentence for each thing that this host lacks for what was asked; None for what it has."""
     problems = []  # type: List[Optional[str]]
     python = question.get("python")
     if python:
         problems += problems_of_this_host(
             python["low"], python["high"], python["advice"], python.get("native", False)
         )
+    service = question.get("service", "")
     for place in question.get("ports", []):
         problems.append(
             port_problem(place["address"], int(place["port"]), place["option"], service)
@@ -454,9 +476,8 @@ def answer(question: Dict[str, Any]) -> Dict[str, Any]:
     length = len(os.fsencode(question.get("socket", "")))
     if length > SOCKET_PATH_LIMIT:
         problems.append(
-            "The path {} is too long for a socket ({} bytes, {} at most): set {} to a shorter one.".format(  # noqa: E501
-                question["socket"], length, SOCKET_PATH_LIMIT, question["socket_option"]
-            )
+            "The path {} is too long for a socket ({} bytes, {} at most): set {} to a shorter"
+            " one.".format(question["socket"], length, SOCKET_PATH_LIMIT, question["socket_option"])
         )
     for option, path in question.get("plain", {}).items():
         if not is_plain(path):
@@ -472,8 +493,13 @@ def answer(question: Dict[str, Any]) -> Dict[str, Any]:
     problems += reading_problems(
         question.get("user", ""), question.get("readable", {}), question.get("mounted", False)
     )
+    return problems
+
+
+def answer(question: Dict[str, Any]) -> Dict[str, Any]:
+    service = question.get("service", "")
     return {
-        "problems": [problem for problem in problems if problem],
+        "problems": [problem for problem in problems_asked(question) if problem],
         "state": marked_state(question["repository"]) if question.get("repository") else "",
         "contents": {path: digest_of(path) for path in question.get("readable", {}).values()},
         "python": "{}.{}".format(*sys.version_info[:2]),

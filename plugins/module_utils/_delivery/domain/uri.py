@@ -49,13 +49,13 @@ def parse_model_uri(text: str) -> ModelUri:
     if scheme is None:
         return ModelUri("folder", text, path=text)
     rest = text[scheme.end() :]
-    match scheme[1].lower():
-        case "models":
-            return _parse_models(text, rest)
-        case "runs":
-            return _parse_run(text, rest)
-        case "file":
-            return ModelUri("folder", text, path=_file_path(text, rest))
+    kind = scheme[1].lower()
+    if kind == "models":
+        return _parse_models(text, rest)
+    if kind == "runs":
+        return _parse_run(text, rest)
+    if kind == "file":
+        return ModelUri("folder", text, path=_file_path(text, rest))
     raise _refusal(
         text, f"begins with '{scheme[0]}' (a folder of such a name is written './{scheme[0]}…')"
     )

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A repository in a folder: where its state is, what its records want, what killed runs left."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+
+from _delivery.errors import DeliveryError
+from _delivery.repository import recovery
+from _delivery.repository.state_store import INSIDE, MARKER, StateStore
+
+from .privileges import rights_of
+from .records import Wanted, not_recovered, read_record, recovered, skipped
+from .settings import Settings
+
+
+def find_state(settings: Settings) -> tuple[Path | None, list[str]]:
+    """The folder of the state, and warnings about a marker that cannot be used.
+
+    Records are only read here, so that a server starts with what is there even where the marker is
+    damaged, or that of a newer version.
+    """
+    if settings.state_dir:
+        return Path(settings.state_dir), []
+    try:
+        return Path(StateStore(settings.model_repository).path), []
+    except DeliveryError as err:
+        found = _state_despite_marker(os.path.abspath(settings.model_repository))
+        then = f"the records in {found} are used" if found else "no model is loaded at the start"
+        return found, [f"{err} For this start, {then}."]
+
+
+def _state_despite_marker(repository: str) -> Path | None:
+    """Where records lie, whatever else the marker says."""
+    places = [f"{repository}{INSIDE}", os.path.join(repository, INSIDE)]
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        marker = json.loads(Path(repository, MARKER).read_text(encoding="utf-8"))
+        places.insert(0, os.path.normpath(os.path.join(repository, marker["state_dir"])))
+    return next((Path(place) for place in places if Path(place, "records").is_dir()), None)
+
+
+def wanted_models(settings: Settings) -> Wanted:
+    state, warnings = find_state(settings)
+    names = set()
+    for path in sorted((state / "records").glob("*.json")) if state else ():
+        try:
+            name, loaded = read_record(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, KeyError) as err:
+            warnings.append(skipped(path, err))
+            continue
+        if loaded and not os.path.isdir(os.path.join(settings.model_repository, name)):
+            warnings.append(
+                f"Model {name} is wanted by its record, but its folder is not in the repository."
+            )
+        elif loaded:
+            names.add(name)
+    return Wanted(sorted(names), warnings)
+
+
+def recover(settings: Settings) -> list[str]:
+    """Finish or undo what killed deployments left; returns one sentence per journal.
+
+    A model of which a run holds the lock is left to that run. What goes wrong with one model is
+    said, and stops neither the others nor the start.
+    """
+    state, _warnings = find_state(settings)
+    names = sorted(path.stem for path in (state / "journals").glob("*.json")) if state else []
+    if state is None or not names:
+        return []
+    with rights_of(state):
+        return [_recover_model(settings.model_repository, state, name) for name in names]
+
+
+def _recover_model(repository: str, state: Path, name: str) -> str:
+    try:
+        store = StateStore(repository, str(state))
+        with store.lock(name, 0):
+            return recovered(name, recovery.recover(store, name, server_starts=True))
+    except (DeliveryError, OSError) as err:
+        return not_recovered(name, err)
