@@ -85,7 +85,7 @@ def known_venvs() -> dict[str, Venv]:
         Venv(
             "core",
             "the core without Ansible",
-            (("pytest>=8", *without_ansible), ("--no-deps", "-e", ".")),
+            (("pytest>=8", "hypothesis", *without_ansible), ("--no-deps", "-e", ".")),
             editable,
             editable=True,
         ),

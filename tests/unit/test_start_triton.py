@@ -24,8 +24,10 @@ PROGRAM = FILES / "start_triton"
 sys.path[:0] = [str(FILES), str(ROOT / "plugins" / "module_utils")]
 
 import host  # noqa: E402
+from _delivery.domain.journal import Move  # noqa: E402
 from _delivery.errors import RepositoryError  # noqa: E402
 from _delivery.repository import recovery  # noqa: E402
+from _delivery.repository.folder import FolderRepository  # noqa: E402
 from _delivery.repository.state_store import MARKER, StateStore  # noqa: E402
 from start_triton import (  # noqa: E402
     backends,
@@ -38,7 +40,6 @@ from start_triton import (  # noqa: E402
 )
 
 # The core reads journal and marker strictly once they are types; take this away with that change.
-UNTIL_TYPED = pytest.mark.xfail(reason="journal and marker are not yet types", strict=False)
 
 
 def free_port() -> int:
@@ -196,7 +197,7 @@ def test_marker_says_where_the_state_is(values: dict[str, Any], tmp_path: Path) 
         "[]",
         '{"schema": 1}',
         '{"schema": 9, "state_dir": "x"}',
-        pytest.param('{"schema": 1, "state_dir": 3}', marks=UNTIL_TYPED),
+        pytest.param('{"schema": 1, "state_dir": 3}'),
     ],
 )
 def test_unusable_marker_is_a_warning(values: dict[str, Any], tmp_path: Path, content: str) -> None:
@@ -583,17 +584,15 @@ def interrupt(repository: Path, name: str) -> StateStore:
     """A deployment that was killed after it had swapped the new model in."""
     (repository / name).mkdir(parents=True)
     (repository / name / "which").write_text("old", encoding="utf-8")
-    state = StateStore(str(repository))
-    state.ensure()
-    staged = Path(state.staging(name, "id")) / "model"
+    models = FolderRepository(str(repository))
+    models.store.ensure()
+    staged = Path(models.store.staging(name, "id")) / "model"
     staged.mkdir(parents=True)
     (staged / "which").write_text("new", encoding="utf-8")
-    moves = [(str(repository / name), str(staged))]
-    journal = recovery.journal_of_moves(state, moves, "id", None, 1)
-    state.write_journal(name, journal)
-    recovery.make_moves(state, journal)
+    journal = models.begin(name, [Move(str(repository / name), str(staged))], "id", None, 1)
+    models.put(name, journal)
     assert which(repository, name) == "new"
-    return state
+    return models.store
 
 
 def which(repository: Path, name: str) -> str:
@@ -642,16 +641,13 @@ def test_a_model_that_cannot_be_recovered_is_said_and_the_others_are_recovered(
 @pytest.mark.parametrize(
     "journal",
     [
-        pytest.param({"schema": 2, "op": "swap v2"}, marks=UNTIL_TYPED, id="newer"),
+        pytest.param({"schema": 2, "op": "swap v2"}, id="newer"),
         pytest.param(
             {"schema": 2, "op": "swap", "deploy_id": "id", "keep": 1, "moves": []},
-            marks=UNTIL_TYPED,
             id="newer swap",
         ),
-        pytest.param(
-            {"schema": 1, "op": "swap", "moves": "all"}, marks=UNTIL_TYPED, id="wrong shape"
-        ),
-        pytest.param({"schema": 1}, marks=UNTIL_TYPED, id="nothing in it"),
+        pytest.param({"schema": 1, "op": "swap", "moves": "all"}, id="wrong shape"),
+        pytest.param({"schema": 1}, id="nothing in it"),
         pytest.param([], id="a list"),
     ],
 )

@@ -260,6 +260,20 @@ def _id(name: str | None, default: int, look_up: Any, what: str) -> int:
         ) from error
 
 
+def stat_or_none(path: str) -> os.stat_result | None:
+    """Of the path itself, not of what a link leads to; None where there is nothing."""
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def inode(path: str) -> int | None:
+    """The inode at ``path``, None where there is nothing."""
+    found = stat_or_none(path)
+    return found.st_ino if found else None
+
+
 def is_mount_point(path: str) -> bool:
     """True for bind mounts of the same file system too, across which no rename is possible."""
     real = os.path.realpath(path)

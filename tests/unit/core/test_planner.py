@@ -12,6 +12,10 @@ import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
     DesiredModel,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.journal import (
+    FolderSwap,
+    PendingLoad,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.layout import Layout
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.manifest import Manifest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.observed import (
@@ -243,10 +247,14 @@ FOREIGN = ObservedModel("fraud", folder=True, served=(ServedModel(URL, (VersionR
             id="removal of somebody else's, when asked",
         ),
         pytest.param(
-            there(journal={"op": "swap"}), desired(), source(), [Recover], id="interrupted"
+            there(journal=FolderSwap("id", None, 1, ())),
+            desired(),
+            source(),
+            [Recover],
+            id="interrupted",
         ),
         pytest.param(
-            there(journal={"op": "pending", "since": "noon"}),
+            there(journal=PendingLoad("id", "noon", None)),
             desired(),
             source(),
             [Recover, Load],

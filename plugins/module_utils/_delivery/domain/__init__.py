@@ -9,7 +9,10 @@
 - ``backends``: which backend Triton runs a model with, and what code a model brings.
 - ``record``: what is written down of a deployment.
 - ``journal``: what is written down of a change before it begins.
+- ``marker``: what says where the state of a repository lies.
+- ``fields``: reads the JSON of these, and says what about it is wrong.
 - ``desired``: what a user asks for of one model.
+- ``stored``: what the repository holds of one model.
 - ``observed``: what is there of one model: record, files, servers.
 - ``served``: what one server says of one model.
 """

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from .journal import Journal
 from .record import Record
 from .served import ServedModel
+from .stored import StoredModel
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,36 @@ class ObservedModel:
     touched_files: tuple[str, ...] = ()
     served: tuple[ServedModel, ...] = ()
     unreachable: tuple[str, ...] = ()
-    journal: Mapping[str, Any] | None = None
+    journal: Journal | None = None
     retained: tuple[Record, ...] = ()
     config: bytes | None = None
     modes_differ: bool = False
     half_made: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        stored: StoredModel,
+        served: tuple[ServedModel, ...] = (),
+        unreachable: tuple[str, ...] = (),
+        retained: tuple[Record, ...] = (),
+    ) -> ObservedModel:
+        """What the repository holds, and what the servers say."""
+        return cls(
+            name,
+            record=stored.record,
+            folder=stored.folder,
+            changed_files=stored.changed_files,
+            touched_files=stored.touched_files,
+            served=served,
+            unreachable=unreachable,
+            journal=stored.journal,
+            retained=retained,
+            config=stored.config,
+            modes_differ=stored.modes_differ,
+            half_made=stored.half_made,
+        )
 
     @property
     def taken(self) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import RepositoryError
+from .fields import Fields, WrongShape
 
 SCHEMA = 1
 
@@ -93,7 +94,7 @@ class Record:
     def from_dict(cls, data: Mapping[str, Any]) -> Record:
         """Raises RepositoryError for a record that a newer version wrote, or that is damaged."""
         schema = data.get("schema")
-        if not isinstance(schema, int) or schema > SCHEMA:
+        if not isinstance(schema, int) or isinstance(schema, bool) or schema > SCHEMA:
             raise RepositoryError(
                 f"its record has schema {schema} and this version of the collection reads up to"
                 f" {SCHEMA}: use the newer version that wrote it",
@@ -101,12 +102,16 @@ class Record:
                 step="read the record",
                 left="nothing was changed",
             )
-        known = {f.name for f in dataclasses.fields(cls)}
-        values: dict[str, Any] = {key: value for key, value in data.items() if key in known}
+        kinds = {f.name: str(f.type) for f in dataclasses.fields(cls)}
+        values: dict[str, Any] = {key: value for key, value in data.items() if key in kinds}
+        values["depends_on"] = values.get("depends_on") or ()
         try:
+            for key, value in values.items():
+                if not _fits(value, kinds[key]):
+                    raise TypeError(f"{key} is not {kinds[key]}")
             tuples = {
                 "triton_versions": tuple(values["triton_versions"]),
-                "depends_on": tuple(values.get("depends_on") or ()),
+                "depends_on": tuple(values["depends_on"]),
             }
             return cls(**{**values, **tuples})
         except (KeyError, TypeError) as error:
@@ -116,3 +121,34 @@ class Record:
                 step="read the record",
                 left="nothing was changed",
             ) from error
+
+
+def _fits(value: object, kind: str) -> bool:
+    """True where ``value`` can be what a field of this annotation holds."""
+    kind, _bar, none = kind.partition(" | ")
+    if value is None:
+        return none == "None"
+    if kind.startswith("tuple["):
+        item = kind[len("tuple[") :].partition(",")[0]
+        return isinstance(value, (list, tuple)) and all(_fits(one, item) for one in value)
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, {"str": str, "int": int}.get(kind, Mapping))
+
+
+def read_wanted(data: object) -> tuple[str, bool]:
+    """A record's model, and whether the server is to load it, whatever schema the record has: what
+    a server needs at its start.
+
+    Raises:
+        RepositoryError: it says neither.
+    """
+    try:
+        fields = Fields(data)
+        return fields.text("name"), fields.text("wanted") == "loaded"
+    except WrongShape as error:
+        raise RepositoryError(
+            f"the record cannot be understood ({error})",
+            step="read the record",
+            left="nothing was changed",
+        ) from error

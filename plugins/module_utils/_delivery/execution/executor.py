@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from .. import progress
 from ..artifacts.roots import ArtifactRoot
+from ..domain.journal import PendingLoad
 from ..domain.record import Record
 from ..domain.source import Source
 from ..errors import ArtifactError, DeliveryError, LoadPending, as_delivery_error
@@ -34,7 +35,6 @@ from ..planning.plan import (
     Verify,
     WriteRecord,
 )
-from ..repository import recovery
 from ..repository.protocol import Repository
 from ..triton.server import TritonServer
 from .limits import Limits
@@ -168,14 +168,7 @@ class Executor:
                 return f"the new deployment of {there.pinned_uri} is complete but for tidying up"
             if isinstance(failure, LoadPending):
                 store.write_journal(
-                    transaction.name,
-                    {
-                        "schema": 1,
-                        "op": recovery.PENDING,
-                        "deploy_id": transaction.deploy_id,
-                        "since": now(),
-                        "server": failure.server,
-                    },
+                    transaction.name, PendingLoad(transaction.deploy_id, now(), failure.server)
                 )
         except (DeliveryError, OSError) as error:
             trouble.append(f"undoing it failed too ({error}); the next run tries again")

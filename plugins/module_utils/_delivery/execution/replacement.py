@@ -14,6 +14,7 @@ from .. import disk
 from ..artifacts.roots import ArtifactRoot
 from ..domain import config_pbtxt
 from ..domain.config_pbtxt import config_for
+from ..domain.journal import Move
 from ..domain.layout import META_NAME, Layout
 from ..domain.manifest import (
     FileEntry,
@@ -31,7 +32,6 @@ from ..planning.plan import PutSideBySide, Reconfigure, Replace
 from ..planning.planner import pinned_uri
 from ..planning.versions import serves_side_by_side
 from ..process import holder
-from ..repository.folder import Move
 from ..repository.protocol import Repository
 from .transaction import Transaction, config_in_place, describe_replaced, now
 
@@ -114,7 +114,7 @@ class Replacement:
         self.repository.set_permissions(desired, staged)
         self.repository.flush(staged)
         transaction.new = self._new_record(transaction, step, layout, manifest, config)
-        self.put(transaction, [(self.repository.live(desired.name), staged)])
+        self.put(transaction, [Move(self.repository.live(desired.name), staged)])
 
     def put(self, transaction: Transaction, moves: list[Move]) -> None:
         """Journal the moves and make them."""
@@ -221,8 +221,8 @@ class Replacement:
         self.put(transaction, [*moves, *self.config_move(transaction, config), *out])
 
     def _version_in(self, transaction: Transaction, version: int, staged: str) -> Move:
-        return self.repository.live(transaction.name, str(version)), os.path.join(
-            staged, str(version)
+        return Move(
+            self.repository.live(transaction.name, str(version)), os.path.join(staged, str(version))
         )
 
     def config_move(self, transaction: Transaction, config: bytes) -> list[Move]:
@@ -230,7 +230,7 @@ class Replacement:
         if config == transaction.plan.observed.config:
             return []
         return [
-            (
+            Move(
                 self.repository.live(transaction.name, config_pbtxt.CONFIG_NAME),
                 self.staged_config(transaction, config),
             )

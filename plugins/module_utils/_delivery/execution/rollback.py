@@ -7,13 +7,13 @@ import dataclasses
 
 from ..domain import config_pbtxt
 from ..domain.config_pbtxt import config_for
+from ..domain.journal import Move
 from ..domain.manifest import Manifest, files_outside_versions, select_versions
 from ..domain.record import Record
 from ..errors import ArtifactError, NotFound
 from ..planning.plan import RollBack
 from ..planning.versions import serves_side_by_side
 from ..process import holder
-from ..repository.folder import Move
 from ..repository.protocol import Repository
 from .replacement import Replacement
 from .transaction import Transaction, config_in_place, describe_replaced, now
@@ -40,7 +40,8 @@ class Rollback:
         moves = self._version_moves(transaction, old, target) if by_version else None
         if whole and moves is None:
             config = config_for(target.author_config, name, transaction.deploy_id, target.request)
-            moves = [(self.repository.live(name), self._prepared_copy(transaction, target, config))]
+            copy = self._prepared_copy(transaction, target, config)
+            moves = [Move(self.repository.live(name), copy)]
         else:
             config = config_in_place(transaction, target.author_config, target.request)
             if (
@@ -102,7 +103,7 @@ class Rollback:
             )
             if copy is None:
                 return None
-            moves.append((self.repository.live(target.name, str(version)), copy))
+            moves.append(Move(self.repository.live(target.name, str(version)), copy))
         gone = sorted(set(old.triton_versions) - set(target.triton_versions))
         return moves + self.repository.moves_out(transaction.name, transaction.deploy_id, gone)
 

@@ -11,11 +11,11 @@ import re
 from collections.abc import Sequence
 
 from ..deadline import Deadline
+from ..domain.journal import PendingLoad
 from ..domain.record import Record
 from ..domain.served import ServedModel
 from ..errors import DeliveryError, LoadFailed, LoadPending, ServerError
 from ..planning.versions import must_be_ready, serves_side_by_side
-from ..repository import recovery
 from ..repository.protocol import Repository
 from ..triton.server import TritonServer
 from .transaction import Transaction, now
@@ -82,7 +82,7 @@ class Serving:
         journal = transaction.plan.observed.journal
         transaction.take_turn()
         for url in urls:
-            if journal and journal.get("op") == recovery.PENDING:
+            if isinstance(journal, PendingLoad):
                 with contextlib.suppress(LoadFailed):
                     self.servers[url].load(
                         transaction.name

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..domain import config_pbtxt
 from ..domain.config_pbtxt import config_for
+from ..domain.journal import Swap
 from ..domain.record import Record
 from ..errors import NotFound
 from ..planning.plan import Plan
@@ -37,7 +38,7 @@ class Transaction:
     old: Record | None
     deploy_id: str
     new: Record | None = None
-    journal: dict[str, Any] | None = None
+    journal: Swap | None = None
     swapped: bool = False
     took_over: bool = False
     loaded: list[TritonServer] = field(default_factory=list)

@@ -12,7 +12,8 @@ from ..domain.desired import DesiredModel
 from ..domain.observed import ObservedModel
 from ..domain.record import Record
 from ..domain.served import ServedModel
-from ..errors import DeliveryError
+from ..domain.stored import StoredModel
+from ..errors import DeliveryError, RepositoryError
 from ..names import check_model_name
 from ..repository.factory import open_repository
 from ..repository.protocol import Repository
@@ -69,8 +70,15 @@ class Inspection:
         wanted = sorted(repository.store.records()) if names is None else list(names)
         entries = []
         for name in wanted:
-            observed = observe(repository, self.servers, DesiredModel(name), indexes)
-            entries.append({**describe(name, observed.record), **status_of(observed)})
+            try:
+                stored, unread = repository.read(name), []
+            except RepositoryError as error:  # told of this model; the others go on
+                record = repository.store.record(name)
+                stored, unread = StoredModel(record, folder=record is not None), [error.message]
+            observed = ObservedModel.of(name, stored, *_served(self.servers, name, indexes))
+            status = status_of(observed)
+            status["drift"] += unread
+            entries.append({**describe(name, observed.record), **status})
         return entries
 
 
@@ -83,9 +91,18 @@ def observe(
     """Record, disk and every server; ``indexes`` has each server's, or why it has none."""
     if repository:
         repository.check(desired)
-    values = repository.read(desired.name, desired.check_files) if repository else {}
+    stored = repository.read(desired.name, desired.check_files) if repository else StoredModel()
+    retained: tuple[Record, ...] = ()
     if repository and desired.state == "rolled_back":
-        values["retained"] = tuple(repository.store.retained_records(desired.name))
+        retained = tuple(repository.store.retained_records(desired.name))
+    served, unreachable = _served(servers, desired.name, indexes)
+    return ObservedModel.of(desired.name, stored, served, unreachable, retained)
+
+
+def _served(
+    servers: Sequence[TritonServer], name: str, indexes: Mapping[str, Any]
+) -> tuple[tuple[ServedModel, ...], tuple[str, ...]]:
+    """What each server says, and sentences on those that did not answer."""
     served, unreachable = [], []
     for server in servers:
         index = indexes[server.url]
@@ -95,7 +112,5 @@ def observe(
             )
             served.append(ServedModel(server.url))
         else:
-            served.append(server.served(desired.name, tuple(index.get(desired.name, ()))))
-    return ObservedModel(
-        desired.name, served=tuple(served), unreachable=tuple(unreachable), **values
-    )
+            served.append(server.served(name, tuple(index.get(name, ()))))
+    return tuple(served), tuple(unreachable)

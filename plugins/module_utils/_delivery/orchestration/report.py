@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..domain.journal import PendingLoad
 from ..domain.observed import ObservedModel
 from ..domain.record import Record
 from ..errors import DeliveryError
-from ..repository import recovery
 
 if TYPE_CHECKING:  # short commands import nothing that plans
     from ..planning.outcome import Outcome
@@ -140,11 +140,9 @@ def status_of(observed: ObservedModel) -> dict[str, Any]:
     elif observed.foreign:
         drift.append("this collection did not deploy it")
     if observed.journal:
-        pending = observed.journal.get("op") == recovery.PENDING
         what = (
-            f"a load has been pending since {observed.journal.get('since')}; the next run waits"
-            " for it"
-            if pending
+            f"a load has been pending since {observed.journal.since}; the next run waits for it"
+            if isinstance(observed.journal, PendingLoad)
             else "a run that changed it was interrupted; the next run undoes or finishes it"
         )
         drift.append(what)

@@ -8,10 +8,10 @@ Check mode, the diff, ``changed`` and the real run all come from the one Plan.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from ..domain.config_pbtxt import CONFIG_NAME
 from ..domain.desired import DesiredModel
-from ..domain.journal import PENDING
+from ..domain.journal import Journal, PendingLoad
 from ..domain.layout import Layout
 from ..domain.observed import ObservedModel
 from ..domain.record import Record
@@ -36,8 +36,6 @@ from .plan import (
     WriteRecord,
 )
 from .versions import SideBySide, plan_side_by_side, serves
-
-CONFIG = "config.pbtxt"
 
 
 def pinned_uri(desired: DesiredModel, source: Source | None) -> str:
@@ -85,7 +83,7 @@ def why_replace(
         )
     if not observed.folder:
         return "deploy again, as its folder is gone,"
-    lost = [path for path in observed.changed_files if path != CONFIG]
+    lost = [path for path in observed.changed_files if path != CONFIG_NAME]
     if lost:
         return (
             f"deploy again, as {lost[0]}{f' and {len(lost) - 1} more' if len(lost) > 1 else ''}"
@@ -112,7 +110,7 @@ def why_reconfigure(observed: ObservedModel, desired: DesiredModel) -> str | Non
     record = observed.record
     if record is None:
         return None
-    if CONFIG in observed.changed_files:
+    if CONFIG_NAME in observed.changed_files:
         return "put back config.pbtxt, which changed on disk"
     for key, omitted in (("config", None), ("instance_kind", None), ("serve_versions", 1)):
         if (record.request.get(key) or omitted) != getattr(desired, key):
@@ -197,9 +195,9 @@ def _what_is_there(observed: ObservedModel) -> str:
     )
 
 
-def _interrupted(journal: Mapping[str, Any]) -> str:
-    if journal.get("op") == PENDING:
-        return f"wait for the load that was given up on at {journal.get('since')}"
+def _interrupted(journal: Journal) -> str:
+    if isinstance(journal, PendingLoad):
+        return f"wait for the load that was given up on at {journal.since}"
     return "recover from an interrupted run"
 
 
@@ -312,7 +310,7 @@ def _load_steps(
     observed: ObservedModel, desired: DesiredModel, failed_verification: str | None
 ) -> tuple[Step, ...]:
     """What a model needs whose files are as they should be."""
-    pending = bool(observed.journal and observed.journal.get("op") == PENDING)
+    pending = isinstance(observed.journal, PendingLoad)
     to_load = tuple(
         one.url
         for one in observed.served

@@ -6,6 +6,7 @@
 - ``folder``: a repository that is a folder: made, swapped, retained and removed by renames.
 - ``state_store``: its records, journals, locks, staging and retained copies.
 - ``recovery``: what a killed run left is undone or finished.
-- ``retention``: which retained copies are superfluous.
+- ``retention``: which retained copies are superfluous, and their removal.
+- ``comparison``: which files are not those that were deployed.
 - ``s3``: the same for a repository in S3.
 """

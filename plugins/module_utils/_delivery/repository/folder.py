@@ -2,87 +2,94 @@
 """A repository that is a folder of this host: how a model's files are made, put in place, kept and
 taken away there.
 
-Places are paths. A move is a pair (live, staged): both sides are exchanged; where one does not
-exist, the other becomes it.
+Places are paths. A move exchanges its two sides; where one does not exist, the other becomes it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
+import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from .. import disk
 from ..disk import hash_file
-from ..domain import config_pbtxt
+from ..domain.config_pbtxt import CONFIG_NAME
 from ..domain.desired import DesiredModel
+from ..domain.journal import FolderMove, FolderSwap, Journal, Move, Removal, Swap
 from ..domain.layout import META_NAME, OWN_FILES
 from ..domain.manifest import FileEntry, Manifest
 from ..domain.record import Record
+from ..domain.stored import StoredModel
 from ..errors import ArtifactError, RepositoryError
 from . import recovery
+from .comparison import compare, same
 from .state_store import StateStore
 
 
-def read_disk(store: StateStore, name: str, hashes: bool = False) -> dict[str, Any]:
-    """The disk's part of an ObservedModel, as keyword arguments.
+def read_disk(store: StateStore, name: str, hashes: bool = False) -> StoredModel:
+    """What the disk holds of a model.
 
     Args:
         hashes: compare bytes with the record's manifest instead of trusting the stat values.
     """
     folder = os.path.join(store.repository, name)
-    record = store.record(name)
+    record, journal = store.record(name), store.journal(name)
     there = os.path.isdir(folder)
-    values: dict[str, Any] = {"record": record, "folder": there, "journal": store.journal(name)}
+    config = _read_bytes(os.path.join(folder, CONFIG_NAME)) if there else None
+    stored = StoredModel(record, there, journal, config=config)
     if record is None:
-        values["half_made"] = recovery.moved_in(store, values["journal"], folder)
-    if there:
-        values["config"] = _read_bytes(os.path.join(folder, "config.pbtxt"))
-    if record:
-        found = disk.fingerprint(folder) if there else {}
-        wanted = record.fingerprint
-        # mlflow-meta.json is for readers of another tool; adding it back would cost a reload.
-        paths = {
-            path for path in {*wanted, *found} if path != META_NAME and not disk.is_byproduct(path)
-        }
-        touched = {
-            path for path in paths if list(wanted.get(path, ())) != list(found.get(path, ()))
-        }
-        suspects = paths if hashes else touched
-        values["changed_files"] = tuple(
-            sorted(
-                path
-                for path in suspects
-                if _bytes_differ(folder, path, record, values.get("config"))
-            )
-        )
-        values["touched_files"] = tuple(
-            sorted(touched - {*values["changed_files"], "config.pbtxt"})
-        )
-        values["modes_differ"] = any(
-            path in found and path in wanted and found[path][4] != wanted[path][4] for path in paths
-        )
-    return values
+        return dataclasses.replace(stored, half_made=_moved_in(store, journal, folder))
+    found, wanted = disk.fingerprint(folder) if there else {}, record.fingerprint
+    # mlflow-meta.json is for readers of another tool; adding it back would cost a reload.
+    paths = {
+        path for path in {*wanted, *found} if path != META_NAME and not disk.is_byproduct(path)
+    }
+    touched = {path for path in paths if not same(wanted.get(path), found.get(path))}
+    changed, only_touched = compare(
+        record, _Files(folder), config, touched, paths if hashes else touched
+    )
+    return dataclasses.replace(
+        stored,
+        changed_files=changed,
+        touched_files=only_touched,
+        modes_differ=any(
+            found[path][4] != wanted[path][4] for path in paths & found.keys() if path in wanted
+        ),
+    )
 
 
-def _bytes_differ(folder: str, path: str, record: Record, config: bytes | None) -> bool:
-    """True where a suspect file's bytes are not those that were deployed: a touched file is not a
-    changed one.
-    """
-    absolute = os.path.join(folder, path)
-    if path == "config.pbtxt":
-        from ..domain.config_pbtxt import digest_without_id  # bytes only: needs no protobuf
+def _moved_in(store: StateStore, journal: Journal | None, path: str) -> bool:
+    """True where an interrupted run put what is at ``path`` there, and nothing was there before."""
+    return isinstance(journal, FolderSwap) and any(
+        store.sides(move)[0] == path
+        and move.live_inode is None
+        and disk.inode(path) == move.staged_inode
+        for move in journal.moves
+    )
 
-        return config is None or digest_without_id(config, record.deploy_id) != record.config_digest
-    manifest = Manifest.from_dict(record.manifest)
-    entry = next((e for e in manifest.files if e.path == path), None)
-    if entry is None:
-        return not (path in manifest.folders and os.path.isdir(absolute))
-    if not os.path.isfile(absolute) or os.path.islink(absolute):
-        return True
-    return FileEntry(path, os.path.getsize(absolute), hash_file(absolute)) != entry
+
+class _Files:
+    """The files below a folder, as ``compare`` asks for them."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def _path(self, path: str) -> str:
+        return os.path.join(self._folder, path)
+
+    def has_folder(self, path: str) -> bool:
+        return os.path.isdir(self._path(path))
+
+    def size(self, path: str) -> int | None:
+        info = disk.stat_or_none(self._path(path))
+        return info.st_size if info and stat.S_ISREG(info.st_mode) else None
+
+    def sha256(self, path: str) -> str:
+        return hash_file(self._path(path))
 
 
 def _read_bytes(path: str) -> bytes | None:
@@ -95,7 +102,6 @@ def _read_bytes(path: str) -> bytes | None:
 
 
 _DEFAULT_MODE = "0644"
-Move = tuple[str, str]
 
 
 class FolderRepository:
@@ -118,8 +124,8 @@ class FolderRepository:
 
     # -- reading -----------------------------------------------------------------------------------
 
-    def read(self, name: str, hashes: bool = False) -> dict[str, Any]:
-        """The repository's part of an ObservedModel; ``hashes``: compare bytes instead of trusting
+    def read(self, name: str, hashes: bool = False) -> StoredModel:
+        """What is there of a model; ``hashes``: compare bytes instead of trusting
         the stat values.
         """
         return read_disk(self.store, name, hashes)
@@ -128,7 +134,7 @@ class FolderRepository:
         """Every model's config.pbtxt that can be read."""
         for name in self.names():
             with contextlib.suppress(OSError):  # somebody else's, closed to this user
-                text = _read_bytes(self.live(name, config_pbtxt.CONFIG_NAME))
+                text = _read_bytes(self.live(name, CONFIG_NAME))
                 if text is not None:
                     yield text
 
@@ -150,9 +156,7 @@ class FolderRepository:
         """
         return manifest_of_folder(place, ignore=OWN_FILES)
 
-    def fingerprint(
-        self, name: str, journal: Mapping[str, Any] | None = None
-    ) -> dict[str, list[Any]]:
+    def fingerprint(self, name: str, journal: Swap | None = None) -> dict[str, list[Any]]:
         """By which a later run sees that nothing changed; ``journal`` is that of a change which is
         about to end.
         """
@@ -188,15 +192,33 @@ class FolderRepository:
 
     def begin(
         self, name: str, moves: Sequence[Move], transaction: str, old: Record | None, keep: int
-    ) -> dict[str, Any]:
+    ) -> FolderSwap:
         """Write the journal of moves that ``put`` will make."""
-        journal = recovery.journal_of_moves(self.store, list(moves), transaction, old, keep)
+        listed = (
+            FolderMove(
+                live=os.path.relpath(live, self.path),
+                staged=os.path.relpath(staged, self.store.path),
+                live_inode=disk.inode(live),
+                staged_inode=disk.inode(staged),
+            )
+            for live, staged in moves
+        )
+        journal = FolderSwap(transaction, old, keep, tuple(listed))
         self.store.write_journal(name, journal)
         return journal
 
-    def put(self, name: str, journal: Mapping[str, Any]) -> str | None:
+    def put(self, name: str, journal: Swap) -> str | None:
         """Make the moves; returns a warning where they were not atomic."""
-        if recovery.make_moves(self.store, journal):
+        atomic = True
+        for move in _of_folder(journal).moves:
+            live, staged = self.store.sides(move)
+            if move.live_inode is None:
+                disk.move_new(staged, live)
+            elif move.staged_inode is None:
+                disk.move_new(live, staged)
+            else:
+                atomic = disk.exchange(live, staged) and atomic
+        if atomic:
             return None
         return (
             f"the file system of {self.path} has no atomic exchange: for a moment the model's"
@@ -209,7 +231,7 @@ class FolderRepository:
         if versions:
             disk.make_folder(folder)
         return [
-            (self.live(name, str(version)), os.path.join(folder, str(version)))
+            Move(self.live(name, str(version)), os.path.join(folder, str(version)))
             for version in versions
         ]
 
@@ -227,7 +249,7 @@ class FolderRepository:
     def remove(self, name: str, transaction: str) -> None:
         """Remove a model with its record and retained copies."""
         live = self.live(name)
-        self.store.write_journal(name, {"schema": 1, "op": recovery.REMOVE})
+        self.store.write_journal(name, Removal())
         if os.path.lexists(live):
             disk.make_folder(self.store.staging(name))
             disk.move_new(live, os.path.join(self.store.staging(name), f"removed-{transaction}"))
@@ -267,7 +289,7 @@ class FolderRepository:
 
     def replace_config(self, place: str, ready: str) -> None:
         """Give a retained model the configuration which lies at ``ready``."""
-        target = os.path.join(place, config_pbtxt.CONFIG_NAME)
+        target = os.path.join(place, CONFIG_NAME)
         with disk.effect("replace", target):
             os.replace(ready, target)
 
@@ -277,9 +299,15 @@ class FolderRepository:
         """Undo or finish what a run left; says what was done."""
         return recovery.recover(self.store, name)
 
-    def retire(self, name: str, journal: Mapping[str, Any]) -> None:
+    def retire(self, name: str, journal: Swap) -> None:
         """Keep what was replaced as a retained copy."""
-        recovery.retire(self.store, name, journal)
+        recovery.retire(self.store, name, _of_folder(journal))
+
+
+def _of_folder(journal: Swap) -> FolderSwap:
+    if not isinstance(journal, FolderSwap):
+        raise TypeError("the journal is that of a change in S3")
+    return journal
 
 
 def manifest_of_folder(root: str, *, hashes: bool = True, ignore: Iterable[str] = ()) -> Manifest:

@@ -1,17 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which retained copies of replaced deployments are superfluous."""
+"""Which retained copies of replaced deployments are superfluous, and their removal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 from ..domain.record import Record
+
+
+class RetainedCopies(Protocol):
+    """What a state of either kind says of the retained copies of a model."""
+
+    def record(self, name: str) -> Record | None: ...
+    def retained_records(self, name: str) -> list[Record]: ...
+    def retained_contents(self, name: str) -> dict[str, set[str]]: ...
+    def remove_retained(self, name: str, keys: Iterable[str]) -> None: ...
+
+
+def prune(store: RetainedCopies, name: str, keep: int | None) -> None:
+    """Remove retained copies beyond the newest ``keep``, and what has no record; None keeps all."""
+    if keep is None:
+        return
+    inside = store.retained_contents(name)
+    gone = superfluous(store.retained_records(name), store.record(name), inside, keep)
+    store.remove_retained(name, gone)
 
 
 def superfluous(
     records: Sequence[Record], live: Record | None, inside: Mapping[str, set[str]], keep: int
 ) -> list[str]:
-    """Which retained copies go; ``inside`` says what each of them holds, by its key."""
+    """Which retained copies go; ``inside`` says what each of them holds, by its key.
+
+    A copy whose files serve another one that is kept (only the configuration had changed between
+    them, or a version was served beside others) stays until that goes.
+    """
     kept = [record for record in records if live is None or record.key != live.went_back_to][:keep]
     needed = {record.manifest_digest for record in kept} - {live.manifest_digest if live else None}
     versions = {str(version) for record in kept for version in record.triton_versions} - {

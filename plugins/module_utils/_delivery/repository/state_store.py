@@ -7,19 +7,28 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .. import disk
+from ..domain.fields import WrongShape, read_json
+from ..domain.journal import (
+    FolderMove,
+    FolderSwap,
+    Journal,
+    JournalFile,
+    PendingLoad,
+    Removal,
+    read_journal,
+)
+from ..domain.marker import MARKER, Marker
 from ..domain.record import Record
 from ..effects import effect
 from ..errors import InvalidOption, LockTimeout, RepositoryError
 from ..process import holder
 
-MARKER = ".mlops-triton.json"
 INSIDE = ".mlops-triton"
 _FOLDERS = ("records", "journals", "locks", "staging", "retained")
 
@@ -57,18 +66,11 @@ class StateStore:
         self.path = os.path.abspath(marked or state_dir or self._default())
 
     def _marked(self) -> str | None:
-        try:
-            with open(self.marker, encoding="utf-8") as stream:
-                relative = json.load(stream)["state_dir"]
-        except FileNotFoundError:
+        body = _read(self.marker, step="find the state folder")
+        if body is None:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RepositoryError(
-                f"the marker {self.marker} cannot be read ({error})",
-                step="find the state folder",
-                left="nothing was changed",
-            ) from error
-        return os.path.normpath(os.path.join(self.repository, relative))
+        marker = Marker.from_json(body, self.marker)
+        return os.path.normpath(os.path.join(self.repository, marker.state_dir))
 
     def _default(self) -> str:
         parent = os.path.dirname(self.repository)
@@ -100,7 +102,7 @@ class StateStore:
                     # to Triton's index.
                     disk.write_json(
                         self.marker,
-                        {"schema": 1, "state_dir": os.path.relpath(self.path, self.repository)},
+                        Marker(os.path.relpath(self.path, self.repository)).to_dict(),
                         folder=self.path,
                     )
         except OSError as error:
@@ -149,11 +151,23 @@ class StateStore:
     def remove_record(self, name: str) -> None:
         disk.remove_file(self._file("records", name))
 
-    def journal(self, name: str) -> dict[str, Any] | None:
-        return _read_json(self._file("journals", name), name)
+    def journal(self, name: str) -> FolderSwap | Removal | PendingLoad | None:
+        """What a run left noted of a change. Raises RepositoryError where it is not understood."""
+        path = self._file("journals", name)
+        body = _read(path, name)
+        if body is None:
+            return None
+        file = JournalFile(
+            name,
+            path,
+            live=name,
+            aside=(f"staging/{name}", f"retained/{name}"),
+            copies=(self.staging(name), self.retained(name)),
+        )
+        return read_journal(body, file, FolderSwap)
 
-    def write_journal(self, name: str, journal: Mapping[str, Any]) -> None:
-        disk.write_json(self._file("journals", name), journal)
+    def write_journal(self, name: str, journal: Journal) -> None:
+        disk.write_json(self._file("journals", name), journal.to_dict())
 
     def remove_journal(self, name: str) -> None:
         disk.remove_file(self._file("journals", name))
@@ -175,6 +189,26 @@ class StateStore:
             if data is not None:
                 found.append(Record.from_dict(data))
         return sorted(found, key=lambda record: record.deployed_at, reverse=True)
+
+    def retained_contents(self, name: str) -> dict[str, set[str]]:
+        """What each retained copy holds, by its key."""
+        base = self.retained(name)
+        return {
+            key: set(os.listdir(os.path.join(base, key)))
+            for key in (sorted(os.listdir(base)) if os.path.isdir(base) else ())
+        }
+
+    def remove_retained(self, name: str, keys: Iterable[str]) -> None:
+        """Remove these retained copies, and the folder of a model that has none left."""
+        base = self.retained(name)
+        for key in keys:
+            disk.remove_tree(os.path.join(base, key))
+        if os.path.isdir(base) and not os.listdir(base):
+            disk.remove_tree(base)
+
+    def sides(self, move: FolderMove) -> tuple[str, str]:
+        """Where the two sides of a move are."""
+        return os.path.join(self.repository, move.live), os.path.join(self.path, move.staged)
 
     def clear_staging(self, name: str) -> None:
         """Remove what is made on the way of a deployment. The caller holds the lock."""
@@ -273,24 +307,31 @@ def _same_file(descriptor: int, path: str) -> bool:
     return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
 
 
-def _read_json(path: str, name: str) -> dict[str, Any] | None:
+def _read(path: str, name: str | None = None, step: str = "read the state") -> bytes | None:
+    """A small file's bytes; None where there is none."""
     try:
-        with open(path, encoding="utf-8") as stream:
-            data = json.load(stream)
+        with open(path, "rb") as stream:
+            return stream.read()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise RepositoryError(
-            f"{path} cannot be read ({error})",
+            f"{path} cannot be read ({error.strerror or error})",
             model=name,
-            step="read the state",
+            step=step,
             left="nothing was changed",
         ) from error
+
+
+def _read_json(path: str, name: str) -> dict[str, Any] | None:
+    body = _read(path, name)
+    if body is None:
+        return None
+    about = {"model": name, "step": "read the state", "left": "nothing was changed"}
+    try:
+        data = read_json(body)
+    except WrongShape as error:
+        raise RepositoryError(f"{path} cannot be read ({error})", **about) from error
     if not isinstance(data, dict):
-        raise RepositoryError(
-            f"{path} is not a JSON object",
-            model=name,
-            step="read the state",
-            left="nothing was changed",
-        )
+        raise RepositoryError(f"{path} is not a JSON object", **about)
     return data

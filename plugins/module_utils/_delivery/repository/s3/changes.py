@@ -12,34 +12,28 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...domain import config_pbtxt
-from ...domain.journal import PENDING, REMOVE, SWAP
+from ...domain.config_pbtxt import CONFIG_NAME
+from ...domain.journal import Journal, Keys, Move, PendingLoad, Removal, S3Move, S3Swap
 from ...domain.record import Record
 from ...errors import DeliveryError, RepositoryError
-from ..retention import superfluous
+from ..comparison import same
+from ..retention import prune
 from .bucket import Bucket, Objects
 from .state_store import S3Store
-
-_SWAPS = f"{SWAP} in s3"
-"""Another word than that of a folder's journal: neither reader must take the other's."""
-Move = tuple[str, str]
 
 
 def listing(bucket: Bucket, key: str) -> Objects:
     """``{what follows key: [size, etag]}`` of a model, a version folder or a config.pbtxt; never of
     a name that only begins alike.
     """
-    if os.path.basename(key) == config_pbtxt.CONFIG_NAME:
+    if os.path.basename(key) == CONFIG_NAME:
         found = bucket.objects(key).get(key)
         return {"": found} if found else {}
     return {one[len(key) :]: found for one, found in bucket.objects(f"{key}/").items()}
-
-
-def same(one: Sequence[Any] | None, other: Sequence[Any] | None) -> bool:
-    return one is not None and other is not None and list(one) == list(other)
 
 
 def journal_of(
@@ -49,60 +43,61 @@ def journal_of(
     transaction: str,
     old: Record | None,
     keep: int,
-) -> dict[str, Any]:
+) -> S3Swap:
     """What has to be known to undo or to finish moves of (live, staged) keys; "" for staged takes
     the live side away.
     """
-    bucket = store.bucket
     listed = []
     for live, staged in moves:
         part = os.path.basename(live) if live != store.location.key(name) else "model"
-        kept = old is not None and part != config_pbtxt.CONFIG_NAME
-        place = (
+        kept = (
             store.key("retained", name, old.key)
-            if kept and old
+            if old is not None and part != CONFIG_NAME
             else store.key("staging", name, transaction, "old")
         )
         listed.append(
-            {
-                "live": live,
-                "staged": staged,
-                "backup": f"{place}/{part}",
-                "old": listing(bucket, live),
-                "new": listing(bucket, staged) if staged else {},
-            }
+            S3Move(
+                live=live,
+                staged=staged,
+                backup=f"{kept}/{part}",
+                old=_sizes_and_etags(listing(store.bucket, live)),
+                new=_sizes_and_etags(listing(store.bucket, staged)) if staged else {},
+                first=(),
+                later=(),
+            )
         )
-    _sort_out_stale(store, name, listed)
-    return {
-        "schema": 1,
-        "op": _SWAPS,
-        "deploy_id": transaction,
-        "old_record": old.to_dict() if old else None,
-        "keep": keep,
-        "moves": listed,
-    }
+    return S3Swap(transaction, old, keep, _sort_out_stale(store, name, listed))
 
 
-def _sort_out_stale(store: S3Store, name: str, moves: list[dict[str, Any]]) -> None:
+def _sizes_and_etags(found: Objects) -> Keys:
+    return {rel: (int(value[0]), str(value[1])) for rel, value in found.items()}
+
+
+def _sort_out_stale(store: S3Store, name: str, moves: Sequence[S3Move]) -> tuple[S3Move, ...]:
     """Which old keys go before the load, and which version folders may wait because Triton will
     pass over them.
     """
     model = store.location.key(name)
     after = {model + rel for rel in listing(store.bucket, model)}
     for move in moves:
-        after -= {move["live"] + rel for rel in move["old"]}
-        after |= {move["live"] + rel for rel in move["new"]}
+        after -= {move.live + rel for rel in move.old}
+        after |= {move.live + rel for rel in move.new}
     versions = {version for key in after if (version := _version(key[len(model) :])) is not None}
     ignored = _ignored_by(_config_after(store, model, moves), versions)
-    for move in moves:
-        stale = sorted(rel for rel in move["old"] if rel not in move["new"])
+
+    def sorted_out(move: S3Move) -> S3Move:
+        stale = sorted(rel for rel in move.old if rel not in move.new)
         waits = [
             rel
             for rel in stale
-            if (version := _version((move["live"] + rel)[len(model) :])) is not None
+            if (version := _version((move.live + rel)[len(model) :])) is not None
             and ignored(version)
         ]
-        move["later"], move["first"] = waits, [rel for rel in stale if rel not in waits]
+        return dataclasses.replace(
+            move, later=tuple(waits), first=tuple(rel for rel in stale if rel not in waits)
+        )
+
+    return tuple(sorted_out(move) for move in moves)
 
 
 def _version(relative: str) -> int | None:
@@ -110,17 +105,17 @@ def _version(relative: str) -> int | None:
     return int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else None
 
 
-def _config_after(store: S3Store, model: str, moves: list[dict[str, Any]]) -> bytes:
-    key = f"{model}/{config_pbtxt.CONFIG_NAME}"
+def _config_after(store: S3Store, model: str, moves: Sequence[S3Move]) -> bytes:
+    key = f"{model}/{CONFIG_NAME}"
     places = [
-        move["staged"] + key[len(move["live"]) :]
+        move.staged + key[len(move.live) :]
         for move in moves
-        if move["staged"] and key.startswith(move["live"])
+        if move.staged and key.startswith(move.live)
     ]
     return store.bucket.get(places[-1] if places else key) or b""
 
 
-def _ignored_by(config: bytes, versions: set[int]) -> Any:
+def _ignored_by(config: bytes, versions: set[int]) -> Callable[[int], bool]:
     """Says of a version folder that does not belong to the deployment whether Triton passes over
     it.
     """
@@ -140,38 +135,39 @@ def _ignored_by(config: bytes, versions: set[int]) -> Any:
     )
 
 
-def make(store: S3Store, name: str, journal: Mapping[str, Any]) -> None:
+def make(store: S3Store, name: str, journal: S3Swap) -> None:
     """Make the journal's changes, as far as they come before the load."""
-    bucket, moves = store.bucket, journal["moves"]
+    bucket, moves = store.bucket, journal.moves
     _copy(
         store,
         name,
         [
-            (move["live"] + rel, move["backup"] + rel, found[0])
+            (move.live + rel, move.backup + rel, size)
             for move in moves
-            for rel, found in move["old"].items()
+            for rel, (size, _etag) in move.old.items()
         ],
     )
     _copy(
         store,
         name,
         [
-            (move["staged"] + rel, move["live"] + rel, found[0])
+            (move.staged + rel, move.live + rel, found[0])
             for move in moves
-            for rel, found in move["new"].items()
-            if not same(found, move["old"].get(rel))
+            for rel, found in move.new.items()
+            if not same(found, move.old.get(rel))
         ],
-        late_config=lambda: bucket.delete(
-            move["live"] + rel for move in moves for rel in move["first"]
-        ),
+        late_config=lambda: bucket.delete(move.live + rel for move in moves for rel in move.first),
     )
 
 
 def _copy(
-    store: S3Store, name: str, copies: list[tuple[str, str, int]], late_config: Any = None
+    store: S3Store,
+    name: str,
+    copies: list[tuple[str, str, int]],
+    late_config: Callable[[], None] | None = None,
 ) -> None:
     """Several at a time; config.pbtxt of the model after all others, and after ``late_config``."""
-    model_config = f"{store.location.key(name)}/{config_pbtxt.CONFIG_NAME}"
+    model_config = f"{store.location.key(name)}/{CONFIG_NAME}"
 
     def one(copy: tuple[str, str, int]) -> None:
         store.check_lock(name)
@@ -184,46 +180,43 @@ def _copy(
     store.bucket.each(one, [copy for copy in copies if copy[1] == model_config])
 
 
-def moved_in(store: S3Store, name: str, journal: Mapping[str, Any] | None) -> bool:
+def moved_in(store: S3Store, name: str, journal: Journal | None) -> bool:
     """True where what is there was put there by an interrupted run, or is what an interrupted
     removal left.
     """
-    if journal is None or journal.get("op") not in (_SWAPS, REMOVE):
-        return False
-    if journal["op"] == REMOVE:
+    if isinstance(journal, Removal):
         return True
+    if not isinstance(journal, S3Swap):
+        return False
     there = listing(store.bucket, store.location.key(name))
-    return all(not move["old"] for move in journal["moves"]) and set(there) <= {
-        rel for move in journal["moves"] for rel in move["new"]
+    return all(not move.old for move in journal.moves) and set(there) <= {
+        rel for move in journal.moves for rel in move.new
     }
 
 
-def _undo(store: S3Store, name: str, journal: Mapping[str, Any]) -> None:
+def _undo(store: S3Store, name: str, journal: S3Swap) -> None:
     bucket, copies, strays = store.bucket, [], []
-    for move in journal["moves"]:
-        there = listing(bucket, move["live"])
-        lost = [rel for rel in move["old"] if not same(there.get(rel), move["old"][rel])]
-        kept = listing(bucket, move["backup"]) if lost else {}
+    for move in journal.moves:
+        there = listing(bucket, move.live)
+        lost = [rel for rel in move.old if not same(there.get(rel), move.old[rel])]
+        kept = listing(bucket, move.backup) if lost else {}
         for rel in lost:
             if rel in kept:
-                copies.append((move["backup"] + rel, move["live"] + rel, kept[rel][0]))
+                copies.append((move.backup + rel, move.live + rel, kept[rel][0]))
             else:
                 raise RepositoryError(
-                    f"the copy of {move['live']}{rel} that was made before the change is not there"
+                    f"the copy of {move.live}{rel} that was made before the change is not there"
                     " any more",
                     step="recover from an interrupted run",
                 )
-        strays += [
-            move["live"] + rel for rel in there if rel in move["new"] and rel not in move["old"]
-        ]
+        strays += [move.live + rel for rel in there if rel in move.new and rel not in move.old]
     _copy(store, name, copies)
     store.check_lock(name)
     bucket.delete(strays)
     if copies:
         _note_fingerprint(store, name)
-    old = journal.get("old_record")
-    if old:
-        bucket.delete_below(store.key("retained", name, Record.from_dict(old).key, ""))
+    if journal.old_record:
+        bucket.delete_below(store.key("retained", name, journal.old_record.key, ""))
 
 
 def _note_fingerprint(store: S3Store, name: str) -> None:
@@ -233,14 +226,11 @@ def _note_fingerprint(store: S3Store, name: str) -> None:
         store.write_record(dataclasses.replace(record, fingerprint=now))
 
 
-def fingerprint(
-    store: S3Store, name: str, journal: Mapping[str, Any] | None = None
-) -> dict[str, list[Any]]:
+def fingerprint(store: S3Store, name: str, journal: Journal | None = None) -> dict[str, list[Any]]:
     """Of the model as it is, less what the journal's change will yet remove."""
     model = store.location.key(name)
-    gone = {
-        move["live"] + rel for move in (journal or {}).get("moves", ()) for rel in move["later"]
-    }
+    moves = journal.moves if isinstance(journal, S3Swap) else ()
+    gone = {move.live + rel for move in moves for rel in move.later}
     return visible(
         {
             rel: found
@@ -268,66 +258,50 @@ def recover(store: S3Store, name: str, *, server_starts: bool = False) -> str | 
 
     Returns:
         What was done, in words; None where there was nothing to do.
+
+    Raises:
+        RepositoryError: the journal is not understood, or a copy that it names is gone; nothing was
+            touched.
     """
     journal = store.journal(name)
     done = None
-    if journal and journal.get("op") == SWAP:
-        raise RepositoryError(
-            "its journal was written for a folder and cannot be followed in S3",
-            model=name,
-            step="recover from an interrupted run",
-        )
-    if journal and journal.get("op") == _SWAPS:
+    if isinstance(journal, S3Swap):
         record = store.record(name)
-        if record and record.transaction == journal["deploy_id"]:
+        if record and record.transaction == journal.deploy_id:
             retire(store, name, journal)
             done = "an interrupted deployment was complete but for tidying up"
         else:
             _undo(store, name, journal)
             done = "an interrupted deployment was undone"
-    elif journal and journal.get("op") == REMOVE:
+    elif isinstance(journal, Removal):
         if store.record(name):
             done = "an interrupted removal had not begun"
         else:
             _remove_all(store, name)
             done = "an interrupted removal was finished"
     store.clear_staging(name)
-    if journal and (journal.get("op") != PENDING or server_starts):
+    if journal is not None and (server_starts or not isinstance(journal, PendingLoad)):
         store.remove_journal(name)
     return done
 
 
-def retire(store: S3Store, name: str, journal: Mapping[str, Any]) -> None:
+def retire(store: S3Store, name: str, journal: S3Swap) -> None:
     """Remove the old keys that are left, and keep as many retained copies as the journal says."""
     store.check_lock(name)
-    for move in journal["moves"]:
-        if move["later"]:
-            there = listing(store.bucket, move["live"])
-            store.bucket.delete(move["live"] + rel for rel in move["later"] if rel in there)
-    old = journal.get("old_record")
-    if old:
-        store.write_json(store.key("retained", name, Record.from_dict(old).key, "record.json"), old)
-    prune(store, name, journal.get("keep"))
-
-
-def prune(store: S3Store, name: str, keep: int | None) -> None:
-    """Remove retained copies beyond the newest ``keep``, and what has no record; None keeps all."""
-    if keep is None:
-        return
-    head = store.key("retained", name, "")
-    inside: dict[str, set[str]] = {}
-    for key in store.bucket.objects(head):
-        entry, _slash, rest = key[len(head) :].partition("/")
-        inside.setdefault(entry, set()).add(rest.partition("/")[0])
-    for entry in superfluous(store.retained_records(name), store.record(name), inside, keep):
-        store.bucket.delete_below(f"{head}{entry}/")
+    for move in journal.moves:
+        if move.later:
+            there = listing(store.bucket, move.live)
+            store.bucket.delete(move.live + rel for rel in move.later if rel in there)
+    if old := journal.old_record:
+        store.write_json(store.key("retained", name, old.key, "record.json"), old.to_dict())
+    prune(store, name, journal.keep)
 
 
 def remove(store: S3Store, name: str) -> None:
     """Remove a model. Its record goes first: a server that starts just then does not load what is
     left of it.
     """
-    store.write_journal(name, {"schema": 1, "op": REMOVE})
+    store.write_journal(name, Removal())
     store.remove_record(name)
     _remove_all(store, name)
     store.clear_staging(name)

@@ -8,17 +8,21 @@ Places are s3:// URLs, or paths of this host for what is being made. What each m
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ...domain import config_pbtxt
+from ...domain.config_pbtxt import CONFIG_NAME
 from ...domain.desired import DesiredModel
+from ...domain.journal import Move, S3Swap, Swap
 from ...domain.layout import META_NAME, OWN_FILES
 from ...domain.manifest import FileEntry, Manifest
 from ...domain.record import Record
+from ...domain.stored import StoredModel
 from ...errors import ArtifactError, InvalidOption, RepositoryError
+from ..comparison import compare, same
 from . import changes
 from .boto3_bucket import open_bucket
 from .bucket import Objects
@@ -26,7 +30,6 @@ from .location import parse_s3
 from .scratch import Scratch
 from .state_store import S3Store
 
-Move = tuple[str, str]
 _RESOLUTION = 1.1
 """Seconds. An object's time, as Triton reads it, has whole ones."""
 
@@ -68,57 +71,31 @@ class S3Repository:
 
     # -- reading -----------------------------------------------------------------------------------
 
-    def read(self, name: str, hashes: bool = False) -> dict[str, Any]:
+    def read(self, name: str, hashes: bool = False) -> StoredModel:
         record, journal = self.store.record(name), self.store.journal(name)
         found = changes.visible(self._listing(self.live(name)))
-        values: dict[str, Any] = {"record": record, "folder": bool(found), "journal": journal}
-        if record is None:
-            values["half_made"] = changes.moved_in(self.store, name, journal)
-        if config_pbtxt.CONFIG_NAME in found:
-            values["config"] = self.bucket.get(self.location.key(name, config_pbtxt.CONFIG_NAME))
-        if record:
-            paths = {path for path in {*record.fingerprint, *found} if path != META_NAME}
-            touched = {
-                path
-                for path in paths
-                if not changes.same(record.fingerprint.get(path), found.get(path))
-            }
-            suspects = sorted(paths if hashes else touched)
-            differ = self.bucket.each(
-                lambda path: self._bytes_differ(name, path, found, record, values.get("config")),
-                suspects,
-            )
-            values["changed_files"] = tuple(
-                path for path, different in zip(suspects, differ) if different
-            )
-            values["touched_files"] = tuple(
-                sorted(touched - {*values["changed_files"], config_pbtxt.CONFIG_NAME})
-            )
-        return values
-
-    def _bytes_differ(
-        self, name: str, path: str, found: Mapping[str, Any], record: Record, config: bytes | None
-    ) -> bool:
-        if path == config_pbtxt.CONFIG_NAME:
-            return (
-                config is None
-                or config_pbtxt.digest_without_id(config, record.deploy_id) != record.config_digest
-            )
-        manifest = Manifest.from_dict(record.manifest)
-        entry = next((e for e in manifest.files if e.path == path), None)
-        if entry is None:
-            return not (path in manifest.folders and path in found)
-        return (
-            path not in found
-            or found[path][0] != entry.size
-            or self.bucket.sha256(self.location.key(name, path)) != entry.sha256
+        config = (
+            self.bucket.get(self.location.key(name, CONFIG_NAME)) if CONFIG_NAME in found else None
         )
+        stored = StoredModel(record, bool(found), journal, config=config)
+        if record is None:
+            half_made = changes.moved_in(self.store, name, journal)
+            return dataclasses.replace(stored, half_made=half_made)
+        paths = {path for path in {*record.fingerprint, *found} if path != META_NAME}
+        touched = {
+            path for path in paths if not same(record.fingerprint.get(path), found.get(path))
+        }
+        files = _Files(self.bucket, self.location.key(name), found)
+        changed, only_touched = compare(
+            record, files, config, touched, paths if hashes else touched, self.bucket.each
+        )
+        return dataclasses.replace(stored, changed_files=changed, touched_files=only_touched)
 
     def configs(self) -> Iterator[bytes]:
         if self._configs is None:
             names = self.names()
             texts = self.bucket.each(
-                lambda name: self.bucket.get(self.location.key(name, config_pbtxt.CONFIG_NAME)),
+                lambda name: self.bucket.get(self.location.key(name, CONFIG_NAME)),
                 names,
             )
             self._configs = {name: text for name, text in zip(names, texts) if text}
@@ -151,9 +128,7 @@ class S3Repository:
             (FileEntry(rel, found[rel][0], digest) for rel, digest in zip(files, sums)), folders
         )
 
-    def fingerprint(
-        self, name: str, journal: Mapping[str, Any] | None = None
-    ) -> dict[str, list[Any]]:
+    def fingerprint(self, name: str, journal: Swap | None = None) -> dict[str, list[Any]]:
         return changes.fingerprint(self.store, name, journal)
 
     # -- a model being made ------------------------------------------------------------------------
@@ -181,9 +156,9 @@ class S3Repository:
 
     def begin(
         self, name: str, moves: Sequence[Move], transaction: str, old: Record | None, keep: int
-    ) -> dict[str, Any]:
+    ) -> S3Swap:
         keys = [
-            (self.location.key_of(live), self._staged_key(name, transaction, staged))
+            Move(self.location.key_of(live), self._staged_key(name, transaction, staged))
             for live, staged in moves
         ]
         self.store.check_lock(name)
@@ -210,13 +185,13 @@ class S3Repository:
         self.bucket.each(upload, uploads)
         return target
 
-    def put(self, name: str, journal: Mapping[str, Any]) -> str | None:
-        changes.make(self.store, name, journal)
+    def put(self, name: str, journal: Swap) -> str | None:
+        changes.make(self.store, name, _in_s3(journal))
         self._configs = None
         return self.store.warnings.pop() if self.store.warnings else None
 
     def moves_out(self, name: str, transaction: str, versions: Sequence[int]) -> list[Move]:
-        return [(self.live(name, str(version)), "") for version in versions]
+        return [Move(self.live(name, str(version)), "") for version in versions]
 
     def touch(self, name: str, ahead: float = 0) -> None:
         """Copy config.pbtxt and an object of each version onto themselves: new times are what makes
@@ -228,7 +203,7 @@ class S3Repository:
         smallest: dict[str, tuple[int, str]] = {}
         for rel, (size, _etag) in self._listing(self.live(name)).items():
             version = rel.split("/")[1]
-            if version == config_pbtxt.CONFIG_NAME or (version.isdigit() and not rel.endswith("/")):
+            if version == CONFIG_NAME or (version.isdigit() and not rel.endswith("/")):
                 smallest[version] = min(smallest.get(version, (size, rel)), (size, rel))
         for size, rel in smallest.values():
             self.store.check_lock(name)
@@ -263,7 +238,7 @@ class S3Repository:
         return Manifest.of(entries, (f"{version}/{folder}" for folder in found.folders)) == part
 
     def replace_config(self, place: str, ready: str) -> None:
-        self.bucket.upload(ready, f"{self.location.key_of(place)}/{config_pbtxt.CONFIG_NAME}")
+        self.bucket.upload(ready, f"{self.location.key_of(place)}/{CONFIG_NAME}")
 
     # -- the end -----------------------------------------------------------------------------------
 
@@ -271,5 +246,27 @@ class S3Repository:
         self._configs = None
         return changes.recover(self.store, name)
 
-    def retire(self, name: str, journal: Mapping[str, Any]) -> None:
-        changes.retire(self.store, name, journal)
+    def retire(self, name: str, journal: Swap) -> None:
+        changes.retire(self.store, name, _in_s3(journal))
+
+
+def _in_s3(journal: Swap) -> S3Swap:
+    if not isinstance(journal, S3Swap):
+        raise TypeError("the journal is that of a change in a folder")
+    return journal
+
+
+class _Files:
+    """The keys of one model, as ``compare`` asks for them; ``found`` is what lists them."""
+
+    def __init__(self, bucket: Bucket, key: str, found: Mapping[str, Sequence[Any]]) -> None:
+        self._bucket, self._key, self._found = bucket, key, found
+
+    def has_folder(self, path: str) -> bool:
+        return path in self._found
+
+    def size(self, path: str) -> int | None:
+        return int(self._found[path][0]) if path in self._found else None
+
+    def sha256(self, path: str) -> str:
+        return self._bucket.sha256(f"{self._key}/{path}")

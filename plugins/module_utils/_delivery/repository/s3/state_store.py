@@ -7,13 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ... import disk
+from ...domain.fields import WrongShape, read_json
+from ...domain.journal import (
+    Journal,
+    JournalFile,
+    PendingLoad,
+    Removal,
+    S3Swap,
+    read_journal,
+)
+from ...domain.marker import MARKER, Marker, refused_marker
 from ...domain.record import Record
 from ...errors import InvalidOption, LockTimeout, RepositoryError
-from ..state_store import MARKER
 from .bucket import Bucket, Conflict, Unsupported
 from .location import S3Location, is_s3, parse_s3
 from .lock import S3Lock, hold
@@ -62,28 +71,19 @@ class S3Store:
         body = self.bucket.get(self.marker)
         if body is None:
             return None
+        path = f"{self.location.url}/{MARKER}"
+        found = Marker.from_json(body, path).state_dir
         try:
-            found = json.loads(body)["state_dir"]
-            return (
-                parse_s3(found, "state_dir") if is_s3(found) else self.location.resolve(str(found))
-            )
-        except (ValueError, KeyError, TypeError, InvalidOption) as error:
-            raise RepositoryError(
-                f"the marker {self.location.url}/{MARKER} cannot be read ({error})",
-                step="find the state folder",
-                left=_NOTHING,
-            ) from error
+            return parse_s3(found, "state_dir") if is_s3(found) else self.location.resolve(found)
+        except InvalidOption as error:
+            raise refused_marker(path, error.message) from error
 
     def ensure(self) -> None:
         """Write the marker. Keys need no folders."""
         if self._has_marker:
             return
-        body = (
-            json.dumps(
-                {"schema": 1, "state_dir": self.location.relative(self.state_location)}, indent=2
-            ).encode()
-            + b"\n"
-        )
+        marker = Marker(self.location.relative(self.state_location))
+        body = json.dumps(marker.to_dict(), indent=2).encode() + b"\n"
         try:
             self.bucket.put(self.marker, body, only_new=True)
         except Conflict:
@@ -125,11 +125,22 @@ class S3Store:
     def remove_record(self, name: str) -> None:
         self.bucket.delete([self.key("records", f"{name}.json")])
 
-    def journal(self, name: str) -> dict[str, Any] | None:
-        return self._json(self.key("journals", f"{name}.json"), name)
+    def journal(self, name: str) -> S3Swap | Removal | PendingLoad | None:
+        key = self.key("journals", f"{name}.json")
+        body = self.bucket.get(key)
+        if body is None:
+            return None
+        file = JournalFile(
+            name,
+            f"{self.location.base}/{key}",
+            live=self.location.key(name),
+            aside=(self.key("staging", name), self.key("retained", name)),
+            copies=(self.staging(name), self.retained(name)),
+        )
+        return read_journal(body, file, S3Swap)
 
-    def write_journal(self, name: str, journal: Mapping[str, Any]) -> None:
-        self._write(self.key("journals", f"{name}.json"), journal)
+    def write_journal(self, name: str, journal: Journal) -> None:
+        self._write(self.key("journals", f"{name}.json"), journal.to_dict())
 
     def remove_journal(self, name: str) -> None:
         self.bucket.delete([self.key("journals", f"{name}.json")])
@@ -146,8 +157,8 @@ class S3Store:
             return None
         about = {"model": name, "step": "read the state", "left": _NOTHING}
         try:
-            data = json.loads(body)
-        except ValueError as error:
+            data = read_json(body)
+        except WrongShape as error:
             raise RepositoryError(
                 f"{self.location.base}/{key} cannot be read ({error})", **about
             ) from error
@@ -177,6 +188,18 @@ class S3Store:
             if data
         ]
         return sorted(found, key=lambda record: record.deployed_at, reverse=True)
+
+    def retained_contents(self, name: str) -> dict[str, set[str]]:
+        head = self.key("retained", name, "")
+        found: dict[str, set[str]] = {}
+        for key in self.bucket.objects(head):
+            entry, _slash, rest = key[len(head) :].partition("/")
+            found.setdefault(entry, set()).add(rest.partition("/")[0])
+        return found
+
+    def remove_retained(self, name: str, keys: Iterable[str]) -> None:
+        for key in keys:
+            self.bucket.delete_below(self.key("retained", name, key, ""))
 
     def clear_staging(self, name: str) -> None:
         """Remove what is made on the way of a deployment, here and there. The caller holds the
