@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ArtifactError
+from .config_pbtxt import CONFIG_NAME
 from .manifest import MANIFEST_NAME, Manifest
 
 STEP = "find the model"
@@ -131,4 +132,4 @@ def listed(names: Iterable[str]) -> str:
 
 
 META_NAME = "mlflow-meta.json"
-OWN_FILES = ("config.pbtxt", META_NAME)
+OWN_FILES = (CONFIG_NAME, META_NAME)

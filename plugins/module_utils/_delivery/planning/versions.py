@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..domain.config_pbtxt import CONFIG_NAME
 from ..domain.desired import DesiredModel
 from ..domain.layout import Layout
 from ..domain.observed import ObservedModel
@@ -71,7 +72,7 @@ def plan_side_by_side(
     ):
         return None
     if [
-        path for path in observed.changed_files if path != "config.pbtxt"
+        path for path in observed.changed_files if path != CONFIG_NAME
     ] or record.flavor != layout.flavor:
         return None
     wanted = layout.versions[0]
