@@ -118,7 +118,8 @@ class ListExecutor:
         store = self._repository.store
         if store.has_leftovers(name):
             with contextlib.suppress(DeliveryError, OSError), store.lock(name, 0):
-                store.clear_staging(name)
+                if store.journal(name) is None:  # else staging may hold what was there before
+                    store.clear_staging(name)
 
     def _carry_out_locked(self, plan: Plan, warnings: list[str]) -> Outcome:
         """Plan again now that nobody else changes the model, and do it."""

@@ -25,7 +25,7 @@ from ...errors import ArtifactError, InvalidOption, RepositoryError
 from ..comparison import compare, same
 from . import changes
 from .boto3_bucket import open_bucket
-from .bucket import Objects
+from .bucket import Bucket, Objects
 from .location import parse_s3
 from .scratch import Scratch
 from .state_store import S3Store
