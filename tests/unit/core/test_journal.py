@@ -589,6 +589,28 @@ def test_the_advice_on_a_damaged_journal_helps(
     assert (tmp_path / "kept/d2/model/1/model.py").read_text() == "old"
 
 
+def test_tidying_up_leaves_alone_what_a_run_was_killed_in_meanwhile(
+    models: FolderRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that has nothing to do looks for leftovers after it has read the journal."""
+    old = source(tmp_path / "old" / NAME, "old")
+    assert deliver(Path(models.path), fraud=old)[NAME].error is None
+    staged = Path(models.store.staging(NAME, "d2")) / "model"
+
+    def another_run(_store: StateStore, name: str) -> bool:
+        shutil.copytree(source(tmp_path / "new" / NAME, "new"), staged)
+        moves = [Move(models.live(name), str(staged))]
+        models.put(name, models.begin(name, moves, "d2", models.store.record(name), 1))
+        return True
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(StateStore, "has_leftovers", another_run)
+        assert not deliver(Path(models.path), fraud=old)[NAME].changed
+    assert (staged / "1/model.py").read_text() == "old"
+    assert models.recover(NAME) == "an interrupted deployment was undone"
+    assert Path(models.live(NAME, "1", "model.py")).read_text() == "old"
+
+
 # -- the marker ------------------------------------------------------------------------------------
 
 
