@@ -342,6 +342,15 @@ def test_keys_of_later_versions_do_not_hinder_a_record() -> None:
     assert Record.from_dict({**record().to_dict(), "of a later version": 1}) == record()
 
 
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [(2, "use the newer version"), (None, "damaged"), ("1", "damaged"), (True, "damaged")],
+)
+def test_a_record_says_whether_it_is_newer_or_damaged(schema: Any, said: str) -> None:
+    with pytest.raises(RepositoryError, match=said):
+        Record.from_dict({**record().to_dict(), "schema": schema})
+
+
 def test_what_a_server_loads_is_read_from_a_record_of_any_schema() -> None:
     assert read_wanted({**record().to_dict(), "schema": 9}) == (NAME, True)
     assert read_wanted({"name": NAME, "wanted": "unloaded"}) == (NAME, False)
@@ -473,6 +482,7 @@ REFUSED = {
     "empty": b"",
     "no object": b"[1]",
     "no text": b"\xff\xfe\xff",
+    "UTF-16": '{"schema": 1, "op": "remove"}'.encode("utf-16"),
     "deep": b"[" * 100_000,
     "no schema": b'{"op": "swap"}',
     "no moves": b'{"schema": 1, "op": "swap", "deploy_id": "d2", "old_record": null, "keep": 1}',

@@ -15,7 +15,7 @@ class WrongShape(ValueError):
 def read_json(body: bytes) -> Any:
     """Raises WrongShape for what is not JSON."""
     try:
-        return json.loads(body)
+        return json.loads(body.decode())
     except (ValueError, RecursionError) as error:
         raise WrongShape(f"it is not JSON: {error}") from error
 

@@ -94,7 +94,7 @@ class Record:
     def from_dict(cls, data: Mapping[str, Any]) -> Record:
         """Raises RepositoryError for a record that a newer version wrote, or that is damaged."""
         schema = data.get("schema")
-        if not isinstance(schema, int) or isinstance(schema, bool) or schema > SCHEMA:
+        if isinstance(schema, int) and schema > SCHEMA:
             raise RepositoryError(
                 f"its record has schema {schema} and this version of the collection reads up to"
                 f" {SCHEMA}: use the newer version that wrote it",
@@ -106,6 +106,8 @@ class Record:
         values: dict[str, Any] = {key: value for key, value in data.items() if key in kinds}
         values["depends_on"] = values.get("depends_on") or ()
         try:
+            if "schema" not in values:
+                raise KeyError("schema")
             for key, value in values.items():
                 if not _fits(value, kinds[key]):
                     raise TypeError(f"{key} is not {kinds[key]}")
