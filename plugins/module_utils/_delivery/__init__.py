@@ -8,6 +8,7 @@ What every package may use lies here:
 
 - ``errors``: what a user can see go wrong, one class for each kind.
 - ``effects``: a name for every mutating call, for the tests that count and kill at each of them.
+- ``outside``: names for values from outside that have no types: JSON, options, MLflow.
 - ``exhaustive``: a ``match`` that mypy holds to name every member of a union.
 - ``deadline``: total deadlines around calls that know only per-read time-outs.
 - ``libraries``: third-party imports, with a sentence where one is missing.

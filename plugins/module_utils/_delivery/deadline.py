@@ -8,10 +8,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import ParamSpec, TypeVar
 
 from .errors import DeadlineExceeded
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -35,7 +36,7 @@ class Deadline:
 
 
 def call_within(
-    seconds: float, what: str, function: Callable[..., T], *args: Any, **kwargs: Any
+    seconds: float, what: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 ) -> T:
     """Run ``function`` and return its result, or give up on it after ``seconds``.
 
@@ -46,20 +47,20 @@ def call_within(
         DeadlineExceeded: naming ``what`` and the seconds.
         Exception: whatever the function raised.
     """
-    outcome: list[tuple[bool, Any]] = []
+    answers: list[T] = []
+    errors: list[BaseException] = []
 
     def run() -> None:
         try:
-            outcome.append((True, function(*args, **kwargs)))
+            answers.append(function(*args, **kwargs))
         except BaseException as error:  # handed to the caller, who is in another thread
-            outcome.append((False, error))
+            errors.append(error)
 
     worker = threading.Thread(target=run, daemon=True, name=f"deadline: {what}")
     worker.start()
     worker.join(seconds)
-    if not outcome:
+    if errors:
+        raise errors[0]
+    if not answers:
         raise DeadlineExceeded(f"{what} did not answer within {seconds:g} s")
-    succeeded, value = outcome[0]
-    if not succeeded:
-        raise value
-    return value
+    return answers[0]

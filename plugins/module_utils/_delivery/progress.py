@@ -14,11 +14,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import TextIO, TypedDict
 
 VARIABLE = "MLOPS_TRITON_PROGRESS_FILE"
 """Names the file, for a process that somebody else has started to wait for."""
@@ -30,6 +30,16 @@ _model: ContextVar[str] = ContextVar("model", default="")
 _steps: dict[int, Step] = {}
 _lock = threading.Lock()
 _listeners = 0
+
+
+class Standing(TypedDict):
+    """How far a step is: ``total`` and ``done`` in bytes, None where bytes are not what moves."""
+
+    model: str
+    step: str
+    seconds: float
+    total: int | None
+    done: int | None
 
 
 class Step:
@@ -49,7 +59,7 @@ class Step:
             self._done += count - self._files.get(path, 0)
             self._files[path] = count
 
-    def standing(self) -> dict[str, Any]:
+    def standing(self) -> Standing:
         seconds = time.monotonic() - self.began
         return {
             "model": self.model,
@@ -86,7 +96,7 @@ def step(what: str, total: int | None = None) -> Iterator[Step | None]:
             del _steps[id(made)]
 
 
-def standing() -> list[dict[str, Any]]:
+def standing() -> list[Standing]:
     """The steps that go on now, oldest first."""
     with _lock:
         return [one.standing() for one in sorted(_steps.values(), key=lambda one: one.began)]
@@ -94,7 +104,7 @@ def standing() -> list[dict[str, Any]]:
 
 @contextmanager
 def report_progress(
-    tell: Callable[[list[dict[str, Any]]], None], every: float = _EVERY
+    tell: Callable[[list[Standing]], None], every: float = _EVERY
 ) -> Iterator[None]:
     """Call ``tell`` with the standing, from a thread of its own, every so many seconds for as long
     as this block takes.
@@ -131,7 +141,7 @@ def write_progress(path: str | None, every: float = _EVERY) -> Iterator[None]:
         return
     beside = f"{path}.{secrets.token_hex(4)}"
 
-    def tell(now: list[dict[str, Any]]) -> None:
+    def tell(now: list[Standing]) -> None:
         if not now and not os.path.exists(path):
             return
         with open(
@@ -197,7 +207,7 @@ def show_progress(wanted: bool | None = None, stream: TextIO | None = None) -> I
         return
     lines = Lines()
 
-    def tell(now: list[dict[str, Any]]) -> None:
+    def tell(now: list[Standing]) -> None:
         for line in lines.of(now):
             target.write(f"progress: {line}\n")
         target.flush()
@@ -221,7 +231,7 @@ class Lines:
         self._every = every
         self._told: dict[tuple[str, str], _Seen] = {}
 
-    def of(self, standing: Sequence[Mapping[str, Any]]) -> list[str]:
+    def of(self, standing: Sequence[Standing]) -> list[str]:
         lines = []
         for one in standing:
             key = (str(one["model"]), str(one["step"]))
@@ -240,7 +250,7 @@ class Lines:
         return lines
 
 
-def _line(one: Mapping[str, Any], done: int, rate: float) -> str:
+def _line(one: Standing, done: int, rate: float) -> str:
     said = [f"{one['model']}: {one['step']}" if one["model"] else str(one["step"])]
     total = one["total"]
     if total is not None:

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 from dataclasses import replace
-from typing import Any
 
 from ..disk import hash_file
 from ..domain.record import Record
@@ -37,5 +36,5 @@ def folder_source(source: Source, files: LocalRoot, record: Record | None) -> So
     return replace(source, source=f"{source.source}#{content[:16]}", fingerprint=fingerprint)
 
 
-def _digest(data: Any) -> str:
+def _digest(data: object) -> str:
     return hashlib.sha256(json.dumps(data).encode()).hexdigest()

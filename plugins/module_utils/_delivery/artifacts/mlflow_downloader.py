@@ -9,11 +9,11 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
 
 from ..deadline import call_within
 from ..disk import bytes_below, hash_file
 from ..errors import ArtifactError, DeadlineExceeded, NotFound
+from ..outside import MlflowObject
 from ..redact import reason
 from .roots import ArtifactRoot, Listing, walk
 from .transfer import Cancelled, Stream, Unreachable
@@ -24,7 +24,7 @@ class DownloaderRoot(ArtifactRoot):
     credentials.
     """
 
-    def __init__(self, label: str, timeout: float, repository: Any) -> None:
+    def __init__(self, label: str, timeout: float, repository: MlflowObject) -> None:
         super().__init__(label, timeout)
         self._repository = repository
 

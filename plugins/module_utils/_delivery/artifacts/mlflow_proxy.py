@@ -7,11 +7,12 @@ import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any, ClassVar
+from typing import ClassVar
 from urllib.parse import quote, urljoin, urlsplit
 
 from ..deadline import call_within
 from ..errors import ArtifactError, DeadlineExceeded, NotFound
+from ..outside import HttpAnswer
 from ..redact import mask, reason
 from .transfer import Broken, Unreachable
 
@@ -19,7 +20,7 @@ ENDPOINT = "/mlflow-artifacts/artifacts"
 _CHUNK = 1 << 20
 _REDIRECTS = 5
 _LATER = 5.0
-Request = Callable[..., Any]
+Request = Callable[..., HttpAnswer]
 """``request(base, method, endpoint, headers, **options) -> requests.Response``; it knows which
 ``base`` gets credentials.
 """
@@ -30,7 +31,7 @@ class _Answer:
     move.
     """
 
-    def __init__(self, response: Any) -> None:
+    def __init__(self, response: HttpAnswer) -> None:
         self._response = response
         headers = response.headers
         tag = headers.get("ETag", "")
@@ -64,7 +65,7 @@ def _first_byte(content_range: str | None) -> int:
     return int(found.group(1)) if found else -1
 
 
-def _is_made_for_this(response: Any) -> bool:
+def _is_made_for_this(response: HttpAnswer) -> bool:
     """Whether the server seems to have copied the file from elsewhere to answer: it would do so
     again for each range.
     """
@@ -97,7 +98,7 @@ class ProxyStore:
         self._request = request
 
     def entries(self, path: str) -> Iterator[tuple[str, bool, int | None]]:
-        def ask() -> Any:
+        def ask() -> HttpAnswer:
             answer = self._send(
                 "GET", ENDPOINT, params={"path": posixpath.join(self._root, path).rstrip("/")}
             )
@@ -131,7 +132,7 @@ class ProxyStore:
     def no_ranges(self) -> None:
         self._whole_only.add(self._base)
 
-    def put(self, path: str, data: Any) -> None:
+    def put(self, path: str, data: object) -> None:
         """Send a file; ``data`` is bytes or has ``read`` and a length."""
         self._check(self._send("PUT", self._endpoint(path), data=data), path).close()
 
@@ -143,8 +144,8 @@ class ProxyStore:
         return f"{ENDPOINT}/{quote(posixpath.join(self._root, path))}"
 
     def _send(
-        self, method: str, endpoint: str, asked: Mapping[str, str] | None = None, **options: Any
-    ) -> Any:
+        self, method: str, endpoint: str, asked: Mapping[str, str] | None = None, **options: object
+    ) -> HttpAnswer:
         headers = {"Accept-Encoding": "identity", **(asked or {})}
         if self._base.startswith("http:"):
             # On a reused connection, an MLflow server with several workers costs ten times the
@@ -160,7 +161,7 @@ class ProxyStore:
             answer = self._follow(answer, method, headers)
         raise ArtifactError(f"{self.label} redirects more than {_REDIRECTS} times")
 
-    def _follow(self, answer: Any, method: str, headers: dict[str, str]) -> Any:
+    def _follow(self, answer: HttpAnswer, method: str, headers: dict[str, str]) -> HttpAnswer:
         if method != "GET":
             raise ArtifactError(f"{self.label} redirects an upload to another address")
         target = urljoin(answer.url, answer.headers["location"])
@@ -176,7 +177,7 @@ class ProxyStore:
             stream=True,
         )
 
-    def _check(self, answer: Any, path: str) -> Any:
+    def _check(self, answer: HttpAnswer, path: str) -> HttpAnswer:
         if answer.status_code < 300:
             return answer
         with answer:

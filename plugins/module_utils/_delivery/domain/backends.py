@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable
-from typing import Any
 
 from . import config_pbtxt
+from .config_pbtxt import ModelConfig
 
 PLATFORMS = {
     "onnxruntime_onnx": "onnxruntime",
@@ -28,7 +28,7 @@ FILES = {
 }
 
 
-def backends_of(config: Any, paths: Iterable[str]) -> tuple[str, ...]:
+def backends_of(config: ModelConfig, paths: Iterable[str]) -> tuple[str, ...]:
     """The names of Triton's backends that may run a model: one where its configuration says so, and
     none where nothing tells it.
 
@@ -46,7 +46,7 @@ def backends_of(config: Any, paths: Iterable[str]) -> tuple[str, ...]:
     return told or tuple(dict.fromkeys(backend for file, backend in FILES.items() if file in names))
 
 
-def code_in(config: Any, paths: Iterable[str]) -> str | None:
+def code_in(config: ModelConfig, paths: Iterable[str]) -> str | None:
     """What a model makes Triton run beside its backend's own library, in words; None where there is
     no such thing.
 

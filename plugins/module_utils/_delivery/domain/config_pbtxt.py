@@ -10,25 +10,28 @@ from __future__ import annotations
 import codecs
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..errors import ConfigError
 from ..libraries import require
+from ..outside import JsonObject
 from . import config_pbtxt
 
 DEPLOY_ID_KEY = "mlops_triton_deploy_id"
 CONFIG_NAME = "config.pbtxt"
+ModelConfig: TypeAlias = Any
+"""Triton's ``inference.ModelConfig``, or a message in it: generated code without types."""
 _KINDS = {"cpu": "KIND_CPU", "gpu": "KIND_GPU", "auto": "KIND_AUTO"}
 
 
-def new_message() -> Any:
+def new_message() -> ModelConfig:
     """An empty ``inference.ModelConfig``."""
     with require("tritonclient", "to read and write config.pbtxt"):
         from tritonclient.grpc import model_config_pb2
     return model_config_pb2.ModelConfig()
 
 
-def parse(data: bytes) -> Any:
+def parse(data: bytes) -> ModelConfig:
     """Parse config.pbtxt. A UTF-8 byte order mark and CRLF line ends are accepted.
 
     Raises:
@@ -57,14 +60,14 @@ def strip_mark(data: bytes) -> bytes:
     return data[len(codecs.BOM_UTF8) :] if data.startswith(codecs.BOM_UTF8) else data
 
 
-def render(message: Any) -> bytes:
+def render(message: ModelConfig) -> bytes:
     """The message as text, fields in the order of Triton's schema."""
     from google.protobuf import text_format
 
     return text_format.MessageToString(message).encode()
 
 
-def apply_overlay(message: Any, overlay: Mapping[str, Any]) -> Any:
+def apply_overlay(message: ModelConfig, overlay: Mapping[str, object]) -> ModelConfig:
     """A copy of ``message`` with the overlay's top-level fields in place of its own; ``None``
     clears a field.
 
@@ -97,8 +100,8 @@ def apply_overlay(message: Any, overlay: Mapping[str, Any]) -> Any:
     return result
 
 
-def _merged_parameters(message: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged = {
+def _merged_parameters(message: ModelConfig, changes: Mapping[str, object]) -> dict[str, object]:
+    merged: dict[str, object] = {
         key: {"string_value": entry.string_value} for key, entry in message.parameters.items()
     }
     for key, value in changes.items():
@@ -111,11 +114,11 @@ def _merged_parameters(message: Any, changes: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
-def _as_text(value: Any) -> str:
+def _as_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def set_instance_kind(message: Any, kind: str) -> Any:
+def set_instance_kind(message: ModelConfig, kind: str) -> ModelConfig:
     """A copy whose instance groups, one at least, are all of ``kind`` ("cpu", "gpu", "auto");
     groups of KIND_MODEL stay.
 
@@ -139,7 +142,7 @@ def render_deployed(
     *,
     name: str,
     deploy_id: str,
-    overlay: Mapping[str, Any] | None = None,
+    overlay: Mapping[str, object] | None = None,
     instance_kind: str | None = None,
     serve_versions: int = 1,
 ) -> bytes:
@@ -218,26 +221,26 @@ def applied_in_place(one: bytes, other: bytes) -> bool:
     return messages[0] == messages[1]
 
 
-def is_ensemble(message: Any) -> bool:
+def is_ensemble(message: ModelConfig) -> bool:
     return (
         message.platform == "ensemble"
         or message.WhichOneof("scheduling_choice") == "ensemble_scheduling"
     )
 
 
-def members(message: Any) -> frozenset[str]:
+def members(message: ModelConfig) -> frozenset[str]:
     """Names of the models that an ensemble is made of."""
     return frozenset(step.model_name for step in message.ensemble_scheduling.step)
 
 
-def pinned_by(message: Any) -> frozenset[str]:
+def pinned_by(message: ModelConfig) -> frozenset[str]:
     """Names of the models of which an ensemble asks for a certain version."""
     return frozenset(
         step.model_name for step in message.ensemble_scheduling.step if step.model_version > 0
     )
 
 
-def specific_versions(message: Any) -> tuple[int, ...]:
+def specific_versions(message: ModelConfig) -> tuple[int, ...]:
     """Versions in ``version_policy { specific }``; empty where the policy is another."""
     return (
         tuple(message.version_policy.specific.versions)
@@ -246,7 +249,7 @@ def specific_versions(message: Any) -> tuple[int, ...]:
     )
 
 
-def config_for(author: str, name: str, deploy_id: str, request: Mapping[str, Any]) -> bytes:
+def config_for(author: str, name: str, deploy_id: str, request: JsonObject) -> bytes:
     """The configuration to deploy: the author's with what was asked for, and the id."""
     return config_pbtxt.render_deployed(
         author.encode(),

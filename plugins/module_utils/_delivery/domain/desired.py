@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ..errors import InvalidOption
 from ..names import check_model_name
+from ..outside import JsonDict, JsonObject, Options
 from .uri import ModelUri, parse_model_uri
 
 _AS_GIVEN = (
@@ -43,10 +43,10 @@ class DesiredModel:
     state: str = "present"
     uri: ModelUri | None = None
     flavor: str | None = None
-    config: Mapping[str, Any] | None = None
+    config: JsonObject | None = None
     instance_kind: str | None = None
     version_folders: str = "auto"
-    verify: str | Mapping[str, Any] | None = None
+    verify: str | JsonObject | None = None
     keep: int = 1
     adopt: bool = False
     check_files: bool = False
@@ -68,7 +68,7 @@ class DesiredModel:
     """
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> DesiredModel:
+    def from_options(cls, options: Options) -> DesiredModel:
         """Build from a module's parameters or a plugin's ``-C`` options; absent and None keys mean
         omitted.
 
@@ -121,12 +121,12 @@ class DesiredModel:
         return self.alias or (self.uri.alias if self.uri else None)
 
     @property
-    def request(self) -> dict[str, Any]:
+    def request(self) -> JsonDict:
         """The options that shape the files, for the record."""
         return {key: getattr(self, key) for key in _REQUEST}
 
 
-def _verify(value: Any) -> str | Mapping[str, Any] | None:
+def _verify(value: object) -> str | JsonObject | None:
     if value is None or value in ("auto", "none"):
         return value
     if value is False:
@@ -144,7 +144,7 @@ def _verify(value: Any) -> str | Mapping[str, Any] | None:
     )
 
 
-def _mode(value: Any) -> str | None:
+def _mode(value: object) -> str | None:
     if value is None:
         return None
     try:

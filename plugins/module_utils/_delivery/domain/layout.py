@@ -6,9 +6,9 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ..errors import ArtifactError
+from ..outside import JsonObject
 from .config_pbtxt import CONFIG_NAME
 from .manifest import MANIFEST_NAME, Manifest
 
@@ -38,7 +38,7 @@ class Artifact:
 
     files: Mapping[str, int | None]
     folders: tuple[str, ...]
-    mlmodel: Mapping[str, Any] | None
+    mlmodel: JsonObject | None
     manifest: Manifest | None
     read: Callable[[str], bytes]
 
@@ -71,7 +71,7 @@ class Layout:
     artifact_versions: tuple[int, ...]
     publisher: Manifest | None = None
     warnings: tuple[str, ...] = ()
-    example: Mapping[str, Any] | None = None
+    example: JsonObject | None = None
     conversion: str | None = None
     missing: str | None = None
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
 
 from ..errors import ArtifactError
+from ..outside import JsonDict, JsonObject
 
 DIGEST_TAG = "triton.digest"
 """The tag of a model version that has the digest of its published manifest."""
@@ -56,7 +56,7 @@ class Manifest:
         """
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonDict:
         return {
             "schema": SCHEMA,
             "files": [{"path": e.path, "size": e.size, "sha256": e.sha256} for e in self.files],
@@ -64,7 +64,7 @@ class Manifest:
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Manifest:
+    def from_dict(cls, data: JsonObject) -> Manifest:
         """Read what ``to_dict`` wrote.
 
         Raises:

@@ -8,13 +8,13 @@ import datetime
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..domain import config_pbtxt
 from ..domain.config_pbtxt import config_for
 from ..domain.journal import Swap
 from ..domain.record import Record
 from ..errors import NotFound
+from ..outside import JsonDict
 from ..planning.plan import Plan
 from ..triton.server import TritonServer
 from .limits import Limits
@@ -81,12 +81,12 @@ def now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
 
 
-def describe_replaced(old: Record | None) -> dict[str, Any] | None:
+def describe_replaced(old: Record | None) -> JsonDict | None:
     """What a record says of the deployment before it."""
     return {"deploy_id": old.deploy_id, "pinned_uri": old.pinned_uri} if old else None
 
 
-def config_in_place(transaction: Transaction, author: str, request: Mapping[str, Any]) -> bytes:
+def config_in_place(transaction: Transaction, author: str, request: Mapping[str, object]) -> bytes:
     """The configuration to deploy, under the old deploy id where Triton applies the change without
     initialising again.
     """

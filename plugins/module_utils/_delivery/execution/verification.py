@@ -10,12 +10,13 @@ from ..domain.desired import DesiredModel
 from ..domain.record import Record
 from ..errors import InvalidOption, ServerError, ServerRefused, VerificationFailed
 from ..libraries import require
+from ..outside import JsonObject
 from ..triton.server import TritonServer
 
 _DEFAULT_TOLERANCE = 1e-4
 
 
-def case_of(desired: DesiredModel, record: Record) -> Mapping[str, Any] | None:
+def case_of(desired: DesiredModel, record: Record) -> JsonObject | None:
     """The case to verify with: the user's, or the model's own example; None where there is
     neither.
     """
@@ -24,7 +25,7 @@ def case_of(desired: DesiredModel, record: Record) -> Mapping[str, Any] | None:
     return {"inputs": record.example} if record.example and desired.verify != "none" else None
 
 
-def verify(server: TritonServer, name: str, version: int, case: Mapping[str, Any]) -> None:
+def verify(server: TritonServer, name: str, version: int, case: JsonObject) -> None:
     """Send ``case["inputs"]`` and compare with ``case["outputs"]`` where given.
 
     Args:
@@ -46,8 +47,8 @@ def infer(
     server: TritonServer,
     name: str,
     version: int,
-    values: Mapping[str, Any],
-    tensors: Mapping[str, Any],
+    values: Mapping[str, object],
+    tensors: JsonObject,
 ) -> Any:
     """One inference; returns tritonclient's result."""
     with require("tritonclient", "to verify a model"):

@@ -151,7 +151,7 @@ def _pickled_strings(path: str) -> list[str]:
         raise ArtifactError(f"{path} is not a whole pickle ({error})") from None
 
 
-def _texts(node: Any) -> list[str]:
+def _texts(node: object) -> list[str]:
     """All strings in a schema, those too that it keeps as JSON."""
     if isinstance(node, dict):
         own = (
@@ -165,7 +165,7 @@ def _texts(node: Any) -> list[str]:
     return []
 
 
-def _unquote(content: Any) -> str | None:
+def _unquote(content: object) -> str | None:
     try:
         value = json.loads(content) if isinstance(content, str) else None
     except ValueError:

@@ -7,9 +7,9 @@ import json
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from ..domain import config_pbtxt
+from ..domain.config_pbtxt import ModelConfig
 from ..domain.layout import (
     EXAMPLES,
     MLFLOW_FILES,
@@ -21,6 +21,7 @@ from ..domain.layout import (
 )
 from ..domain.manifest import FileEntry, Manifest
 from ..errors import ArtifactError
+from ..outside import JsonDict, JsonObject
 from .mlflow_layouts import MLFLOW_MAKERS, why_not
 
 _VERSION_LIMIT = 2**63
@@ -49,7 +50,7 @@ def layout_of(artifact: Artifact, flavor: str | None, numbering: Numbering) -> L
     return replace(made, example=example)
 
 
-def _examples(artifact: Artifact) -> Iterator[dict[str, Any]]:
+def _examples(artifact: Artifact) -> Iterator[JsonDict]:
     for name in ("serving_input_example.json", "input_example.json"):
         size = artifact.files.get(name)
         if size is None or size > _LARGEST_EXAMPLE:
@@ -62,7 +63,7 @@ def _examples(artifact: Artifact) -> Iterator[dict[str, Any]]:
             yield data
 
 
-def _named_example(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _named_example(data: JsonObject) -> JsonObject | None:
     """An example serves here when it names the tensors: ``{"inputs": {name: values}}`` or ``{name:
     values}``.
     """
@@ -75,7 +76,7 @@ def _named_example(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return inputs if named and not {"columns", "dataframe_split"} & {*inputs} else None
 
 
-def _rows_example(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _rows_example(data: Mapping[str, object]) -> JsonObject | None:
     """Trees were logged with rows of numbers, and know no tensors; Triton's FIL backend has one
     input.
     """
@@ -237,7 +238,7 @@ def _warn_of_left_out(artifact: Artifact, data: str) -> tuple[str, ...]:
     )
 
 
-def _numbers(present: Sequence[int], message: Any, numbering: Numbering) -> dict[int, int]:
+def _numbers(present: Sequence[int], message: ModelConfig, numbering: Numbering) -> dict[int, int]:
     """Artifact version → Triton version."""
     keep = (
         numbering.mode == "artifact"

@@ -23,6 +23,7 @@ from ..domain.layout import (
 from ..errors import ArtifactError
 from ..formats.default_config import bare_config, torchscript_config
 from ..formats.mlmodel import tensors_of
+from ..outside import JsonObject
 
 _INSTEAD = {
     "tensorflow": (
@@ -59,7 +60,7 @@ def why_not(names: Sequence[str]) -> ArtifactError:
     return ArtifactError(f"its flavor {', '.join(others)} cannot be served: {advice}", step=STEP)
 
 
-def _entry(artifact: Artifact, flavor: str) -> Mapping[str, Any]:
+def _entry(artifact: Artifact, flavor: str) -> JsonObject:
     entry = (artifact.mlmodel or {}).get("flavors", {}).get(flavor)
     return entry if isinstance(entry, Mapping) else {}
 

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ..domain import config_pbtxt
+from ..domain.config_pbtxt import ModelConfig
 from .onnx import OnnxFile
 from .trees import ForestFile
 
@@ -17,7 +17,7 @@ Tensor = tuple[str, str, Sequence[int]]
 """Name, type as Triton spells it, sizes."""
 
 
-def onnx_config(model: OnnxFile, filename: str = "model.onnx") -> Any:
+def onnx_config(model: OnnxFile, filename: str = "model.onnx") -> ModelConfig:
     """A whole configuration where the file says enough, else the least, which Triton completes at
     the load.
     """
@@ -35,7 +35,7 @@ def onnx_config(model: OnnxFile, filename: str = "model.onnx") -> Any:
     return config
 
 
-def forest_config(forest: ForestFile) -> Any:
+def forest_config(forest: ForestFile) -> ModelConfig:
     """Probabilities for classes, one column each; plain numbers for everything else."""
     config = _of_backend("fil", "", "")
     config.max_batch_size = _FIL_BATCH
@@ -54,7 +54,7 @@ def forest_config(forest: ForestFile) -> Any:
     return config
 
 
-def torchscript_config(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Any:
+def torchscript_config(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> ModelConfig:
     config = _of_backend("pytorch", "", "")
     config.platform = "pytorch_libtorch"
     for side, tensors in ((config.input, inputs), (config.output, outputs)):
@@ -63,7 +63,7 @@ def torchscript_config(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> A
     return config
 
 
-def bare_config(backend: str) -> Any:
+def bare_config(backend: str) -> ModelConfig:
     """For a file that says nothing of its tensors: they come from the user."""
     config = _of_backend(backend, "", "")
     if backend == "tensorrt":
@@ -73,7 +73,7 @@ def bare_config(backend: str) -> Any:
     return config
 
 
-def add_tensor(side: Any, tensor: Tensor) -> None:
+def add_tensor(side: ModelConfig, tensor: Tensor) -> None:
     """Add an input or output to a configuration."""
     added = side.add()
     added.name = tensor[0]
@@ -86,12 +86,12 @@ def add_tensor(side: Any, tensor: Tensor) -> None:
         added.reshape.SetInParent()
 
 
-def types_of(tensor: Any) -> Any:
+def types_of(tensor: ModelConfig) -> ModelConfig:
     """The names and numbers of Triton's data types."""
     return tensor.DESCRIPTOR.fields_by_name["data_type"].enum_type
 
 
-def _of_backend(backend: str, filename: str, default: str) -> Any:
+def _of_backend(backend: str, filename: str, default: str) -> ModelConfig:
     config = config_pbtxt.new_message()
     config.backend = backend
     if filename != default:

@@ -10,11 +10,12 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from ..domain.config_pbtxt import ModelConfig
 from ..domain.manifest import Manifest
 from ..errors import InvalidOption
 from ..libraries import require
+from ..outside import JsonDict, JsonObject
 from .default_config import Tensor, types_of
 
 EXAMPLE_NAME = "input_example.json"
@@ -48,10 +49,10 @@ class Description:
 
     folder: str
     backend: str
-    config: Any
+    config: ModelConfig
     manifest: Manifest
     content: str
-    example: Mapping[str, Any] | None = None
+    example: JsonObject | None = None
 
 
 def render(
@@ -67,7 +68,7 @@ def render(
         "digest": model.manifest.digest,
         "content": model.content,
     }
-    document: dict[str, Any] = {
+    document: JsonDict = {
         "artifact_path": None,
         "flavors": {"triton": flavor},
         "mlflow_version": mlflow_version,
@@ -90,7 +91,7 @@ def render(
     ).encode()
 
 
-def signature_of(config: Any) -> dict[str, Any] | None:
+def signature_of(config: ModelConfig) -> JsonDict | None:
     """MLflow's form of a configuration's inputs and outputs; None where MLflow has no word for one
     of them.
     """
@@ -100,7 +101,7 @@ def signature_of(config: Any) -> dict[str, Any] | None:
     return {side: json.dumps(specs) for side, specs in sides.items()} | {"params": None}
 
 
-def _specs(config: Any, tensors: Any) -> list[dict[str, Any]] | None:
+def _specs(config: ModelConfig, tensors: ModelConfig) -> list[JsonDict] | None:
     specs = []
     for tensor in tensors:
         dtype = _NUMPY.get(_type_of(tensor))
@@ -113,11 +114,11 @@ def _specs(config: Any, tensors: Any) -> list[dict[str, Any]] | None:
     return specs
 
 
-def _type_of(tensor: Any) -> str:
+def _type_of(tensor: ModelConfig) -> str:
     return str(types_of(tensor).values_by_number[tensor.data_type].name)
 
 
-def tensors_of(mlmodel: Mapping[str, Any] | None, side: str) -> list[Tensor] | None:
+def tensors_of(mlmodel: Mapping[str, object] | None, side: str) -> list[Tensor] | None:
     """The tensors of a signature, as Triton names their types; None where it has columns, or types
     that Triton does not know.
     """
@@ -138,7 +139,7 @@ def tensors_of(mlmodel: Mapping[str, Any] | None, side: str) -> list[Tensor] | N
     return found or None
 
 
-def check_example(example: Mapping[str, Any], config: Any) -> None:
+def check_example(example: Mapping[str, object], config: ModelConfig) -> None:
     """Refuse an example that the model has no tensors for. A configuration without inputs is
     completed by Triton, and not judged.
     """
@@ -157,7 +158,7 @@ def check_example(example: Mapping[str, Any], config: Any) -> None:
         )
 
 
-def example_files(example: Mapping[str, Any]) -> dict[str, bytes]:
+def example_files(example: Mapping[str, object]) -> dict[str, bytes]:
     """The example as MLflow's clients read it, and as a request to a server."""
     return {
         name: (json.dumps(data, sort_keys=True) + "\n").encode()
@@ -165,7 +166,7 @@ def example_files(example: Mapping[str, Any]) -> dict[str, bytes]:
     }
 
 
-def example_id(example: Mapping[str, Any]) -> str:
+def example_id(example: Mapping[str, object]) -> str:
     return hashlib.sha256(example_files(example)[SERVING_NAME]).hexdigest()[:16]
 
 
@@ -188,7 +189,7 @@ def in_words(model: Description) -> str:
     return "\n".join(lines)
 
 
-def _rows(side: str, config: Any, tensors: Any) -> Iterable[str]:
+def _rows(side: str, config: ModelConfig, tensors: ModelConfig) -> Iterable[str]:
     for tensor in tensors:
         shape = ["batch"] * bool(config.max_batch_size) + [
             str(size) if size >= 0 else "any" for size in tensor.dims

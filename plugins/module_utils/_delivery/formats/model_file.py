@@ -10,8 +10,8 @@ import os
 import re
 import zipfile
 from dataclasses import dataclass
-from typing import Any
 
+from ..domain.config_pbtxt import ModelConfig
 from ..errors import ArtifactError, DeliveryError, InvalidOption
 from .default_config import bare_config, forest_config, onnx_config
 from .onnx import LFS_POINTER, OnnxFile, read_onnx, refuse_what_triton_cannot_carry
@@ -72,7 +72,7 @@ class ModelFile:
     """
 
     target: str
-    config: Any
+    config: ModelConfig
     external: tuple[str, ...] = ()
     missing: str | None = None
 

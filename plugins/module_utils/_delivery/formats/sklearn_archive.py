@@ -36,16 +36,16 @@ class Bag:
 
     origin = ""
 
-    def __init__(self, *args: Any, **_named: Any) -> None:
+    def __init__(self, *args: object, **_named: object) -> None:
         self.args = args
-        self.values: dict[str, Any] = {}
+        self.values: dict[str, object] = {}
 
-    def __new__(cls, *args: Any, **_named: Any) -> Bag:
+    def __new__(cls, *args: object, **_named: object) -> Bag:
         made = super().__new__(cls)
         made.args, made.values = args, {}
         return made
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         for part in state if isinstance(state, tuple) else (state,):
             if isinstance(part, Mapping):
                 self.values.update(part)
@@ -129,7 +129,7 @@ def _of_numpy(name: str) -> Any:
     return getattr(core.numeric if name == "_frombuffer" else core.multiarray, name)
 
 
-def _make_anew(kind: Any, _base: Any, _state: Any) -> Any:
+def _make_anew(kind: object, _base: object, _state: object) -> Any:
     if not (isinstance(kind, type) and issubclass(kind, Bag)):
         raise ArtifactError("the pickle makes an object of a kind that is not scikit-learn's")
     return kind()
@@ -148,7 +148,7 @@ class _Skops:
                 raise ArtifactError(f"{self._path} is no skops archive")
             return self._value(json.loads(self._archive.read("schema.json")))
 
-    def _value(self, node: Any) -> Any:
+    def _value(self, node: object) -> Any:
         if not isinstance(node, Mapping):
             return None
         loader, content = node.get("__loader__"), node.get("content")
@@ -167,7 +167,7 @@ class _Skops:
         # Types, functions, random generators: none of them is part of what a forest answers.
         return bag_of(f"{node.get('__module__')}.{node.get('__class__')}")()
 
-    def _array(self, node: Mapping[str, Any]) -> Any:
+    def _array(self, node: Mapping[str, object]) -> Any:
         import numpy
 
         if node.get("type") != "numpy":

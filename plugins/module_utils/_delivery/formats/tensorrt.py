@@ -13,9 +13,9 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
+from ..domain.config_pbtxt import ModelConfig
 from ..errors import InvalidOption
 
 VERSION_TAG = "triton.tensorrt.version"
@@ -52,7 +52,7 @@ def version_of_plan(path: str) -> str | None:
     return ".".join(map(str, numbers))
 
 
-def is_plan(config: Any) -> bool:
+def is_plan(config: ModelConfig) -> bool:
     """Whether a configuration is that of a TensorRT plan."""
     return config.backend == "tensorrt" or config.platform == _PLATFORM
 
@@ -71,7 +71,7 @@ def check_tags(tags: Mapping[str, str]) -> None:
             )
 
 
-def read_target(option: Mapping[str, Any] | None, servers: Iterable[str]) -> TensorRtTarget:
+def read_target(option: Mapping[str, object] | None, servers: Iterable[str]) -> TensorRtTarget:
     """What was given, else what this host says of itself where all servers are on it."""
     given = {key: str(value) for key, value in (option or {}).items() if value is not None}
     wrong = next(

@@ -6,15 +6,16 @@ nothing that plans or changes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ..domain.desired import DesiredModel
 from ..domain.observed import ObservedModel
 from ..domain.record import Record
-from ..domain.served import ServedModel
+from ..domain.served import ServedModel, VersionRow
 from ..domain.stored import StoredModel
 from ..errors import DeliveryError, RepositoryError
 from ..names import check_model_name
+from ..outside import JsonDict
 from ..repository.factory import open_repository
 from ..repository.protocol import Repository
 from ..triton.server import TritonServer
@@ -22,6 +23,8 @@ from .report import describe, status_of
 from .target import Target
 
 _Inspection = TypeVar("_Inspection", bound="Inspection")
+Indexes = Mapping[str, Mapping[str, tuple[VersionRow, ...]] | DeliveryError]
+"""What each server (by URL) lists, or why that is not known."""
 
 
 class Inspection:
@@ -61,12 +64,12 @@ class Inspection:
         """What is written down about a deployment. No server is asked."""
         return self.repository.store.record(check_model_name(name))
 
-    def status(self, names: Iterable[str] | None = None) -> list[dict[str, Any]]:
+    def status(self, names: Iterable[str] | None = None) -> list[JsonDict]:
         """What is deployed: record, disk and every server compared; one entry for each model,
         sorted by name.
         """
         repository = self.repository
-        indexes = {server.url: server.index() for server in self.servers}
+        indexes: Indexes = {server.url: server.index() for server in self.servers}
         wanted = sorted(repository.store.records()) if names is None else list(names)
         entries = []
         for name in wanted:
@@ -86,7 +89,7 @@ def observe(
     repository: Repository | None,
     servers: Sequence[TritonServer],
     desired: DesiredModel,
-    indexes: Mapping[str, Any],
+    indexes: Indexes,
 ) -> ObservedModel:
     """Record, disk and every server; ``indexes`` has each server's, or why it has none."""
     if repository:
@@ -100,7 +103,7 @@ def observe(
 
 
 def _served(
-    servers: Sequence[TritonServer], name: str, indexes: Mapping[str, Any]
+    servers: Sequence[TritonServer], name: str, indexes: Indexes
 ) -> tuple[tuple[ServedModel, ...], tuple[str, ...]]:
     """What each server says, and sentences on those that did not answer."""
     served, unreachable = [], []

@@ -18,13 +18,10 @@ from ..errors import (
 from ..execution.scheduler import do_all
 from ..repository.protocol import Repository
 from ..triton.server import TritonServer
-from .inspection import observe
+from .inspection import Indexes, observe
 
 QUESTIONS = 8
 """How many models are read at the same time."""
-
-Indexes = Mapping[str, Mapping[str, tuple[VersionRow, ...]] | DeliveryError]
-"""What each server (by URL) has, or why that is not known."""
 
 
 class Observer:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..domain.journal import PendingLoad
 from ..domain.observed import ObservedModel
 from ..domain.record import Record
 from ..errors import DeliveryError
+from ..outside import JsonDict
 
 if TYPE_CHECKING:  # short commands import nothing that plans
     from ..planning.outcome import Outcome
@@ -50,12 +51,12 @@ class Result:
             name, outcome.plan, outcome.record, outcome.changed, outcome.error, outcome.warnings
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonDict:
         """For a module's result: name, changed, failed, msg, actions, reported, diff, model,
         warnings.
         """
         reported = list(self.reported.actions) if self.reported else []
-        result: dict[str, Any] = {
+        result: dict[str, object] = {
             "name": self.name,
             "changed": self.changed,
             "failed": self.error is not None,
@@ -80,7 +81,7 @@ class Result:
         return diff
 
 
-def describe(name: str, record: Record | None) -> dict[str, Any]:
+def describe(name: str, record: Record | None) -> JsonDict:
     """The user's view of a deployment; ``verified`` is None where no inference proved it."""
     if record is None:
         return {"name": name, "state": "absent"}
@@ -109,7 +110,7 @@ def describe(name: str, record: Record | None) -> dict[str, Any]:
     }
 
 
-def status_of(observed: ObservedModel) -> dict[str, Any]:
+def status_of(observed: ObservedModel) -> JsonDict:
     """Keys ready, servers, drift, foreign; and state where that is somebody else's."""
     record = observed.record
     servers = [

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..errors import InvalidOption
+from ..outside import JsonObject, Options
 from ..planning.policy import Policy
 from ..repository.s3.location import is_s3, parse_s3
 from ..triton.address import Access
@@ -25,7 +24,7 @@ class Target:
     servers: tuple[str, ...] = (DEFAULT_URL,)
     access: Access = field(default_factory=Access)
     server_log: str | None = None
-    tensorrt_target: Mapping[str, Any] | None = None
+    tensorrt_target: JsonObject | None = None
     tracking_uri: str | None = None
     registry_uri: str | None = None
     timeout: float = 300.0
@@ -33,12 +32,12 @@ class Target:
     policy: Policy = field(default_factory=Policy)
     parallel_downloads: int = 4
     parallel_loads: int = 4
-    s3: Mapping[str, Any] | None = field(default=None, repr=False)
+    s3: JsonObject | None = field(default=None, repr=False)
     registry_status: str | None = None
     """The name under which the registry is told what is deployed here."""
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> Target:
+    def from_options(cls, options: Options) -> Target:
         """Build from a module's parameters or a plugin's options; absent and None keys mean
         omitted.
 

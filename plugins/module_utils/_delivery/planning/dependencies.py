@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from ..domain import config_pbtxt
 from ..domain.desired import DesiredModel
@@ -45,7 +44,7 @@ def uses_of(record: Record | None) -> frozenset[str]:
     )
 
 
-def _members(author: bytes, overlay: Mapping[str, Any] | None) -> frozenset[str]:
+def _members(author: bytes, overlay: Mapping[str, object] | None) -> frozenset[str]:
     if b"ensemble_scheduling" not in author and "ensemble_scheduling" not in (overlay or {}):
         return frozenset()
     message = config_pbtxt.parse(author)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ..domain import config_pbtxt
 from ..domain.backends import backends_of, code_in
@@ -16,6 +15,7 @@ from ..domain.layout import Layout
 from ..domain.manifest import DIGEST_TAG
 from ..domain.record import Record
 from ..errors import InvalidOption, PolicyRefused
+from ..outside import Options
 
 _UNITS = {
     "": 1,
@@ -46,7 +46,7 @@ class Policy:
     require_digest: bool = False
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> Policy:
+    def from_options(cls, options: Options) -> Policy:
         """Raises InvalidOption for a size that is none."""
         backends, size = options.get("allowed_backends"), options.get("max_size")
         return cls(
@@ -131,7 +131,7 @@ class Policy:
             raise _refused(f"it has {size} bytes, and max_size allows {self.max_size}")
 
 
-def bytes_of(size: Any) -> int:
+def bytes_of(size: object) -> int:
     """``4096``, ``"500 MB"`` (a thousand thousands), ``"2GiB"`` as a number of bytes. Raises
     InvalidOption for anything else.
     """

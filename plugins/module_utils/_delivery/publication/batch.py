@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ..artifacts.roots import Progress
 from ..errors import DeliveryError, InvalidOption, MissingLibrary
+from ..outside import JsonDict
 from ..registry.registry import Registry
 from .publication import (
     DesiredPublication,
@@ -37,10 +37,10 @@ class Publication:
         # change.
         return self.plan.changed if self.plan else not self.error
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonDict:
         """For a module's result: name, changed, failed, msg, actions, diff, model."""
         plan = self.plan
-        result: dict[str, Any] = {
+        result: dict[str, object] = {
             "name": self.desired.name,
             "changed": self.changed and not self.error,
             "failed": self.error is not None,
@@ -56,10 +56,10 @@ class Publication:
             result.update(msg=str(self.error), **facts)
         return result
 
-    def _model(self) -> dict[str, Any]:
+    def _model(self) -> JsonDict:
         plan, name = self.plan, self.desired.name
         version = self.published.version if self.published else plan.version if plan else None
-        model: dict[str, Any] = {
+        model: dict[str, object] = {
             "name": name,
             "version": version,
             "model_uri": f"models:/{name}/{version}" if version else None,
@@ -78,7 +78,7 @@ class Publication:
 
 def publish(
     registry: Registry,
-    wanted: Iterable[Mapping[str, Any]],
+    wanted: Iterable[Mapping[str, object]],
     check: bool = False,
     progress: Progress | None = None,
 ) -> list[Publication]:

@@ -11,12 +11,12 @@ import os
 import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..artifacts.roots import LocalRoot
 from ..disk import hash_file
 from ..domain import config_pbtxt
 from ..domain.backends import FILES, backends_of
+from ..domain.config_pbtxt import ModelConfig
 from ..domain.layout import Artifact, Numbering
 from ..domain.manifest import MANIFEST_NAME, FileEntry, Manifest
 from ..errors import ArtifactError, InvalidOption, NotFound
@@ -33,6 +33,7 @@ from ..formats.model_file import (
 from ..formats.onnx import content_of_onnx, read_onnx, refuse_what_triton_cannot_carry
 from ..formats.tensorrt import VERSION_TAG, is_plan, version_of_plan
 from ..formats.trees import FILENAMES, read_forest
+from ..outside import JsonObject
 from .upload import UploadSource
 
 _WHY_NO_MODEL = {"pytorch": why_no_torchscript, "tensorrt": why_no_plan}
@@ -58,9 +59,9 @@ class LocalModel:
     manifest: Manifest
     content: str
     pieces: Mapping[str, UploadSource]
-    config: Any
+    config: ModelConfig
     backend: str
-    example: Mapping[str, Any] | None = None
+    example: JsonObject | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -96,8 +97,8 @@ def read_local_model(
     path: str,
     name: str,
     root: str | None = None,
-    overlay: Mapping[str, Any] | None = None,
-    example: Mapping[str, Any] | None = None,
+    overlay: Mapping[str, object] | None = None,
+    example: Mapping[str, object] | None = None,
 ) -> LocalModel:
     """Read a folder in Triton's layout, or one file.
 
@@ -145,7 +146,7 @@ def read_local_model(
     )
 
 
-Found = tuple[Any, dict[str, UploadSource], tuple[str, ...]]
+Found = tuple[ModelConfig, dict[str, UploadSource], tuple[str, ...]]
 """The configuration, path → bytes, and folders without a file."""
 
 
@@ -156,7 +157,7 @@ def _two_above(location: str) -> str:
     return parent if above == os.path.sep else above
 
 
-def _read_folder(location: str, root: str, overlay: Mapping[str, Any] | None) -> Found:
+def _read_folder(location: str, root: str, overlay: Mapping[str, object] | None) -> Found:
     local = LocalRoot(location, timeout=60, inside=root)
     pieces = {file.path: _upload_source(local, file.path) for file in local.list()}
     if not pieces:
@@ -192,7 +193,7 @@ def _publish_instead(location: str, paths: Iterable[str]) -> str:
     )
 
 
-def _read_file(location: str, root: str, overlay: Mapping[str, Any] | None) -> Found:
+def _read_file(location: str, root: str, overlay: Mapping[str, object] | None) -> Found:
     local = LocalRoot(os.path.dirname(location), timeout=60, inside=root)
     own = _upload_source(local, os.path.basename(location))
     found = read_model_file(location)
@@ -226,7 +227,7 @@ def _digest(piece: UploadSource) -> str:
     return hashlib.sha256(piece.data).hexdigest()
 
 
-def _check_model_files(config: Any, pieces: Mapping[str, UploadSource]) -> None:
+def _check_model_files(config: ModelConfig, pieces: Mapping[str, UploadSource]) -> None:
     """Look into the files of a folder as into a bare one, where their format is known: Triton would
     say so much later.
     """
@@ -254,7 +255,7 @@ def _check_model_files(config: Any, pieces: Mapping[str, UploadSource]) -> None:
             read_forest(piece.file, model_type.partition("_")[0])
 
 
-def _own_tags(config: Any, pieces: Mapping[str, UploadSource]) -> dict[str, str]:
+def _own_tags(config: ModelConfig, pieces: Mapping[str, UploadSource]) -> dict[str, str]:
     """Tags that the files themselves tell. Version folders with plans of different age tell
     none.
     """
@@ -295,5 +296,5 @@ def _content(manifest: Manifest, pieces: Mapping[str, UploadSource]) -> str:
     ).hexdigest()
 
 
-def _backend(config: Any, paths: Mapping[str, object]) -> str:
+def _backend(config: ModelConfig, paths: Mapping[str, object]) -> str:
     return next(iter(backends_of(config, paths)), "")

@@ -14,13 +14,13 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..artifacts.roots import ArtifactRoot, LocalRoot, Progress
 from ..domain.manifest import DIGEST_TAG, MANIFEST_NAME, Manifest
 from ..errors import DeliveryError, InvalidOption, NotFound
 from ..formats.mlmodel import example_id, in_words
 from ..formats.tensorrt import check_tags
+from ..outside import JsonDict, JsonObject, Options
 from ..progress import set_model
 from ..registry.registry import Registry, VersionInfo
 from ..registry.status_tags import with_block, without_block
@@ -53,12 +53,12 @@ class DesiredPublication:
     description: str | None = None
     root: str | None = None
     experiment: str | None = None
-    config: Mapping[str, Any] | None = None
-    input_example: Mapping[str, Any] | None = None
+    config: JsonObject | None = None
+    input_example: JsonObject | None = None
     check_files: bool = False
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> DesiredPublication:
+    def from_options(cls, options: Options) -> DesiredPublication:
         """Build from a module's parameters."""
         texts = {
             str(key): value if isinstance(value, str) else json.dumps(value, default=str)
@@ -123,8 +123,8 @@ class PublicationPlan:
     moved_aliases: tuple[str, ...]
     changed_tags: Mapping[str, str]
     new_description: str | None
-    before: Mapping[str, Any]
-    after: Mapping[str, Any]
+    before: JsonObject
+    after: JsonObject
     actions: tuple[str, ...]
     found_digest: str | None = None
     lost: int = 0
@@ -147,7 +147,7 @@ class PublicationPlan:
     def changed(self) -> bool:
         return bool(self.actions)
 
-    def as_diff(self) -> dict[str, Any]:
+    def as_diff(self) -> JsonDict:
         return {
             "before": dict(self.before),
             "after": dict(self.after),
@@ -318,7 +318,7 @@ def _document(
     version: VersionInfo | None,
     aliases: Mapping[str, int],
     manifest: Manifest | None,
-) -> dict[str, Any]:
+) -> JsonDict:
     if version is None:
         return {}
     return {

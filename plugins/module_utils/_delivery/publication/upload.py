@@ -19,6 +19,7 @@ from ..artifacts.roots import Progress
 from ..artifacts.transfer import Broken, Stream, pause, run_transfers
 from ..effects import effect
 from ..errors import ArtifactError
+from ..outside import MlflowObject
 from ..progress import step
 from ..redact import mask, reason
 from ..registry.connection import Connection, is_behind_server, local_folder
@@ -174,7 +175,7 @@ class _Folder:
 class _Uploader:
     """Any other place, through MLflow's own artifact repository and its credentials."""
 
-    def __init__(self, repository: Any) -> None:
+    def __init__(self, repository: MlflowObject) -> None:
         self._repository = repository
 
     def send(self, path: str, piece: UploadSource, stream: Stream) -> None:

@@ -31,6 +31,7 @@ from ..errors import (
 )
 from ..libraries import require
 from ..loopback import spare_loopback
+from ..outside import HttpAnswer, JsonDict, MlflowObject
 from ..redact import mask, reason
 
 T = TypeVar("T")
@@ -62,7 +63,7 @@ class Connection:
         self._tracking_uri = tracking_uri
         self._registry_uri = registry_uri
         self.timeout = timeout
-        self._made: Any = None
+        self._made: object = None
 
     @property
     def masked_uri(self) -> str:
@@ -93,7 +94,7 @@ class Connection:
         return self._registry_uri or self.tracking_uri
 
     @property
-    def client(self) -> Any:
+    def client(self) -> MlflowObject:
         """MLflow's client. Its calls go through ``ask`` or ``change``, which keep the deadline."""
         with self._making:
             if self._made is None:
@@ -108,9 +109,9 @@ class Connection:
         self,
         step: str,
         function: Callable[..., T],
-        *args: Any,
+        *args: object,
         deadline: Deadline | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> T:
         """Call a function of MLflow, at most until the deadline.
 
@@ -164,8 +165,8 @@ class Connection:
             return self.ask(kind, function, *args, **kwargs)
 
     def post_once(
-        self, kind: str, subject: str, endpoint: str, body: dict[str, Any]
-    ) -> dict[str, Any]:
+        self, kind: str, subject: str, endpoint: str, body: dict[str, object]
+    ) -> JsonDict:
         """``change`` for what must not be done twice: MLflow's client asks again where an answer is
         lost, though the server has done it.
 
@@ -176,7 +177,7 @@ class Connection:
             from mlflow.utils.credentials import get_default_host_creds
             from mlflow.utils.rest_utils import http_request, verify_rest_response
 
-        def post() -> dict[str, Any]:
+        def post() -> JsonDict:
             credentials = get_default_host_creds(self.registry_uri)
             path = f"/api/2.0/mlflow/{endpoint}"
             answer = http_request(credentials, path, "POST", max_retries=0, json=body)
@@ -184,7 +185,7 @@ class Connection:
 
         return self.change(kind, subject, post)
 
-    def _translate(self, error: Any, step: str) -> NotFound | RegistryError:
+    def _translate(self, error: MlflowObject, step: str) -> NotFound | RegistryError:
         code = str(getattr(error, "error_code", ""))
         if code in _ABSENT:
             return NotFound(
@@ -208,7 +209,7 @@ class Connection:
             return RemoteRoot(mask(root), self.timeout, self.store(root))
         return DownloaderRoot(mask(root), self.timeout, self.repository(root))
 
-    def repository(self, root: str) -> Any:
+    def repository(self, root: str) -> MlflowObject:
         """MLflow's own artifact repository for a location, with MLflow's ways to find
         credentials.
         """
@@ -234,8 +235,8 @@ class Connection:
         return ProxyStore(root, self.timeout, self._request)
 
     def _request(
-        self, base: str, method: str, endpoint: str, headers: dict[str, str], **options: Any
-    ) -> Any:
+        self, base: str, method: str, endpoint: str, headers: dict[str, str], **options: object
+    ) -> HttpAnswer:
         """One HTTP request; MLflow's credentials go to the servers that the user named and to no
         other.
         """
@@ -247,8 +248,8 @@ class Connection:
             origin(uri) for uri in (self.tracking_uri, self._registry_uri or "")
         }:
             return request_without_credentials(base, method, endpoint, headers, **options)
-        send: Callable[..., Any] = http_request
-        credentials: Callable[[str], Any] = get_default_host_creds
+        send: Callable[..., object] = http_request
+        credentials: Callable[[str], object] = get_default_host_creds
         try:
             return send(
                 credentials(base),
@@ -281,7 +282,7 @@ def is_behind_server(root: str) -> bool:
     return urlsplit(root).scheme in ("mlflow-artifacts", "http", "https")
 
 
-def _one_line(error: Any) -> str:
+def _one_line(error: MlflowObject) -> str:
     text = mask(" ".join(str(getattr(error, "message", error)).split())).removeprefix(
         f"{error.error_code}: "
     )
@@ -315,7 +316,7 @@ def origin(url: str) -> tuple[str, str | None, int | None]:
 
 def request_without_credentials(
     base: str, method: str, endpoint: str, headers: dict[str, str], **options: Any
-) -> Any:
+) -> HttpAnswer:
     """A request to a host that the user did not name."""
     import requests
 

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
 from ..artifacts.roots import ArtifactRoot
@@ -16,6 +15,7 @@ from ..deadline import Deadline
 from ..domain.source import Source
 from ..domain.uri import ModelUri, parse_model_uri
 from ..errors import NotFound, RegistryError
+from ..outside import JsonDict, MlflowObject
 from ..redact import mask
 from .connection import UNKNOWN_ENDPOINT, Connection, code_of
 
@@ -40,7 +40,7 @@ class VersionInfo:
     created: int
     """Milliseconds since 1970."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonDict:
         return {
             **asdict(self),
             "aliases": list(self.aliases),
@@ -58,7 +58,7 @@ class ModelInfo:
     aliases: Mapping[str, int]
     versions: tuple[VersionInfo, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonDict:
         return {
             "name": self.name,
             "description": self.description,
@@ -135,7 +135,7 @@ class Registry(Connection):
         """
         return int(self._version(uri, Deadline(self.timeout)).version)
 
-    def _version(self, uri: ModelUri, deadline: Deadline) -> Any:
+    def _version(self, uri: ModelUri, deadline: Deadline) -> MlflowObject:
         match uri.kind:
             case "version":
                 return self.ask(
@@ -236,7 +236,7 @@ class Registry(Connection):
             None,
         )
 
-    def _logged_in_run(self, run: Any, name: str, deadline: Deadline) -> str | None:
+    def _logged_in_run(self, run: MlflowObject, name: str, deadline: Deadline) -> str | None:
         if not hasattr(self.client, "search_logged_models") or "'" in name:
             return None
         token = None
@@ -458,12 +458,12 @@ def _named(name: str | None) -> str:
     return f"name = {quote}{name}{quote}"
 
 
-def _model_id(version: Any) -> str | None:
+def _model_id(version: MlflowObject) -> str | None:
     found = _LOGGED_MODEL.match(version.source or "")
     return getattr(version, "model_id", None) or (found[1] if found else None)
 
 
-def _version_info(version: Any, aliases: Mapping[str, int]) -> VersionInfo:
+def _version_info(version: MlflowObject, aliases: Mapping[str, int]) -> VersionInfo:
     number = int(version.version)
     return VersionInfo(
         version.name,

@@ -6,10 +6,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import InvalidOption
+from ..outside import Options
 
 _DEFAULT_PORT = {"http": 8000, "https": 8000, "grpc": 8001, "grpcs": 8001}
 ADMIN_KEY = "admin-key"
@@ -73,7 +73,7 @@ class Access:
     client_key: str | None = None
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> Access:
+    def from_options(cls, options: Options) -> Access:
         """Raises InvalidOption for a certificate without its key, or the other way round."""
         key = {"name": ADMIN_KEY, **options["admin_key"]} if options.get("admin_key") else None
         found = cls(

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 from ..libraries import require
 from ..loopback import is_loopback
 from .address import Access, Address
-from .transport import ASK_AGAIN, Gone, Refused, Silent, ThreadClients
+from .transport import ASK_AGAIN, Answer, Gone, JsonObject, Refused, Silent, ThreadClients
 
 _GRPC_STATUS = {
     "INVALID_ARGUMENT": 400,
@@ -56,7 +55,7 @@ class GrpcTransport:
         )
         self._own = ThreadClients()
 
-    def call(self, seconds: float, method: str, *args: Any, **kwargs: Any) -> Any:
+    def call(self, seconds: float, method: str, /, *args: object, **kwargs: object) -> Answer:
         with require("tritonclient", "to ask a Triton server"):
             from tritonclient.utils import InferenceServerException
         try:
@@ -96,7 +95,7 @@ class GrpcTransport:
             return not _is_broken(error.message() or "deadline")
         return True
 
-    def _connected(self) -> Any:
+    def _connected(self) -> Answer:
         from tritonclient.grpc import InferenceServerClient
 
         access = self._access.readable()
@@ -123,11 +122,11 @@ class GrpcTransport:
             self._own.client.close()
         self._own.client = None
 
-    def index(self, seconds: float) -> list[Mapping[str, Any]]:
+    def index(self, seconds: float) -> Sequence[JsonObject]:
         return self.call(seconds, "get_model_repository_index", as_json=True).get("models", [])
 
-    def config(self, seconds: float, name: str) -> Mapping[str, Any]:
+    def config(self, seconds: float, name: str) -> JsonObject:
         return self.call(seconds, "get_model_config", name, as_json=True)["config"]
 
-    def metadata(self, seconds: float, name: str, version: str = "") -> Mapping[str, Any]:
+    def metadata(self, seconds: float, name: str, version: str = "") -> JsonObject:
         return self.call(seconds, "get_model_metadata", name, version, as_json=True)

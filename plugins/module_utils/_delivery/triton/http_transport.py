@@ -7,12 +7,11 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 from ..libraries import require
 from .address import Access, Address
-from .transport import ASK_AGAIN, Gone, Refused, Silent, ThreadClients
+from .transport import ASK_AGAIN, Answer, Gone, JsonObject, Refused, Silent, ThreadClients
 
 # Until a load that was sent has surely been taken up by a thread of the server.
 _TAKEN_UP = 0.03
@@ -39,7 +38,7 @@ class HttpTransport:
         self._loads = 0
         self._load_sent = -1.0
 
-    def call(self, seconds: float, method: str, *args: Any, **kwargs: Any) -> Any:
+    def call(self, seconds: float, method: str, /, *args: object, **kwargs: object) -> Answer:
         end = time.monotonic() + seconds
         if method == "load_model":
             self._begin_load()
@@ -64,7 +63,7 @@ class HttpTransport:
         """
         time.sleep(max(0.0, self._load_sent + _TAKEN_UP - time.monotonic()))
 
-    def _call(self, seconds: float, method: str, *args: Any, **kwargs: Any) -> Any:
+    def _call(self, seconds: float, method: str, *args: object, **kwargs: object) -> Answer:
         with require("tritonclient", "to ask a Triton server"):
             import gevent
             from geventhttpclient.response import HTTPParseError
@@ -94,7 +93,7 @@ class HttpTransport:
         finally:
             timer.close()
 
-    def _connected(self, seconds: float) -> Any:
+    def _connected(self, seconds: float) -> Answer:
         from tritonclient.http import InferenceServerClient
 
         access = self._access.readable()
@@ -118,13 +117,13 @@ class HttpTransport:
             self._own.client.close()
         self._own.client = None
 
-    def index(self, seconds: float) -> list[Mapping[str, Any]]:
+    def index(self, seconds: float) -> Sequence[JsonObject]:
         return self.call(seconds, "get_model_repository_index")
 
-    def config(self, seconds: float, name: str) -> Mapping[str, Any]:
+    def config(self, seconds: float, name: str) -> JsonObject:
         return self.call(seconds, "get_model_config", name)
 
-    def metadata(self, seconds: float, name: str, version: str = "") -> Mapping[str, Any]:
+    def metadata(self, seconds: float, name: str, version: str = "") -> JsonObject:
         return self.call(seconds, "get_model_metadata", name, version)
 
 

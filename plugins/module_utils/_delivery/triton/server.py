@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Concatenate, ParamSpec, TypeVar
 
 from ..deadline import Deadline
 from ..domain.served import ServedModel, VersionRow
@@ -29,8 +29,10 @@ from ..progress import step
 from .address import Access, parse_address
 from .grpc_transport import GrpcTransport
 from .http_transport import HttpTransport
-from .transport import Gone, Refused, Silent
+from .transport import Gone, JsonObject, Refused, Silent, Transport
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _PROBE = "mlops-triton-mode-probe"
 _POLL = 0.05
 _LOG_TAIL = 1 << 18
@@ -65,8 +67,9 @@ class TritonServer:
         self._once = once
         self._silent_at: str | None = None
         self.access = access or Access()
-        transport = GrpcTransport if self.address.scheme.startswith("grpc") else HttpTransport
-        self.transport: Any = transport(self.address, self.access)
+        over_grpc = self.address.scheme.startswith("grpc")
+        transport = GrpcTransport if over_grpc else HttpTransport
+        self.transport: Transport = transport(self.address, self.access)
 
     def __enter__(self) -> TritonServer:
         return self
@@ -77,19 +80,17 @@ class TritonServer:
     def ask(
         self,
         step: str,
-        function: Callable[..., Any],
-        *args: Any,
-        seconds: float | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Call a function of the transport.
+        function: Callable[Concatenate[float, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Call a function of the transport, for at most ``timeout`` seconds.
 
         Raises:
             ServerUnreachable: it cannot be reached, or did not answer another question before.
             ServerTimeout: it did not answer in time.
             ServerRefused: it answered with an error.
         """
-        allowed = self.timeout if seconds is None else seconds
         if self._silent_at:
             raise ServerUnreachable(
                 f"Triton at {self.url} did not answer within {self.timeout:g} s before"
@@ -98,10 +99,10 @@ class TritonServer:
                 server=self.url,
             )
         try:
-            return function(allowed, *args, **kwargs)
+            return function(self.timeout, *args, **kwargs)
         except Silent as error:
             raise ServerTimeout(
-                f"Triton at {self.url} did not answer within {allowed:g} s",
+                f"Triton at {self.url} did not answer within {self.timeout:g} s",
                 step=step,
                 server=self.url,
             ) from error
@@ -145,10 +146,16 @@ class TritonServer:
             else f"the admin_key '{name}', and '{given}' was given"
         )
 
-    def ask_cheaply(self, step: str, function: Callable[..., Any], *args: Any) -> Any:
+    def ask_cheaply(
+        self,
+        step: str,
+        function: Callable[Concatenate[float, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
         """``ask`` what any live server answers at once: one that does not is taken to be down."""
         try:
-            return self.ask(step, function, *args)
+            return self.ask(step, function, *args, **kwargs)
         except ServerTimeout:
             if self._once:
                 self._silent_at = step
@@ -167,7 +174,7 @@ class TritonServer:
             rows[row["name"]] = (*rows.get(row["name"], ()), entry)
         return rows
 
-    def _index_rows(self) -> Any:
+    def _index_rows(self) -> Sequence[JsonObject]:
         """Triton lists the repository and then looks at each entry: one that is moved out in
         between is an error of the whole index.
         """
@@ -204,7 +211,7 @@ class TritonServer:
             return ()
         return tuple(VersionRow(int(version), "READY") for version in versions)
 
-    def metadata(self, name: str, version: str = "") -> Mapping[str, Any]:
+    def metadata(self, name: str, version: str = "") -> JsonObject:
         """Triton's model metadata: ``inputs`` and ``outputs`` with name, datatype and shape.
 
         Raises:

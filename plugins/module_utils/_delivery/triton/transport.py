@@ -6,7 +6,8 @@ each thread. tritonclient does the talking.
 from __future__ import annotations
 
 import threading
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
 
 ASK_AGAIN = 2.0
 """Seconds after which a question is asked again on a new connection."""
@@ -29,10 +30,39 @@ class Gone(Exception):
     """The connection was refused or broke."""
 
 
+Answer: TypeAlias = Any
+"""What tritonclient returns: JSON, or an object of its own."""
+JsonObject: TypeAlias = Mapping[str, Any]
+"""A JSON object as Triton sends it."""
+
+
+class Transport(Protocol):
+    """The way to one server. ``seconds`` is the total deadline of a call.
+
+    Raises:
+        Refused, Silent, Gone: by all but ``close``.
+    """
+
+    def call(self, seconds: float, method: str, /, *args: object, **kwargs: object) -> Answer:
+        """Call a method of tritonclient's client."""
+
+    def index(self, seconds: float) -> Sequence[JsonObject]:
+        """Rows of the repository index."""
+
+    def config(self, seconds: float, name: str) -> JsonObject:
+        """The configuration that the server runs a model with."""
+
+    def metadata(self, seconds: float, name: str, version: str = "") -> JsonObject:
+        """Inputs and outputs of a model."""
+
+    def close(self) -> None:
+        """Close the connection of the calling thread."""
+
+
 class ThreadClients(threading.local):
     """tritonclient's client of each thread: gevent's belong to the thread that made them, and
     gRPC's are closed when they break.
     """
 
-    client: Any = None
+    client: Answer = None
     loads: int = 0
