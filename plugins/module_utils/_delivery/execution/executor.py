@@ -79,7 +79,7 @@ class Executor:
         progress.set_model(plan.desired.name)
         record = plan.observed.record
         transaction = Transaction(plan, record, new_deploy_id(), new=record, limits=self.limits)
-        with transaction.held:
+        with transaction.turns:
             try:
                 for step in plan.steps:
                     self._step(transaction, step)
@@ -192,4 +192,4 @@ class Executor:
                 else "nothing of it was left in the repository"
             )
         )
-        return f"{there}, and {self.serving.said(transaction.name)}"
+        return f"{there}, and {self.serving.describe_served(transaction.name)}"

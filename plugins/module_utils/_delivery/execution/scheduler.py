@@ -48,7 +48,7 @@ class _Scheduler:
         self._leave = leave
         self._sorter = TopologicalSorter(after)
         self._sorter.prepare()
-        self._place = {name: number for number, name in enumerate(after)}
+        self._rank = {name: number for number, name in enumerate(after)}
         self._ready: deque[str] = deque()
         self._changed = threading.Condition()
         self.broken: BaseException | None = None
@@ -70,7 +70,7 @@ class _Scheduler:
     def _next(self) -> str | None:
         with self._changed:
             while True:
-                self._ready.extend(sorted(self._sorter.get_ready(), key=self._place.__getitem__))
+                self._ready.extend(sorted(self._sorter.get_ready(), key=self._rank.__getitem__))
                 if self.broken or not (self._ready or self._sorter.is_active()):
                     return None
                 if self._ready:

@@ -74,7 +74,7 @@ class Serving:
                 return
         raise ServerError(
             f"Triton at {server.url} answered that it loaded deployment {record.deploy_id} and"
-            f" serves {_said(served)}",
+            f" serves {_describe_id(served)}",
             step="prove what is served",
         )
 
@@ -106,10 +106,10 @@ class Serving:
         return [
             said
             for server in transaction.loaded
-            if (said := self._restore_one(transaction, server))
+            if (said := self._restore_server(transaction, server))
         ]
 
-    def _restore_one(self, transaction: Transaction, server: TritonServer) -> str | None:
+    def _restore_server(self, transaction: Transaction, server: TritonServer) -> str | None:
         name = transaction.name
         try:
             if not server.is_live() and not server.wait_live(Deadline(server.timeout)):
@@ -136,7 +136,7 @@ class Serving:
             return f"{server.url} could not be brought back ({error.message})"
         return None
 
-    def said(self, name: str) -> str:
+    def describe_served(self, name: str) -> str:
         """Which server serves what now, for the end of an error's sentence."""
         serving = []
         for server in self.servers.values():
@@ -170,7 +170,7 @@ def _serves(served: ServedModel, record: Record) -> bool:
     )
 
 
-def _said(served: ServedModel) -> str:
+def _describe_id(served: ServedModel) -> str:
     return f"deployment {served.deploy_id}" if served.deploy_id else "none that carries an id"
 
 

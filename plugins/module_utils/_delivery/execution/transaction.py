@@ -31,7 +31,7 @@ class Transaction:
         swapped: the model's files were changed and that is not settled yet.
         took_over: what somebody else deployed became ours as it was.
         loaded: the servers that were asked to load, in order.
-        limits: shared with the other models of a list; ``held`` ends with this transaction.
+        limits: shared with the other models of a list; ``turns`` end with this transaction.
     """
 
     plan: Plan
@@ -44,15 +44,15 @@ class Transaction:
     loaded: list[TritonServer] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     limits: Limits = field(default_factory=Limits)
-    held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    turns: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _its_turn: bool = False
 
     def take_turn(self) -> None:
         """Wait until this is one of the models that may be changed and loaded now; its turn ends
-        with ``held``.
+        with ``turns``.
         """
         if not self._its_turn:
-            self.held.enter_context(self.limits.loads)
+            self.turns.enter_context(self.limits.loads)
             self._its_turn = True
 
     @property

@@ -75,9 +75,9 @@ class ArtifactReader:
                 source.tags,
                 registered=source.registry_version is not None,
             )
-        return self._compared(layout, source)
+        return self._compare(layout, source)
 
-    def _compared(self, layout: Layout, source: Source) -> Layout:
+    def _compare(self, layout: Layout, source: Source) -> Layout:
         """Refuse a TensorRT plan that was built for something else than the servers have; what is
         not known is a warning.
         """

@@ -49,7 +49,7 @@ class _Change:
     value: str | None
     only_block: bool = False
 
-    def said(self, target: str) -> str:
+    def describe(self, target: str) -> str:
         uri = f"models:/{self.version.name}/{self.version.version}"
         if self.only_block:
             return f"renew the status in the description of {uri}"
@@ -74,7 +74,7 @@ class StatusReport:
         """The results of all models, with what was reported of those that did not fail, or would be
         in check mode.
         """
-        done = {name: self._one(result) for name, result in results.items()}
+        done = {name: self._report(result) for name, result in results.items()}
         for message, names in self._silent.items():
             first, others = names[0], names[1:]
             text = f"its deployment status is not in the registry: {message}" + (
@@ -83,7 +83,7 @@ class StatusReport:
             done[first] = dataclasses.replace(done[first], warnings=(*done[first].warnings, text))
         return done
 
-    def _one(self, result: Result) -> Result:
+    def _report(self, result: Result) -> Result:
         if result.error or result.plan is None:
             return result
         said: list[str] = []
@@ -94,11 +94,11 @@ class StatusReport:
             if deployed and not self._is_of_this_registry(result.plan, result.record):
                 return result
             found = self._versions(result, deployed)
-            changes, before, after = _compared(found, result.name, self.target, deployed)
+            changes, before, after = _compare(found, result.name, self.target, deployed)
             for change in changes:
                 if not self.check:
-                    self._carry_out(change)
-                said.append(change.said(self.target))
+                    self._tell(change)
+                said.append(change.describe(self.target))
         except DeliveryError as error:
             self._silent.setdefault(error.about(step="report").message, []).append(result.name)
         if not said:
@@ -131,7 +131,7 @@ class StatusReport:
                 continue
         return found
 
-    def _carry_out(self, change: _Change) -> None:
+    def _tell(self, change: _Change) -> None:
         name, number = change.version.name, change.version.version
         if not change.only_block and change.value is None:
             self.registry.delete_version_tag(name, number, change.key)
@@ -147,7 +147,7 @@ class StatusReport:
             self.registry.set_version_description(name, number, text)
 
 
-def _compared(
+def _compare(
     found: Iterable[VersionInfo], name: str, target: str, deployed: Deployed | None
 ) -> tuple[list[_Change], dict[str, str], dict[str, str]]:
     """The changes, and the states of the versions before and after; the one that comes is said

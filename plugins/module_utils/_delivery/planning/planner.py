@@ -355,7 +355,7 @@ def _change(
     """The step that changes the model's folder."""
     record = observed.record
     if why := why_replace(observed, desired, source):
-        summary = f"{why} {_said_change(record, desired, source)}{_amount(layout)}"
+        summary = f"{why} {_describe_change(record, desired, source)}{_amount(layout)}"
         if source is None or layout is None:
             return ReplaceUnread(summary)
         versions = plan_side_by_side(observed, desired, source.registry_version, layout)
@@ -407,7 +407,7 @@ def _describe_side_by_side(placed: SideBySide, layout: Layout) -> str:
     return ", ".join([*parts, *([f"retire version {retired}"] if retired else [])])
 
 
-def _said_change(record: Record | None, desired: DesiredModel, source: Source | None) -> str:
+def _describe_change(record: Record | None, desired: DesiredModel, source: Source | None) -> str:
     wanted = pinned_uri(desired, source)
     return (
         wanted

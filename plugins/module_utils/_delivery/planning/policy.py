@@ -79,7 +79,7 @@ class Policy:
         self._check_backend(config, [target for _source, target, _size in layout.files])
         untold = [source for source, _target, size in layout.files if size is None]
         if self.max_size is not None and untold:
-            raise _refused(
+            raise _refuse(
                 f"the store does not tell the size of {untold[0]}, and max_size allows"
                 f" {self.max_size} bytes"
             )
@@ -87,14 +87,14 @@ class Policy:
         if not self.require_digest:
             return
         if published is None:
-            raise _refused(
+            raise _refuse(
                 "it has no manifest of its publisher (mlflow_publish makes one), and require_digest"
                 " is set"
             )
         tagged = tags.get(DIGEST_TAG)
         if registered and tagged != published:
             there = f"names another manifest ({tagged})" if tagged else "is missing"
-            raise _refused(
+            raise _refuse(
                 f"the tag {DIGEST_TAG} of the model version {there}, and require_digest is set"
             )
 
@@ -104,7 +104,7 @@ class Policy:
         self._check_backend(config, [entry["path"] for entry in entries])
         self._check_size(sum(entry["size"] for entry in entries))
         if self.require_digest and not record.publisher_digest:
-            raise _refused(
+            raise _refuse(
                 "it was deployed without a manifest of its publisher, and require_digest is set"
             )
 
@@ -120,15 +120,15 @@ class Policy:
                 if backends
                 else "a backend that its configuration does not name"
             )
-            raise _refused(f"it needs {what}, and allowed_backends has {allowed}")
+            raise _refuse(f"it needs {what}, and allowed_backends has {allowed}")
         if code := code_in(message, there):
-            raise _refused(
+            raise _refuse(
                 f"{code}, which is not the backend {backends[0]}'s own, and allowed_backends is set"
             )
 
     def _check_size(self, size: int) -> None:
         if self.max_size is not None and size > self.max_size:
-            raise _refused(f"it has {size} bytes, and max_size allows {self.max_size}")
+            raise _refuse(f"it has {size} bytes, and max_size allows {self.max_size}")
 
 
 def bytes_of(size: object) -> int:
@@ -145,5 +145,5 @@ def bytes_of(size: object) -> int:
     return int(float(found[1]) * _UNITS[(found[2] or "").upper()])
 
 
-def _refused(message: str) -> PolicyRefused:
+def _refuse(message: str) -> PolicyRefused:
     return PolicyRefused(message, step="check the policy", left="nothing was changed")

@@ -112,14 +112,14 @@ class TritonServer:
             ) from error
         except Refused as error:
             raise ServerRefused(
-                self._said(error),
+                self._explain(error),
                 step=step,
                 server=self.url,
                 status=error.status,
                 reason=error.text,
             ) from error
 
-    def _said(self, error: Refused) -> str:
+    def _explain(self, error: Refused) -> str:
         if error.status == 403:
             return (
                 f"Triton at {self.url} restricts this API and wants {self._wanted_key(error.text)}"
