@@ -85,7 +85,10 @@ def known_venvs() -> dict[str, Venv]:
         Venv(
             "core",
             "the core without Ansible",
-            (("pytest>=8", "hypothesis", *without_ansible), ("--no-deps", "-e", ".")),
+            (
+                ("pytest>=8", "hypothesis>=6.100", "onnx>=1.17", *without_ansible),
+                ("--no-deps", "-e", "."),
+            ),
             editable,
             editable=True,
         ),
