@@ -275,6 +275,23 @@ FOREIGN = ObservedModel("fraud", folder=True, served=(ServedModel(URL, (VersionR
             id="rolled back already",
         ),
         pytest.param(
+            there(record=record(rolled_back_from="id-3", went_back_to="id-1")),
+            desired(state="rolled_back", rollback_to="id-1"),
+            None,
+            [],
+            id="rolled back already to the deployment that is named",
+        ),
+        pytest.param(
+            there(record=record(wanted="unloaded"), served=(served(None),)),
+            desired(state="rolled_back", rollback_to="2"),
+            None,
+            [Load, WriteRecord],
+            id="rollback to what is there and was to stay unloaded",
+        ),
+        pytest.param(
+            there(), desired(config={}), source(), [], id="options that are empty change nothing"
+        ),
+        pytest.param(
             there(retained=(record(1),)),
             desired(state="rolled_back", rollback_to="2"),
             None,

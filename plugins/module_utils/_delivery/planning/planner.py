@@ -113,7 +113,7 @@ def why_reconfigure(observed: ObservedModel, desired: DesiredModel) -> str | Non
     if CONFIG_NAME in observed.changed_files:
         return "put back config.pbtxt, which changed on disk"
     for key, omitted in (("config", None), ("instance_kind", None), ("serve_versions", 1)):
-        if (record.request.get(key) or omitted) != getattr(desired, key):
+        if (record.request.get(key) or omitted) != (getattr(desired, key) or omitted):
             return f"apply option {key} to config.pbtxt"
     return None
 
@@ -250,6 +250,7 @@ def _rollback_target(observed: ObservedModel, desired: DesiredModel) -> Record:
             candidate.key,
             str(candidate.registry_version),
             candidate.pinned_uri,
+            candidate.went_back_to,
         ):
             return candidate
     there = ", ".join(f"{one.pinned_uri} ({one.deploy_id})" for one in observed.retained) or "none"
@@ -269,7 +270,10 @@ def _rollback_steps(
 ) -> tuple[Step, ...]:
     record = observed.record
     if record is None or target == record:
-        return _load_steps(observed, desired, failed_verification)
+        steps = _load_steps(observed, desired, failed_verification)
+        if record is not None and record.wanted != "loaded":
+            return (*steps, WriteRecord("note that it is to be loaded"))
+        return steps
     everywhere = tuple(one.url for one in observed.served)
     return (
         RollBack(
