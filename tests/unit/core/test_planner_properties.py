@@ -32,6 +32,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors impo
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.plan import (
     Plan,
+    Reconfigure,
     Recover,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.planner import (

@@ -107,7 +107,10 @@ def _file_path(text: str, rest: str) -> str:
         rest = slash + tail
     if not rest.startswith("/"):
         raise _refusal(text, "has no absolute path")
-    return unquote(rest)
+    path = unquote(rest)
+    if "\0" in path:
+        raise _refusal(text, "has a NUL character")
+    return path
 
 
 def _refusal(text: str, reason: str) -> InvalidOption:
