@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 SLOW = [HealthCheck.too_slow]  # how busy a machine is says nothing of a test
 
 settings.register_profile(
-    "same", derandomize=True, deadline=None, max_examples=60, database=None,
+    "same", derandomize=True, deadline=None, max_examples=40, database=None,
     suppress_health_check=SLOW,
 )  # fmt: skip
 settings.register_profile(
