@@ -346,6 +346,45 @@ def test_rolling_forward_is_said() -> None:
 
 
 @pytest.mark.parametrize(
+    ("there", "options"),
+    [
+        (record(1), {}),
+        (record(2, rolled_back_from="id-3"), {}),
+        (record(1, rolled_back_from="id-2"), {"state": "unloaded"}),
+        (None, {}),
+    ],
+    ids=["never rolled back", "nothing to replace", "not to be served", "nothing there"],
+)
+def test_what_is_not_rolled_forward_is_not_said_to_be(
+    there: Record | None, options: dict[str, Any]
+) -> None:
+    observed = ObservedModel(
+        "fraud", record=there, folder=there is not None, served=(served(None),)
+    )
+    assert make_plan(observed, desired(**options), source(), LAYOUT).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "known", "shown"),
+    [
+        ({"keep_source": True, "model_uri": "models:/fraud@champion"}, None, "models:/fraud/2"),
+        ({"model_uri": "models:/fraud@champion"}, None, "models:/fraud@champion"),
+        ({}, None, "models:/fraud/2"),
+        ({"model_uri": "models:/fraud/3"}, source(3, "models:/fraud/3"), "models:/fraud/3"),
+    ],
+    ids=["kept", "an alias that nobody was asked about", "pinned", "asked"],
+)
+def test_diff_shows_what_will_be_in_place(
+    options: dict[str, Any], known: Source | None, shown: str
+) -> None:
+    keep_source = options.pop("keep_source", False)
+    wanted = dataclasses.replace(desired(instance_kind="cpu", **options), keep_source=keep_source)
+    plan = make_plan(there(), wanted, known, LAYOUT)
+    assert plan.changed
+    assert plan.after["source"] == shown
+
+
+@pytest.mark.parametrize(
     ("uri", "tracking", "pinned"),
     [
         ("models:/fraud/2", None, True),
