@@ -34,6 +34,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pip_settings
+
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ROOT / "molecule/bed"
 ROLE = ROOT / "roles/triton/files"
@@ -56,18 +58,6 @@ TRITON_CHANGES = (
         "ENV PATH=/opt/tritonserver/python/bin:/opt/tritonserver/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # noqa: E501
     ),
     "ENV LD_LIBRARY_PATH=/opt/tritonserver/lib",
-)
-PIP_VARIABLES = (
-    "PIP_",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "SSL_CERT_FILE",
-    "REQUESTS_CA_BUNDLE",
-    "CURL_CA_BUNDLE",
 )
 ENGINE_SECONDS = 60
 
@@ -260,29 +250,11 @@ def wheel_sets() -> dict[str, list[str]]:
     }
 
 
-def pip_settings() -> dict[str, str]:
-    """What tells pip of this machine where its index is, as environment variables."""
-    settings = {}
-    listing = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
-    ).stdout
-    for line in listing.splitlines():
-        key, sign, value = line.partition("=")
-        if sign and key.startswith(("global.", "install.", "download.")):
-            settings["PIP_" + key.partition(".")[2].upper().replace("-", "_")] = value.strip(
-                "'\""
-            ).replace("\\n", " ")
-    settings.update(
-        {key: value for key, value in os.environ.items() if key.startswith(PIP_VARIABLES)}
-    )
-    return settings
-
-
 def pip_arguments() -> list[str]:
     """Options of ``docker run``: the settings, and read-only mounts of the files and folders that
     they name.
     """
-    settings = pip_settings()
+    settings = pip_settings.of_this_machine()
     paths = {word.removeprefix("file://") for value in settings.values() for word in value.split()}
     mounts = []
     for path in sorted(paths):
@@ -329,7 +301,10 @@ def fetch_wheels() -> None:
         " && ".join(["python3 -m venv /tmp/v", *calls]),
     ]
     done = subprocess.run(
-        command, env={**os.environ, **pip_settings()}, stdin=subprocess.DEVNULL, check=False
+        command,
+        env={**os.environ, **pip_settings.of_this_machine()},
+        stdin=subprocess.DEVNULL,
+        check=False,
     )
     if done.returncode != 0:
         raise BedError("The wheels for the hosts could not be fetched; what pip said is above.")

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes the virtual environments under ``.venv/``; one that is complete and up to date is left
 alone.
+
+uv installs into them, with the settings of this machine's pip; where it cannot be had, or does not
+get through, pip does, which takes minutes more.
 """
 
 from __future__ import annotations
@@ -16,11 +19,13 @@ import subprocess
 import sys
 import threading
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pip_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 VENVS = ROOT / ".venv"
@@ -28,10 +33,37 @@ STAMP = "complete.sha256"
 LINK = ROOT / ".dev/ansible_collections/mlops/triton"
 
 
+UV = "uv>=0.9,<1"
+
+# Older releases of MLflow, each with its clients (tests/compat/run.py) and its server
+# (tests/compat/run_servers.py): mlflow-skinny and what that imports, without the gigabyte of a
+# whole MLflow.
+OLD_CLIENTS = {
+    # What this release imports and does not ask for: pkg_resources.
+    "2.11.3": ("mlflow-skinny==2.11.3", "setuptools<80", "numpy<2"),
+    "2": ("mlflow-skinny<3", "numpy"),
+}
+OLD_SERVERS = {"2.11.3": ("mlflow-skinny==2.11.3",), "2": ("mlflow-skinny>=2.22,<3",)}
+OLD_CLIENT_TOOLS = ("tritonclient[http,grpc]>=2.41", "pandas", "PyYAML", "requests", "pytest>=8")
+OLD_SERVER_TOOLS = (
+    "flask<4",
+    "flask-cors",
+    "graphene<4",
+    "gunicorn",
+    "alembic",
+    "sqlalchemy<2.1",
+    "sqlparse",
+    "querystring-parser",
+    "pandas<3",
+    "numpy<2",
+    "setuptools<80",
+)
+
+
 @dataclass(frozen=True)
 class Venv:
-    """``arguments`` are those of ``pip install``; ``inputs`` are the texts whose change makes the
-    environment stale.
+    """``steps`` are arguments of one ``pip install`` each; ``inputs`` are the texts whose change
+    makes the environment stale.
     """
 
     name: str
@@ -111,7 +143,21 @@ def known_venvs() -> dict[str, Venv]:
             (frameworks.read_text(encoding="utf-8"),),
         ),
     ]
-    return {venv.name: venv for venv in venvs}
+    return {venv.name: venv for venv in [*venvs, *old_venvs()]}
+
+
+def old_venvs() -> list[Venv]:
+    clients = [
+        Venv(f"compat-{name}", f"a client of MLflow {name}", ((*packages, *OLD_CLIENT_TOOLS),))
+        for name, packages in OLD_CLIENTS.items()
+    ]
+    servers = [
+        Venv(
+            f"compat-server-{name}", f"a server of MLflow {name}", ((*packages, *OLD_SERVER_TOOLS),)
+        )
+        for name, packages in OLD_SERVERS.items()
+    ]
+    return [*clients, *servers]
 
 
 @contextmanager
@@ -145,16 +191,28 @@ class Installation:
         self._over = False
         self._guard = threading.Lock()
 
-    def run(self, command: Sequence[str], lock: int) -> None:
+    def run(
+        self, command: Sequence[str], lock: int, environment: Mapping[str, str] | None = None
+    ) -> None:
         with self._guard:
             if self._over:
                 raise subprocess.CalledProcessError(-signal.SIGTERM, command)
             # They inherit the lock, because they go on writing for a while when this process is
             # killed.
-            child = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, pass_fds=(lock,))
+            child = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                pass_fds=(lock,),
+                env={**os.environ, **(environment or {})},
+            )
             self._running.append(child)
-        if child.wait():
+        if child.wait() or self._over:
             raise subprocess.CalledProcessError(child.returncode, command)
+
+    @property
+    def is_over(self) -> bool:
+        return self._over
 
     def end(self) -> None:
         with self._guard:
@@ -163,41 +221,81 @@ class Installation:
                 child.terminate()
 
 
-def install(venv: Venv, lock: int, installation: Installation) -> None:
+# -qq hides pip's warnings about the user's own index settings, not its errors.
+PIP = ("-m", "pip", "install", "-qq", "--no-input", "--disable-pip-version-check")
+
+
+@dataclass(frozen=True)
+class Uv:
+    program: Path
+    variables: Mapping[str, str]
+
+
+def find_uv(lock: int, installation: Installation) -> Uv | None:
+    """uv in an environment of its own, which this makes; None where there is none to be had."""
+    venv = Venv("uv", "uv, which fills the others", ((UV,),))
+    try:
+        if not is_complete(venv):
+            install(venv, lock, installation, None)
+        variables = pip_settings.for_uv(pip_settings.read(venv.python), os.environ)
+    except subprocess.CalledProcessError:
+        if installation.is_over:
+            raise
+        print("uv cannot be had here; pip installs instead, which takes longer", flush=True)
+    except pip_settings.UnknownSetting as error:
+        print(
+            f"uv does not follow pip's setting {error}; pip installs, which takes longer",
+            flush=True,
+        )
+    else:
+        return Uv(venv.folder / "bin/uv", variables)
+    return None
+
+
+def install(venv: Venv, lock: int, installation: Installation, uv: Uv | None) -> None:
     print(f"{venv.folder.relative_to(ROOT)}: installing {venv.purpose}", flush=True)
     shutil.rmtree(venv.folder, ignore_errors=True)
-    # -qq hides pip's warnings about the user's own index settings, not its errors.
-    pip = [
-        str(venv.python),
-        "-m",
-        "pip",
-        "install",
-        "-qq",
-        "--no-input",
-        "--disable-pip-version-check",
-    ]
-    for command in (
-        [sys.executable, "-m", "venv", str(venv.folder)],
-        *([*pip, *step] for step in venv.steps),
-    ):
-        installation.run(command, lock)
+    installation.run([sys.executable, "-m", "venv", str(venv.folder)], lock)
+    for step in venv.steps:
+        if not (uv and install_with_uv(venv, step, lock, installation, uv)):
+            installation.run([str(venv.python), *PIP, *step], lock)
     unfinished = venv.folder / (STAMP + ".new")
     unfinished.write_text(venv.digest())
     unfinished.rename(venv.folder / STAMP)
+
+
+def install_with_uv(
+    venv: Venv, step: tuple[str, ...], lock: int, installation: Installation, uv: Uv
+) -> bool:
+    words = [str(uv.program), "pip", "install", "--quiet", "--python", str(venv.python), *step]
+    try:
+        installation.run(words, lock, uv.variables)
+    except subprocess.CalledProcessError as error:
+        if installation.is_over:
+            raise
+        name = venv.folder.relative_to(ROOT)
+        print(f"{name}: uv ended with {error.returncode}; pip tries as well", flush=True)
+        return False
+    return True
 
 
 def main() -> int:
     venvs = known_venvs()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"which ({', '.join(venvs)}); all when omitted"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"which ({', '.join(venvs)}); all but compat-* when omitted",
     )
-    names = parser.parse_args().names or list(venvs)
+    usual = [name for name in venvs if name not in {old.name for old in old_venvs()}]
+    names = parser.parse_args().names or usual
     unknown = sorted(set(names) - set(venvs))
     if unknown:
         parser.error(f"no such environment: {', '.join(unknown)} (there are {', '.join(venvs)})")
     with hold_lock() as lock:
-        return install_all([venvs[name] for name in names if not is_complete(venvs[name])], lock)
+        stale = [venvs[name] for name in names if not is_complete(venvs[name])]
+        return install_all(stale, lock) if stale else 0
 
 
 def install_all(venvs: list[Venv], lock: int) -> int:
@@ -206,10 +304,10 @@ def install_all(venvs: list[Venv], lock: int) -> int:
     """
     installation = Installation()
 
-    def install_in_turn(lane: list[Venv]) -> None:
+    def install_in_turn(lane: list[Venv], uv: Uv | None) -> None:
         for venv in lane:
             try:
-                install(venv, lock, installation)
+                install(venv, lock, installation, uv)
             except subprocess.CalledProcessError as error:
                 failed = (
                     f"{venv.folder.relative_to(ROOT)} could not be made ({' '.join(error.cmd[:4])}"
@@ -221,10 +319,11 @@ def install_all(venvs: list[Venv], lock: int) -> int:
 
     with ThreadPoolExecutor(2) as pool:
         try:
+            uv = pool.submit(find_uv, lock, installation).result()
             lanes = [
                 [venv for venv in venvs if venv.editable is editable] for editable in (True, False)
             ]
-            for done in [pool.submit(install_in_turn, lane) for lane in lanes]:
+            for done in [pool.submit(install_in_turn, lane, uv) for lane in lanes]:
                 done.result()
         except BaseException:
             installation.end()

@@ -17,13 +17,8 @@ from pathlib import Path
 
 import run_servers
 
-ROOT = Path(__file__).resolve().parents[2]
-COMMON = ("tritonclient[http,grpc]>=2.41", "pandas", "PyYAML", "requests", "pytest>=8")
-CLIENTS = {
-    # What this release imports and does not ask for: pkg_resources.
-    "2.11.3": ("mlflow-skinny==2.11.3", "setuptools<80", "numpy<2"),
-    "2": ("mlflow-skinny<3", "numpy"),
-}
+ROOT = run_servers.ROOT
+CLIENTS = run_servers.venvs.OLD_CLIENTS
 # What meets MLflow's client in another way; the rest of the contract is the same code.
 TESTS = (
     "(whole_life or existing_name or without_model_uri or errors_have or scripts_know or notebook"
@@ -33,7 +28,7 @@ TESTS = (
 
 def environment(name: str) -> Path:
     """The Python of a complete environment for this client."""
-    return run_servers.complete(f"compat-{name}", (*CLIENTS[name], *COMMON))
+    return run_servers.complete(f"compat-{name}")
 
 
 def run(name: str) -> int:
