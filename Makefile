@@ -13,11 +13,29 @@ PYTEST_ARGS ?=
 SCENARIOS ?= fleet native_systemd mlflow_native triton_docker mlflow_docker native remove
 # A file's tests share servers, so that files are what is spread over processes, in the order of tests/conftest.py.
 PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
+# Targets at the same time, each with what it said in one piece; where one fails the others go on.
+BESIDE = $(MAKE) --no-print-directory --output-sync=target --keep-going SIDE_BY_SIDE=yes
+IN_TURN = $(MAKE) --no-print-directory SIDE_BY_SIDE=
+# Clients and servers of older releases of MLflow.
+OLD_CLIENTS := $(addprefix old-client-,2.11.3 2)
+OLD_SERVERS := $(addprefix old-server-,2.11.3 2)
+MOLECULES := $(SCENARIOS:%=molecule-%)
+BED := $(CONTROL)/python tools/docker_bed.py
 
+# Everything else is in turn, whatever -j says: whole targets share servers, ports and processors.
+ifeq ($(SIDE_BY_SIDE),)
 .NOTPARALLEL:
+endif
+# With MINUTES, a file, each command of a recipe leaves its seconds there (.ci/run prints them).
+ifneq ($(MINUTES),)
+OWN_SHELL := $(SHELL)
+SHELL = tools/minutes.sh
+.SHELLFLAGS = $(OWN_SHELL) $@ -c
+endif
 .DEFAULT_GOAL := help
 .PHONY: help preflight venvs venv-control venv-core quickstart quickstart-down clean \
-	lint sanity unit unit-core integration integration-long test faults compat gpu molecule test-all build
+	lint sanity unit unit-core integration integration-long test faults compat gpu molecule test-all build \
+	venvs-old bed servers-in-turn $(OLD_CLIENTS) $(OLD_SERVERS) $(MOLECULES)
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{ printf "  %-16s %s\n", $$1, $$2 }'
@@ -67,28 +85,48 @@ integration: venvs ## tests on a real MLflow and a real Triton
 integration-long: venvs ## the same for S3, fleets, long lists, transfers, access control, the roles and trained models
 	$(WITH_CONTROL) pytest tests/integration -m long $(PARALLEL) --durations=20 $(PYTEST_ARGS)
 
-# Linters and sanity take one processor, unit tests the other.
+# Integration tests wait for their servers, the others take a processor.
 test: venvs ## everything above
-	@$(CONTROL)/python tools/side_by_side.py "$(MAKE) lint sanity" "$(MAKE) unit unit-core"
-	@$(MAKE) --no-print-directory integration
+	@$(BESIDE) --jobs=2 integration sanity unit lint unit-core
 
 faults: venvs ## kills, full disks and silent servers
 	@if test -d tests/faults; then $(WITH_CONTROL) pytest tests/faults $(PARALLEL) --durations=20 $(PYTEST_ARGS); fi
 
-compat: venvs ## the MLflow plugin and publishing with older releases of MLflow
-	$(WITH_CONTROL) python tools/side_by_side.py "python tests/compat/run.py 2.11.3" "python tests/compat/run.py 2" \
-		"python tests/compat/run_servers.py 2.11.3" "python tests/compat/run_servers.py 2"
+venvs-old: venvs
+	@$(PYTHON) tools/venvs.py $(OLD_CLIENTS:old-client-%=compat-%) $(OLD_SERVERS:old-server-%=compat-server-%)
+
+compat: venvs-old ## the MLflow plugin and publishing with older releases of MLflow
+	@$(BESIDE) --jobs=2 $(OLD_CLIENTS) $(OLD_SERVERS)
+
+$(OLD_CLIENTS): old-client-%: venvs-old
+	$(WITH_CONTROL) python tests/compat/run.py $*
+
+$(OLD_SERVERS): old-server-%: venvs-old
+	$(WITH_CONTROL) python tests/compat/run_servers.py $*
 
 gpu: venvs ## what needs an NVIDIA GPU; no other target runs it
 	$(WITH_CONTROL) pytest tests/gpu $(PYTEST_ARGS)
 
 molecule: preflight ## the roles, in Molecule, on a Docker Engine; root starts one where none answers
 	@$(PYTHON) tools/venvs.py control mlflow-server triton-server
-	@$(CONTROL)/python tools/community_docker.py --if-needed
-	$(WITH_CONTROL) $(COLLECTIONS) $(CONTROL)/python tools/docker_bed.py run -- \
-		$(CONTROL)/python tools/side_by_side.py $(foreach name,$(SCENARIOS),"molecule test -s $(name)")
+	@$(BED) run -- env -u MAKEFLAGS $(BESIDE) --jobs=2 $(MOLECULES)
 
-test-all: test integration-long faults compat molecule ## everything
+bed: preflight
+	@$(PYTHON) tools/venvs.py control mlflow-server triton-server
+	@$(CONTROL)/python tools/community_docker.py --if-needed
+	@$(BED) up
+
+$(MOLECULES): molecule-%: bed
+	$(WITH_CONTROL) $(COLLECTIONS) $(BED) run --keep -- molecule test -s $*
+
+# Their files are spread over processes already. Faults come last, when the least else runs.
+servers-in-turn: venvs
+	@$(IN_TURN) --keep-going integration integration-long faults
+
+# Three at a time, because most of them wait most of the time. The bed is made when the first scenario needs it.
+test-all: venvs venvs-old ## everything
+	@$(BED) run --lazy -- env -u MAKEFLAGS $(BESIDE) --jobs=3 \
+		servers-in-turn sanity unit lint unit-core $(OLD_CLIENTS) $(OLD_SERVERS) $(MOLECULES)
 
 build: venv-control ## Galaxy tarball and wheel in dist/
 	$(CONTROL)/python tools/build.py

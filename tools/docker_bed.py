@@ -2,13 +2,14 @@
 """The test bed of Molecule: a Docker Engine, images made here of Debian packages and wheels, and
 nothing of it left behind.
 
-    python tools/docker_bed.py run [--keep] -- COMMAND …   up, the command, down (--keep: no down)
+    python tools/docker_bed.py run [--keep] [--lazy] -- COMMAND …   up, the command, down
+    (--keep: no down; --lazy: no up, which the command sees to)
     python tools/docker_bed.py engine                      a Docker Engine, started here when none
     answers
     python tools/docker_bed.py up                          engine, images and wheels
     python tools/docker_bed.py down                        what this checkout made; also the engine,
-    if it was started here python tools/docker_bed.py clean                       down, and the
-    images
+    if it was started here
+    python tools/docker_bed.py clean                       down, and the images
 
 The command gets BED_ID (in the names and the label of everything it makes), BED_HOST_IMAGE,
 BED_TRITON_IMAGE and BED_WHEELS, a folder of wheels that hosts mount on /wheels and from which their
@@ -60,6 +61,7 @@ TRITON_CHANGES = (
     "ENV LD_LIBRARY_PATH=/opt/tritonserver/lib",
 )
 ENGINE_SECONDS = 60
+STOP_SECONDS = 15
 
 
 class BedError(Exception):
@@ -394,16 +396,58 @@ def clean() -> None:
 COMMANDS = {"engine": engine, "up": up, "down": down, "clean": clean}
 
 
-def run(command: list[str], keep: bool) -> int:
+def descendants(pid: int) -> list[int]:
+    """Processes below this one, the nearest first."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # The name between the brackets may hold anything.
+            parent = int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(stat.parent.name))
+    found = list(children.get(pid, []))
+    for process in found:
+        found += children.get(process, [])
+    return found
+
+
+def carry_out(command: list[str], environment: dict[str, str]) -> int:
+    """The command's exit code. An interruption ends it with all that it has started: it is in the
+    way of the tidying, and make tells its children only.
+    """
+    with subprocess.Popen(command, env=environment) as child:
+        try:
+            return child.wait()
+        except BaseException:
+            left = [child.pid, *descendants(child.pid)]
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                for pid in left:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, number)
+                end = time.monotonic() + STOP_SECONDS
+                while time.monotonic() < end and any(is_alive(pid) for pid in left):
+                    child.poll()
+                    time.sleep(0.2)
+            raise
+
+
+def is_alive(pid: int) -> bool:
     try:
-        up()
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2][1] != "Z"
+    except OSError:
+        return False
+
+
+def run(command: list[str], keep: bool, lazy: bool) -> int:
+    try:
+        if not lazy:
+            up()
         told = {
             "BED_ID": bed_id(),
             "BED_HOST_IMAGE": HOST_IMAGE,
             "BED_TRITON_IMAGE": TRITON_IMAGE,
             "BED_WHEELS": str(WHEELS),
         }
-        return subprocess.run(command, env={**os.environ, **told}, check=False).returncode
+        return carry_out(command, {**os.environ, **told})
     finally:
         if not keep:
             down()
@@ -421,6 +465,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     runs = commands.add_parser("run", help="up, a command, down")
     runs.add_argument("--keep", action="store_true", help="leave everything up afterwards")
+    runs.add_argument("--lazy", action="store_true", help="the command sees to engine and images")
     runs.add_argument("words", nargs="+", metavar="COMMAND")
     for name, command in COMMANDS.items():
         commands.add_parser(name, help=(command.__doc__ or "").splitlines()[0])
@@ -429,7 +474,7 @@ def main() -> int:
         signal.signal(number, interrupted)
     try:
         if arguments.command == "run":
-            return run(arguments.words, arguments.keep)
+            return run(arguments.words, arguments.keep, arguments.lazy)
         COMMANDS[arguments.command]()
     except BedError as error:
         print(error, file=sys.stderr)

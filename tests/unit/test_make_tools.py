@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What make's programs leave alone, and leave behind: tools/venvs.py, docker_bed.py, minutes.sh."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ROOT / "tools"
+sys.path.insert(0, str(TOOLS))
+
+import venvs  # noqa: E402
+
+
+def test_environments_of_another_checkout_are_never_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = tmp_path / "theirs"
+    python = theirs / "core/bin/python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    # Complete for them; for this checkout it is stale.
+    (theirs / "core" / venvs.STAMP).write_text("of another checkout")
+    link = tmp_path / ".venv"
+    link.symlink_to(theirs)
+    monkeypatch.setattr(venvs, "VENVS", link)
+    monkeypatch.setattr(sys, "argv", ["venvs.py", "core"])
+    assert venvs.main() == 0
+    assert (theirs / "core" / venvs.STAMP).read_text() == "of another checkout"
+    monkeypatch.setattr(sys, "argv", ["venvs.py", "core", "frameworks"])
+    assert venvs.main() == 1
+    assert "frameworks is missing" in capsys.readouterr().err
+    assert sorted(os.listdir(theirs)) == ["core"]
+
+
+def processes_of(mark: str) -> list[int]:
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"MARK={mark}".encode() in environ.read_bytes().split(b"\0"):
+                found.append(int(environ.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def wait_until(holds: object, seconds: float = 60) -> None:
+    assert callable(holds)
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_interrupted_command_of_the_bed_leaves_no_process(tmp_path: Path) -> None:
+    begin = (
+        "import os, signal, sys; sys.path.insert(0, sys.argv[1]); import docker_bed;"
+        "signal.signal(signal.SIGTERM, docker_bed.interrupted);"
+        "docker_bed.carry_out(sys.argv[2:], dict(os.environ))"
+    )
+    # The shell does not pass a signal on, and its child is in a session of its own.
+    command = ["sh", "-c", "setsid sleep 300; true"]
+    mark = str(tmp_path)
+    bed = subprocess.Popen(
+        [sys.executable, "-c", begin, str(TOOLS), *command],
+        env={**os.environ, "MARK": mark},
+        stderr=subprocess.DEVNULL,
+    )
+    wait_until(lambda: len(processes_of(mark)) == 3)
+    bed.send_signal(signal.SIGTERM)
+    assert bed.wait(60) != 0
+    wait_until(lambda: not processes_of(mark))
+
+
+def test_minutes_are_noted_for_each_target_with_its_exit_code(tmp_path: Path) -> None:
+    notes = tmp_path / "notes of minutes"
+    done = subprocess.run(
+        [TOOLS / "minutes.sh", "/bin/sh", "lint", "-c", "exit 3"],
+        env={**os.environ, "MINUTES": str(notes)},
+        check=False,
+    )
+    assert done.returncode == 3
+    target, begin, end, code = notes.read_text().split()
+    assert (target, code) == ("lint", "3")
+    assert int(begin) <= int(end)
