@@ -272,6 +272,21 @@ def pip_arguments() -> list[str]:
     return [*mounts, *(word for key in sorted(settings) for word in ("--env", key))]
 
 
+def pip_cache() -> list[str]:
+    """Options of ``docker run`` that let pip in it keep what it downloads where this machine's pip
+    does; another checkout's bed then takes it from there.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "cache", "dir"], capture_output=True, text=True, check=False
+    )
+    folder = Path(done.stdout.strip())
+    # It ends with an error where no cache is wanted.
+    if done.returncode != 0 or not folder.is_absolute():
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    return [f"--volume={folder}:/tmp/pip-cache", "--env=PIP_CACHE_DIR=/tmp/pip-cache"]
+
+
 def fetch_wheels() -> None:
     WHEELS.mkdir(parents=True, exist_ok=True)
     missing = {
@@ -295,6 +310,7 @@ def fetch_wheels() -> None:
         "--env=HOME=/tmp",
         "--env=PIP_CONFIG_FILE=/dev/null",
         *pip_arguments(),
+        *pip_cache(),
         f"--volume={WHEELS}:/wheels",
         f"--volume={ROLE}:/triton:ro",
         HOST_IMAGE,
