@@ -5,7 +5,8 @@ PYTHON ?= python3
 CONTROL := .venv/control/bin
 CORE := .venv/core/bin
 # ansible-lint and its kin start each other by name. CURDIR may hold spaces, hence the quotes.
-WITH_CONTROL := PATH="$(CURDIR)/$(CONTROL):$$PATH"
+# exec, because make tells an interruption to the shell, which would leave the program running.
+WITH_CONTROL := exec env PATH="$(CURDIR)/$(CONTROL):$$PATH"
 # Where community.docker lies when a role needs it; this collection itself is found through the editable install.
 COLLECTIONS := ANSIBLE_COLLECTIONS_PATH="$(CURDIR)/.cache/collections"
 PYTEST_ARGS ?=
