@@ -13,14 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
-    DesiredModel,
-)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri import (
     parse_model_uri,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
-    Delivery,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
     Target,
@@ -35,6 +29,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.re
     Registry,
 )
 from support import servers
+from support.deliveries import deploy_model
 from support.models import make_forest, make_onnx
 
 pytest.importorskip("mlflow")
@@ -127,12 +122,7 @@ def test_deploying_from_it(server: servers.MLflow, tmp_path: Path) -> None:
         )
 
         def deliver(**options: Any) -> bool:
-            with Delivery(target) as delivery:
-                result = delivery.deliver(
-                    [DesiredModel.from_options({"name": "served", **options})]
-                )[0]
-            assert result.error is None, str(result.error)
-            return result.changed
+            return deploy_model(target, "served", **options).changed
 
         for uri, sample in (
             ("models:/served/1", samples[0]),

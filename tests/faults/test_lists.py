@@ -16,28 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
-    DesiredModel,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
-    Delivery,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.report import (
-    Result,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
-    Target,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.publication import (  # noqa: E501
-    DesiredPublication,
-    apply_publication,
-    plan_publication,
-)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
 from support import models
 from support.bench import NAME, VERIFY, Bench
+from support.deliveries import artifact_folder, deliver_models, publish_model
 from support.fault_proxy import FaultProxy
 from support.rows import Row
 from support.servers import MLflow, mlflow_server
@@ -70,15 +54,6 @@ class Case:
     during: Callable[[Bench], Any] | None = None
 
 
-def deliver(
-    bench: Bench, wanted: list[dict[str, Any]], check: bool = False, **target: Any
-) -> list[Result]:
-    with Delivery(Target.from_options({**bench.target, **target})) as delivery:
-        return delivery.deliver(
-            [DesiredModel.from_options(options) for options in wanted], check=check
-        )
-
-
 def others(bench: Bench) -> list[dict[str, Any]]:
     """Three models that run and sixteen ensembles of them, the users first."""
     members = [bench.sample(number + 20, f"member-{number}") for number in range(3)]
@@ -97,11 +72,8 @@ def published(bench: Bench, mlflow: MLflow, name: str, **options: Any) -> Path:
     """Publish a model with weights; returns where its folder lies behind the server."""
     sample = bench.sample(2, **options)
     (sample.folder / "1" / "weights.bin").write_bytes(b"\2" * WEIGHTS)
-    registry = Registry(mlflow.url, 30)
-    made = apply_publication(
-        registry, plan_publication(registry, DesiredPublication(name, str(sample.folder)))
-    )
-    return mlflow.artifacts / made.artifact_uri.removeprefix("mlflow-artifacts:/") / NAME
+    _plan, made = publish_model(Registry(mlflow.url, 30), name, sample.folder)
+    return artifact_folder(mlflow, made) / NAME
 
 
 def unknown_version(bench: Bench, mlflow: MLflow, proxy: FaultProxy) -> Case:
@@ -208,9 +180,12 @@ def test_failing_middle(
     made = case(bench, mlflow, proxy)
     wanted.insert(MIDDLE, {"name": NAME, **made.options})
     target = {"tracking_uri": proxy.url, **made.target}
-    said = {result.name: result for result in deliver(bench, wanted, check=True, **target)}
+    said = {
+        result.name: result
+        for result in deliver_models({**bench.target, **target}, wanted, check=True)
+    }
     held = made.during(bench) if made.during else None
-    done = deliver(bench, wanted, **target)
+    done = deliver_models({**bench.target, **target}, wanted)
     if held:
         held.__exit__(None, None, None)
     assert [result.name for result in done] == [options["name"] for options in wanted]
@@ -229,14 +204,13 @@ def test_failing_middle(
             assert bench.drift(options["name"]) == []
             assert bench.triton.call(f"v2/models/{options['name']}/ready")[0] == 200
     proxy.clear()
-    healed = deliver(
-        bench,
+    healed = deliver_models(
+        {**bench.target, "tracking_uri": proxy.url},
         [
             *wanted[:MIDDLE],
             {"name": NAME, "model_uri": bench.source(3), "adopt": True},
             *wanted[MIDDLE + 1 :],
         ],
-        tracking_uri=proxy.url,
     )
     assert not [str(result.error) for result in healed if result.error]
     assert [result.changed for result in healed] == [number == MIDDLE for number in range(COUNT)]
@@ -252,12 +226,12 @@ def test_slow_load_in_a_list(bench: Bench, row: Row) -> None:
     bench.good(model_uri=bench.source(1))
     wanted = others(bench)
     wanted.insert(MIDDLE, {"name": NAME, "model_uri": bench.source(2, load_delay=20)})
-    done = deliver(bench, wanted, timeout=15)
+    done = deliver_models({**bench.target, "timeout": 15}, wanted)
     assert "was still loading" in str(done[MIDDLE].error)
     assert [
         str(result.error) for number, result in enumerate(done) if result.error and number != MIDDLE
     ] == []
-    ended = deliver(bench, wanted, timeout=120)
+    ended = deliver_models({**bench.target, "timeout": 120}, wanted)
     assert not [str(result.error) for result in ended if result.error]
     assert [result.changed for result in ended] == [number == MIDDLE for number in range(COUNT)]
     assert all(bench.drift(options["name"]) == [] for options in wanted)
@@ -300,7 +274,9 @@ def test_all_kinds_at_once(bench: Bench, mlflow: MLflow, proxy: FaultProxy, row:
     wanted = [options for pair in zip(good, failing) for options in pair] + good[len(bad) :]
     done = {
         result.name: result
-        for result in deliver(bench, wanted, tracking_uri=mlflow.url, timeout=10)
+        for result in deliver_models(
+            {**bench.target, "tracking_uri": mlflow.url, "timeout": 10}, wanted
+        )
     }
     assert [name for name, result in done.items() if result.error] == [
         name for name, _words, _options in bad
@@ -337,10 +313,7 @@ def test_memory_does_not_grow_with_the_artifact(bench: Bench, mlflow: MLflow, ro
                     stream.write(os.urandom(1 << 10) * 1024)
             uri = str(sample.folder)
             if way == "MLflow":
-                registry = Registry(mlflow.url, 60)
-                apply_publication(
-                    registry, plan_publication(registry, DesiredPublication(name, uri))
-                )
+                publish_model(Registry(mlflow.url, 60), name, sample.folder)
                 uri = f"models:/{name}/1"
             arguments = [
                 json.dumps(value)

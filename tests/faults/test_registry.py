@@ -16,15 +16,11 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors impo
     DeliveryError,
     RegistryError,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.publication import (  # noqa: E501
-    DesiredPublication,
-    apply_publication,
-    plan_publication,
-)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
 from support.bench import NAME, Bench
+from support.deliveries import artifact_folder, publish_model
 from support.fault_proxy import FaultProxy
 from support.rows import Row
 from support.servers import MLflow, mlflow_server
@@ -46,22 +42,21 @@ def proxy(mlflow: MLflow) -> Iterator[FaultProxy]:
         yield made
 
 
-def publish(mlflow: MLflow, bench: Bench, identity: int, name: str) -> Path:
+def publish_weights(mlflow: MLflow, bench: Bench, identity: int, name: str) -> Path:
     """Make a version; returns where its model folder lies behind the server."""
     sample = bench.sample(identity)
     weights = sample.folder / "1" / "weights.bin"
     weights.write_bytes(bytes([identity]) * SIZE)
-    registry = Registry(mlflow.url, 30)
-    made = apply_publication(
-        registry, plan_publication(registry, DesiredPublication(name, str(sample.folder)))
-    )
+    _plan, made = publish_model(Registry(mlflow.url, 30), name, sample.folder)
     assert made.version == identity
-    return mlflow.artifacts / made.artifact_uri.removeprefix("mlflow-artifacts:/") / NAME
+    return artifact_folder(mlflow, made) / NAME
 
 
 @pytest.fixture(scope="module")
 def both(shared_bench: Bench, mlflow: MLflow) -> dict[int, Path]:
-    return {identity: publish(mlflow, shared_bench, identity, "fraud") for identity in (1, 2)}
+    return {
+        identity: publish_weights(mlflow, shared_bench, identity, "fraud") for identity in (1, 2)
+    }
 
 
 @pytest.fixture

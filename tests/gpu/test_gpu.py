@@ -14,13 +14,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import config_pbtxt
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
-    DesiredModel,
-)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats import tensorrt
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
-    Delivery,
-)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.report import (
     Result,
 )
@@ -33,6 +27,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
+from support.deliveries import deliver_model
 from support.gpu_host import ROOT, Gpu, Here
 from support.models import make_onnx, wants_gpu
 from support.servers import MLflow, count_loads, http, server_python
@@ -78,20 +73,19 @@ def make(folder: Path, name: str, group: str, library: str = "driver") -> Path:
     return place.parent
 
 
-def published(mlflow: MLflow, name: str, path: Path, **options: Any) -> str:
+def uri_of_published(mlflow: MLflow, name: str, path: Path, **options: Any) -> str:
     done = publish(Registry(mlflow.url, 60), [{"name": name, "path": str(path), **options}])[0]
     assert done.error is None and done.published, str(done.error)
     return f"models:/{name}/{done.published.version}"
 
 
-def deliver(
+def deliver_here(
     here: Here, name: str, check: bool = False, tracking_uri: str | None = None, **options: Any
 ) -> Result:
     place = Target(
         str(here.folder / "models"), servers=(here.url,), tracking_uri=tracking_uri, timeout=120
     )
-    with Delivery(place) as delivery:
-        return delivery.deliver([DesiredModel.from_options({"name": name, **options})], check)[0]
+    return deliver_model(place, name, check, **options)
 
 
 def kind_served(here: Here, name: str) -> list[str]:
@@ -106,13 +100,13 @@ def test_a_model_that_asks_for_a_gpu_computes_there(
     here: Here, mlflow: MLflow, gpus: list[Gpu], tmp_path: Path, library: str
 ) -> None:
     name = f"on_gpu_{library}"
-    uri = published(
+    uri = uri_of_published(
         mlflow,
         name,
         make(tmp_path, name, "instance_group [ { kind: KIND_GPU count: 1 } ]", library),
     )
     options = {"tracking_uri": mlflow.url, "model_uri": uri, "verify": VERIFY}
-    first = deliver(here, name, **options)
+    first = deliver_here(here, name, **options)
     assert first.error is None and first.changed, str(first.error)
     assert here.infer(name, VALUES) == {"y": ANSWER, "place": [gpus[-1].uuid]}
     assert kind_served(here, name) == ["KIND_GPU"]
@@ -121,7 +115,7 @@ def test_a_model_that_asks_for_a_gpu_computes_there(
     counted = here.metrics("nv_inference_request_success")
     assert counted.get(frozenset(labels)) == 2, counted
     loads = count_loads(here.log(), name)
-    second = deliver(here, name, **options)
+    second = deliver_here(here, name, **options)
     assert second.error is None and not second.changed
     assert count_loads(here.log(), name) == loads == 1
 
@@ -139,11 +133,11 @@ def test_instance_kind(here: Here, gpus: list[Gpu], tmp_path: Path, author: str 
     folder = make(tmp_path, name, f"instance_group [ {{ kind: {author} }} ]" if author else "")
     places = {"cpu": "CPU", "gpu": gpus[-1].uuid, "auto": gpus[-1].uuid}
     for kind in ("cpu", "gpu", "cpu", "auto"):
-        done = deliver(here, name, model_uri=str(folder), instance_kind=kind, verify=VERIFY)
+        done = deliver_here(here, name, model_uri=str(folder), instance_kind=kind, verify=VERIFY)
         assert done.error is None and done.changed, str(done.error)
         assert here.infer(name, VALUES) == {"y": ANSWER, "place": [places[kind]]}
-        assert not deliver(here, name, model_uri=str(folder), instance_kind=kind).changed
-    as_author = deliver(here, name, model_uri=str(folder))
+        assert not deliver_here(here, name, model_uri=str(folder), instance_kind=kind).changed
+    as_author = deliver_here(here, name, model_uri=str(folder))
     assert as_author.error is None and as_author.changed, str(as_author.error)
     assert kind_served(here, name) == (author or "KIND_GPU").split()[:1]
 
@@ -151,7 +145,7 @@ def test_instance_kind(here: Here, gpus: list[Gpu], tmp_path: Path, author: str 
 def test_a_gpu_that_the_server_does_not_see(here: Here, gpus: list[Gpu], tmp_path: Path) -> None:
     """The server has one GPU, number 0 to it, however many the host has."""
     name = "elsewhere"
-    refused = deliver(
+    refused = deliver_here(
         here,
         name,
         model_uri=str(make(tmp_path, name, "instance_group [ { kind: KIND_GPU gpus: [ 1 ] } ]")),
@@ -161,7 +155,7 @@ def test_a_gpu_that_the_server_does_not_see(here: Here, gpus: list[Gpu], tmp_pat
     )
     assert not (here.folder / "models" / name).exists()
     there = {"instance_group": [{"kind": "KIND_GPU", "gpus": [0]}]}
-    other = deliver(here, name, model_uri=str(tmp_path / name), config=there, verify=VERIFY)
+    other = deliver_here(here, name, model_uri=str(tmp_path / name), config=there, verify=VERIFY)
     assert other.error is None, str(other.error)
     assert here.infer(name, VALUES)["place"] == [gpus[-1].uuid]
 
@@ -182,7 +176,7 @@ def test_an_onnx_model_is_not_on_a_gpu_unnoticed(here: Here, tmp_path: Path) -> 
         "import onnxruntime; print(onnxruntime.get_available_providers())"
     )
     sample = make_onnx(tmp_path)
-    done = deliver(here, sample.name, model_uri=str(sample.folder), instance_kind="gpu")
+    done = deliver_here(here, sample.name, model_uri=str(sample.folder), instance_kind="gpu")
     assert done.error is None and kind_served(here, sample.name) == ["KIND_GPU"], str(done.error)
     assert not sample.differences(
         http(f"http://{here.url}/v2/models/{sample.name}/infer", sample.request())[1]
@@ -201,11 +195,11 @@ def test_a_plan_for_other_gpus_is_refused_before_the_swap(
 ) -> None:
     name, tag = "detector", tensorrt.CAPABILITY_TAG
     group = "instance_group [ { kind: KIND_GPU } ]"
-    serving = deliver(
+    serving = deliver_here(
         here,
         name,
         tracking_uri=mlflow.url,
-        model_uri=published(mlflow, name, make(tmp_path, name, group)),
+        model_uri=uri_of_published(mlflow, name, make(tmp_path, name, group)),
     )
     assert serving.error is None, str(serving.error)
     before = (here.folder / "models" / name / "config.pbtxt").read_bytes()
@@ -215,9 +209,9 @@ def test_a_plan_for_other_gpus_is_refused_before_the_swap(
         for side in ("input", "output")
     }
     plan: dict[str, Any] = {"path": tmp_path / "detector.engine", "config": config}
-    other = published(mlflow, name, **plan, tags={tag: "5.2"})
+    other = uri_of_published(mlflow, name, **plan, tags={tag: "5.2"})
     for check in (True, False):
-        refused = deliver(here, name, check, tracking_uri=mlflow.url, model_uri=other)
+        refused = deliver_here(here, name, check, tracking_uri=mlflow.url, model_uri=other)
         words = (
             "compute capability 5.2, and the server has"
             f" {', '.join(sorted({gpu.capability for gpu in gpus}))}"
@@ -230,12 +224,12 @@ def test_a_plan_for_other_gpus_is_refused_before_the_swap(
         here.infer(name, VALUES)["place"] == [gpus[-1].uuid] and count_loads(here.log(), name) == 1
     )
     (tmp_path / "detector.engine").write_bytes(PLAN + b"another")
-    fitting = deliver(
+    fitting = deliver_here(
         here,
         name,
         True,
         tracking_uri=mlflow.url,
-        model_uri=published(mlflow, name, **plan, tags={tag: gpus[0].capability}),
+        model_uri=uri_of_published(mlflow, name, **plan, tags={tag: gpus[0].capability}),
     )
     assert fitting.error is None and fitting.changed, str(fitting.error)
     assert not [text for text in fitting.warnings if "compute capability" in text]
@@ -272,9 +266,11 @@ def test_the_role_hands_out_gpus(here: Here, gpus: list[Gpu], tmp_path: Path) ->
     )
     folder = make(tmp_path, "handed", "instance_group [ { kind: KIND_GPU gpus: [ 0 ] } ]")
     assert here.changes("provision", triton_gpus="none") > 0
-    none = deliver(here, "handed", model_uri=str(folder))
+    none = deliver_here(here, "handed", model_uri=str(folder))
     assert "unsupported gpu id 0" in str(none.error) and "instance_kind: cpu" in str(none.error)
-    anywhere = deliver(here, "handed", model_uri=str(folder), instance_kind="auto", verify=VERIFY)
+    anywhere = deliver_here(
+        here, "handed", model_uri=str(folder), instance_kind="auto", verify=VERIFY
+    )
     assert anywhere.error is None and here.infer("handed", VALUES)["place"] == ["CPU"], str(
         anywhere.error
     )

@@ -18,15 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
-    DesiredModel,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
-    Delivery,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
-    Target,
-)
+from support.deliveries import deliver_model, target_of
 from support.models import make_onnx, make_python
 from support.playbooks import run_playbook
 from support.servers import MLflow, Triton, triton_server
@@ -476,14 +468,8 @@ def test_what_a_flavor_cannot_hold(
     mlmodel = f"flavors: {{{flavor}}}\nsignature: {{inputs: '{TENSOR}', outputs: '{TENSOR}'}}\n"
     data = pickle.dumps(Evil(tmp_path / "was-run")) if is_evil else b""
     register(mlflow, name, {"MLmodel": mlmodel.encode(), path: data}, tmp_path)
-    with Delivery(
-        Target(
-            str(triton.repository), servers=(triton.url,), tracking_uri=mlflow.url, timeout=PATIENCE
-        )
-    ) as delivery:
-        result = delivery.deliver(
-            [DesiredModel.from_options({"name": name, "model_uri": f"models:/{name}/1"})]
-        )[0]
+    target = target_of(triton, mlflow, timeout=PATIENCE)
+    result = deliver_model(target, name, model_uri=f"models:/{name}/1")
     assert says in str(result.error) and "Nothing of it was left" in str(result.error), str(
         result.error
     )

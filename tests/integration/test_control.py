@@ -17,27 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
-    DesiredModel,
-)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
     InvalidOption,
     ServerError,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
-    Delivery,
-)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.report import (
     Result,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
-    Target,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.address import Access
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.server import (
     TritonServer,
 )
 from support.certificates import Authority
+from support.deliveries import deliver_model
 from support.models import Sample, make_onnx, make_python
 from support.playbooks import run_playbook, run_task
 from support.servers import MLflow, Triton, free_ports, triton_server
@@ -108,8 +100,7 @@ def test_the_whole_life_of_a_model(
     broken = make_python(tmp_path / "3", "guarded", identity=3, fail="no weights")
 
     def deliver(**more: Any) -> Result:
-        with Delivery(Target.from_options(options)) as delivery:
-            return delivery.deliver([DesiredModel.from_options({"name": "guarded", **more})])[0]
+        return deliver_model(options, "guarded", **more)
 
     def served() -> int | None:
         status, body = guarded.infer("guarded", first.request())

@@ -11,17 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
-    DesiredModel,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
-    Delivery,
-)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.report import (
     Result,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
-    Target,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.batch import (
     Publication,
@@ -30,6 +21,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
+from support.deliveries import deploy_model, target_of
 from support.playbooks import environment
 from support.servers import ROOT, MLflow, Triton, server_python
 
@@ -83,18 +75,7 @@ class Line:
         self.mlflow, self.triton, self.name = mlflow, triton, name
 
     def deliver(self, **options: Any) -> Result:
-        target = Target(
-            str(self.triton.repository),
-            servers=(self.triton.url,),
-            tracking_uri=self.mlflow.url,
-            timeout=60,
-        )
-        with Delivery(target) as delivery:
-            result = delivery.deliver([DesiredModel.from_options({"name": self.name, **options})])[
-                0
-            ]
-        assert result.error is None, str(result.error)
-        return result
+        return deploy_model(target_of(self.triton, self.mlflow), self.name, **options)
 
     def answers(self, entry: dict[str, Any]) -> None:
         """Compare with what the framework said when it was trained."""

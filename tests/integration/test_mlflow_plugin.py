@@ -25,11 +25,6 @@ import mlflow
 import pytest
 from ansible_collections.mlops.triton.plugins import mlflow_deployments
 from ansible_collections.mlops.triton.plugins.mlflow_deployments import TritonDeploymentClient
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.publication import (  # noqa: E501
-    DesiredPublication,
-    apply_publication,
-    plan_publication,
-)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
@@ -43,6 +38,7 @@ from mlflow.deployments import BaseDeploymentClient, get_deploy_client
 from mlflow.deployments.interface import plugin_store
 from mlflow.exceptions import MlflowException
 from support import models, plugin
+from support.deliveries import publish_model
 from support.servers import MLflow, Triton, free_ports, mlflow_server, server_python, triton_server
 
 numpy = pytest.importorskip("numpy")
@@ -95,20 +91,16 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     ):
         registry = Registry(server.url, 60)
         for version in (1, 2):
-            publish(
+            publish_model(
                 registry,
-                models.make_python(base / f"v{version}", "doubler", identity=version).folder,
                 "doubler",
+                models.make_python(base / f"v{version}", "doubler", identity=version).folder,
             )
-        publish(
-            registry, models.make_python(base / "v3", "doubler", fail="no good").folder, "doubler"
+        publish_model(
+            registry, "doubler", models.make_python(base / "v3", "doubler", fail="no good").folder
         )
         mlflow.MlflowClient(server.url).set_registered_model_alias("doubler", "champion", "1")
         yield Stage(triton, server, site)
-
-
-def publish(registry: Registry, path: Path, name: str) -> None:
-    apply_publication(registry, plan_publication(registry, DesiredPublication(name, str(path))))
 
 
 @pytest.fixture

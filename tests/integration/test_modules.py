@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.models import make_forest, make_onnx, make_python
-from support.playbooks import run_task
+from support.playbooks import publish_by_task, run_task
 from support.servers import MLflow, Triton
 
 
@@ -19,16 +19,6 @@ def target(mlflow: MLflow, triton: Triton) -> dict[str, Any]:
         "triton_url": triton.url.removeprefix("http://"),
         "model_repository": str(triton.repository),
     }
-
-
-def publish(folder: Path, mlflow: MLflow, name: str, path: Path, **options: Any) -> dict[str, Any]:
-    result = run_task(
-        folder,
-        "mlflow_publish",
-        {"name": name, "path": str(path), "tracking_uri": mlflow.url, **options},
-    )
-    assert not result.get("failed"), result
-    return result
 
 
 def test_mlflow_publish_check_apply_again_change(tmp_path: Path, mlflow: MLflow) -> None:
@@ -61,7 +51,7 @@ def test_triton_model_check_apply_again_update_remove(
         make_python(tmp_path / "1", "life", identity=1),
         make_python(tmp_path / "2", "life", identity=2),
     )
-    publish(tmp_path, mlflow, "life", first.folder, aliases=["champion"])
+    publish_by_task(tmp_path, mlflow, "life", first.folder, aliases=["champion"])
     options = {**target, "name": "life", "model_uri": "models:/life@champion"}
 
     check = run_task(tmp_path, "triton_model", options, "--check", "--diff")
@@ -79,7 +69,7 @@ def test_triton_model_check_apply_again_update_remove(
     assert not again["changed"] and again["actions"] == []
     assert (triton.loads("life"), triton.stub_pids("life")) == (loads, pids)
 
-    publish(tmp_path, mlflow, "life", second.folder, aliases=["champion"])
+    publish_by_task(tmp_path, mlflow, "life", second.folder, aliases=["champion"])
     update = run_task(tmp_path, "triton_model", options, "--diff")
     assert update["changed"] and update["model"]["triton_versions"] == [2]
     assert (
@@ -124,7 +114,7 @@ def test_triton_models_brings_a_list_and_one_failure_does_not_stop_the_rest(
         make_python(tmp_path, "list-doubler"),
     ]
     for sample in samples:
-        publish(tmp_path, mlflow, sample.name, sample.folder)
+        publish_by_task(tmp_path, mlflow, sample.name, sample.folder)
     wanted = [{"name": sample.name, "model_uri": f"models:/{sample.name}/1"} for sample in samples]
     refused = run_task(tmp_path, "triton_models", {**target, "models": wanted})
     assert refused["failed"] and [entry["failed"] for entry in refused["models"]] == [
@@ -153,7 +143,7 @@ def test_check_mode_on_a_bare_host_needs_no_repository_and_no_server(
     tmp_path: Path, mlflow: MLflow
 ) -> None:
     sample = make_onnx(tmp_path, "bare")
-    publish(tmp_path, mlflow, "bare", sample.folder)
+    publish_by_task(tmp_path, mlflow, "bare", sample.folder)
     result = run_task(
         tmp_path,
         "triton_model",

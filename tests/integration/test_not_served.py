@@ -11,20 +11,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import config_pbtxt
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
-    DesiredModel,
-)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri import (
     parse_model_uri,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
-    Delivery,
-)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.report import (
     Result,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
-    Target,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.batch import (
     Publication,
@@ -33,6 +24,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
+from support.deliveries import deliver_model, target_of
 from support.servers import MLflow, Triton
 
 TENSORS = {
@@ -63,17 +55,12 @@ def make(mlflow: MLflow, name: str, path: Path, **options: Any) -> Publication:
     return done
 
 
-def deliver(
+def deliver_published(
     mlflow: MLflow, triton: Triton, name: str, check: bool = False, version: int = 1, **target: Any
 ) -> Result:
-    here = Target(
-        str(triton.repository), servers=(triton.url,), tracking_uri=mlflow.url, timeout=60, **target
+    return deliver_model(
+        target_of(triton, mlflow, **target), name, check, model_uri=f"models:/{name}/{version}"
     )
-    with Delivery(here) as delivery:
-        return delivery.deliver(
-            [DesiredModel.from_options({"name": name, "model_uri": f"models:/{name}/{version}"})],
-            check,
-        )[0]
 
 
 def plan_file(folder: Path) -> Path:
@@ -122,7 +109,7 @@ def test_plan_for_another_target(
         mlflow, "elsewhere", plan_file(tmp_path), tags={"triton.tensorrt.compute_capability": "9.0"}
     )
     for check in (True, False):
-        failed = deliver(mlflow, triton, "elsewhere", check, tensorrt_target=target)
+        failed = deliver_published(mlflow, triton, "elsewhere", check, tensorrt_target=target)
         assert said in str(failed.error)
         assert "Nothing was changed" in str(failed.error)
     assert not (triton.repository / "elsewhere").exists()
@@ -132,10 +119,10 @@ def test_plan_for_another_target(
 def test_plan_of_which_nothing_is_known(mlflow: MLflow, triton: Triton, tmp_path: Path) -> None:
     (tmp_path / "old.plan").write_bytes(b"an old plan")
     make(mlflow, "unknown_plan", tmp_path / "old.plan")
-    checked = deliver(mlflow, triton, "unknown_plan", check=True)
+    checked = deliver_published(mlflow, triton, "unknown_plan", check=True)
     assert checked.error is None and checked.changed
     assert any("is not known before it is loaded" in text for text in checked.warnings)
-    failed = deliver(mlflow, triton, "unknown_plan")
+    failed = deliver_published(mlflow, triton, "unknown_plan")
     assert "this server has no such backend" in str(failed.error)
     assert not (triton.repository / "unknown_plan").exists()
 
@@ -144,7 +131,7 @@ def test_plan_that_fits(mlflow: MLflow, triton: Triton, tmp_path: Path) -> None:
     make(
         mlflow, "fitting", plan_file(tmp_path), tags={"triton.tensorrt.compute_capability": "8.0+"}
     )
-    checked = deliver(
+    checked = deliver_published(
         mlflow,
         triton,
         "fitting",
@@ -166,8 +153,8 @@ def test_torchscript(mlflow: MLflow, triton: Triton, tmp_path: Path) -> None:
         "pytorch_libtorch",
         ["INPUT__0"],
     )
-    checked = deliver(mlflow, triton, "script", check=True)
+    checked = deliver_published(mlflow, triton, "script", check=True)
     assert checked.error is None and checked.changed
-    failed = deliver(mlflow, triton, "script")
+    failed = deliver_published(mlflow, triton, "script")
     assert "this server has no such backend" in str(failed.error)
     assert not (triton.repository / "script").exists()

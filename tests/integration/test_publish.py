@@ -30,8 +30,6 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors impo
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.publication import (  # noqa: E501
     DesiredPublication,
-    PublicationPlan,
-    Published,
     apply_publication,
     plan_publication,
 )
@@ -42,6 +40,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.
     manifest_of_folder,
 )
 from support import models
+from support.deliveries import publish_model
 from support.fault_proxy import FaultProxy
 from support.servers import ROOT, MLflow, mlflow_server, server_python
 
@@ -74,30 +73,23 @@ def name(request: pytest.FixtureRequest) -> str:
     return "".join(char if char.isalnum() else "_" for char in request.node.name)
 
 
-def publish(
-    registry: Registry, name: str, path: Path, **options: Any
-) -> tuple[PublicationPlan, Published]:
-    plan = plan_publication(registry, DesiredPublication(name, str(path), **options))
-    return plan, apply_publication(registry, plan)
-
-
 def files_of(registry: Registry, name: str, version: int) -> Any:
     return registry.files(registry.resolve(parse_model_uri(f"models:/{name}/{version}")))
 
 
 def test_folder_is_published_once(registry: Registry, name: str, tmp_path: Path) -> None:
     folder = models.make_onnx(tmp_path, external_data=True).folder
-    plan, first = publish(
+    plan, first = publish_model(
         registry, name, folder, aliases=("champion",), tags={"a": "b"}, description="text"
     )
     assert (plan.changed, first.version) == (True, 1)
-    again, second = publish(
+    again, second = publish_model(
         registry, name, folder, aliases=("champion",), tags={"a": "b"}, description="text"
     )
     assert (again.changed, again.actions, second.version) == (False, (), 1)
     assert again.before == again.after
     copy = shutil.copytree(folder, tmp_path / "copy" / folder.name)
-    assert not publish(registry, name, copy)[0].changed
+    assert not publish_model(registry, name, copy)[0].changed
     assert len(registry.model_info(name).versions) == 1
 
 
@@ -112,9 +104,9 @@ def test_what_is_published_is_found_by_one_search(
         for number in range(3)
     ]
     for sample in samples:
-        publish(registry, name, sample.folder)
+        publish_model(registry, name, sample.folder)
     with FaultProxy(server.url) as proxy:
-        plan, published = publish(Registry(proxy.url, 30), name, samples[1].folder)
+        plan, published = publish_model(Registry(proxy.url, 30), name, samples[1].folder)
     assert (plan.changed, published.version) == (False, 2)
     assert len([line for line in proxy.lines if "/search?" in line]) == 1
     assert [
@@ -125,7 +117,7 @@ def test_what_is_published_is_found_by_one_search(
 def test_what_lies_in_the_registry(registry: Registry, name: str, tmp_path: Path) -> None:
     sample = models.make_onnx(tmp_path)
     (sample.folder / "2").mkdir()
-    publish(registry, name, sample.folder, tags={"a": "b"}, description="text")
+    publish_model(registry, name, sample.folder, tags={"a": "b"}, description="text")
     files = files_of(registry, name, 1)
     assert [file.path for file in files.list()] == [
         "MLmodel",
@@ -153,7 +145,7 @@ def test_what_lies_in_the_registry(registry: Registry, name: str, tmp_path: Path
 
 def test_shared_folder(registry: Registry, shared: str, name: str, tmp_path: Path) -> None:
     folder = models.make_onnx(tmp_path, external_data=True).folder
-    _plan, published = publish(registry, name, folder, experiment=shared)
+    _plan, published = publish_model(registry, name, folder, experiment=shared)
     artifacts = Path(published.artifact_uri.removeprefix("file://"))
     assert manifest_of_folder(str(artifacts / "network")) == manifest_of_folder(str(folder))
     assert os.stat(artifacts / "network/1/model.onnx").st_nlink == 1
@@ -162,12 +154,12 @@ def test_shared_folder(registry: Registry, shared: str, name: str, tmp_path: Pat
         {"network/1/model.onnx": str(tmp_path / "target/model.onnx")}
     )
     assert fetched["network/1/model.onnx"].sha256 == hash_file(str(folder / "1/model.onnx"))
-    assert not publish(registry, name, folder)[0].changed
+    assert not publish_model(registry, name, folder)[0].changed
 
 
 def test_changed_content_is_a_new_version(registry: Registry, name: str, tmp_path: Path) -> None:
     folder = models.make_onnx(tmp_path).folder
-    publish(registry, name, folder, aliases=("champion",))
+    publish_model(registry, name, folder, aliases=("champion",))
     (folder / "config.pbtxt").write_text((folder / "config.pbtxt").read_text() + "# more\n")
     plan = plan_publication(registry, DesiredPublication(name, str(folder), aliases=("champion",)))
     different = {
@@ -185,12 +177,12 @@ def test_alias_tag_and_description_need_no_new_version(
     registry: Registry, name: str, tmp_path: Path
 ) -> None:
     folder = models.make_onnx(tmp_path).folder
-    publish(registry, name, folder, tags={"a": "b", "kept": "yes"})
+    publish_model(registry, name, folder, tags={"a": "b", "kept": "yes"})
     changes: list[str] = []
     with observe(
         lambda moment, kind, _subject: changes.append(kind) if moment == "before" else None
     ):
-        plan, published = publish(
+        plan, published = publish_model(
             registry, name, folder, aliases=("champion",), tags={"a": "c"}, description="text"
         )
     assert sorted(changes) == ["describe version", "set alias", "set tag"]
@@ -202,18 +194,18 @@ def test_alias_tag_and_description_need_no_new_version(
         "yes",
         "text",
     )
-    assert not publish(registry, name, folder)[0].changed
+    assert not publish_model(registry, name, folder)[0].changed
 
 
 def test_a_version_whose_files_are_gone(
     registry: Registry, server: MLflow, name: str, tmp_path: Path
 ) -> None:
     folder = models.make_onnx(tmp_path).folder
-    _plan, first = publish(registry, name, folder, aliases=("champion",))
+    _plan, first = publish_model(registry, name, folder, aliases=("champion",))
     artifacts = server.artifacts / first.artifact_uri.removeprefix("mlflow-artifacts:/")
     (artifacts / "network/1/model.onnx").unlink()
-    assert not publish(registry, name, folder)[0].changed
-    plan, second = publish(registry, name, folder, aliases=("champion",), check_files=True)
+    assert not publish_model(registry, name, folder)[0].changed
+    plan, second = publish_model(registry, name, folder, aliases=("champion",), check_files=True)
     assert (plan.changed, second.version, registry.model_info(name).aliases) == (
         True,
         2,
@@ -221,7 +213,7 @@ def test_a_version_whose_files_are_gone(
     )
     assert "version 1" in second.warnings[0] and "its files are gone" in second.warnings[0]
     shutil.rmtree(server.artifacts / second.artifact_uri.removeprefix("mlflow-artifacts:/"))
-    plan, third = publish(registry, name, folder, aliases=("champion",))
+    plan, third = publish_model(registry, name, folder, aliases=("champion",))
     assert (plan.changed, third.version, registry.model_info(name).aliases) == (
         True,
         3,
@@ -231,7 +223,7 @@ def test_a_version_whose_files_are_gone(
         files_of(registry, name, 3).read("network/config.pbtxt")
         == (folder / "config.pbtxt").read_bytes()
     )
-    assert not publish(registry, name, folder, check_files=True)[0].changed
+    assert not publish_model(registry, name, folder, check_files=True)[0].changed
 
 
 def test_planning_changes_nothing(registry: Registry, name: str, tmp_path: Path) -> None:
@@ -246,7 +238,7 @@ def test_planning_changes_nothing(registry: Registry, name: str, tmp_path: Path)
 
 def test_bare_onnx(registry: Registry, name: str, tmp_path: Path) -> None:
     sample = models.make_onnx(tmp_path, external_data="weights and more.data")
-    plan, _published = publish(registry, name, sample.folder / "1" / "model.onnx")
+    plan, _published = publish_model(registry, name, sample.folder / "1" / "model.onnx")
     assert list(plan.after["files"]) == ["1/model.onnx", "1/weights and more.data", "config.pbtxt"]
     assert [
         (tensor.name, list(tensor.dims))
@@ -263,7 +255,7 @@ def test_bare_onnx(registry: Registry, name: str, tmp_path: Path) -> None:
 def test_mlflow_itself_reads_it(
     registry: Registry, server: MLflow, name: str, tmp_path: Path
 ) -> None:
-    publish(
+    publish_model(
         registry,
         name,
         models.make_forest(tmp_path).folder,
@@ -298,7 +290,7 @@ def test_links_inside_are_resolved(registry: Registry, name: str, tmp_path: Path
     shared.mkdir()
     (folder / "1" / "xgboost.json").rename(shared / "real.json")
     (folder / "1" / "xgboost.json").symlink_to(os.path.relpath(shared / "real.json", folder / "1"))
-    publish(registry, name, folder)
+    publish_model(registry, name, folder)
     assert (
         files_of(registry, name, 1).read("forest/1/xgboost.json")
         == (shared / "real.json").read_bytes()
@@ -349,7 +341,7 @@ def test_folder_that_cannot_be_published(
     folder = models.make_onnx(tmp_path / "repository").folder
     spoil(folder)
     with pytest.raises(DeliveryError) as caught:
-        publish(registry, name, folder)
+        publish_model(registry, name, folder)
     assert said in str(caught.value)
     assert f"model '{name}'" in str(caught.value)
     assert "Nothing was published" in str(caught.value)
@@ -364,7 +356,7 @@ def test_file_that_is_no_model(
     whole = (models.make_onnx(tmp_path).folder / "1" / "model.onnx").read_bytes()
     (tmp_path / "bad.onnx").write_bytes(whole[:-20] if data is None else data)
     with pytest.raises(ArtifactError, match=r"bad\.onnx"):
-        publish(registry, name, tmp_path / "bad.onnx")
+        publish_model(registry, name, tmp_path / "bad.onnx")
 
 
 @pytest.mark.parametrize(
@@ -392,7 +384,7 @@ def test_broken_upload_leaves_no_version(registry: Registry, name: str, tmp_path
     with pytest.raises(NotFound):
         registry.model_info(name)
     (folder / "1" / "model.onnx").write_bytes(whole)
-    assert publish(registry, name, folder)[1].version == 1
+    assert publish_model(registry, name, folder)[1].version == 1
 
 
 def test_command_of_the_guide(

@@ -15,21 +15,13 @@ from typing import Any
 
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import config_pbtxt
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
-    DesiredModel,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
-    Delivery,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
-    Target,
-)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.batch import (
     publish,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
+from support.deliveries import deliver_models, target_of
 from support.models import (
     make_forest,
     make_onnx,
@@ -338,11 +330,7 @@ class TestMorpheus:
     @staticmethod
     def deliver(mlflow: MLflow, triton: Triton, *models: dict[str, Any]) -> bool:
         """Returns whether anything was changed."""
-        target = Target(
-            str(triton.repository), servers=(triton.url,), tracking_uri=mlflow.url, timeout=60
-        )
-        with Delivery(target) as delivery:
-            results = delivery.deliver([DesiredModel.from_options(model) for model in models])
+        results = deliver_models(target_of(triton, mlflow), models)
         assert not [str(result.error) for result in results if result.error]
         return any(result.changed for result in results)
 

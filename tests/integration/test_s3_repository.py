@@ -16,9 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
-    DesiredModel,
-)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
     InvalidOption,
     LoadFailed,
@@ -36,8 +33,9 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.re
     Registry,
 )
 from support import plugin
+from support.deliveries import deliver_model
 from support.models import Sample, make_python
-from support.playbooks import ROOT, ProcessList, environment, run_task
+from support.playbooks import ROOT, ProcessList, environment, publish_by_task, run_task
 from support.servers import S3, MLflow, Triton, s3_server, triton_server
 
 FAST = ["--disable-auto-complete-config"]
@@ -77,8 +75,7 @@ class Stage:
     def bring(
         self, name: str, *servers: Triton, target: dict[str, Any] | None = None, **options: Any
     ) -> Result:
-        with Delivery(Target.from_options(self.target(*servers, **(target or {})))) as delivery:
-            return delivery.deliver([DesiredModel.from_options({"name": name, **options})])[0]
+        return deliver_model(self.target(*servers, **(target or {})), name, **options)
 
     def good(self, name: str, *servers: Triton, **options: Any) -> Result:
         result = self.bring(name, *servers, **options)
@@ -109,15 +106,6 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 def served(triton: Triton, sample: Sample) -> int | None:
     status, answer = triton.infer(sample.name, sample.request())
     return int(answer["outputs"][1]["data"][0]) if status == 200 else None
-
-
-def publish(folder: Path, mlflow: MLflow, name: str, path: Path, **options: Any) -> None:
-    result = run_task(
-        folder,
-        "mlflow_publish",
-        {"name": name, "path": str(path), "tracking_uri": mlflow.url, **options},
-    )
-    assert not result.get("failed"), result
 
 
 # -- modules ---------------------------------------------------------------------------------------
@@ -182,7 +170,7 @@ def test_check_apply_again_update_back_restart_remove(
         make_python(tmp_path / "1", "life", identity=1),
         make_python(tmp_path / "2", "life", identity=2),
     )
-    publish(tmp_path, mlflow, "life", first.folder, aliases=["champion"])
+    publish_by_task(tmp_path, mlflow, "life", first.folder, aliases=["champion"])
     usual = {**stage.target(), "tracking_uri": mlflow.url, "s3": KEYS, "name": "life"}
     options = {**usual, "model_uri": "models:/life@champion"}
     results = check_and_apply(tmp_path, stage, options)
@@ -192,7 +180,7 @@ def test_check_apply_again_update_back_restart_remove(
     again = run_task(tmp_path, "triton_model", options)
     assert not again["changed"] and stage.one.loads("life") == loads
 
-    publish(tmp_path, mlflow, "life", second.folder, aliases=["champion"])
+    publish_by_task(tmp_path, mlflow, "life", second.folder, aliases=["champion"])
     assert run_task(tmp_path, "triton_model", options)["changed"]
     assert served(stage.one, second) == 2 and f"{LIFE}/1/model.py" not in stage.listed()
     info = run_task(
@@ -350,7 +338,7 @@ def test_versions_side_by_side_go_down_as_well(
         make_python(tmp_path / str(number), "sides", identity=number) for number in (1, 2, 3)
     ]
     for sample in samples:
-        publish(tmp_path, mlflow, "sides", sample.folder)
+        publish_by_task(tmp_path, mlflow, "sides", sample.folder)
     target = {"tracking_uri": mlflow.url}
 
     def bring(**options: Any) -> dict[int, int]:
@@ -540,7 +528,7 @@ def test_playbooks_with_the_inventory_of_the_examples(
 ) -> None:
     """Its first host delivers to all servers of the bucket; the others have nothing to do."""
     for name in ("fraud", "ransomware"):
-        publish(
+        publish_by_task(
             tmp_path, mlflow, name, make_python(tmp_path / "1", name).folder, aliases=["champion"]
         )
     fraud = make_python(tmp_path / "1", "fraud")
@@ -569,7 +557,7 @@ def test_plugin_with_a_repository_in_s3(tmp_path: Path, mlflow: MLflow, stage: S
         make_python(tmp_path / "2", "plugged", identity=2),
     )
     for one in (sample, other):
-        publish(tmp_path, mlflow, "plugged", one.folder)
+        publish_by_task(tmp_path, mlflow, "plugged", one.folder)
     variables = plugin.environment(
         plugin.registered(tmp_path / "site"),
         TRITON_URL=stage.one.url,

@@ -36,14 +36,13 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors impo
     NotFound,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.publication import (  # noqa: E501
-    DesiredPublication,
-    apply_publication,
     plan_publication,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
 from support import models
+from support.deliveries import publish_model
 from support.fault_proxy import FaultProxy
 from support.servers import ROOT, MLflow
 
@@ -206,16 +205,11 @@ def test_many_small_files(place: Path, mlflow: MLflow, tmp_path: Path) -> None:
 # --- the other way --------------------------------------------------------------------------------
 
 
-def publish(url: str, folder: Path, name: str) -> Registry:
-    registry = Registry(url, 30)
-    apply_publication(registry, plan_publication(registry, DesiredPublication(name, str(folder))))
-    return registry
-
-
 def test_upload_that_breaks_begins_again(proxy: FaultProxy, tmp_path: Path) -> None:
     sample = models.make_onnx(tmp_path, "broken-upload")
     proxy.fault, proxy.only, proxy.times = "hang up", "PUT ", 2
-    registry = publish(proxy.url, sample.folder, sample.name)
+    registry = Registry(proxy.url, 30)
+    publish_model(registry, sample.name, sample.folder)
     files = registry.files(registry.resolve(parse_model_uri(f"models:/{sample.name}/1")))
     assert (
         files.sizes()[f"{sample.name}/1/model.onnx"]
@@ -230,7 +224,7 @@ def test_upload_that_cannot_be_done_makes_no_version(proxy: FaultProxy, tmp_path
     with pytest.raises(
         ArtifactError, match=r"could not be uploaded: .*cannot be reached.* No version was made"
     ):
-        publish(proxy.url, sample.folder, sample.name)
+        publish_model(Registry(proxy.url, 30), sample.name, sample.folder)
     with pytest.raises(NotFound):
         Registry(proxy.url, 30).resolve(parse_model_uri(f"models:/{sample.name}/1"))
 

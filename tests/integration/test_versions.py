@@ -17,30 +17,19 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestrati
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.report import (
     Result,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
-    Target,
-)
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.publication import (  # noqa: E501
-    DesiredPublication,
-    apply_publication,
-    plan_publication,
-)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
+from support.deliveries import deploy_model, publish_model, target_of
 from support.models import Sample, make_python
 from support.servers import MLflow, Triton
 
 
-def publish(mlflow: MLflow, folder: Path, versions: range, **knobs: Any) -> list[Sample]:
+def publish_sides(mlflow: MLflow, folder: Path, versions: range, **knobs: Any) -> list[Sample]:
     samples = []
     for version in versions:
         sample = make_python(folder / f"{version}", "sides", identity=version, **knobs)
-        registry = Registry(mlflow.url, 60)
-        apply_publication(
-            registry,
-            plan_publication(registry, DesiredPublication(name="sides", path=str(sample.folder))),
-        )
+        publish_model(Registry(mlflow.url, 60), "sides", sample.folder)
         samples.append(sample)
     return samples
 
@@ -49,21 +38,11 @@ class Sides:
     """One model, delivered with ``serve_versions``."""
 
     def __init__(self, mlflow: MLflow, triton: Triton, sample: Sample) -> None:
-        self.target = Target(
-            str(triton.repository),
-            servers=(triton.url.removeprefix("http://"),),
-            tracking_uri=mlflow.url,
-            timeout=60,
-        )
+        self.target = target_of(triton, mlflow)
         self.triton, self.sample = triton, sample
 
     def bring(self, **options: Any) -> Result:
-        with Delivery(self.target) as delivery:
-            result = delivery.deliver(
-                [DesiredModel.from_options({"name": "sides", "keep": 5, **options})]
-            )[0]
-        assert result.error is None, str(result.error)
-        return result
+        return deploy_model(self.target, "sides", **{"keep": 5, **options})
 
     def served(self) -> dict[int, int]:
         """Version → identity, of the versions that answer."""
@@ -88,7 +67,7 @@ class Sides:
 def test_versions_come_and_go_and_the_others_are_left_alone(
     tmp_path: Path, mlflow: MLflow, triton: Triton
 ) -> None:
-    samples = publish(mlflow, tmp_path, range(1, 5))
+    samples = publish_sides(mlflow, tmp_path, range(1, 5))
     sides = Sides(mlflow, triton, samples[0])
     sides.bring(model_uri="models:/sides/1", serve_versions=2)
     first = triton.stub_pids("sides")
@@ -146,11 +125,11 @@ def test_versions_come_and_go_and_the_others_are_left_alone(
 def test_a_bad_version_does_not_disturb_those_beside_it(
     tmp_path: Path, mlflow: MLflow, triton: Triton
 ) -> None:
-    samples = publish(mlflow, tmp_path, range(1, 2))
+    samples = publish_sides(mlflow, tmp_path, range(1, 2))
     sides = Sides(mlflow, triton, samples[0])
     sides.bring(model_uri="models:/sides/1", serve_versions=2)
     pids = triton.stub_pids("sides")
-    publish(mlflow, tmp_path / "bad", range(7, 8), fail="no good")
+    publish_sides(mlflow, tmp_path / "bad", range(7, 8), fail="no good")
     with Delivery(sides.target) as delivery:
         wanted = DesiredModel.from_options(
             {"name": "sides", "model_uri": "models:/sides/latest", "serve_versions": 2}

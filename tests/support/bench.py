@@ -18,9 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import config_pbtxt
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
-    DesiredModel,
-)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.layout import OWN_FILES
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.manifest import Manifest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.record import Record
@@ -40,8 +37,9 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.
     StateStore,
 )
 
-from support import models
-from support.servers import ServerError, Triton, triton_server
+from . import models
+from .deliveries import deliver_model
+from .servers import ServerError, Triton, triton_server
 
 CHILD = Path(__file__).with_name("child.py")
 NAME = "doubler"
@@ -126,10 +124,7 @@ class Bench:
         self, check: bool = False, target: Mapping[str, Any] | None = None, **options: Any
     ) -> Result:
         """In this process."""
-        with Delivery(Target.from_options({**self.target, **(target or {})})) as delivery:
-            return delivery.deliver(
-                [DesiredModel.from_options({"name": NAME, **options})], check=check
-            )[0]
+        return deliver_model({**self.target, **(target or {})}, NAME, check, **options)
 
     def good(self, target: Mapping[str, Any] | None = None, **options: Any) -> Result:
         result = self.deliver(target=target, **options)

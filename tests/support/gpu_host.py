@@ -15,8 +15,8 @@ from typing import Any
 
 import preflight
 
-from support import servers
-from support.servers import ROOT
+from . import servers
+from .servers import ROOT
 
 host = preflight.load_host()
 # CUDA's attributes of a device: major and minor number of its compute capability.
