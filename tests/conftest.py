@@ -31,26 +31,20 @@ import_from_checkout()
 # Their assertions say as much as those of a test.
 pytest.register_assert_rewrite("support")
 
-# Where files are spread over processes, a long one that begins last is waited for by the others.
-LONGEST_FIRST = (
-    "test_s3.py",
-    "test_fire.py",
-    "test_runs.py",
-    "test_kill_points.py",
-    "test_lists.py",
-    "test_quickstart.py",
-    "test_bad_input.py",
-    "test_modules.py",
-    "test_readme.py",
-    "test_mlflow_plugin.py",
-    "test_fleet.py",
-    "test_s3_repository.py",
-    "test_roles_native.py",
-    "test_progress.py",
-    "test_matrix.py",
-)
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Spread the tests over the processes of pytest-xdist.
+
+    A file's tests share servers, so that they stay in one process, unless the file is marked
+    ``apart``. Those that take longest begin first: the last one to begin is waited for.
+    """
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            if not item.get_closest_marker("apart"):
+                item.add_marker(pytest.mark.xdist_group(item.path.name))
+    items.sort(key=_seconds_of_file, reverse=True)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+def _seconds_of_file(item: pytest.Item) -> float:
+    mark = item.get_closest_marker("takes")
+    return float(mark.args[0]) if mark else 0

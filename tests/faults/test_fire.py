@@ -16,6 +16,8 @@ import pytest
 from support.bench import NAME, QUESTION, Bench, new_bench
 from support.rows import Row
 
+pytestmark = pytest.mark.takes(120)
+
 UPDATES = 50
 CLIENTS = 8
 Answer = tuple[float, float, int]

@@ -27,6 +27,8 @@ from support.rows import Row
 from support.servers import MLflow, mlflow_server
 
 pytest.importorskip("mlflow")
+
+pytestmark = pytest.mark.takes(100)
 COUNT = 20
 MIDDLE = 10
 WEIGHTS = 200_000

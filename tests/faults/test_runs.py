@@ -15,6 +15,8 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain impo
 from support.bench import NAME, Bench
 from support.rows import Row
 
+pytestmark = pytest.mark.takes(110)
+
 ROUNDS = 50
 
 

@@ -286,7 +286,7 @@ def test_what_is_deployed_has_kept_its_kinds(here: Here, gpus: list[Gpu], tmp_pa
         folder = make(
             tmp_path, f"kept_{kind}", f"instance_group [ {{ kind: KIND_{kind.upper()} }} ]"
         )
-        done = deliver(here, f"kept_{kind}", model_uri=str(folder), verify=VERIFY)
+        done = deliver_here(here, f"kept_{kind}", model_uri=str(folder), verify=VERIFY)
         assert done.error is None and done.changed, str(done.error)
     assert here.changes("provision", triton_gpus="none") > 0
     assert here.changes("provision", triton_gpus=[gpus[0].uuid]) > 0

@@ -23,6 +23,8 @@ from support.models import make_onnx, make_python
 from support.playbooks import run_playbook
 from support.servers import MLflow, Triton, triton_server
 
+pytestmark = pytest.mark.takes(85)
+
 DEADLINE = 3
 PATIENCE = 60
 """For everything but a peer that is silent or slow on purpose."""

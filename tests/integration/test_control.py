@@ -34,6 +34,8 @@ from support.models import Sample, make_onnx, make_python
 from support.playbooks import run_playbook, run_task
 from support.servers import MLflow, Triton, free_ports, triton_server
 
+pytestmark = pytest.mark.long
+
 SECRET = "hush-4711"
 APIS = "model-repository,model-config,shared-memory"
 FAST = "--disable-auto-complete-config"

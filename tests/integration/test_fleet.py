@@ -19,6 +19,8 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.re
 from support import models, servers
 from support.playbooks import environment, run_task
 
+pytestmark = [pytest.mark.long, pytest.mark.takes(120)]
+
 HOSTS = ("one", "two", "three")
 HOOK = """\
 - name: Write down that the host {0}

@@ -38,6 +38,8 @@ from support.models import Sample, make_ensemble, make_onnx, make_python
 from support.playbooks import run_task
 from support.servers import MLflow, Triton, triton_server
 
+pytestmark = pytest.mark.long
+
 
 class Lists:
     """Deliver lists of models to one repository of a running Triton."""

@@ -25,6 +25,8 @@ from support.deliveries import deploy_model, target_of
 from support.playbooks import environment
 from support.servers import ROOT, MLflow, Triton, server_python
 
+pytestmark = [pytest.mark.long, pytest.mark.takes(80)]
+
 # Triton's tensors are FP32: frameworks that compute in double precision agree to its last digits.
 TOLERANCE = 2e-6
 LOGGED = {

@@ -44,6 +44,8 @@ from support.servers import MLflow, Triton, free_ports, mlflow_server, server_py
 numpy = pytest.importorskip("numpy")
 pytest.importorskip("tritonclient.http")
 
+pytestmark = pytest.mark.takes(70)
+
 with_pandas = pytest.mark.skipif(
     importlib.util.find_spec("pandas") is None, reason="MLflow's own command imports pandas"
 )

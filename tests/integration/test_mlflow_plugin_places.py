@@ -32,6 +32,8 @@ from support.certificates import Authority
 from support.playbooks import environment
 from support.servers import ROOT, Triton, triton_server
 
+pytestmark = pytest.mark.long
+
 FAST = ("--disable-auto-complete-config",)
 SECRET = "open-sesame"
 ASK = {"x": [[1, 2, 3]]}

@@ -11,6 +11,8 @@ from support.models import make_forest, make_onnx, make_python
 from support.playbooks import publish_by_task, run_task
 from support.servers import MLflow, Triton
 
+pytestmark = pytest.mark.takes(80)
+
 
 @pytest.fixture
 def target(mlflow: MLflow, triton: Triton) -> dict[str, Any]:

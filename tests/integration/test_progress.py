@@ -21,6 +21,8 @@ from support.playbooks import environment, run_task
 from support.servers import ROOT, MLflow, Triton
 
 pytest.importorskip("mlflow")
+
+pytestmark = [pytest.mark.long, pytest.mark.takes(90)]
 DELAY = 5.0
 LOAD = r"progress: \[localhost\] {name}: load on 127\.0\.0\.1:\d+, \d+ s"
 MOVE = (

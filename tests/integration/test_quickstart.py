@@ -22,6 +22,8 @@ import pytest
 from support import servers
 from support.playbooks import ROOT
 
+pytestmark = pytest.mark.takes(90)
+
 host = preflight.load_host()
 # As make runs it: with a Python that is in no environment.
 PYTHON = getattr(sys, "_base_executable", sys.executable)

@@ -8,9 +8,12 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
 from support.models import make_onnx
 from support.playbooks import ROOT, run_playbook, run_task
 from support.servers import MLflow, Triton
+
+pytestmark = pytest.mark.takes(75)
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -21,6 +21,8 @@ import yaml
 from support import models, servers
 from support.playbooks import environment
 
+pytestmark = [pytest.mark.long, pytest.mark.takes(100)]
+
 host = preflight.load_host()
 
 

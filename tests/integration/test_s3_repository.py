@@ -38,6 +38,8 @@ from support.models import Sample, make_python
 from support.playbooks import ROOT, ProcessList, environment, publish_by_task, run_task
 from support.servers import S3, MLflow, Triton, s3_server, triton_server
 
+pytestmark = [pytest.mark.long, pytest.mark.takes(110)]
+
 FAST = ["--disable-auto-complete-config"]
 BUCKET, PREFIX = "models", "team/prod"
 STATE = f"{PREFIX}.mlops-triton"

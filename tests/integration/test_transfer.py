@@ -47,6 +47,8 @@ from support.fault_proxy import FaultProxy
 from support.servers import ROOT, MLflow
 
 pytest.importorskip("mlflow")
+
+pytestmark = pytest.mark.long
 FILE = "model.onnx"
 SIZE = LARGE + CHUNK // 2
 MIDDLE = 3 << 20
