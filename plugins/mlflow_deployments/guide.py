@@ -25,47 +25,47 @@ _MEANING = {
         " s3://http://host:port/bucket/prefix"
     ),
     "server_log": (
-        "the server's log on this host, which knows causes of failed loads that it does not answer"
+        "the server's log file on this host, which has causes of failed loads that answers omit"
     ),
     "tensorrt_target": (
-        "what the servers have, for TensorRT plans: {version: '10.5', compute_capability: '9.0'}"
+        "TensorRT and GPUs of the servers: {version: '10.5', compute_capability: '9.0'}"
     ),
     "s3": (
         "{profile: NAME, region: NAME, ca_file: FILE} for a repository in S3; keys come from"
         " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     ),
-    "state_dir": "records, locks and retained copies; beside the repository when omitted",
+    "state_dir": "records, locks and retained copies; <repository>.mlops-triton when omitted",
     "tracking_uri": "the MLflow server",
     "registry_uri": "the model registry, where it is another one",
     "timeout": "seconds that any one network step may take (300)",
     "lock_timeout": "seconds to wait for another run that changes the same model (60)",
-    "progress": "lines on standard error on what takes long (where that is a terminal)",
+    "progress": "progress lines on standard error (when omitted, where that is a terminal)",
     "allowed_backends": (
         "Triton's backends that may be used, separated by commas; all when omitted (python runs"
         " code of the artifact)"
     ),
-    "max_size": "the most that a model's files may have, such as 2GiB",
-    "require_digest": "refuse models without a manifest of their publisher (false)",
+    "max_size": "maximum size of a model's files, such as 2GiB",
+    "require_digest": "refuse models without their publisher's manifest (false)",
     "registry_status": (
-        "the name under which the registry is told what is deployed here; nothing is told when"
-        " omitted"
+        "a name for this target, under which the registry shows what is deployed; when omitted,"
+        " the registry is not changed"
     ),
-    "alias": "the alias to note where model_uri names the version that it stood for",
+    "alias": "the alias that model_uri was resolved from, kept in the record",
     "flavor": "the same as --flavor; read from the artifact when omitted",
-    "config": "fields of config.pbtxt laid over the author's, such as {max_batch_size: 8}",
-    "instance_kind": "where instances run, whatever the author's configuration says",
+    "config": "fields that replace those of the author's config.pbtxt, such as {max_batch_size: 8}",
+    "instance_kind": "where instances run, in place of what the author's configuration says",
     "version_folders": (
-        "whether the registry's version or the artifact's folders give Triton's version number"
+        "what gives the Triton version: the registry version or the artifact's folders"
     ),
-    "serve_versions": "registry versions to keep loaded side by side (1)",
+    "serve_versions": "number of registry versions to serve side by side (1)",
     "verify": (
         "an inference that proves the deployment: {inputs: {x: [[1]]}, outputs: {y: [[2]]},"
         " tolerance: 0.001}"
     ),
-    "keep": "previous deployments to keep for going back (1)",
+    "keep": "number of previous deployments to retain for rollbacks (1)",
     "adopt": "take over a model of this name that this collection did not deploy (false)",
-    "check_files": "compare the bytes of unchanged files too (false)",
-    "depends_on": "models that this one calls, separated by commas, for lists that name it",
+    "check_files": "hash the deployed files to find changes (false)",
+    "depends_on": "models that this one calls, separated by commas, for the order of a list",
     "owner": "owner of the model's files",
     "group": "group of the model's files",
     "mode": "their mode, such as 0644",
@@ -80,11 +80,11 @@ Targets (-t)
   triton://host:8000                 another server; several: triton://a:8000,b:8000
   triton://host:8001?protocol=grpc   protocol is http (default), https, grpc or grpcs
   triton:/<profile>                  servers with names, from {profiles}
-  Options of the place may follow: triton://host:8000?model_repository=/models&timeout=60
+  Options of the target may follow: triton://host:8000?model_repository=/models&timeout=60
 
 Environment
   TRITON_URL, TRITON_MODEL_REPO, MLFLOW_TRACKING_URI; {variable} names another file of profiles.
-  An option with -C goes before the target, the target before its profile, the profile before the
+  An option with -C wins over the target's, the target's over its profile's, the profile's over the
   environment.
 
 Profiles
@@ -114,7 +114,7 @@ Commands
 Options for the model (-C key=value; the value is YAML)
 {model}
 
-Options for the place (-C key=value, in a target or in a profile)
+Options for the target (-C key=value, in the target or in a profile)
 {place}
 
 Examples

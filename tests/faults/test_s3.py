@@ -346,8 +346,8 @@ def test_store_fails(
 def test_store_without_conditions(
     bench: S3Bench, row: Row, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """S3: the store minds no conditions of a write: said in a warning, and a lock that is there is
-    still respected.
+    """S3: the store ignores the conditions of a write: said in a warning, and a lock that is there
+    is still respected.
     """
     whole = bucket.Bucket.put_quietly
 
@@ -356,7 +356,7 @@ def test_store_without_conditions(
 
     monkeypatch.setattr(bucket.Bucket, "put_quietly", careless)
     result = bench.good(model_uri=bench.source(1))
-    assert any("minds no conditions" in text for text in result.warnings)
+    assert any("ignores the conditions of a write" in text for text in result.warnings)
     row.saw(next(text for text in result.warnings if "conditions" in text))
     with bench.store.lock(NAME, 5):
         assert isinstance(

@@ -212,7 +212,7 @@ def test_size_of_all_files_together() -> None:
 
 def test_size_that_the_store_does_not_tell() -> None:
     assert why_new(Policy(max_size=10), layout(4, None)) == (
-        "the store does not tell the size of model/1, and max_size allows 10 bytes"
+        "the store does not list the size of model/1, and max_size allows 10 bytes"
     )
     assert why_new(Policy(require_digest=True), layout(None), published="d", tag="d") is None
 

@@ -233,7 +233,7 @@ def _warn_of_left_out(artifact: Artifact, data: str) -> tuple[str, ...]:
         {path.split("/")[0] for path in artifact.files if "/" in path} - {data} - MLFLOW_FOLDERS
     )
     return tuple(
-        f"the folder '{folder}' beside the model folder '{data}' in the artifact was left out"
+        f"the folder '{folder}' next to the model folder '{data}' in the artifact was left out"
         for folder in sorted(beside)
     )
 

@@ -190,7 +190,7 @@ def _tensorrt(path: str) -> ModelFile:
         "model.plan",
         bare_config("tensorrt"),
         missing=(
-            "a TensorRT plan does not tell its inputs and outputs here: give them in config, as"
+            "a TensorRT plan does not name its inputs and outputs: give them in config, as"
             " {max_batch_size: …, input: [{name, data_type, dims}], output: [{name, data_type,"
             " dims}]}"
         ),
@@ -222,7 +222,7 @@ def _torchscript(path: str) -> ModelFile:
         "model.pt",
         bare_config("pytorch"),
         missing=(
-            "a TorchScript module does not tell its inputs and outputs: give them in config, as"
+            "a TorchScript module does not name its inputs and outputs: give them in config, as"
             " {input: [{name: INPUT__0, data_type, dims}], output: [{name: OUTPUT__0, data_type,"
             " dims}]}"
         ),
@@ -293,7 +293,7 @@ def _python(path: str) -> ModelFile:
             None
             if completes
             else (
-                "a Python model without auto_complete_config does not tell its inputs and outputs:"
+                "a Python model without auto_complete_config does not name its inputs and outputs:"
                 " give them in config, as {max_batch_size: …, input: [{name, data_type, dims}],"
                 " output: [{name, data_type, dims}]}"
             )

@@ -80,7 +80,7 @@ class Policy:
         untold = [source for source, _target, size in layout.files if size is None]
         if self.max_size is not None and untold:
             raise _refuse(
-                f"the store does not tell the size of {untold[0]}, and max_size allows"
+                f"the store does not list the size of {untold[0]}, and max_size allows"
                 f" {self.max_size} bytes"
             )
         self._check_size(layout.size)

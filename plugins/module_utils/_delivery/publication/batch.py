@@ -115,8 +115,8 @@ def _publish_one(
                 desired,
                 warnings=(
                     (
-                        f"{error.message}: what would change is not known, and assumed to be"
-                        " everything"
+                        f"{error.message}: what would change is not known; everything is"
+                        " assumed to change"
                     ),
                 ),
             )

@@ -222,7 +222,7 @@ class FolderRepository:
             return None
         return (
             f"the file system of {self.path} has no atomic exchange: for a moment the model's"
-            " folder was missing, and a run that is killed just then is mended by the next one"
+            " folder was missing, and the next run recovers from a kill just then"
         )
 
     def moves_out(self, name: str, transaction: str, versions: Sequence[int]) -> list[Move]:

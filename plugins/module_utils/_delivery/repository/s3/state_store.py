@@ -238,8 +238,8 @@ class S3Store:
             self._locks[name] = lock
             if not lock.conditional:
                 self.warnings.append(
-                    f"the object store of {self.repository} minds no conditions of a write, so that"
-                    " runs that begin at the same moment are kept apart less surely"
+                    f"the object store of {self.repository} ignores the conditions of a write, so"
+                    " that runs that begin at the same moment are kept apart less surely"
                 )
             try:
                 yield
