@@ -117,6 +117,23 @@ def test_each_term_has_an_owner_and_is_defined_once() -> None:
     assert ownerless == []
 
 
+FORMER_WORDS = re.compile(r"\b(settle[sd]?|settling|crew|beside)\b", re.I)
+"""Recover, scheduler and side by side took their places."""
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        *PAGES,
+        *(ROOT / "plugins/doc_fragments").glob("*.py"),
+        *(ROOT / "plugins/modules").glob("*.py"),
+    ],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_one_thing_has_one_word(page: Path) -> None:
+    assert FORMER_WORDS.findall(read(page)) == []
+
+
 def test_packages_stand_in_the_picture() -> None:
     page = read(ROOT / "docs/architecture.md")
     (picture,) = (block for block in re.findall(r"```\n(.*?)```", page, re.S) if "┌" in block)
