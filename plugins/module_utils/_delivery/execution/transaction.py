@@ -28,7 +28,7 @@ class Transaction:
         old: the record before; ``new`` the one to be written.
         deploy_id: of this transaction, and of the deployment where that gets a new one.
         journal: as it was written before the first change of the model's files.
-        swapped: the model's files were changed and that is not settled yet.
+        swapped: the model's files were changed, and that is neither finished nor undone.
         took_over: what somebody else deployed became ours as it was.
         loaded: the servers that were asked to load, in order.
         limits: shared with the other models of a list; ``turns`` end with this transaction.
