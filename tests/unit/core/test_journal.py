@@ -474,6 +474,22 @@ def test_a_swap_whose_record_was_written_is_finished(models: FolderRepository) -
     assert models.store.retained_records(NAME) == [record()]
 
 
+@pytest.mark.parametrize("body", [b"{", b'{"schema": 9}'])
+def test_a_retained_copy_that_is_not_understood_stays_and_hinders_no_deployment(
+    body: bytes, models: FolderRepository
+) -> None:
+    other = fill(Path(models.store.retained(NAME, "d0")), "older")
+    (other / "record.json").write_bytes(body)
+    before = tree(other)
+    models.put(NAME, begin(models))
+    models.store.write_record(record(deploy_id="d2", transaction="d2"))
+    done = models.recover(NAME)
+    assert done == "an interrupted deployment was complete but for tidying up"
+    assert tree(other) == before and versions(models) == AFTER
+    with pytest.raises(RepositoryError):
+        models.store.retained_records(NAME)
+
+
 REFUSED = {
     "newer": b'{"schema": 2, "op": "swap v2"}',
     "unknown": b'{"schema": 1, "op": "swap v2"}',

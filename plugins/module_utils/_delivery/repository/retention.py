@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from ..domain.record import Record
+from ..errors import RepositoryError
 
 
 class RetainedCopies(Protocol):
@@ -19,12 +20,18 @@ class RetainedCopies(Protocol):
 
 
 def prune(store: RetainedCopies, name: str, keep: int | None) -> None:
-    """Remove retained copies beyond the newest ``keep``, and what has no record; None keeps all."""
+    """Remove retained copies beyond the newest ``keep``, and what has no record; None keeps all.
+
+    Where a copy's record is not understood all stay, as it may count; going back says so.
+    """
     if keep is None:
         return
+    try:
+        records = store.retained_records(name)
+    except RepositoryError:
+        return
     inside = store.retained_contents(name)
-    gone = superfluous(store.retained_records(name), store.record(name), inside, keep)
-    store.remove_retained(name, gone)
+    store.remove_retained(name, superfluous(records, store.record(name), inside, keep))
 
 
 def superfluous(
