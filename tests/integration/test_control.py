@@ -31,6 +31,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.serv
 from support.certificates import Authority
 from support.deliveries import deliver_model
 from support.models import Sample, make_onnx, make_python
+from support.modules import run_module
 from support.playbooks import run_playbook, run_task
 from support.servers import MLflow, Triton, free_ports, triton_server
 
@@ -188,8 +189,7 @@ def test_the_secret_is_in_no_output(
         for text in [str(failed), str(done), *kept]
         if SECRET in text or "a-guess-of-mine" in text
     ]
-    assert run_task(
-        tmp_path,
+    assert run_module(
         "triton_model",
         {**place_of(guarded, authority, protocol), "name": "locked", "state": "absent"},
     )["changed"]
@@ -296,8 +296,7 @@ def test_https_with_a_client_certificate(
         done = run_task(tmp_path, "triton_model", {**options, "model_uri": str(sample.folder)})
         assert done["changed"], done
         assert guarded.infer("over-https", sample.request())[0] == 200
-        refused = run_task(
-            tmp_path,
+        refused = run_module(
             "triton_model",
             {**options, "client_cert": None, "client_key": None, "timeout": 10, "state": "absent"},
         )
@@ -306,7 +305,7 @@ def test_https_with_a_client_certificate(
             and "Triton at https://127.0.0.1" in refused["msg"]
             and "othing was changed" in refused["msg"]
         )
-        assert run_task(tmp_path, "triton_model", {**options, "state": "absent"})["changed"]
+        assert run_module("triton_model", {**options, "state": "absent"})["changed"]
 
 
 # -- proxies ---------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestrati
     Target,
 )
 from support.models import Sample, make_ensemble, make_onnx, make_python
+from support.modules import publish_by_module, run_module
 from support.playbooks import run_task
 from support.servers import MLflow, Triton, triton_server
 
@@ -282,11 +283,7 @@ def test_versions_that_an_ensemble_of_the_list_pins(lists: Lists, mlflow: MLflow
     options = {"tracking_uri": mlflow.url}
     for dummy in range(2):  # so that the registry's version is 2, and the folder 1
         (member.folder / "1" / f"note-{dummy}.txt").write_text("another version")
-        run_task(
-            lists.folder,
-            "mlflow_publish",
-            {"name": member.name, "path": str(member.folder), **options},
-        )
+        publish_by_module(mlflow, member.name, member.folder)
     wanted = [{"name": member.name, "model_uri": f"models:/{member.name}/2"}, entry(ensemble)]
     check = lists.deliver(wanted, check=True, **options)
     done = lists.good(wanted, **options)
@@ -359,17 +356,15 @@ def test_purge_in_a_task(lists: Lists) -> None:
     options = {"model_repository": lists.target["model_repository"], "triton_url": lists.triton.url}
     samples = [lists.sample(name) for name in ("one", "two", "three")]
     named = {**options, "deployment_set": "nightly", "purge": True}
-    first = run_task(
-        lists.folder, "triton_models", {**named, "models": [entry(sample) for sample in samples]}
-    )
+    first = run_module("triton_models", {**named, "models": [entry(sample) for sample in samples]})
     assert first["changed"], first
-    refused = run_task(lists.folder, "triton_models", {**options, "models": [], "purge": True})
+    refused = run_module("triton_models", {**options, "models": [], "purge": True})
     assert refused["failed"] and "deployment_set" in refused["msg"]
     wanted = [entry(samples[1], keep=-1), entry(samples[0])]
     check = run_task(
         lists.folder, "triton_models", {**named, "models": wanted}, "--check", "--diff"
     )
-    done = run_task(lists.folder, "triton_models", {**named, "models": wanted}, "--diff")
+    done = run_module("triton_models", {**named, "models": wanted}, diff=True)
     assert [model["name"] for model in done["models"]] == ["two", "one", "three"]
     assert [(model["name"], model["changed"], model["failed"]) for model in check["models"]] == [
         ("two", False, True),
@@ -395,11 +390,7 @@ def test_policy_refuses_before_anything_is_brought(lists: Lists, mlflow: MLflow)
         lists.folder / "runtime", "runtime", config='backend: "onnxruntime"\nruntime: "model.py"\n'
     )
     unnamed = make_python(lists.folder / "unnamed", "unnamed", config="max_batch_size: 8")
-    run_task(
-        lists.folder,
-        "mlflow_publish",
-        {"name": network.name, "path": str(network.folder), "tracking_uri": mlflow.url},
-    )
+    publish_by_module(mlflow, network.name, network.folder)
     published = {"name": network.name, "model_uri": f"models:/{network.name}/1"}
     cases: list[tuple[dict[str, Any], dict[str, Any], str | None]] = [
         (
@@ -459,11 +450,7 @@ def test_policy_on_what_is_deployed(lists: Lists, mlflow: MLflow) -> None:
     lists.good([{"name": "fraud", "state": "absent"}], allowed_backends=["onnxruntime"])
 
     published = make_onnx(lists.folder / "published", "forged")
-    run_task(
-        lists.folder,
-        "mlflow_publish",
-        {"name": "forged", "path": str(published.folder), "tracking_uri": mlflow.url},
-    )
+    publish_by_module(mlflow, "forged", published.folder)
     model = {"name": "forged", "model_uri": "models:/forged/1"}
     with Delivery(Target.from_options({**lists.target, "tracking_uri": mlflow.url})) as delivery:
         delivery.registry.set_version_tag("forged", 1, "triton.digest", "0" * 64)

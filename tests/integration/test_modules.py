@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from support.models import make_forest, make_onnx, make_python
-from support.playbooks import publish_by_task, run_task
+from support.modules import publish_by_module, run_module
+from support.playbooks import run_task
 from support.servers import MLflow, Triton
 
 pytestmark = pytest.mark.takes(80)
@@ -33,7 +34,7 @@ def test_mlflow_publish_check_apply_again_change(tmp_path: Path, mlflow: MLflow)
     }
     check = run_task(tmp_path, "mlflow_publish", options, "--check", "--diff")
     apply = run_task(tmp_path, "mlflow_publish", options, "--diff")
-    again = run_task(tmp_path, "mlflow_publish", options)
+    again = run_module("mlflow_publish", options)
     assert [check["changed"], apply["changed"], again["changed"]] == [True, True, False]
     assert check["diff"] == apply["diff"]
     assert apply["model"]["version"] == again["model"]["version"] == 1
@@ -42,7 +43,7 @@ def test_mlflow_publish_check_apply_again_change(tmp_path: Path, mlflow: MLflow)
     )
     assert info["models"][0]["aliases"] == {"champion": 1}
     changed = make_onnx(tmp_path / "two", "published", bias=(9.0, 9.0))
-    second = run_task(tmp_path, "mlflow_publish", {**options, "path": str(changed.folder)})
+    second = run_module("mlflow_publish", {**options, "path": str(changed.folder)})
     assert second["changed"] and second["model"]["version"] == 2
 
 
@@ -53,7 +54,7 @@ def test_triton_model_check_apply_again_update_remove(
         make_python(tmp_path / "1", "life", identity=1),
         make_python(tmp_path / "2", "life", identity=2),
     )
-    publish_by_task(tmp_path, mlflow, "life", first.folder, aliases=["champion"])
+    publish_by_module(mlflow, "life", first.folder, aliases=["champion"])
     options = {**target, "name": "life", "model_uri": "models:/life@champion"}
 
     check = run_task(tmp_path, "triton_model", options, "--check", "--diff")
@@ -67,12 +68,12 @@ def test_triton_model_check_apply_again_update_remove(
     assert status == 200 and not first.differences(answer)
 
     loads, pids = triton.loads("life"), triton.stub_pids("life")
-    again = run_task(tmp_path, "triton_model", options)
+    again = run_module("triton_model", options)
     assert not again["changed"] and again["actions"] == []
     assert (triton.loads("life"), triton.stub_pids("life")) == (loads, pids)
 
-    publish_by_task(tmp_path, mlflow, "life", second.folder, aliases=["champion"])
-    update = run_task(tmp_path, "triton_model", options, "--diff")
+    publish_by_module(mlflow, "life", second.folder, aliases=["champion"])
+    update = run_module("triton_model", options, diff=True)
     assert update["changed"] and update["model"]["triton_versions"] == [2]
     assert (
         "models:/life/1" in update["diff"]["before"] and "models:/life/2" in update["diff"]["after"]
@@ -88,16 +89,16 @@ def test_triton_model_check_apply_again_update_remove(
     back = {key: value for key, value in options.items() if key != "model_uri"} | {
         "state": "rolled_back"
     }
-    assert run_task(tmp_path, "triton_model", back)["model"]["registry_version"] == 1
-    assert not run_task(tmp_path, "triton_model", back)["changed"]
+    assert run_module("triton_model", back)["model"]["registry_version"] == 1
+    assert not run_module("triton_model", back)["changed"]
     assert not first.differences(triton.infer("life", first.request())[1])
 
     gone = {key: value for key, value in options.items() if key != "model_uri"} | {
         "state": "absent"
     }
     checked, removed, again = (
-        run_task(tmp_path, "triton_model", gone, *more)
-        for more in (["--check", "--diff"], ["--diff"], [])
+        run_module("triton_model", gone, check=check, diff=diff)
+        for check, diff in ((True, True), (False, True), (False, False))
     )
     assert [checked["changed"], removed["changed"], again["changed"]] == [True, True, False]
     assert checked["diff"] == removed["diff"]
@@ -116,7 +117,7 @@ def test_triton_models_brings_a_list_and_one_failure_does_not_stop_the_rest(
         make_python(tmp_path, "list-doubler"),
     ]
     for sample in samples:
-        publish_by_task(tmp_path, mlflow, sample.name, sample.folder)
+        publish_by_module(mlflow, sample.name, sample.folder)
     wanted = [{"name": sample.name, "model_uri": f"models:/{sample.name}/1"} for sample in samples]
     refused = run_task(tmp_path, "triton_models", {**target, "models": wanted})
     assert refused["failed"] and [entry["failed"] for entry in refused["models"]] == [
@@ -130,14 +131,14 @@ def test_triton_models_brings_a_list_and_one_failure_does_not_stop_the_rest(
     )
     wanted[1]["instance_kind"] = "cpu"
     check = run_task(tmp_path, "triton_models", {**target, "models": wanted}, "--check", "--diff")
-    apply = run_task(tmp_path, "triton_models", {**target, "models": wanted}, "--diff")
-    again = run_task(tmp_path, "triton_models", {**target, "models": wanted})
+    apply = run_module("triton_models", {**target, "models": wanted}, diff=True)
+    again = run_module("triton_models", {**target, "models": wanted})
     assert [entry["changed"] for entry in apply["models"]] == [False, True, False], apply
     assert check["diff"] == apply["diff"] and not again["changed"]
     for sample in samples:
         assert not sample.differences(triton.infer(sample.name, sample.request())[1])
     absent = [{"name": sample.name, "state": "absent"} for sample in samples]
-    assert run_task(tmp_path, "triton_models", {**target, "models": absent})["changed"]
+    assert run_module("triton_models", {**target, "models": absent})["changed"]
     assert not [row for row in triton.index() if row["name"].startswith("list-")]
 
 
@@ -145,7 +146,7 @@ def test_check_mode_on_a_bare_host_needs_no_repository_and_no_server(
     tmp_path: Path, mlflow: MLflow
 ) -> None:
     sample = make_onnx(tmp_path, "bare")
-    publish_by_task(tmp_path, mlflow, "bare", sample.folder)
+    publish_by_module(mlflow, "bare", sample.folder)
     result = run_task(
         tmp_path,
         "triton_model",

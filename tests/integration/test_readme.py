@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.models import make_onnx
+from support.modules import publish_by_module
 from support.playbooks import ROOT, run_playbook, run_task
 from support.servers import MLflow, Triton
 
@@ -22,16 +23,7 @@ def test_example_playbook_changes_once(tmp_path: Path, mlflow: MLflow, triton: T
     plays = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     assert len(plays) == 1
     sample = make_onnx(tmp_path, "sid-minibert-onnx")
-    published = run_task(
-        tmp_path,
-        "mlflow_publish",
-        {
-            "name": sample.name,
-            "path": str(sample.folder),
-            "tracking_uri": mlflow.url,
-            "aliases": ["champion"],
-        },
-    )
+    published = publish_by_module(mlflow, sample.name, sample.folder, aliases=["champion"])
     assert published["changed"], published
     folder = tmp_path / "play"
     folder.mkdir()
@@ -89,16 +81,7 @@ def test_deploy_models_pins_and_the_record_keeps_the_alias(
     tmp_path: Path, mlflow: MLflow, triton: Triton
 ) -> None:
     sample = make_onnx(tmp_path, "pinned")
-    run_task(
-        tmp_path,
-        "mlflow_publish",
-        {
-            "name": "pinned",
-            "path": str(sample.folder),
-            "tracking_uri": mlflow.url,
-            "aliases": ["champion"],
-        },
-    )
+    publish_by_module(mlflow, "pinned", sample.folder, aliases=["champion"])
     (tmp_path / "inventory.ini").write_text(
         "\n".join(
             [

@@ -35,7 +35,8 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.re
 from support import plugin
 from support.deliveries import deliver_model
 from support.models import Sample, make_python
-from support.playbooks import ROOT, ProcessList, environment, publish_by_task, run_task
+from support.modules import publish_by_module, run_module
+from support.playbooks import ROOT, ProcessList, environment, run_task
 from support.servers import S3, MLflow, Triton, s3_server, triton_server
 
 pytestmark = [pytest.mark.long, pytest.mark.takes(110)]
@@ -172,33 +173,33 @@ def test_check_apply_again_update_back_restart_remove(
         make_python(tmp_path / "1", "life", identity=1),
         make_python(tmp_path / "2", "life", identity=2),
     )
-    publish_by_task(tmp_path, mlflow, "life", first.folder, aliases=["champion"])
+    publish_by_module(mlflow, "life", first.folder, aliases=["champion"])
     usual = {**stage.target(), "tracking_uri": mlflow.url, "s3": KEYS, "name": "life"}
     options = {**usual, "model_uri": "models:/life@champion"}
     results = check_and_apply(tmp_path, stage, options)
     assert served(stage.one, first) == 1
     assert_life_in_bucket(stage)
     loads = stage.one.loads("life")
-    again = run_task(tmp_path, "triton_model", options)
+    again = run_module("triton_model", options)
     assert not again["changed"] and stage.one.loads("life") == loads
 
-    publish_by_task(tmp_path, mlflow, "life", second.folder, aliases=["champion"])
-    assert run_task(tmp_path, "triton_model", options)["changed"]
+    publish_by_module(mlflow, "life", second.folder, aliases=["champion"])
+    assert run_module("triton_model", options)["changed"]
     assert served(stage.one, second) == 2 and f"{LIFE}/1/model.py" not in stage.listed()
     info = run_task(
         tmp_path, "triton_model_info", {**stage.target(), "names": ["life"], "s3": KEYS}
     )
     assert info["models"][0]["ready"] and info["models"][0]["drift"] == []
     back = {**usual, "state": "rolled_back"}
-    assert run_task(tmp_path, "triton_model", back)["model"]["registry_version"] == 1
+    assert run_module("triton_model", back)["model"]["registry_version"] == 1
     assert served(stage.one, first) == 1 and f"{LIFE}/2/model.py" not in stage.listed()
-    assert not run_task(tmp_path, "triton_model", back)["changed"]
+    assert not run_module("triton_model", back)["changed"]
     stage.one.restart()
     assert served(stage.one, first) == 1
 
     assert_no_key_told(stage, [*results, info])
     gone = {**usual, "state": "absent"}
-    removed, again = (run_task(tmp_path, "triton_model", gone) for _time in range(2))
+    removed, again = (run_module("triton_model", gone) for _time in range(2))
     assert [removed["changed"], again["changed"]] == [True, False]
     assert not [key for key in stage.listed() if "life" in key] and served(stage.one, first) is None
 
@@ -210,7 +211,7 @@ def test_a_list_with_one_that_fails(tmp_path: Path, stage: Stage) -> None:
         make_python(tmp_path / "c", "list-c"),
     ]
     wanted = [{"name": sample.name, "model_uri": str(sample.folder)} for sample in samples]
-    done = run_task(tmp_path, "triton_models", {**stage.target(), "models": wanted})
+    done = run_module("triton_models", {**stage.target(), "models": wanted})
     assert done["failed"] and [entry["failed"] for entry in done["models"]] == [False, True, False]
     assert (
         "no such weights" in done["models"][1]["msg"]
@@ -218,7 +219,7 @@ def test_a_list_with_one_that_fails(tmp_path: Path, stage: Stage) -> None:
     ), done["models"][1]["msg"]
     assert not stage.listed(f"{PREFIX}/list-b/")
     absent = [{"name": sample.name, "state": "absent"} for sample in samples]
-    assert run_task(tmp_path, "triton_models", {**stage.target(), "models": absent})["changed"]
+    assert run_module("triton_models", {**stage.target(), "models": absent})["changed"]
     assert not [key for key in stage.listed() if "list-" in key]
 
 
@@ -340,7 +341,7 @@ def test_versions_side_by_side_go_down_as_well(
         make_python(tmp_path / str(number), "sides", identity=number) for number in (1, 2, 3)
     ]
     for sample in samples:
-        publish_by_task(tmp_path, mlflow, "sides", sample.folder)
+        publish_by_module(mlflow, "sides", sample.folder)
     target = {"tracking_uri": mlflow.url}
 
     def bring(**options: Any) -> dict[int, int]:
@@ -530,8 +531,8 @@ def test_playbooks_with_the_inventory_of_the_examples(
 ) -> None:
     """Its first host delivers to all servers of the bucket; the others have nothing to do."""
     for name in ("fraud", "ransomware"):
-        publish_by_task(
-            tmp_path, mlflow, name, make_python(tmp_path / "1", name).folder, aliases=["champion"]
+        publish_by_module(
+            mlflow, name, make_python(tmp_path / "1", name).folder, aliases=["champion"]
         )
     fraud = make_python(tmp_path / "1", "fraud")
     hosts = hosts_of_the_examples(mlflow, stage, "fraud", "ransomware")
@@ -559,7 +560,7 @@ def test_plugin_with_a_repository_in_s3(tmp_path: Path, mlflow: MLflow, stage: S
         make_python(tmp_path / "2", "plugged", identity=2),
     )
     for one in (sample, other):
-        publish_by_task(tmp_path, mlflow, "plugged", one.folder)
+        publish_by_module(mlflow, "plugged", one.folder)
     variables = plugin.environment(
         plugin.registered(tmp_path / "site"),
         TRITON_URL=stage.one.url,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .servers import ROOT, MLflow
+from .servers import ROOT
 
 
 class ProcessList:
@@ -131,16 +131,3 @@ def run_task(
     )
     assert written.exists(), done.output
     return {**json.loads(written.read_text(encoding="utf-8")), "_output": done.output}
-
-
-def publish_by_task(
-    folder: Path, mlflow: MLflow, name: str, path: Path, **options: Any
-) -> dict[str, Any]:
-    """Publish with module mlflow_publish, which must succeed; returns its result."""
-    result = run_task(
-        folder,
-        "mlflow_publish",
-        {"name": name, "path": str(path), "tracking_uri": mlflow.url, **options},
-    )
-    assert not result.get("failed"), result
-    return result
