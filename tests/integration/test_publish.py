@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.
 from support import models
 from support.deliveries import publish_model
 from support.fault_proxy import FaultProxy
-from support.servers import ROOT, MLflow, mlflow_server, server_python
+from support.servers import ROOT, MLflow, server_python
 
 mlflow = pytest.importorskip("mlflow")
 pytest.importorskip("tritonclient")
@@ -50,9 +50,9 @@ yaml = pytest.importorskip("yaml")
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflow]:
-    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as running:
-        yield running
+def server(mlflow: MLflow) -> MLflow:
+    """That of all files. Its fixture has the name that the library has here."""
+    return mlflow
 
 
 @pytest.fixture(scope="module")

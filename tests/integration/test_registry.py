@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors impo
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
-from support.servers import MLflow, mlflow_server
+from support.servers import MLflow
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -31,9 +30,9 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflow]:
-    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as running:
-        yield running
+def server(mlflow: MLflow) -> MLflow:
+    """That of all files. Its fixture has the name that the library has here."""
+    return mlflow
 
 
 @pytest.fixture(scope="module")
