@@ -85,7 +85,7 @@ def unpack(names: Sequence[str], work: Path, root: Path) -> None:
 
 
 def make(target: Path) -> None:
-    root = target / "root"
+    root = target / "files"
     root.mkdir(parents=True)
     with tempfile.TemporaryDirectory(dir=target) as work:
         names = [name for packages in PACKAGES.values() for name in packages]
@@ -93,7 +93,7 @@ def make(target: Path) -> None:
     for name in PACKAGES:
         program = target / name
         program.write_text(
-            '#!/bin/sh\nroot="$(dirname "$0")/root/usr"\n'
+            '#!/bin/sh\nroot="$(dirname "$0")/files/usr"\n'
             'export LD_LIBRARY_PATH="$(echo "$root"/lib/*-linux-gnu)"\n'
             f'exec "$root/bin/{name}" "$@"\n'
         )
