@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository import recovery
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.state_store import (
     StateStore,
 )
@@ -73,10 +73,16 @@ def interrupt(repository: Path, name: str) -> None:
     state = StateStore(str(repository))
     staged = Path(state.staging(name, "id")) / "model"
     staged.mkdir(parents=True)
-    moves = [(str(repository / name), str(staged))]
-    journal = recovery.journal_of_moves(state, moves, "id", None, 1)
-    state.write_journal(name, journal)
-    recovery.make_moves(state, journal)
+    move = {
+        "live": name,
+        "staged": os.path.relpath(staged, state.path),
+        "live_inode": None,
+        "staged_inode": staged.stat().st_ino,
+    }
+    journal = {"schema": 1, "op": "swap", "deploy_id": "id", "old_record": None, "keep": 1}
+    path = Path(state.path) / "journals" / f"{name}.json"
+    path.write_text(json.dumps({**journal, "moves": [move]}))
+    staged.rename(repository / name)
     assert (repository / name).is_dir()
 
 

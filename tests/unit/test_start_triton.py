@@ -630,7 +630,7 @@ def test_a_model_that_cannot_be_recovered_is_said_and_the_others_are_recovered(
     monkeypatch.setattr(recovery, "recover", refuse)
     first, second, third = folder.recover(settings.make_settings(values))
     assert first.startswith("model 'a': what an interrupted run left is not recovered (")
-    assert "a.json cannot be read" in first
+    assert "journals/a.json" in first
     assert second.startswith("model 'b': what an interrupted run left is not recovered (")
     assert "its journal has schema 2" in second
     assert third == "model 'c': an interrupted deployment was undone"
