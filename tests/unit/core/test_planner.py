@@ -50,6 +50,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.pl
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.planner import (
     is_pinned,
     make_plan,
+    pinned_uri,
 )
 
 URL = "localhost:8000"
@@ -426,3 +427,31 @@ def test_a_check_run_without_libraries_plans_what_cannot_be_carried_out(
     plan = make_plan(NOTHING, desired(), known)
     assert [type(step) for step in plan.steps] == [ReplaceUnread, Load, WriteRecord]
     assert plan.replacement is None and plan.actions[0] == "deploy models:/fraud/2"
+
+
+@pytest.mark.parametrize(
+    ("more", "pinned"),
+    [
+        ({"registry_name": None, "registry_version": None, "model_id": "m-5"}, True),
+        ({"registry_name": None, "registry_version": None, "model_id": "m-6"}, False),
+        ({"model_id": "m-5"}, False),
+    ],
+    ids=["the same", "another", "came as a version"],
+)
+def test_a_logged_model_needs_no_question_where_it_is_the_same(
+    more: dict[str, Any], pinned: bool
+) -> None:
+    assert is_pinned(record(**more), desired(model_uri="models:/m-5"), None) is pinned
+
+
+@pytest.mark.parametrize(
+    ("found", "pinned"),
+    [
+        (source(3), "models:/fraud/3"),
+        (dataclasses.replace(source(), registry_version=None), "models:/fraud/2"),
+        (None, "models:/fraud/2"),
+    ],
+)
+def test_the_exact_thing_that_a_uri_means(found: Source | None, pinned: str) -> None:
+    assert pinned_uri(desired(), found) == pinned
+    assert pinned_uri(desired(state="absent"), None) == ""
