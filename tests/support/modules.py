@@ -1,4 +1,6 @@
-# SPDX-License-Identifier: Apache-2.0
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or
+# https://www.gnu.org/licenses/gpl-3.0.txt)
 """Modules of the collection in the test's own process: what a run of ansible-playbook adds, which
 is two seconds and much more than that in processor time, is tested with `playbooks`.
 """
