@@ -124,9 +124,9 @@ $(MOLECULES): molecule-%: bed
 servers-in-turn: venvs
 	@$(IN_TURN) --keep-going integration integration-long faults
 
-# Three at a time, because most of them wait most of the time. The bed is made when the first scenario needs it.
+# Two at a time, because most of them wait most of the time. The bed is made when the first scenario needs it.
 test-all: venvs venvs-old ## everything
-	@$(BED) run --lazy -- env -u MAKEFLAGS $(BESIDE) --jobs=3 \
+	@$(BED) run --lazy -- env -u MAKEFLAGS $(BESIDE) --jobs=2 \
 		servers-in-turn sanity unit lint unit-core $(OLD_CLIENTS) $(OLD_SERVERS) $(MOLECULES)
 
 build: venv-control ## Galaxy tarball and wheel in dist/

@@ -252,10 +252,17 @@ def find_uv(lock: int, installation: Installation) -> Uv | None:
     return None
 
 
+def base_python() -> str:
+    """The interpreter that made the environment of this one, or this one: an environment that is
+    active may be the very one that is to be made anew.
+    """
+    return str(getattr(sys, "_base_executable", None) or sys.executable)
+
+
 def install(venv: Venv, lock: int, installation: Installation, uv: Uv | None) -> None:
     print(f"{venv.folder.relative_to(ROOT)}: installing {venv.purpose}", flush=True)
     shutil.rmtree(venv.folder, ignore_errors=True)
-    installation.run([sys.executable, "-m", "venv", str(venv.folder)], lock)
+    installation.run([base_python(), "-m", "venv", str(venv.folder)], lock)
     for step in venv.steps:
         if not (uv and install_with_uv(venv, step, lock, installation, uv)):
             installation.run([str(venv.python), *PIP, *step], lock)

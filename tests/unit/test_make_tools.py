@@ -10,34 +10,24 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / "tools"
 sys.path.insert(0, str(TOOLS))
 
-import venvs  # noqa: E402
 
-
-def test_environments_of_another_checkout_are_never_made_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    theirs = tmp_path / "theirs"
-    python = theirs / "core/bin/python"
-    python.parent.mkdir(parents=True)
-    python.symlink_to(sys.executable)
-    # Complete for them; for this checkout it is stale.
-    (theirs / "core" / venvs.STAMP).write_text("of another checkout")
-    link = tmp_path / ".venv"
-    link.symlink_to(theirs)
-    monkeypatch.setattr(venvs, "VENVS", link)
-    monkeypatch.setattr(sys, "argv", ["venvs.py", "core"])
-    assert venvs.main() == 0
-    assert (theirs / "core" / venvs.STAMP).read_text() == "of another checkout"
-    monkeypatch.setattr(sys, "argv", ["venvs.py", "core", "frameworks"])
-    assert venvs.main() == 1
-    assert "frameworks is missing" in capsys.readouterr().err
-    assert sorted(os.listdir(theirs)) == ["core"]
+def test_environments_are_not_made_by_a_python_inside_of_them(tmp_path: Path) -> None:
+    """Where .venv/control is active, its python3 is the first on the PATH, and is to be remade."""
+    inside = tmp_path / "inside"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(inside)], check=True)
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'tools')!r}); import venvs"
+    made_by = subprocess.run(
+        [str(inside / "bin/python"), "-c", f"{code}; print(venvs.base_python())"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    assert not Path(made_by).is_relative_to(inside)
+    assert os.path.realpath(made_by) == os.path.realpath(sys.executable)
 
 
 def processes_of(mark: str) -> list[int]:
