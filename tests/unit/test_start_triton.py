@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -718,7 +719,20 @@ def test_the_first_file_parses_on_every_python_and_the_rest_on_the_oldest() -> N
         shipped += (core / package).rglob("*.py")
     assert len(shipped) > 40
     for path in shipped:
-        ast.parse(path.read_text(encoding="utf-8"), str(path), feature_version=(3, 9))
+        found = ast.parse(path.read_text(encoding="utf-8"), str(path), feature_version=(3, 9))
+        assert not list(newer_than_the_oldest(found)), path
+
+
+def newer_than_the_oldest(found: ast.Module) -> Iterator[str]:
+    """What Python 3.9 reads, and cannot do when it imports a file."""
+    for node in found.body:
+        if isinstance(node, ast.ImportFrom) and node.module == "typing":
+            names = {alias.name for alias in node.names}
+            yield from names & {"Concatenate", "ParamSpec", "TypeAlias", "TypeGuard"}
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and any(
+            isinstance(part, ast.BitOr) for part in ast.walk(node)
+        ):
+            yield ast.unparse(node)
 
 
 def test_a_copy_without_the_core_is_one_sentence(values: dict[str, Any], tmp_path: Path) -> None:

@@ -8,11 +8,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from .errors import DeadlineExceeded
 
-P = ParamSpec("P")
+if TYPE_CHECKING:  # the start wrapper runs this file with Python 3.9, which has none
+    from typing import ParamSpec
+
+    P = ParamSpec("P")
 T = TypeVar("T")
 
 

@@ -7,7 +7,10 @@ What is read of them is checked where it is read.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the start wrapper runs this file with Python 3.9, which has none
+    from typing import TypeAlias
 
 Json: TypeAlias = Any
 """A JSON value."""

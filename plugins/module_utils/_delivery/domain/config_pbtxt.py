@@ -10,12 +10,14 @@ from __future__ import annotations
 import codecs
 import hashlib
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..libraries import require
 from ..outside import JsonObject
-from . import config_pbtxt
+
+if TYPE_CHECKING:  # the start wrapper imports this file with Python 3.9, which has none
+    from typing import TypeAlias
 
 DEPLOY_ID_KEY = "mlops_triton_deploy_id"
 CONFIG_NAME = "config.pbtxt"
@@ -251,7 +253,7 @@ def specific_versions(message: ModelConfig) -> tuple[int, ...]:
 
 def config_for(author: str, name: str, deploy_id: str, request: JsonObject) -> bytes:
     """The configuration to deploy: the author's with what was asked for, and the id."""
-    return config_pbtxt.render_deployed(
+    return render_deployed(
         author.encode(),
         name=name,
         deploy_id=deploy_id,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar, Union
 
 from ..errors import RepositoryError
 from .fields import Fields, WrongShape, read_json
@@ -214,8 +214,9 @@ class PendingLoad:
         return cls(fields.text("deploy_id"), fields.text("since"), fields.text_or_none("server"))
 
 
-Swap = FolderSwap | S3Swap
-Journal = FolderSwap | S3Swap | Removal | PendingLoad
+# Evaluated at run time, where the start wrapper's Python 3.9 knows no other form.
+Swap = Union[FolderSwap, S3Swap]  # noqa: UP007
+Journal = Union[FolderSwap, S3Swap, Removal, PendingLoad]  # noqa: UP007
 S = TypeVar("S", FolderSwap, S3Swap)
 
 
