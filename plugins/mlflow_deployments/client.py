@@ -30,7 +30,7 @@ from ..module_utils._delivery.triton.address import Access
 from ..module_utils._delivery.triton.server import TritonServer
 from .failures import TritonDeploymentError, report_failures, to_mlflow_error
 from .guide import other_plugins
-from .targets import MODEL, PLACE, profiles_path, read_options, read_target
+from .targets import MODEL, TARGET_OPTIONS, profiles_path, read_options, read_target
 
 if TYPE_CHECKING:  # list and get, which take as long as their imports, need neither
     from ..module_utils._delivery.orchestration.report import Result
@@ -259,9 +259,9 @@ class TritonDeploymentClient(BaseDeploymentClient):
                 left="nothing was changed",
             )
         given = {**({"flavor": flavor} if flavor else {}), **(config or {})}
-        return read_options(given, {**PLACE, **MODEL}, "a deployment")
+        return read_options(given, {**TARGET_OPTIONS, **MODEL}, "a deployment")
 
-    def _place(self, options: Mapping[str, Any], endpoint: str | None) -> Target:
+    def _delivery_target(self, options: Mapping[str, Any], endpoint: str | None) -> Target:
         target = self._target.with_options(options)
         named = dict(target.options)
         # Asked now and not when the client was made: a notebook may set it at any time.
@@ -270,7 +270,7 @@ class TritonDeploymentClient(BaseDeploymentClient):
         return Target.from_options({**named, "triton_url": target.urls(endpoint)})
 
     def _inspection(self, options: Mapping[str, Any], endpoint: str | None) -> Inspection:
-        return Inspection(self._place(options, endpoint))
+        return Inspection(self._delivery_target(options, endpoint))
 
     def _run(
         self, desired: DesiredModel, options: Mapping[str, Any], endpoint: str | None
@@ -280,7 +280,7 @@ class TritonDeploymentClient(BaseDeploymentClient):
 
         try:
             with (
-                Delivery(self._place(options, endpoint)) as delivery,
+                Delivery(self._delivery_target(options, endpoint)) as delivery,
                 show_progress(self._target.with_options(options).options.get("progress")),
             ):
                 result = delivery.deliver([desired])[0]
@@ -302,7 +302,7 @@ class TritonDeploymentClient(BaseDeploymentClient):
         return {
             **_entry(
                 record,
-                self._place(options, endpoint).repository,
+                self._delivery_target(options, endpoint).repository,
                 max(record.triton_versions, default=None),
                 "READY",
             ),

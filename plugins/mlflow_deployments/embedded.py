@@ -24,11 +24,11 @@ from ..module_utils._delivery.errors import ServerError
 from ..module_utils._delivery.triton.server import TritonServer
 from .client import TritonDeploymentClient
 from .failures import report_failures
-from .targets import MODEL, PLACE, Option, read_options
+from .targets import MODEL, TARGET_OPTIONS, Option, read_options
 
 START = Path(__file__).resolve().parents[2] / "roles" / "triton" / "files" / "start_triton"
 _LOCAL = {"server_python": Option(), "http_port": Option("int"), "grpc_port": Option("int")}
-_PLACE = ("tracking_uri", "registry_uri", "timeout")
+_TARGET_OPTIONS = ("tracking_uri", "registry_uri", "timeout")
 _STEP = "start Triton"
 _LONGEST_LINE = 64
 _ZERO: Mapping[str, Any] = {"BYTES": "", "BOOL": False, "FP32": 0.0, "FP64": 0.0}
@@ -61,7 +61,7 @@ def run_local(
     Raises:
         MlflowException: Triton cannot be started here, or the model cannot be deployed.
     """
-    known = {**MODEL, **_LOCAL, **{key: PLACE[key] for key in _PLACE}}
+    known = {**MODEL, **_LOCAL, **{key: TARGET_OPTIONS[key] for key in _TARGET_OPTIONS}}
     with (
         report_failures(),
         contextlib.suppress(KeyboardInterrupt),
@@ -77,12 +77,12 @@ def run_local(
         with _run_triton(
             Path(folder), settings, options.pop("server_python", None) or sys.executable
         ) as server:
-            place = {
+            target_options = {
                 "model_repository": settings["model_repository"],
-                **{key: options.pop(key) for key in _PLACE if key in options},
+                **{key: options.pop(key) for key in _TARGET_OPTIONS if key in options},
             }
             client = TritonDeploymentClient(f"triton://127.0.0.1:{port}")
-            client.create_deployment(name, model_uri, config={**options, **place})
+            client.create_deployment(name, model_uri, config={**options, **target_options})
             _say_ready(Path(folder), TritonServer(f"127.0.0.1:{port}", 60.0), name)
             server.wait()
             raise _explain_end(Path(folder))

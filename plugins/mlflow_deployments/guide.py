@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 
-from .targets import MODEL, PLACE, PROFILES_VARIABLE, Option, profiles_path
+from .targets import MODEL, PROFILES_VARIABLE, TARGET_OPTIONS, Option, profiles_path
 
 TARGET = "triton"
 OURS = "ansible_collections.mlops.triton.plugins.mlflow_deployments"
@@ -115,7 +115,7 @@ Options for the model (-C key=value; the value is YAML)
 {model}
 
 Options for the target (-C key=value, in the target or in a profile)
-{place}
+{target}
 
 Examples
   mlflow deployments create -t triton --flavor triton --name fraud -m models:/fraud/1
@@ -132,7 +132,7 @@ def target_help() -> str:
         profiles=profiles_path(os.environ),
         variable=PROFILES_VARIABLE,
         model=_list_options(MODEL),
-        place=_list_options(PLACE),
+        target=_list_options(TARGET_OPTIONS),
     )
 
 

@@ -339,10 +339,10 @@ def _as_bytes(tensor: Tensor, array: Any) -> Any:
     if array.dtype.kind not in "OSU":
         raise _loss_error(tensor, f"values of type {array.dtype}")
     flat = numpy.empty(array.size, dtype=object)
-    for place, one in enumerate(array.ravel()):
+    for index, one in enumerate(array.ravel()):
         if not isinstance(one, (str, bytes)):
             raise _loss_error(tensor, f"a value of type {type(one).__name__}")
-        flat[place] = one.encode() if isinstance(one, str) else one
+        flat[index] = one.encode() if isinstance(one, str) else one
     return flat.reshape(array.shape)
 
 

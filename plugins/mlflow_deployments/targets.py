@@ -28,7 +28,7 @@ class Option:
     choices: tuple[str, ...] = ()
 
 
-PLACE: Mapping[str, Option] = {
+TARGET_OPTIONS: Mapping[str, Option] = {
     "triton_url": Option("list"),
     "admin_key": Option("dict"),
     "ca_file": Option(),
@@ -81,7 +81,7 @@ class Target:
     uri: str
     servers: Mapping[str, str]
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Options of the place, without ``triton_url``."""
+    """Options of the target, without ``triton_url``."""
 
     def urls(self, endpoint: str | None) -> list[str]:
         """Every server, or that of one endpoint.
@@ -106,7 +106,7 @@ class Target:
         others = {
             key: value
             for key, value in given.items()
-            if key in PLACE and key != "triton_url" and value is not None
+            if key in TARGET_OPTIONS and key != "triton_url" and value is not None
         }
         return Target(self.uri, servers, {**self.options, **others})
 
@@ -126,7 +126,7 @@ def read_target(uri: str, environment: Mapping[str, str] | None = None) -> Targe
     parts = urlsplit(uri)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     protocol = query.pop("protocol", None)
-    given = read_options(query, PLACE, f"the target {uri}")
+    given = read_options(query, TARGET_OPTIONS, f"the target {uri}")
     profile: Mapping[str, Any] = {}
     if parts.netloc:
         given["triton_url"] = _urls_of(uri, parts.netloc, parts.path, protocol)
@@ -140,7 +140,7 @@ def read_target(uri: str, environment: Mapping[str, str] | None = None) -> Targe
     surroundings = {
         option: environment[name] for option, name in variables.items() if environment.get(name)
     }
-    found = {**read_options(surroundings, PLACE, "the environment"), **profile, **given}
+    found = {**read_options(surroundings, TARGET_OPTIONS, "the environment"), **profile, **given}
     servers = found.pop("triton_url", None) or [DEFAULT_URL]
     named = servers if isinstance(servers, Mapping) else _name_by_url(servers)
     return Target(uri, named, _with_secret(found, environment))
@@ -214,7 +214,7 @@ def read_profile(name: str, environment: Mapping[str, str]) -> dict[str, Any]:
 
 def _read_profile(profile: dict[str, Any], origin: str) -> dict[str, Any]:
     servers = profile.pop("servers", None)
-    options = read_options(profile, PLACE, origin, also=("servers",))
+    options = read_options(profile, TARGET_OPTIONS, origin, also=("servers",))
     if servers is None:
         return options
     if (

@@ -21,8 +21,8 @@ from ansible_collections.mlops.triton.plugins.mlflow_deployments.predict import 
 )
 from ansible_collections.mlops.triton.plugins.mlflow_deployments.targets import (
     MODEL,
-    PLACE,
     PROFILES_VARIABLE,
+    TARGET_OPTIONS,
     profiles_path,
     read_options,
     read_target,
@@ -156,8 +156,8 @@ def test_options_are_those_of_the_modules() -> None:
         **_options.STATUS,
         **_options.WAIT,
     }
-    assert set(PLACE) == set(place)
-    for name, option in {**MODEL, **PLACE}.items():
+    assert set(TARGET_OPTIONS) == set(place)
+    for name, option in {**MODEL, **TARGET_OPTIONS}.items():
         spec: dict[str, Any] = {**_options.MODEL, **place}.get(name, {})
         assert tuple(spec.get("choices", ())) == option.choices, name
 
@@ -181,7 +181,7 @@ def test_options_are_those_of_the_modules() -> None:
     ],
 )
 def test_value_of_an_option(key: str, text: Any, value: Any) -> None:
-    assert read_options({key: text}, {**PLACE, **MODEL}, "a deployment") == {key: value}
+    assert read_options({key: text}, {**TARGET_OPTIONS, **MODEL}, "a deployment") == {key: value}
 
 
 @pytest.mark.parametrize(
@@ -201,18 +201,18 @@ def test_value_of_an_option(key: str, text: Any, value: Any) -> None:
 )
 def test_value_that_cannot_be(given: dict[str, str], words: str) -> None:
     with pytest.raises(InvalidOption, match=words):
-        read_options(given, {**PLACE, **MODEL}, "a deployment")
+        read_options(given, {**TARGET_OPTIONS, **MODEL}, "a deployment")
 
 
 def test_secret_is_never_shown() -> None:
     with pytest.raises(InvalidOption) as caught:
-        read_options({"admin_key": "hush"}, PLACE, "a deployment")
+        read_options({"admin_key": "hush"}, TARGET_OPTIONS, "a deployment")
     assert "hush" not in str(caught.value)
 
 
 def test_help_names_every_option() -> None:
     text = mlflow_deployments.target_help()
-    assert not [name for name in (*MODEL, *PLACE) if f"\n  {name} " not in text]
+    assert not [name for name in (*MODEL, *TARGET_OPTIONS) if f"\n  {name} " not in text]
 
 
 # -- tensors ---------------------------------------------------------------------------------------

@@ -182,8 +182,8 @@ def _by_number(word: str, tensors: Sequence[Any]) -> list[Any]:
     same order.
     """
     return [
-        (f"{word}__{place}", data_type, dims)
-        for place, (_name, data_type, dims) in enumerate(tensors)
+        (f"{word}__{index}", data_type, dims)
+        for index, (_name, data_type, dims) in enumerate(tensors)
     ]
 
 

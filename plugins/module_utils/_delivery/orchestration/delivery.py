@@ -32,7 +32,7 @@ __all__ = ["Delivery", "Result", "Target"]
 
 
 class Delivery(Inspection):
-    """Deliver models to one place. Use it as a context manager: connections are closed at the
+    """Deliver models to one target. Use it as a context manager: connections are closed at the
     end.
     """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is deployed at one place: record, disk and every server. Short commands import this and
+"""What is deployed on one target: record, disk and every server. Short commands import this and
 nothing that plans or changes.
 """
 
@@ -28,7 +28,7 @@ Indexes = Mapping[str, Mapping[str, tuple[VersionRow, ...]] | DeliveryError]
 
 
 class Inspection:
-    """Read one place. Use it as a context manager: connections are closed at the end."""
+    """Read one target. Use it as a context manager: connections are closed at the end."""
 
     def __init__(self, target: Target) -> None:
         self.target = target

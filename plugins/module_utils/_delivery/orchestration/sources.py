@@ -119,7 +119,7 @@ class Sources:
         return self._roots.get(source.artifact_root) or self._registry.files(source)
 
     def before_download(self, source: Source) -> None:
-        """Ask a place whose download of another model failed whether it still answers. Raises
+        """Ask a store whose download of another model failed whether it still answers. Raises
         ArtifactError where it does not.
         """
         if self._availability.suspects(source.artifact_root):

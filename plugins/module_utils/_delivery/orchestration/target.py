@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where models are delivered to, and from which registry: the options of a place as one value."""
+"""Where models are delivered to, and from which registry, as one value."""
 
 from __future__ import annotations
 

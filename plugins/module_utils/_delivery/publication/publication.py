@@ -427,7 +427,7 @@ def _publish(
 ) -> int:
     """Returns the version; ``said`` takes warnings."""
     desired, model = plan.desired, plan.model
-    place, given_up = make_location(registry, desired.name, desired.experiment)
+    location, given_up = make_location(registry, desired.name, desired.experiment)
     if given_up:
         said.append(
             f"{given_up} publication{'s' * (given_up != 1)} of '{desired.name}' that had been"
@@ -436,23 +436,23 @@ def _publish(
     try:
         upload(
             registry,
-            place.root,
-            model.uploads(registry.mlflow_version, place.model_id, place.run_id),
+            location.root,
+            model.uploads(registry.mlflow_version, location.model_id, location.run_id),
             progress,
         )
         if plan.makes_model:
             registry.create_model(desired.name)
         # The upload may have taken long enough for another publisher to be first.
         twin = next(iter(_same_content(registry, plan)), None)
-        close_location(registry, place, whole=twin is None)
+        close_location(registry, location, whole=twin is None)
     except BaseException:
         with suppress(DeliveryError):
-            close_location(registry, place, whole=False)
+            close_location(registry, location, whole=False)
         raise
-    return twin.version if twin else _register(registry, plan, place)
+    return twin.version if twin else _register(registry, plan, location)
 
 
-def _register(registry: Registry, plan: PublicationPlan, place: UploadLocation) -> int:
+def _register(registry: Registry, plan: PublicationPlan, location: UploadLocation) -> int:
     desired, model = plan.desired, plan.model
     tags = {
         **model.tags,
@@ -464,9 +464,9 @@ def _register(registry: Registry, plan: PublicationPlan, place: UploadLocation) 
     try:
         return registry.create_version(
             desired.name,
-            place.source,
-            place.run_id,
-            place.model_id,
+            location.source,
+            location.run_id,
+            location.model_id,
             {key: value for key, value in tags.items() if value},
             _wanted_description(desired, model, None),
         )
@@ -475,10 +475,14 @@ def _register(registry: Registry, plan: PublicationPlan, place: UploadLocation) 
         # either, nothing is taken away.
         with suppress(DeliveryError):
             made = next(
-                (found for found in _same_content(registry, plan) if found.source == place.source),
+                (
+                    found
+                    for found in _same_content(registry, plan)
+                    if found.source == location.source
+                ),
                 None,
             )
             if made:
                 return made.version
-            close_location(registry, place, whole=False)
+            close_location(registry, location, whole=False)
         raise

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the files of a new version go: a logged model in MLflow 3, a run in MLflow 2.
 
-A place carries its publisher's process, so that the next publication of the model can tell one that
-was killed from one at work.
+A location carries its publisher's process, so that the next publication of the model can tell one
+that was killed from one at work.
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ class UploadLocation:
 def make_location(
     registry: Registry, name: str, experiment_name: str | None
 ) -> tuple[UploadLocation, int]:
-    """Make a place for the files of a version of ``name``; returns it and how many were tidied up
-    that killed publishers left.
+    """Make a location for the files of a version of ``name``.
+
+    Returns:
+        The location, and how many were given up that killed publishers had left.
     """
     experiment = _experiment(registry, experiment_name)
     left = _recover(registry, experiment, name)
@@ -89,14 +91,14 @@ def _run_name(name: str) -> str:
 
 
 def _recover(registry: Registry, experiment: str, name: str) -> int:
-    """Give up the places of publishers that were killed. One on another host is left alone for a
+    """Give up the locations of publishers that were killed. One on another host is left alone for a
     day.
     """
     given_up = 0
     with suppress(DeliveryError):
-        for place, publisher, created in [*_unfinished(registry, experiment, name)]:
+        for location, publisher, created in [*_unfinished(registry, experiment, name)]:
             if has_ended(publisher.split(" ")) or time.time() - created / 1000 > _OLD_SECONDS:
-                close_location(registry, place, whole=False)
+                close_location(registry, location, whole=False)
                 given_up += 1
     return given_up
 
@@ -161,28 +163,31 @@ def _experiment(registry: Registry, name: str | None) -> str:
     return str(found.experiment_id)
 
 
-def close_location(registry: Registry, place: UploadLocation, *, whole: bool) -> None:
+def close_location(registry: Registry, location: UploadLocation, *, whole: bool) -> None:
     """Say that all files are there, or give the place up."""
     client = registry.client
-    if place.model_id is not None:
+    if location.model_id is not None:
         registry.change(
             "finalize",
-            place.model_id,
+            location.model_id,
             client.finalize_logged_model,
-            place.model_id,
+            location.model_id,
             "READY" if whole else "FAILED",
         )
         if not whole:
             registry.change(
-                "delete logged model", place.model_id, client.delete_logged_model, place.model_id
+                "delete logged model",
+                location.model_id,
+                client.delete_logged_model,
+                location.model_id,
             )
     else:
         registry.change(
             "finalize",
-            place.run_id or "",
+            location.run_id or "",
             client.update_run,
-            place.run_id,
+            location.run_id,
             "FINISHED" if whole else "FAILED",
         )
         if not whole:
-            registry.change("delete run", place.run_id or "", client.delete_run, place.run_id)
+            registry.change("delete run", location.run_id or "", client.delete_run, location.run_id)

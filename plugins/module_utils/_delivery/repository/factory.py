@@ -14,7 +14,7 @@ from .s3.location import is_s3
 
 
 def open_repository(
-    place: str,
+    repository: str,
     state_dir: str | None = None,
     s3: Mapping[str, Any] | None = None,
     timeout: float = 300.0,
@@ -26,14 +26,14 @@ def open_repository(
         NotFound: there is no such bucket.
         MissingLibrary: boto3, for S3.
     """
-    if is_s3(place):
+    if is_s3(repository):
         from .s3.repository import S3Repository
 
-        return S3Repository(place, state_dir, s3, timeout)
-    if not os.path.isdir(place):
+        return S3Repository(repository, state_dir, s3, timeout)
+    if not os.path.isdir(repository):
         raise RepositoryError(
-            f"the model repository {place} does not exist on this host",
+            f"the model repository {repository} does not exist on this host",
             step="find the repository",
             left="nothing was changed",
         )
-    return FolderRepository(place, state_dir)
+    return FolderRepository(repository, state_dir)

@@ -150,11 +150,11 @@ class FolderRepository:
         """Where a model lies, or a part of it."""
         return os.path.join(self.path, name, *parts)
 
-    def manifest(self, place: str) -> Manifest:
+    def manifest(self, folder: str) -> Manifest:
         """What lies there, bytes hashed, without our own files. Raises ArtifactError for what
         cannot be deployed, such as a link.
         """
-        return manifest_of_folder(place, ignore=OWN_FILES)
+        return manifest_of_folder(folder, ignore=OWN_FILES)
 
     def fingerprint(self, name: str, journal: Swap | None = None) -> dict[str, list[Any]]:
         """By which a later run sees that nothing changed; ``journal`` is that of a change which is
@@ -267,19 +267,19 @@ class FolderRepository:
 
     def retained_versions(self, name: str, version: int) -> list[str]:
         """Retained folders of one version."""
-        places = [
+        folders = [
             os.path.join(self.store.retained(name, record.key), str(version))
             for record in self.store.retained_records(name)
         ]
-        return [place for place in places if os.path.isdir(place)]
+        return [folder for folder in folders if os.path.isdir(folder)]
 
-    def holds(self, place: str, part: Manifest) -> bool:
+    def holds(self, folder: str, part: Manifest) -> bool:
         """True where a retained version folder has exactly the files of ``part``, whose paths begin
         with the version.
         """
-        version = os.path.basename(place)
+        version = os.path.basename(folder)
         try:
-            found = manifest_of_folder(place)
+            found = manifest_of_folder(folder)
         except (ArtifactError, OSError):
             return False
         entries = (
@@ -287,9 +287,9 @@ class FolderRepository:
         )
         return Manifest.of(entries, (f"{version}/{folder}" for folder in found.folders)) == part
 
-    def replace_config(self, place: str, ready: str) -> None:
+    def replace_config(self, folder: str, ready: str) -> None:
         """Give a retained model the configuration which lies at ``ready``."""
-        target = os.path.join(place, CONFIG_NAME)
+        target = os.path.join(folder, CONFIG_NAME)
         with disk.effect("replace", target):
             os.replace(ready, target)
 

@@ -107,12 +107,12 @@ def _version(relative: str) -> int | None:
 
 def _config_after(store: S3Store, model: str, moves: Sequence[S3Move]) -> bytes:
     key = f"{model}/{CONFIG_NAME}"
-    places = [
+    keys = [
         move.staged + key[len(move.live) :]
         for move in moves
         if move.staged and key.startswith(move.live)
     ]
-    return store.bucket.get(places[-1] if places else key) or b""
+    return store.bucket.get(keys[-1] if keys else key) or b""
 
 
 def _ignored_by(config: bytes, versions: set[int]) -> Callable[[int], bool]:

@@ -58,11 +58,11 @@ class S3Location:
         head = f"{self.prefix}/" if self.prefix else ""
         return head + "/".join(parts)
 
-    def key_of(self, place: str) -> str:
+    def key_of(self, url: str) -> str:
         """The key behind a URL of the same bucket."""
-        if not place.startswith(f"{self.base}/"):
-            raise ValueError(f"{place} is not in {self.base}")
-        return place[len(self.base) + 1 :]
+        if not url.startswith(f"{self.base}/"):
+            raise ValueError(f"{url} is not in {self.base}")
+        return url[len(self.base) + 1 :]
 
     def state(self) -> S3Location:
         """Where the state lies by default: beside the prefix, which Triton does not list, or inside

@@ -110,15 +110,15 @@ class S3Repository:
     def live(self, name: str, *parts: str) -> str:
         return "/".join([self.path, name, *parts])
 
-    def _listing(self, place: str) -> Objects:
-        return changes.listing(self.bucket, self.location.key_of(place))
+    def _listing(self, prefix: str) -> Objects:
+        return changes.listing(self.bucket, self.location.key_of(prefix))
 
-    def manifest(self, place: str) -> Manifest:
-        found = changes.visible(self._listing(place))
+    def manifest(self, prefix: str) -> Manifest:
+        found = changes.visible(self._listing(prefix))
         # In the state lies what we uploaded, checked by the server and with its digest; a live
         # model may be anybody's.
-        ours = place.startswith(f"{self.store.path}/")
-        raw, key = self._listing(place), self.location.key_of(place)
+        ours = prefix.startswith(f"{self.store.path}/")
+        raw, key = self._listing(prefix), self.location.key_of(prefix)
         folders = [rel for rel in found if f"/{rel}/" in raw and f"/{rel}" not in raw]
         files = [rel for rel in found if rel not in folders and rel not in OWN_FILES]
         sums = self.bucket.each(
@@ -216,20 +216,20 @@ class S3Repository:
     # -- retained copies ---------------------------------------------------------------------------
 
     def retained_model(self, name: str, key: str) -> str | None:
-        place = f"{self.store.retained(name, key)}/model"
-        return place if self._listing(place) else None
+        prefix = f"{self.store.retained(name, key)}/model"
+        return prefix if self._listing(prefix) else None
 
     def retained_versions(self, name: str, version: int) -> list[str]:
-        places = [
+        prefixes = [
             f"{self.store.retained(name, record.key)}/{version}"
             for record in self.store.retained_records(name)
         ]
-        return [place for place in places if self._listing(place)]
+        return [prefix for prefix in prefixes if self._listing(prefix)]
 
-    def holds(self, place: str, part: Manifest) -> bool:
-        version = os.path.basename(place)
+    def holds(self, prefix: str, part: Manifest) -> bool:
+        version = os.path.basename(prefix)
         try:
-            found = self.manifest(place)
+            found = self.manifest(prefix)
         except ArtifactError:
             return False
         entries = (
@@ -237,8 +237,8 @@ class S3Repository:
         )
         return Manifest.of(entries, (f"{version}/{folder}" for folder in found.folders)) == part
 
-    def replace_config(self, place: str, ready: str) -> None:
-        self.bucket.upload(ready, f"{self.location.key_of(place)}/{CONFIG_NAME}")
+    def replace_config(self, prefix: str, ready: str) -> None:
+        self.bucket.upload(ready, f"{self.location.key_of(prefix)}/{CONFIG_NAME}")
 
     # -- the end -----------------------------------------------------------------------------------
 
