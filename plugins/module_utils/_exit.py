@@ -73,9 +73,11 @@ def join_results(results: Iterable[tuple[dict[str, Any], Iterable[str]]]) -> dic
 
 def _hide_passwords(module: AnsibleModule) -> None:
     """An address is no secret, and is shown with -vvv; the password in it is one."""
-    for key in ("tracking_uri", "registry_uri"):
+    given = [module.params.get(key) or "" for key in ("tracking_uri", "registry_uri")]
+    servers = [url if "://" in url else f"//{url}" for url in module.params.get("triton_url") or ()]
+    for address in [*given, *servers]:
         try:
-            password = urlsplit(module.params.get(key) or "").password
+            password = urlsplit(address).password
         except ValueError:
             continue
         if password:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from ..errors import InvalidOption
 from ..outside import Options
+from ..redact import mask
 
 _DEFAULT_PORT = {"http": 8000, "https": 8000, "grpc": 8001, "grpcs": 8001}
 ADMIN_KEY = "admin-key"
@@ -50,8 +51,9 @@ def parse_address(text: str) -> Address:
             raise ValueError(text)
         return Address(parts.scheme, parts.hostname, parts.port or _DEFAULT_PORT[parts.scheme])
     except ValueError as error:
+        shown = mask(whole).removeprefix("" if "://" in text else "http://")
         raise InvalidOption(
-            f"triton_url {text!r} is not host:port, http://, https://, grpc:// or grpcs://",
+            f"triton_url {shown!r} is not host:port, http://, https://, grpc:// or grpcs://",
             step="read triton_url",
             left="nothing was changed",
         ) from error
