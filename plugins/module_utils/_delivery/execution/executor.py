@@ -141,9 +141,13 @@ class Executor:
             )
         if desired.depends_on is not None:
             record = dataclasses.replace(record, depends_on=desired.depends_on)
+        # What lies there is what was deployed only where this run put it there, or found it so.
+        proven = transaction.swapped or transaction.took_over
+        if proven or not transaction.plan.observed.changed_files:
+            now = self.repository.fingerprint(transaction.name, transaction.journal)
+            record = dataclasses.replace(record, fingerprint=now)
         transaction.new = dataclasses.replace(
             record,
-            fingerprint=self.repository.fingerprint(transaction.name, transaction.journal),
             wanted="unloaded" if desired.state == "unloaded" else "loaded",
             deployment_set=desired.deployment_set or record.deployment_set,
         )

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What carrying out a plan leaves on the disk of a repository that no server reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from ansible_collections.mlops.triton.plugins.module_utils._delivery import disk
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
+    DesiredModel,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.observed import (
+    ObservedModel,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.record import Record
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.execution.executor import (
+    Executor,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.planner import (
+    make_plan,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.folder import (
+    FolderRepository,
+    manifest_of_folder,
+)
+
+
+class Deployed:
+    """A model with a record, as a run left it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "models/fraud/1/weights"
+        self.file.parent.mkdir(parents=True)
+        self.file.write_text("deployed")
+        self.repository = FolderRepository(str(folder / "models"))
+        self.repository.store.ensure()
+        live = self.repository.live("fraud")
+        manifest = manifest_of_folder(live)
+        self.write(
+            Record(
+                "fraud", "id", "models:/fraud/1", "models:/fraud/1", "models:/m-1", "triton", (1,),
+                manifest.to_dict(), manifest.digest, "", {}, "then", "me",
+                fingerprint=disk.fingerprint(live), transaction="id",
+            )
+        )  # fmt: skip
+
+    def write(self, record: Record) -> None:
+        # As every reader has it: through JSON.
+        self.repository.store.write_record(
+            Record.from_dict(json.loads(json.dumps(record.to_dict())))
+        )
+
+    def run(self, **options: object) -> list[str]:
+        """Bring it to a state; returns what was done."""
+        store, stored = self.repository.store, self.repository.read("fraud")
+        retained = tuple(store.retained_records("fraud"))
+        observed = ObservedModel.of("fraud", stored, (), (), retained)
+        plan = make_plan(observed, DesiredModel.from_options({"name": "fraud", **options}))
+        Executor(self.repository, [], lambda source: pytest.fail("nothing to fetch")).apply(plan)
+        return plan.actions
+
+
+@pytest.fixture
+def deployed(tmp_path: Path) -> Deployed:
+    return Deployed(tmp_path)
+
+
+def test_a_file_that_changed_is_still_seen_when_a_model_is_to_stay_unloaded(
+    deployed: Deployed,
+) -> None:
+    deployed.file.write_text("changed by hand")
+    assert deployed.run(state="unloaded") == ["note that it is to stay unloaded"]
+    assert deployed.repository.read("fraud").changed_files == ("1/weights",)
+
+
+def test_a_file_that_changed_is_still_seen_when_a_rollback_changes_nothing_else(
+    deployed: Deployed,
+) -> None:
+    record = deployed.repository.store.record("fraud")
+    assert record is not None
+    deployed.write(
+        dataclasses.replace(record, wanted="unloaded", rolled_back_from="another deployment")
+    )
+    deployed.file.write_text("changed by hand")
+    assert deployed.run(state="rolled_back") == ["note that it is to be loaded"]
+    assert deployed.repository.read("fraud").changed_files == ("1/weights",)
+
+
+def test_new_times_of_files_are_noted(deployed: Deployed) -> None:
+    deployed.file.write_text("deployed")
+    assert deployed.repository.read("fraud").touched_files == ("1/weights",)
+    deployed.run(state="unloaded")
+    assert deployed.repository.read("fraud").touched_files == ()
