@@ -144,7 +144,9 @@ class FolderRepository:
 
     def meta(self, name: str) -> bytes | None:
         """What is noted beside a model for readers of NVIDIA's plugin."""
-        return _read_bytes(self.live(name, META_NAME))
+        with contextlib.suppress(OSError):  # somebody else's, closed to this user
+            return _read_bytes(self.live(name, META_NAME))
+        return None
 
     def live(self, name: str, *parts: str) -> str:
         """Where a model lies, or a part of it."""
