@@ -687,6 +687,36 @@ def test_a_damaged_marker_keeps_no_model_from_being_served(
     assert Path(state.staging("fraud", "id")).exists() and state.journal("fraud")
 
 
+def test_records_of_another_folder_than_the_marker_names_are_not_used(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    """A state folder that was moved, or is not mounted: what lies at the usual place is of old."""
+    repository = Path(values["model_repository"])
+    (repository / "fraud").mkdir(parents=True)
+    old = Path(f"{repository}.mlops-triton")
+    record(old, "fraud", {"schema": 1, "name": "fraud", "wanted": "loaded"})
+    (repository / MARKER).write_text('{"schema": 1, "state_dir": "../elsewhere"}')
+    done = run(values, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "--load-model=fraud" not in done.stdout
+    assert "cannot be reached from here" in done.stderr
+    assert "no model is loaded at the start" in done.stderr
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_state_is_found_where_it_lies_though_no_marker_says_so(
+    values: dict[str, Any], tmp_path: Path, inside: bool
+) -> None:
+    """Whoever starts the server: a user who cannot write next to the repository, or root."""
+    repository = Path(values["model_repository"])
+    (repository / "fraud").mkdir(parents=True)
+    state = repository / ".mlops-triton" if inside else Path(f"{repository}.mlops-triton")
+    record(state, "fraud", {"schema": 1, "name": "fraud", "wanted": "loaded"})
+    done = run(values, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "--load-model=fraud" in done.stdout
+
+
 # ---- Python --------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import RepositoryError
+from ..errors import InvalidOption, RepositoryError
+from ..names import check_model_name
 from .fields import Fields, WrongShape
 
 SCHEMA = 1
@@ -143,12 +144,15 @@ def read_wanted(data: object) -> tuple[str, bool]:
     a server needs at its start.
 
     Raises:
-        RepositoryError: it says neither.
+        RepositoryError: it does not say both.
     """
     try:
         fields = Fields(data)
-        return fields.text("name"), fields.text("wanted") == "loaded"
-    except WrongShape as error:
+        name, wanted = check_model_name(fields.text("name")), fields.text("wanted")
+        if wanted not in ("loaded", "unloaded"):
+            raise WrongShape(f"wanted is {wanted!r}, neither loaded nor unloaded")
+        return name, wanted == "loaded"
+    except (WrongShape, InvalidOption) as error:
         raise RepositoryError(
             f"the record cannot be understood ({error})",
             step="read the record",

@@ -73,10 +73,15 @@ class StateStore:
         return os.path.normpath(os.path.join(self.repository, marker.state_dir))
 
     def _default(self) -> str:
+        """Where state lies already, whoever asks; else where it can lie."""
+        beside, inside = f"{self.repository}{INSIDE}", os.path.join(self.repository, INSIDE)
+        for folder in (beside, inside):
+            if os.path.isdir(os.path.join(folder, "records")):
+                return folder
         parent = os.path.dirname(self.repository)
         if disk.is_mount_point(self.repository) or not os.access(parent, os.W_OK):
-            return os.path.join(self.repository, INSIDE)
-        return f"{self.repository}.mlops-triton"
+            return inside
+        return beside
 
     def ensure(self) -> None:
         """Make the folders and the marker.

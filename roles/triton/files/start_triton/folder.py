@@ -8,12 +8,15 @@ import json
 import os
 from pathlib import Path
 
+from _delivery.domain.fields import read_json
+from _delivery.domain.marker import MARKER, Marker
+from _delivery.domain.record import read_wanted
 from _delivery.errors import DeliveryError
 from _delivery.repository import recovery
-from _delivery.repository.state_store import INSIDE, MARKER, StateStore
+from _delivery.repository.state_store import INSIDE, StateStore
 
 from .privileges import rights_of
-from .records import Wanted, not_recovered, read_record, recovered, skipped
+from .records import Wanted, not_recovered, recovered, skipped
 from .settings import Settings
 
 
@@ -34,12 +37,19 @@ def find_state(settings: Settings) -> tuple[Path | None, list[str]]:
 
 
 def _state_despite_marker(repository: str) -> Path | None:
-    """Where records lie, whatever else the marker says."""
-    places = [f"{repository}{INSIDE}", os.path.join(repository, INSIDE)]
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        marker = json.loads(Path(repository, MARKER).read_text(encoding="utf-8"))
-        places.insert(0, os.path.normpath(os.path.join(repository, marker["state_dir"])))
-    return next((Path(place) for place in places if Path(place, "records").is_dir()), None)
+    """Where records lie. A marker that is understood names the only folder, reachable or not;
+    another one may name it, and else it is one of the usual folders.
+    """
+    folders = [f"{repository}{INSIDE}", os.path.join(repository, INSIDE)]
+    path = Path(repository, MARKER)
+    try:
+        marker = Marker.from_json(path.read_bytes(), str(path))
+        folders = [os.path.normpath(os.path.join(repository, marker.state_dir))]
+    except (OSError, DeliveryError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            named = json.loads(path.read_text(encoding="utf-8"))["state_dir"]
+            folders.insert(0, os.path.normpath(os.path.join(repository, named)))
+    return next((Path(folder) for folder in folders if Path(folder, "records").is_dir()), None)
 
 
 def wanted_models(settings: Settings) -> Wanted:
@@ -47,8 +57,8 @@ def wanted_models(settings: Settings) -> Wanted:
     names = set()
     for path in sorted((state / "records").glob("*.json")) if state else ():
         try:
-            name, loaded = read_record(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, KeyError) as err:
+            name, loaded = read_wanted(read_json(path.read_bytes()))
+        except (OSError, ValueError, DeliveryError) as err:
             warnings.append(skipped(path, err))
             continue
         if loaded and not os.path.isdir(os.path.join(settings.model_repository, name)):

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from _delivery.errors import DeliveryError, InvalidOption
+from _delivery.domain.fields import read_json
+from _delivery.domain.record import read_wanted
+from _delivery.errors import DeliveryError, InvalidOption, RepositoryError
 from _delivery.repository.s3 import changes
 from _delivery.repository.s3.bucket import Bucket
 from _delivery.repository.s3.location import S3Location, parse_s3
@@ -15,7 +17,7 @@ from _delivery.repository.s3.state_store import S3Store
 from _delivery.repository.state_store import MARKER
 
 from .failures import LaterError, StartError
-from .records import Wanted, not_recovered, read_record, recovered, skipped
+from .records import Wanted, not_recovered, recovered, skipped
 from .settings import Settings, environment_of
 
 STORE_SECONDS = 30.0
@@ -75,8 +77,8 @@ def wanted_models(settings: Settings) -> Wanted:
         there = set(found.bucket.folders(found.bucket.location.key()))
         for key in sorted(found.bucket.objects(found.state.key("records", ""))):
             try:
-                name, loaded = read_record(found.bucket.get(key) or b"")
-            except (ValueError, KeyError) as err:
+                name, loaded = read_wanted(read_json(found.bucket.get(key) or b""))
+            except (ValueError, RepositoryError) as err:
                 warnings.append(skipped(key, err))
                 continue
             if loaded and name not in there:
