@@ -247,6 +247,12 @@ class RepositoryError(DeliveryError):
     """The model repository or its state folder cannot be used."""
 
 
+class JournalRefused(RepositoryError):
+    """A model's journal is newer or damaged, so that nothing of the model is touched."""
+
+    shown_as = "RepositoryError"
+
+
 class LockTimeout(DeliveryError):
     """Another run holds the model's lock."""
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeVar, Union
 
-from ..errors import RepositoryError
+from ..errors import JournalRefused, RepositoryError
 from .fields import Fields, WrongShape, read_json
 from .record import Record
 
@@ -227,7 +227,7 @@ def read_journal(body: bytes, file: JournalFile, swap: type[S]) -> S | Removal |
         swap: the kind of swap that this kind of repository knows.
 
     Raises:
-        RepositoryError: a newer version wrote it, or it is damaged; says what to do.
+        JournalRefused: a newer version wrote it, or it is damaged; says what to do.
     """
     try:
         fields = Fields(read_json(body))
@@ -255,8 +255,8 @@ def read_journal(body: bytes, file: JournalFile, swap: type[S]) -> S | Removal |
         ) from error
 
 
-def _refused(file: JournalFile, reason: str) -> RepositoryError:
-    return RepositoryError(
+def _refused(file: JournalFile, reason: str) -> JournalRefused:
+    return JournalRefused(
         f"the journal {file.path} of an interrupted run {reason}",
         model=file.model,
         step=_STEP,

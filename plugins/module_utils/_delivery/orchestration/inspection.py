@@ -6,14 +6,14 @@ nothing that plans or changes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import TypeVar, Union
 
 from ..domain.desired import DesiredModel
 from ..domain.observed import ObservedModel
 from ..domain.record import Record
 from ..domain.served import ServedModel, VersionRow
 from ..domain.stored import StoredModel
-from ..errors import DeliveryError, RepositoryError
+from ..errors import DeliveryError, JournalRefused
 from ..names import check_model_name
 from ..outside import JsonDict
 from ..repository.factory import open_repository
@@ -23,7 +23,8 @@ from .report import describe, status_of
 from .target import Target
 
 _Inspection = TypeVar("_Inspection", bound="Inspection")
-Indexes = Mapping[str, Mapping[str, tuple[VersionRow, ...]] | DeliveryError]
+# Evaluated at run time, where ansible-test still asks for the old form.
+Indexes = Mapping[str, Union[Mapping[str, tuple[VersionRow, ...]], DeliveryError]]  # noqa: UP007
 """What each server (by URL) lists, or why that is not known."""
 
 
@@ -75,7 +76,7 @@ class Inspection:
         for name in wanted:
             try:
                 stored, unread = repository.read(name), []
-            except RepositoryError as error:  # told of this model; the others go on
+            except JournalRefused as error:  # told of this model; the others go on
                 record = repository.store.record(name)
                 stored, unread = StoredModel(record, folder=record is not None), [error.message]
             observed = ObservedModel.of(name, stored, *_served(self.servers, name, indexes))
