@@ -437,7 +437,7 @@ def carry_out(command: list[str], environment: dict[str, str]) -> int:
             left = [child.pid, *descendants(child.pid)]
             for number in (signal.SIGTERM, signal.SIGKILL):
                 for pid in left:
-                    with contextlib.suppress(ProcessLookupError):
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
                         os.kill(pid, number)
                 end = time.monotonic() + STOP_SECONDS
                 while time.monotonic() < end and any(is_alive(pid) for pid in left):

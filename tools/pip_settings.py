@@ -60,7 +60,7 @@ def parse(listing: str) -> dict[str, str]:
     found: dict[str, dict[str, str]] = {section: {} for section in SECTIONS}
     for line in listing.splitlines():
         key, sign, value = line.partition("=")
-        section, _, option = key.rpartition(".")
+        section, _dot, option = key.rpartition(".")
         if sign and section in found:
             found[section][option] = str(ast.literal_eval(value))
     return {option: value for section in SECTIONS for option, value in found[section].items()}

@@ -54,13 +54,12 @@ EXAMPLES = r"""
   mlops.triton.triton_model:
     name: fraud
     model_uri: "models:/fraud/{{ version }}"
-  vars:
-    version: "{{ lookup('mlops.triton.mlflow_model_version', 'models:/fraud@champion',
-      tracking_uri=mlflow) }}"
     tracking_uri: "{{ mlflow }}"
     model_repository: /opt/triton_models
   vars:
     mlflow: http://mlflow.example.com:5000
+    version: "{{ lookup('mlops.triton.mlflow_model_version', 'models:/fraud@champion',
+      tracking_uri=mlflow) }}"
 """
 
 RETURN = r"""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Union
 
 from ..domain.desired import DesiredModel
 from ..domain.layout import Layout
@@ -136,21 +137,22 @@ class Remove:
     summary: str
 
 
-Replacement = Replace | PutSideBySide
-Step = (
-    Recover
-    | Replacement
-    | ReplaceUnread
-    | Reconfigure
-    | SetPermissions
-    | Heal
-    | Load
-    | Verify
-    | WriteRecord
-    | RollBack
-    | Unload
-    | Remove
-)
+# Evaluated at run time, where ansible-test still asks for the old form.
+Replacement = Union[Replace, PutSideBySide]  # noqa: UP007
+Step = Union[  # noqa: UP007
+    Recover,
+    Replacement,
+    ReplaceUnread,
+    Reconfigure,
+    SetPermissions,
+    Heal,
+    Load,
+    Verify,
+    WriteRecord,
+    RollBack,
+    Unload,
+    Remove,
+]
 """One step. ``summary`` says it as a user would."""
 
 Document = Mapping[str, object]

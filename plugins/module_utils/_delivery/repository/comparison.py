@@ -15,6 +15,7 @@ class Files(Protocol):
     """The files of one model as they are now."""
 
     def has_folder(self, path: str) -> bool: ...
+
     def size(self, path: str) -> int | None:
         """In bytes; None where there is no file of that name, or a link."""
 
