@@ -12,8 +12,8 @@ COLLECTIONS := ANSIBLE_COLLECTIONS_PATH="$(CURDIR)/.cache/collections"
 PYTEST_ARGS ?=
 # The longest first.
 SCENARIOS ?= fleet native_systemd mlflow_native triton_docker mlflow_docker native remove
-# More processes than processors, because tests wait for servers. tests/conftest.py says what stays together, and the order.
-PARALLEL ?= -n 3 --dist loadgroup --no-loadscope-reorder
+# A file's tests share servers, so that files are what is spread over processes, in the order of tests/conftest.py.
+PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 # Targets at the same time, each with what it said in one piece; where one fails the others go on.
 BESIDE = $(MAKE) --no-print-directory --output-sync=target --keep-going SIDE_BY_SIDE=yes
 IN_TURN = $(MAKE) --no-print-directory SIDE_BY_SIDE=

@@ -32,16 +32,8 @@ import_from_checkout()
 pytest.register_assert_rewrite("support")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Spread the tests over the processes of pytest-xdist.
-
-    A file's tests share servers, so that they stay in one process, unless the file is marked
-    ``apart``. Those that take longest begin first: the last one to begin is waited for.
-    """
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            if not item.get_closest_marker("apart"):
-                item.add_marker(pytest.mark.xdist_group(item.path.name))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest begin first: the last one to begin is waited for."""
     items.sort(key=_seconds_of_file, reverse=True)
 
 

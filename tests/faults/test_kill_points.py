@@ -15,7 +15,7 @@ import pytest
 from support.bench import NAME, Bench, new_bench
 from support.rows import Row
 
-pytestmark = [pytest.mark.takes(240), pytest.mark.apart]
+pytestmark = pytest.mark.takes(240)
 
 Served = tuple[int, int] | None
 """Identity and max_batch_size of what is served."""

@@ -39,7 +39,7 @@ from support.bench import FAST, NAME, Bench
 from support.rows import Row
 from support.servers import S3, Triton, free_ports, s3_server, triton_server
 
-pytestmark = [pytest.mark.takes(300), pytest.mark.apart]
+pytestmark = pytest.mark.takes(300)
 
 STATE = "prod.mlops-triton/"
 

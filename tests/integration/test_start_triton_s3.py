@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import S3, s3_server
+from support.servers import S3, s3_server
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "roles/triton/files/start_triton"
@@ -99,7 +99,8 @@ def test_a_journal_that_cannot_be_recovered_is_left_and_the_others_are_not(stage
     stage.record("fraud", {"schema": 1, "name": "fraud", "wanted": "loaded"})
     cut = stage.journal("fraud", '{"schema": 1, "op": "sw')
     folders = stage.journal("churn", {"schema": 1, "op": "swap", "moves": []})
-    pending = stage.journal("other", {"schema": 1, "op": "pending"})
+    waiting = {"schema": 1, "op": "pending", "deploy_id": "id", "since": "then", "server": None}
+    pending = stage.journal("other", waiting)
     done = stage.start()
     assert loads(done) == ["--load-model=fraud"]
     said = {line.split("'")[1]: line for line in done.stderr.splitlines()}
