@@ -36,7 +36,7 @@ endif
 .DEFAULT_GOAL := help
 .PHONY: help preflight venvs venv-control venv-core quickstart quickstart-down clean \
 	lint sanity unit unit-core integration integration-long test faults compat gpu molecule test-all build \
-	venvs-old bed servers-in-turn $(OLD_CLIENTS) $(OLD_SERVERS) $(MOLECULES)
+	venvs-old bed $(OLD_CLIENTS) $(OLD_SERVERS) $(MOLECULES)
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{ printf "  %-16s %s\n", $$1, $$2 }'
@@ -86,9 +86,10 @@ integration: venvs ## tests on a real MLflow and a real Triton
 integration-long: venvs ## the same for S3, fleets, long lists, transfers, access control, the roles and trained models
 	$(WITH_CONTROL) pytest tests/integration -m long $(PARALLEL) --durations=20 $(PYTEST_ARGS)
 
-# Integration tests wait for their servers, the others take a processor.
+# One processor each; integration tests have both, because time-outs are among what they test.
 test: venvs ## everything above
-	@$(BESIDE) --jobs=2 integration sanity unit lint unit-core
+	@$(BESIDE) --jobs=2 sanity unit lint unit-core
+	@$(IN_TURN) integration
 
 faults: venvs ## kills, full disks and silent servers
 	@if test -d tests/faults; then $(WITH_CONTROL) pytest tests/faults $(PARALLEL) --durations=20 $(PYTEST_ARGS); fi
@@ -120,14 +121,8 @@ bed: preflight
 $(MOLECULES): molecule-%: bed
 	$(WITH_CONTROL) $(COLLECTIONS) $(BED) run --keep -- molecule test -s $*
 
-# Their files are spread over processes already. Faults come last, when the least else runs.
-servers-in-turn: venvs
-	@$(IN_TURN) --keep-going integration integration-long faults
-
-# Two at a time, because most of them wait most of the time. The bed is made when the first scenario needs it.
-test-all: venvs venvs-old ## everything
-	@$(BED) run --lazy -- env -u MAKEFLAGS $(BESIDE) --jobs=2 \
-		servers-in-turn sanity unit lint unit-core $(OLD_CLIENTS) $(OLD_SERVERS) $(MOLECULES)
+test-all: venvs ## everything
+	@$(IN_TURN) --keep-going test integration-long faults compat molecule
 
 build: venv-control ## Galaxy tarball and wheel in dist/
 	$(CONTROL)/python tools/build.py

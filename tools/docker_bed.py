@@ -2,8 +2,8 @@
 """The test bed of Molecule: a Docker Engine, images made here of Debian packages and wheels, and
 nothing of it left behind.
 
-    python tools/docker_bed.py run [--keep] [--lazy] -- COMMAND …   up, the command, down
-    (--keep: no down; --lazy: no up, which the command sees to)
+    python tools/docker_bed.py run [--keep] -- COMMAND …   up, the command, down
+    (--keep: no down)
     python tools/docker_bed.py engine                      a Docker Engine, started here when none
     answers
     python tools/docker_bed.py up                          engine, images and wheels
@@ -453,10 +453,9 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def run(command: list[str], keep: bool, lazy: bool) -> int:
+def run(command: list[str], keep: bool) -> int:
     try:
-        if not lazy:
-            up()
+        up()
         told = {
             "BED_ID": bed_id(),
             "BED_HOST_IMAGE": HOST_IMAGE,
@@ -481,7 +480,6 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     runs = commands.add_parser("run", help="up, a command, down")
     runs.add_argument("--keep", action="store_true", help="leave everything up afterwards")
-    runs.add_argument("--lazy", action="store_true", help="the command sees to engine and images")
     runs.add_argument("words", nargs="+", metavar="COMMAND")
     for name, command in COMMANDS.items():
         commands.add_parser(name, help=(command.__doc__ or "").splitlines()[0])
@@ -490,7 +488,7 @@ def main() -> int:
         signal.signal(number, interrupted)
     try:
         if arguments.command == "run":
-            return run(arguments.words, arguments.keep, arguments.lazy)
+            return run(arguments.words, arguments.keep)
         COMMANDS[arguments.command]()
     except BedError as error:
         print(error, file=sys.stderr)
