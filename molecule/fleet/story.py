@@ -290,8 +290,8 @@ def dies_in_the_middle() -> str:
     assert serves("triton-1") == {4} and serves("triton-3") == before, output
     docker("start", container("triton-2"))
     wait_until(lambda: answers("triton-2"))
-    found = serves("triton-2")
-    assert found <= {*before, 4}, found
+    left = serves("triton-2")
+    assert left <= {*before, 4}, left
     ends(deploy(), 0)
     served(others=4)
     return (

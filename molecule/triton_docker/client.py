@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tarfile
@@ -21,6 +22,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from support import models  # noqa: E402
 
+DIE = ROOT / "molecule/native_systemd/files/die.py"
 PATIENCE = 120
 
 
@@ -97,26 +99,22 @@ def watch(arguments: argparse.Namespace) -> list[str]:
 
 
 def interrupt(arguments: argparse.Namespace) -> list[str]:
-    """Leaves what a deployment leaves that was killed between the swap and the record: new files,
-    an old record, a journal.
+    """Leaves what a deployment leaves that is killed between the swap and the load: new files, an
+    old record, a journal.
     """
-    from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository import recovery
-    from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.state_store import (  # noqa: E501
-        StateStore,
+    sample = models.make_python(arguments.folder, identity=arguments.identity)
+    request = {
+        "place": json.loads(arguments.place),
+        "model": {"name": sample.name, "model_uri": str(sample.folder)},
+    }
+    done = subprocess.run(
+        [sys.executable, DIE, ROOT / "plugins/module_utils", json.dumps(request)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
-
-    store = StateStore(str(arguments.repository))
-    staged = Path(store.staging("doubler", "killed")) / "model"
-    models.make_python(staged.parent, "model", identity=999, config=None)
-    journal = recovery.journal_of_moves(
-        store,
-        [(str(arguments.repository / "doubler"), str(staged))],
-        "killed",
-        store.record("doubler"),
-        1,
-    )
-    store.write_journal("doubler", journal)
-    recovery.make_moves(store, journal)
+    if done.returncode != -signal.SIGKILL:
+        return [f"it was not killed and ended with {done.returncode}: {done.stdout}{done.stderr}"]
     return []
 
 
@@ -188,7 +186,7 @@ def main() -> int:
         (make, ["folder", "identity"]),
         (ask, ["folder", "identity", "url"]),
         (watch, ["folder", "identity", "url", "container", "wrapper", "config"]),
-        (interrupt, ["repository"]),
+        (interrupt, ["folder", "identity", "place"]),
         (settled, ["repository"]),
         (certificate, ["folder"]),
         (nothing, ["archive", "image"]),

@@ -152,8 +152,8 @@ def test_what_a_killed_publisher_left(server: servers.MLflow, tmp_path: Path) ->
     path = str(make_onnx(tmp_path, "killed").folder)
     program = (
         f"import sys\nsys.path.insert(0, {str(ROOT / '.dev')!r})\nfrom {upload_location.__name__}"
-        f" import new_place\nfrom {Registry.__module__} import"
-        f" Registry\nprint(new_place(Registry({server.url!r}, 60), 'killed', None)[0].run_id)"
+        f" import make_location\nfrom {Registry.__module__} import"
+        f" Registry\nprint(make_location(Registry({server.url!r}, 60), 'killed', None)[0].run_id)"
     )
     begun = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

@@ -5,7 +5,6 @@ engine's back.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
@@ -23,45 +22,8 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors impo
     RepositoryError,
 )
 from support.bench import NAME, VERIFY, Bench, new_bench
+from support.disks import fill, mounted, weights
 from support.rows import Row
-
-NEEDS_ROOT = "needs root, to mount a file system"
-
-
-@contextlib.contextmanager
-def mounted(folder: Path, *arguments: str) -> Iterator[Path]:
-    """A tmpfs (or what ``arguments`` say) at ``folder``."""
-    if os.geteuid() != 0:
-        pytest.skip(NEEDS_ROOT)
-    folder.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        ["mount", *(arguments or ("-t", "tmpfs", "-o", "size=8m,mode=755", "tmpfs")), str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(folder: Path) -> Path:
-    """Take all space that is left."""
-    filler = folder / "filler"
-    with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as stream:
-        while True:
-            stream.write(b"\0" * 4096)
-    assert os.statvfs(folder).f_bavail == 0
-    return filler
-
-
-def weights(bench: Bench, identity: int, size: int) -> str:
-    sample = bench.sample(identity)
-    (sample.folder / "1" / "weights.bin").write_bytes(os.urandom(size))
-    return str(sample.folder)
 
 
 @pytest.fixture

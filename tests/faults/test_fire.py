@@ -38,7 +38,7 @@ class Client(threading.Thread):
         self.answers: list[Answer] = []
         self.failures: list[str] = []
         self.over = threading.Event()
-        self._connection = http.client.HTTPConnection(*url.split(":"), timeout=60)
+        self._connection = http.client.HTTPConnection(url, timeout=60)
 
     def run(self) -> None:
         body = json.dumps(QUESTION)

@@ -169,13 +169,12 @@ def test_load_that_hangs_is_given_up_on(bench: Bench, row: Row) -> None:
     given_up_on(bench.deliver(model_uri=bench.source(2, load_delay=3), target={"timeout": 1}))
     assert 1 <= time.monotonic() - started < 2.5, "nobody waited for the load"
     journal = bench.store.journal(NAME)
-    assert journal is not None
-    assert journal["op"] == "pending"
+    assert isinstance(journal, PendingLoad)
     assert source_on_disk(bench) == 1
     settled = bench.good(model_uri=old)
     assert settled.plan is not None
     assert settled.plan.actions == [
-        f"wait for the load that was given up on at {journal['since']}",
+        f"wait for the load that was given up on at {journal.since}",
         f"load on {bench.triton.url}",
     ]
     # Triton had made the slow one in the meantime: only a load of the old one brings that back.

@@ -23,8 +23,8 @@ from ansible_collections.mlops.triton.plugins.mlflow_deployments import TritonDe
 from mlflow.exceptions import MlflowException
 from packaging.requirements import Requirement
 from support.bench import NAME, Bench, new_bench
+from support.disks import fill, mounted, weights
 from support.rows import Row
-from test_disk import fill, mounted, weights
 
 ASK = {"x": [[1.0, 2.5, -4.0]]}
 

@@ -9,12 +9,10 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-import test_kill_points as points
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import config_pbtxt
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
     DeadlineExceeded,
@@ -36,6 +34,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.
     S3Repository,
 )
 from support.bench import FAST, NAME, Bench
+from support.kill_points import OPERATIONS, at_all_points
 from support.rows import Row
 from support.servers import S3, Triton, free_ports, s3_server, triton_server
 
@@ -178,7 +177,7 @@ def bench(benches: list[S3Bench]) -> S3Bench:
     return benches[0]
 
 
-@pytest.mark.parametrize("name", points.OPERATIONS)
+@pytest.mark.parametrize("name", OPERATIONS)
 def test_kill_points(name: str, benches: list[S3Bench], row: Row) -> None:
     """S3: kill -9 in a {name}, after each effect, the server started anew."""
     _at_all_points(name, benches, row, restart=True)
@@ -230,30 +229,12 @@ def test_kill_points_between_versions(bench: S3Bench, row: Row) -> None:
 
 
 def _at_all_points(name: str, benches: list[S3Bench], row: Row, restart: bool) -> None:
-    operation = points.OPERATIONS[name]
-    options, _old, _new = operation.prepare(benches[0])
-    whole = benches[0].run(**options)
-    assert not whole["result"]["failed"], whole["result"]
-    kinds = [kind for kind, _subject in whole["effects"]]
-    assert kinds, "there is no point at which to kill it"
-    print(f"\n{name}: N = {len(kinds)}: {', '.join(kinds)}", flush=True)
-    places = [(number, "after") for number in range(1, len(kinds) + 1)]
-    with ThreadPoolExecutor(len(benches)) as pool:
-        shares = [places[index :: len(benches)] for index in range(len(benches))]
-        parts = list(
-            pool.map(
-                lambda bench, share: points.try_points(bench, operation, share, restart),
-                benches,
-                shares,
-            )
-        )
-    wrong = [text for part in parts for text in part.wrong]
+    effects, kills, found = at_all_points(benches, name, restart)
     row.saw(
-        f"N = {len(kinds)}; {sum(part.old for part in parts)} kills came up with the old one and"
-        f" {sum(part.new for part in parts)} with the new one; {len(places) - len(wrong)} converged"
-        " in one run and left nothing"
+        f"N = {effects}; {found.old} kills came up with the old one and {found.new} with the new"
+        f" one; {kills - len(found.wrong)} converged in one run and left nothing"
     )
-    assert not wrong, f"{len(wrong)} points: " + "\n".join(wrong)
+    assert not found.wrong, f"{len(found.wrong)} points: " + "\n".join(found.wrong)
 
 
 def test_lock_of_a_living_run_is_respected(bench: S3Bench, row: Row) -> None:

@@ -547,7 +547,7 @@ def test_one_call_updates_every_replica(
     stage: Stage, pair: tuple[TritonDeploymentClient, Triton]
 ) -> None:
     client, second = pair
-    ids = []
+    ids: list[str] = []
     for call in (client.create_deployment, client.update_deployment):
         call("doubler", f"models:/doubler/{len(ids) + 1}")
         served = {
@@ -709,11 +709,12 @@ def test_metadata_is_asked_once_for_each_deployment(
 ) -> None:
     asked = []
     plain = TritonServer.metadata
-    monkeypatch.setattr(
-        TritonServer,
-        "metadata",
-        lambda self, *words: (asked.append(words[0]), plain(self, *words))[1],
-    )
+
+    def metadata(server: TritonServer, name: str, *words: Any) -> Any:
+        asked.append(name)
+        return plain(server, name, *words)
+
+    monkeypatch.setattr(TritonServer, "metadata", metadata)
     other = TritonDeploymentClient("triton")
     for deploy, version in ((other.create_deployment, 1), (other.update_deployment, 2)):
         deploy("doubler", f"models:/doubler/{version}")

@@ -376,7 +376,7 @@ def test_folder_is_known_from_everywhere(
     client.update_deployment("doubler", config={"config": {"max_batch_size": 2}})
     assert plain.model_config("doubler")["max_batch_size"] == 2
     with pytest.raises(MlflowException, match="not a mapping"):
-        client.update_deployment("doubler", config=["max_batch_size"])  # type: ignore[arg-type]
+        client.update_deployment("doubler", config=["max_batch_size"])
 
 
 def test_both_plugins_are_said_on_the_command_line(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         for name, value in S3.environment.items():
             patch.setenv(name, value)
         url = f"s3://{s3.endpoint}/{BUCKET}/{PREFIX}"
-        settings = {
+        settings: dict[str, Any] = {
             "repository": url,
             "extra_args": FAST,
             "environment": s3.environment,

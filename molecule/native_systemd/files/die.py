@@ -18,7 +18,7 @@ from _delivery.orchestration.delivery import Delivery
 from _delivery.orchestration.target import Target
 
 
-def die(moment, kind, subject):
+def die(moment: str, kind: str, subject: str) -> None:
     if (moment, kind) == ("before", "load"):
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -20,7 +20,7 @@ parameters { key: "threshold" value { string_value: "0.5" } }
 
 
 def deployed(author: bytes = AUTHOR, **options: object) -> bytes:
-    return config_pbtxt.render_deployed(author, name="fraud", deploy_id="id-1", **options)  # type: ignore[arg-type]
+    return config_pbtxt.render_deployed(author, name="fraud", deploy_id="id-1", **options)
 
 
 def test_without_options_the_authors_bytes_stay_and_one_block_is_appended() -> None:

@@ -80,7 +80,7 @@ class FakeRegistry:
         }
         self.calls: list[str] = []
         self.refuses: DeliveryError | None = None
-        self.meanwhile: Callable[[], None] | None = None
+        self.meanwhile: Callable[[], object] | None = None
 
     def search(self, name: str) -> tuple[VersionInfo, ...]:
         if self.refuses:
@@ -347,7 +347,7 @@ def test_targets_do_not_overwrite_each_other() -> None:
 
 def test_the_last_of_two_at_once_has_seen_both() -> None:
     registry = FakeRegistry(fraud=1)
-    registry.meanwhile = lambda: deploy(registry, None, record(), on="gpu-2") and None
+    registry.meanwhile = lambda: deploy(registry, None, record(), on="gpu-2")
     deploy(registry, None, record())
     assert "| gpu-1 |" in registry.description(1) and "| gpu-2 |" in registry.description(1)
 

@@ -26,7 +26,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors impo
     ArtifactError,
     NotFound,
 )
-from memory_store import Break, MemoryStore, Question
+from support.memory_store import Break, MemoryStore, Question
 
 CHUNK, LARGE = 1000, 4000
 TRIES = 7

@@ -199,7 +199,7 @@ def test_a_journal_with_one_other_key_is_refused_or_means_the_same(
     how = data.draw(st.sampled_from(["replaced", "removed", "added"]))
     listed = isinstance(where, list) or bool({"old", "new"} & set(path[:-1]))
     if how == "replaced":
-        kinds = [None, True, -1, 1.5, "text", [], {}, [[]], {"a": 1}]
+        kinds: list[object] = [None, True, -1, 1.5, "text", [], {}, [[]], {"a": 1}]
         where[key] = data.draw(
             st.sampled_from([one for one in kinds if type(one) is not type(where[key])])
         )
@@ -354,6 +354,7 @@ def test_a_record_says_whether_it_is_newer_or_damaged(schema: Any, said: str) ->
 def test_what_a_server_loads_is_read_from_a_record_of_any_schema() -> None:
     assert read_wanted({**record().to_dict(), "schema": 9}) == (NAME, True)
     assert read_wanted({"name": NAME, "wanted": "unloaded"}) == (NAME, False)
+    damaged: object
     for damaged in (None, [], {}, {"name": NAME}, {"name": 1, "wanted": "loaded"}):
         with pytest.raises(RepositoryError):
             read_wanted(damaged)

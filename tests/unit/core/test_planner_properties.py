@@ -44,7 +44,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.pl
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.versions import serves
 from hypothesis import event, given
 from hypothesis import strategies as st
-from pure_model import apply, kinds_of
+from support.pure_model import apply, kinds_of
 
 NAME = "fraud"
 URLS = ("one:8000", "two:8000")

@@ -6,7 +6,6 @@ server is asked.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ typo: {tracking_url: 'x'}
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
+def environment(tmp_path: Path) -> dict[str, str]:
     path = tmp_path / "profiles.yml"
     path.write_text(PROFILES, encoding="utf-8")
     return {PROFILES_VARIABLE: str(path), "KEY": "secret"}

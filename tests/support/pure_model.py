@@ -161,13 +161,13 @@ def rolled_back(step: RollBack, transaction: str) -> Record:
 
 def noted(plan: Plan, record: Record) -> Record:
     desired = plan.desired
-    asked = {"model_uri": desired.uri.text, "alias": desired.asked_alias} if desired.uri else {}
+    if desired.uri:
+        record = dataclasses.replace(record, model_uri=desired.uri.text, alias=desired.asked_alias)
     return dataclasses.replace(
         record,
         wanted="unloaded" if desired.state == "unloaded" else "loaded",
         deployment_set=desired.deployment_set or record.deployment_set,
         depends_on=record.depends_on if desired.depends_on is None else desired.depends_on,
-        **asked,
     )
 
 

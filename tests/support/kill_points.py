@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operations whose runs are killed at each call that changes something, and what must be so
+after that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from support.bench import NAME, Bench
+
+Served = tuple[int, int] | None
+"""Identity and max_batch_size of what is served."""
+
+
+def source(bench: Bench, identity: int) -> str:
+    return str(bench.folder / "sources" / f"{NAME}-{identity}" / NAME)
+
+
+def served(bench: Bench) -> Served:
+    identity = bench.identity()
+    return None if identity is None else (identity, bench.served_config()["max_batch_size"])
+
+
+@dataclass
+class Operation:
+    """One operation. ``prepare`` brings the old state about and says what to run, and what is
+    served before and after it.
+
+    ``retained`` are the copies kept afterwards.
+    """
+
+    prepare: Callable[[Bench], tuple[dict[str, Any], Served, Served]]
+    retained: int | None
+
+
+def _now(bench: Bench) -> int:
+    identity = bench.identity()
+    return 0 if identity is None else identity
+
+
+def create(bench: Bench) -> tuple[dict[str, Any], Served, Served]:
+    bench.wipe()
+    return {"model_uri": source(bench, 1)}, None, (1, 8)
+
+
+def _with_history(bench: Bench) -> int:
+    """Two deployments, so that the one before is retained; returns what is served."""
+    record = bench.record()
+    wanted = []
+    if record is None or not bench.store.retained_records(NAME):
+        wanted = [1, 2]
+    elif record.rolled_back_from or _now(bench) == 0:
+        wanted = [3 - (_now(bench) or 1)]
+    for identity in wanted:
+        done = bench.run(model_uri=source(bench, identity))["result"]
+        assert not done["failed"], done
+    return _now(bench)
+
+
+def update(bench: Bench) -> tuple[dict[str, Any], Served, Served]:
+    old = _with_history(bench)
+    new = 3 - old
+    return {"model_uri": source(bench, new)}, (old, 8), (new, 8)
+
+
+def configure(bench: Bench) -> tuple[dict[str, Any], Served, Served]:
+    now = served(bench)
+    if now is None:
+        _with_history(bench)
+        now = served(bench)
+    assert now is not None
+    other = 4 if now[1] == 8 else 8
+    return (
+        {"model_uri": source(bench, now[0]), "config": {"max_batch_size": other}},
+        now,
+        (now[0], other),
+    )
+
+
+def roll_back(bench: Bench) -> tuple[dict[str, Any], Served, Served]:
+    old = _with_history(bench)
+    return {"state": "rolled_back"}, (old, 8), (3 - old, 8)
+
+
+def remove(bench: Bench) -> tuple[dict[str, Any], Served, Served]:
+    old = _with_history(bench)
+    return {"state": "absent"}, (old, 8), None
+
+
+OPERATIONS = {
+    "create": Operation(create, 0),
+    "update": Operation(update, 1),
+    "rollback": Operation(roll_back, 1),
+    "delete": Operation(remove, None),
+    "configuration": Operation(configure, None),
+}
+
+
+def settled(bench: Bench, options: dict[str, Any], new: Served, retained: int | None) -> None:
+    """One more run reaches the desired state, and nothing is left behind."""
+    done = bench.run(**options)["result"]
+    assert not done["failed"], done["msg"]
+    assert served(bench) == new
+    bench.check_agreement(new[0] if new else None, retained=retained)
+    again = bench.run(**options)
+    assert again["result"]["changed"] is False, again["result"]["actions"]
+    assert again["effects"] == []
+
+
+@dataclass
+class Findings:
+    """Of one worker, or of all together."""
+
+    wrong: list[str] = field(default_factory=list)
+    old: int = 0
+    new: int = 0
+
+
+def try_points(
+    bench: Bench, operation: Operation, points: list[tuple[int, str]], restart: bool
+) -> Findings:
+    """At each point: the old state, a run that kills itself there, the server's start, and a run to
+    the end.
+    """
+    found = Findings()
+    for number, moment in points:
+        options, old, new = operation.prepare(bench)
+        killed = bench.run({"kill": [number, moment]}, **options)
+        where = f"killed {moment} effect {number} ({' '.join(killed['effects'][-1])})"
+        try:
+            assert killed["code"] == -9, killed
+            if restart:
+                bench.crash()
+            now = served(bench)
+            assert now in (old, new), f"{now} is served instead of {old} or {new}"
+            found.new += now == new
+            found.old += now != new
+            settled(bench, options, new, operation.retained)
+        except AssertionError as error:
+            found.wrong.append(f"{where}: {' '.join(str(error).split())[:300]}")
+            bench.wipe()
+    return found
+
+
+def at_all_points(
+    benches: Sequence[Bench], name: str, restart: bool, moments: tuple[str, ...] = ("after",)
+) -> tuple[int, int, Findings]:
+    """Each bench takes its share. Returns N, the number of kills and what was found."""
+    operation = OPERATIONS[name]
+    options, _old, _new = operation.prepare(benches[0])
+    whole = benches[0].run(**options)
+    assert not whole["result"]["failed"], whole["result"]
+    kinds = [kind for kind, _subject in whole["effects"]]
+    assert kinds, "there is no point at which to kill it"
+    print(f"\n{name}: N = {len(kinds)}: {', '.join(kinds)}", flush=True)
+    points = [(number, moment) for number in range(1, len(kinds) + 1) for moment in moments]
+    with ThreadPoolExecutor(len(benches)) as pool:
+        shares = [points[index :: len(benches)] for index in range(len(benches))]
+        parts = list(
+            pool.map(
+                lambda bench, share: try_points(bench, operation, share, restart), benches, shares
+            )
+        )
+    together = Findings(
+        [text for part in parts for text in part.wrong],
+        sum(part.old for part in parts),
+        sum(part.new for part in parts),
+    )
+    return len(kinds), len(points), together
