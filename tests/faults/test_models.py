@@ -154,7 +154,7 @@ def given_up_on(result: Result) -> str:
     assert f"model '{NAME}', load: Triton at " in text
     assert "was still loading after 1 s; a load cannot be cancelled and goes on. " in text
     assert text.endswith(
-        " serves version 1; the load that is still running may yet replace what is served in"
+        " serves version 1; the load is still running and may yet replace what is served in"
         " memory; the next run waits for it and corrects that."
     )
     assert result.changed is False

@@ -55,11 +55,11 @@ class S3Bench(Bench):
         return S3Repository(self.target["model_repository"], None, None, 20).store
 
     def listed(self) -> list[str]:
-        pages = self.s3.client().get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
+        pages = self.s3.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
         return sorted(one["Key"] for page in pages for one in page.get("Contents", ()))
 
     def body(self, key: str) -> bytes:
-        return bytes(self.s3.client().get_object(Bucket=self.bucket, Key=key)["Body"].read())
+        return bytes(self.s3.client.get_object(Bucket=self.bucket, Key=key)["Body"].read())
 
     def left_behind(
         self, retained: int | None = None, models_there: tuple[str, ...] = (NAME,)
@@ -134,13 +134,13 @@ class S3Bench(Bench):
     def wipe(self) -> None:
         self.triton.kill()
         for key in self.listed():
-            self.s3.client().delete_object(Bucket=self.bucket, Key=key)
+            self.s3.client.delete_object(Bucket=self.bucket, Key=key)
         self.triton.start()
 
 
 @contextlib.contextmanager
 def s3_bench(folder: Path, s3: S3, bucket: str) -> Iterator[S3Bench]:
-    s3.client().create_bucket(Bucket=bucket)
+    s3.client.create_bucket(Bucket=bucket)
     with triton_server(
         folder / "triton",
         repository=f"s3://{s3.endpoint}/{bucket}/prod",
@@ -281,7 +281,7 @@ def test_run_whose_lock_was_taken_stops(
     assert any(key.endswith("locks/doubler.lock") for key in bench.listed()), (
         "the other's lock stays"
     )
-    bench.s3.client().delete_object(Bucket=bench.bucket, Key=lock.key)
+    bench.s3.client.delete_object(Bucket=bench.bucket, Key=lock.key)
     row.saw("refused, and the other's lock was left alone")
 
 

@@ -56,16 +56,16 @@ class Stage:
     url: str
 
     def listed(self, prefix: str = "") -> list[str]:
-        pages = (
-            self.s3.client().get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+        pages = self.s3.client.get_paginator("list_objects_v2").paginate(
+            Bucket=BUCKET, Prefix=prefix
         )
         return sorted(one["Key"] for page in pages for one in page.get("Contents", ()))
 
     def put(self, key: str, body: bytes = b"x") -> None:
-        self.s3.client().put_object(Bucket=BUCKET, Key=key, Body=body)
+        self.s3.client.put_object(Bucket=BUCKET, Key=key, Body=body)
 
     def body(self, key: str) -> bytes:
-        return bytes(self.s3.client().get_object(Bucket=BUCKET, Key=key)["Body"].read())
+        return bytes(self.s3.client.get_object(Bucket=BUCKET, Key=key)["Body"].read())
 
     def target(self, *servers: Triton, **more: Any) -> dict[str, Any]:
         return {
@@ -278,9 +278,8 @@ def test_removal_takes_every_page_and_no_neighbour(tmp_path: Path, stage: Stage)
     for key in neighbours:
         stage.put(key)
     stage.good("fraud", model_uri=str(sample.folder))
-    client = (
-        stage.s3.client()
-    )  # the files of a large tree: Triton would copy each of them at a load
+    # The files of a large tree: Triton would copy each of them at a load.
+    client = stage.s3.client
     with ThreadPoolExecutor(4) as pool:
         list(
             pool.map(
@@ -299,7 +298,7 @@ def test_removal_takes_every_page_and_no_neighbour(tmp_path: Path, stage: Stage)
         and stage.listed(f"{PREFIX}2/") == neighbours[3:]
     )
     for key in neighbours:
-        stage.s3.client().delete_object(Bucket=BUCKET, Key=key)
+        stage.s3.client.delete_object(Bucket=BUCKET, Key=key)
 
 
 def test_empty_version_folder_of_an_ensemble(tmp_path: Path, stage: Stage) -> None:
@@ -413,7 +412,7 @@ def test_changed_bytes_are_found_and_somebody_elses_model_is_left_alone(
 
 
 def test_whole_bucket_keeps_its_state_inside(tmp_path: Path, stage: Stage) -> None:
-    stage.s3.client().create_bucket(Bucket="whole")
+    stage.s3.client.create_bucket(Bucket="whole")
     sample = make_python(tmp_path, "root")
     url = f"s3://127.0.0.1:{stage.s3.port}/whole"
     with triton_server(
@@ -424,9 +423,7 @@ def test_whole_bucket_keeps_its_state_inside(tmp_path: Path, stage: Stage) -> No
         triton.restart()
         assert served(triton, sample) == 1 and triton.call("v2/health/ready")[0] == 200
         assert not stage.bring("root", target=target, model_uri=str(sample.folder)).changed
-        there = {
-            one["Key"] for one in stage.s3.client().list_objects_v2(Bucket="whole")["Contents"]
-        }
+        there = {one["Key"] for one in stage.s3.client.list_objects_v2(Bucket="whole")["Contents"]}
     assert there == {
         ".mlops-triton.json",
         ".mlops-triton/records/root.json",

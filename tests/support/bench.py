@@ -121,10 +121,14 @@ class Bench:
     # -- deliveries --------------------------------------------------------------------------------
 
     def deliver(
-        self, check: bool = False, target: Mapping[str, Any] | None = None, **options: Any
+        self,
+        check: bool = False,
+        target: Mapping[str, Any] | None = None,
+        name: str = NAME,
+        **options: Any,
     ) -> Result:
         """In this process."""
-        return deliver_model({**self.target, **(target or {})}, NAME, check, **options)
+        return deliver_model({**self.target, **(target or {})}, name, check, **options)
 
     def good(self, target: Mapping[str, Any] | None = None, **options: Any) -> Result:
         result = self.deliver(target=target, **options)

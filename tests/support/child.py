@@ -65,6 +65,8 @@ for library in (
 ):
     importlib.import_module(library)
 
+S3_LIBRARIES = ("boto3", "botocore.handlers", "botocore.httpsession", "botocore.signers")
+
 
 class Watcher:
     """Counts the effects, tells each over a pipe, and ends or holds the process at one of them."""
@@ -168,8 +170,12 @@ def work(request: dict[str, Any], out: int) -> None:
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
+    # Once for all forks, and only where they are needed.
     if request.get("publish"):
-        importlib.import_module("mlflow")  # once for all forks, and only where it is needed
+        importlib.import_module("mlflow")
+    elif str(request["target"].get("model_repository")).startswith("s3://"):
+        for library in S3_LIBRARIES:
+            importlib.import_module(library)
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:

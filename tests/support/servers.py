@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import re
@@ -436,7 +437,9 @@ class S3(Process):
         self._wait_until_healthy(f"{self.endpoint}/moto-api/", seconds)
         return self
 
+    @functools.cached_property
     def client(self) -> Any:
+        """Takes a tenth of a second to make."""
         import boto3
 
         return boto3.client(
@@ -455,7 +458,7 @@ def s3_server(folder: Path | str, *buckets: str) -> Iterator[S3]:
     try:
         server.start()
         for bucket in buckets:
-            server.client().create_bucket(Bucket=bucket)
+            server.client.create_bucket(Bucket=bucket)
         yield server
     finally:
         server.kill()
