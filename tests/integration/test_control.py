@@ -21,6 +21,9 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors impo
     InvalidOption,
     ServerError,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.execution.verification import (
+    verify,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.report import (
     Result,
 )
@@ -28,6 +31,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.addr
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.server import (
     TritonServer,
 )
+from support.bench import VERIFY
 from support.certificates import Authority
 from support.deliveries import deliver_model
 from support.models import Sample, make_onnx, make_python
@@ -366,6 +370,19 @@ def test_loopback_never_goes_through_a_proxy(
     )
     assert deployed["changed"], deployed
     assert triton.infer(name, sample.request())[0] == 200
+
+
+@pytest.mark.parametrize("transport", ["HTTP", "gRPC"])
+def test_an_inference_may_take_as_long_as_it_is_given(tmp_path: Path, transport: str) -> None:
+    """Also on the connection that a cheap question made, which is asked again after 2 s."""
+    with triton_server(tmp_path, extra_args=[FAST]) as triton:
+        make_python(triton.repository, "slow", infer_delay=3)
+        url = triton.url if transport == "HTTP" else f"grpc://{triton.grpc_url}"
+        with TritonServer(url, 20) as server:
+            server.load("slow")
+            server.transport.close()
+            server.index()
+            verify(server, "slow", 1, VERIFY)
 
 
 # -- answers that are no broken connection ---------------------------------------------------------

@@ -18,8 +18,8 @@ _TAKEN_UP = 0.03
 
 
 class HttpTransport:
-    """tritonclient.http under a total deadline: its own time-outs count per read, gevent's count
-    altogether.
+    """tritonclient.http under a total deadline, which gevent counts: tritonclient's own time-outs
+    are those of a connection, which serves calls that may take 2 s and calls that may take minutes.
 
     A thread of the server answers several connections, none of them while it loads a model, and a
     new connection goes to a thread that is free. So each load has a connection of its own, one that
@@ -74,7 +74,7 @@ class HttpTransport:
             if self._own.client is None:
                 if method != "load_model":
                     self._wait_until_taken_up()
-                self._own.client, self._own.loads = self._connected(seconds), self._loads
+                self._own.client, self._own.loads = self._connected(), self._loads
             return getattr(self._own.client, method)(*args, headers=self._headers, **kwargs)
         except gevent.Timeout as error:
             self.close()
@@ -93,7 +93,7 @@ class HttpTransport:
         finally:
             timer.close()
 
-    def _connected(self, seconds: float) -> Answer:
+    def _connected(self) -> Answer:
         from tritonclient.http import InferenceServerClient
 
         access = self._access.readable()
@@ -106,8 +106,8 @@ class HttpTransport:
             self._address.netloc,
             ssl=self._address.scheme == "https",
             ssl_options={key: path for key, path in files.items() if path},
-            connection_timeout=seconds,
-            network_timeout=seconds,
+            connection_timeout=None,
+            network_timeout=None,
         )
 
     def close(self) -> None:
