@@ -25,7 +25,7 @@ class Stage:
 
     def __init__(self, server: S3, folder: Path, prefix: str) -> None:
         self.server, self.folder, self.prefix = server, folder, prefix
-        self.client = server.client()
+        self.client = server.client
 
     def put(self, key: str, content: Any) -> None:
         body = content if isinstance(content, str) else json.dumps(content)
