@@ -14,8 +14,9 @@ PYTEST_ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 # The longest first.
 SCENARIOS ?= fleet native_systemd mlflow_native triton_docker mlflow_docker native remove
-# A file's tests share servers, so that files are what is spread over processes, in the order of tests/conftest.py.
-PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
+# A file's tests share servers, so that files are what is spread over processes, in the order of tests/conftest.py. More processes than
+# processors, because tests wait: for starts and loads, and in tests/faults for time-outs half of the time.
+PARALLEL = -n $(1) --dist loadfile --no-loadscope-reorder
 # Targets at the same time, each with what it said in one piece; where one fails the others go on.
 BESIDE = $(MAKE) --no-print-directory --output-sync=target --keep-going SIDE_BY_SIDE=yes
 IN_TURN = $(MAKE) --no-print-directory SIDE_BY_SIDE=
@@ -83,10 +84,10 @@ unit-core: venv-core ## the core's tests where there is no Ansible
 	$(CORE)/python -m pytest tests/unit/core $(PYTEST_ARGS)
 
 integration: venvs ## tests on a real MLflow and a real Triton
-	$(WITH_CONTROL) pytest tests/integration -m "not long" $(PARALLEL) --durations=20 $(PYTEST_ARGS)
+	$(WITH_CONTROL) pytest tests/integration -m "not long" $(call PARALLEL,3) --durations=20 $(PYTEST_ARGS)
 
 integration-long: venvs ## the same for S3, fleets, long lists, transfers, access control, the roles and trained models
-	$(WITH_CONTROL) pytest tests/integration -m long $(PARALLEL) --durations=20 $(PYTEST_ARGS)
+	$(WITH_CONTROL) pytest tests/integration -m long $(call PARALLEL,3) --durations=20 $(PYTEST_ARGS)
 
 # One processor each; integration tests have both, because time-outs are among what they test.
 test: venvs ## everything above
@@ -94,7 +95,7 @@ test: venvs ## everything above
 	@$(IN_TURN) integration
 
 faults: venvs ## kills, full disks and silent servers
-	@if test -d tests/faults; then $(WITH_CONTROL) pytest tests/faults $(PARALLEL) --durations=20 $(PYTEST_ARGS); fi
+	@if test -d tests/faults; then $(WITH_CONTROL) pytest tests/faults $(call PARALLEL,4) --durations=20 $(PYTEST_ARGS); fi
 
 venvs-old: venvs
 	@$(PYTHON) tools/venvs.py $(OLD_CLIENTS:old-client-%=compat-%) $(OLD_SERVERS:old-server-%=compat-server-%)

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A repository in S3: killed after each call that changes something, locks of the dead and of the
-living, a store that fails.
+"""A repository in S3: killed between versions, locks of the dead and of the living, a store that
+fails.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import config_pbtxt
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
     DeadlineExceeded,
     DeliveryError,
@@ -33,159 +31,24 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.s3.repository import (  # noqa: E501
     S3Repository,
 )
-from support.bench import FAST, NAME, Bench
-from support.kill_points import OPERATIONS, at_all_points
+from support.bench import NAME
 from support.rows import Row
-from support.servers import S3, Triton, free_ports, s3_server, triton_server
+from support.s3_bench import STATE, S3Bench, s3_benches
+from support.servers import S3, free_ports
 
 pytestmark = pytest.mark.takes(300)
 
-STATE = "prod.mlops-triton/"
-
-
-class S3Bench(Bench):
-    """As ``Bench``, its repository being ``s3://…/<bucket>/prod``."""
-
-    def __init__(self, folder: Path, triton: Triton, s3: S3, bucket: str) -> None:
-        super().__init__(folder, triton, model_repository=f"s3://{s3.endpoint}/{bucket}/prod")
-        self.s3, self.bucket = s3, bucket
-
-    @property
-    def store(self) -> Any:
-        return S3Repository(self.target["model_repository"], None, None, 20).store
-
-    def listed(self) -> list[str]:
-        pages = self.s3.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
-        return sorted(one["Key"] for page in pages for one in page.get("Contents", ()))
-
-    def body(self, key: str) -> bytes:
-        return bytes(self.s3.client.get_object(Bucket=self.bucket, Key=key)["Body"].read())
-
-    def left_behind(
-        self, retained: int | None = None, models_there: tuple[str, ...] = (NAME,)
-    ) -> list[str]:
-        found, copies = [], set()
-        for key in self.listed():
-            inside = key.removeprefix("prod/")
-            if key in ("prod/", "prod/.mlops-triton.json") or (
-                inside != key and inside.split("/")[0] in models_there
-            ):
-                continue
-            parts = key.removeprefix(STATE).split("/")
-            if parts[0] == "retained" and parts[1] in models_there:
-                copies.add(parts[2])
-            elif not (parts[0] == "records" and parts[1].removesuffix(".json") in models_there):
-                found.append(key)
-        scratch = S3Repository(self.target["model_repository"], None, None, 20).scratch.path
-        found += [
-            f"{scratch}/{entry}"
-            for entry in (os.listdir(scratch) if os.path.isdir(scratch) else ())
-        ]
-        found += [
-            f"{copy} has no record"
-            for copy in copies
-            if f"{STATE}retained/{NAME}/{copy}/record.json" not in self.listed()
-        ]
-        return found + (
-            [f"{len(copies)} copies instead of {retained}"]
-            if retained is not None and len(copies) != retained
-            else []
-        )
-
-    def check_agreement(
-        self, identity: int | None, *, retained: int | None = None, name: str = NAME
-    ) -> None:
-        if identity is None:
-            assert self.record(name) is None
-            assert not any(
-                row.get("state") == "READY" for row in self.triton.index() if row["name"] == name
-            )
-            assert self.left_behind(models_there=()) == []
-            return
-        self.check_agreement_of(name, identity)
-        assert self.left_behind(retained) == []
-
-    def check_agreement_of(self, name: str, identity: int) -> None:
-        record = self.record(name)
-        assert self.identity(name) == identity
-        assert record is not None
-        served = self.served_config(name)["parameters"][config_pbtxt.DEPLOY_ID_KEY]["string_value"]
-        assert (
-            served
-            == record.deploy_id
-            == config_pbtxt.deploy_id_of(self.body(f"prod/{name}/config.pbtxt"))
-        )
-        assert (
-            f"IDENTITY = {identity}\n"
-            in self.body(f"prod/{name}/{max(record.triton_versions)}/model.py").decode()
-        )
-        live = {
-            key.removeprefix(f"prod/{name}/")
-            for key in self.listed()
-            if key.startswith(f"prod/{name}/")
-        }
-        assert live == {
-            *(entry["path"] for entry in record.manifest["files"]),
-            "config.pbtxt",
-            "mlflow-meta.json",
-        }
-        assert self.drift(name) == []
-
-    def wipe(self) -> None:
-        self.triton.kill()
-        for key in self.listed():
-            self.s3.client.delete_object(Bucket=self.bucket, Key=key)
-        self.triton.start()
-
-
-@contextlib.contextmanager
-def s3_bench(folder: Path, s3: S3, bucket: str) -> Iterator[S3Bench]:
-    s3.client.create_bucket(Bucket=bucket)
-    with triton_server(
-        folder / "triton",
-        repository=f"s3://{s3.endpoint}/{bucket}/prod",
-        extra_args=FAST,
-        metrics_port=0,
-        backend_directory=folder.parent / "backends",
-        environment=s3.environment,
-    ) as triton:
-        bench = S3Bench(folder, triton, s3, bucket)
-        bench.sample(1)
-        bench.sample(2)
-        try:
-            yield bench
-        finally:
-            bench.close()
-
 
 @pytest.fixture(scope="module")
-def benches(base: Path) -> Iterator[list[S3Bench]]:
-    with contextlib.ExitStack() as stack:
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
-        for name, value in S3.environment.items():
-            patch.setenv(name, value)
-        s3 = stack.enter_context(s3_server(base / "s3"))
-        yield [
-            stack.enter_context(s3_bench(base / f"s3-{number}", s3, f"bench-{number}"))
-            for number in (1, 2)
-        ]
+def one_bench(base: Path) -> Iterator[S3Bench]:
+    with s3_benches(base, "s3-one") as made:
+        yield made[0]
 
 
 @pytest.fixture
-def bench(benches: list[S3Bench]) -> S3Bench:
-    benches[0].wipe()
-    return benches[0]
-
-
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_kill_points(name: str, benches: list[S3Bench], row: Row) -> None:
-    """S3: kill -9 in a {name}, after each effect, the server started anew."""
-    _at_all_points(name, benches, row, restart=True)
-
-
-def test_kill_points_while_the_server_runs(benches: list[S3Bench], row: Row) -> None:
-    """S3: kill -9 in an update, after each effect, the server running on."""
-    _at_all_points("update", benches, row, restart=False)
+def bench(one_bench: S3Bench) -> S3Bench:
+    one_bench.wipe()
+    return one_bench
 
 
 def test_kill_points_between_versions(bench: S3Bench, row: Row) -> None:
@@ -226,15 +89,6 @@ def test_kill_points_between_versions(bench: S3Bench, row: Row) -> None:
             run(new)
     row.saw(f"N = {total}; {total - len(wrong)} kills converged in one run and left nothing")
     assert not wrong, f"{len(wrong)} points: " + "\n".join(wrong)
-
-
-def _at_all_points(name: str, benches: list[S3Bench], row: Row, restart: bool) -> None:
-    effects, kills, found = at_all_points(benches, name, restart)
-    row.saw(
-        f"N = {effects}; {found.old} kills came up with the old one and {found.new} with the new"
-        f" one; {kills - len(found.wrong)} converged in one run and left nothing"
-    )
-    assert not found.wrong, f"{len(found.wrong)} points: " + "\n".join(found.wrong)
 
 
 def test_lock_of_a_living_run_is_respected(bench: S3Bench, row: Row) -> None:
