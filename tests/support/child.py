@@ -17,6 +17,7 @@ unless it was killed.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import os
@@ -65,7 +66,16 @@ for library in (
 ):
     importlib.import_module(library)
 
-S3_LIBRARIES = ("boto3", "botocore.handlers", "botocore.httpsession", "botocore.signers")
+
+@functools.cache
+def prepare_s3() -> None:
+    """Read once what each fork would read anew for its client."""
+    import boto3
+    from botocore.loaders import JSONFileLoader
+
+    read = functools.cache(JSONFileLoader().load_file)
+    JSONFileLoader.load_file = lambda self, path: read(path)
+    boto3.client("s3", region_name="us-east-1")
 
 
 class Watcher:
@@ -174,8 +184,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     if request.get("publish"):
         importlib.import_module("mlflow")
     elif str(request["target"].get("model_repository")).startswith("s3://"):
-        for library in S3_LIBRARIES:
-            importlib.import_module(library)
+        prepare_s3()
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
