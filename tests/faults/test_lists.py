@@ -227,8 +227,8 @@ def test_slow_load_in_a_list(bench: Bench, row: Row) -> None:
     """
     bench.good(model_uri=bench.source(1))
     wanted = others(bench)
-    wanted.insert(MIDDLE, {"name": NAME, "model_uri": bench.source(2, load_delay=20)})
-    done = deliver_models({**bench.target, "timeout": 15}, wanted)
+    wanted.insert(MIDDLE, {"name": NAME, "model_uri": bench.source(2, load_delay=40)})
+    done = deliver_models({**bench.target, "timeout": 30}, wanted)
     assert "was still loading" in str(done[MIDDLE].error)
     assert [
         str(result.error) for number, result in enumerate(done) if result.error and number != MIDDLE

@@ -127,7 +127,7 @@ def test_configuration_that_triton_would_refuse(case: str, bench: Bench, row: Ro
 def test_load_that_hangs(transport: str, bench: Bench, row: Row) -> None:
     """load that hangs beyond the time-out (asked over {transport})."""
     bench.good(model_uri=bench.source(1))
-    slow = bench.source(2, load_delay=4)
+    slow = bench.source(2, load_delay=8)
     failed = bench.deliver(model_uri=slow, target={"timeout": 1, **over(bench, transport)})
     text = given_up_on(failed)
     assert isinstance(bench.store.journal(NAME), PendingLoad)
@@ -137,7 +137,7 @@ def test_load_that_hangs(transport: str, bench: Bench, row: Row) -> None:
     assert any("pending" in sentence for sentence in bench.drift())
     # Either what is waited for at first, or the load after it, takes longer than it may.
     still = bench.deliver(model_uri=slow, target={"timeout": 1})
-    assert isinstance(still.error, LoadPending), f"it takes 4 s: {still.error!r}"
+    assert isinstance(still.error, LoadPending), f"it takes 8 s: {still.error!r}"
     assert "still loading after 1 s" in str(still.error)
     settled = bench.good(model_uri=bench.source(3))
     bench.check_agreement(3, retained=1)
@@ -166,8 +166,8 @@ def test_load_that_hangs_is_given_up_on(bench: Bench, row: Row) -> None:
     old = bench.source(1)
     bench.good(model_uri=old)
     started = time.monotonic()
-    given_up_on(bench.deliver(model_uri=bench.source(2, load_delay=3), target={"timeout": 1}))
-    assert 1 <= time.monotonic() - started < 2.5, "nobody waited for the load"
+    given_up_on(bench.deliver(model_uri=bench.source(2, load_delay=10), target={"timeout": 1}))
+    assert 1 <= time.monotonic() - started < 8, "nobody waited for the load"
     journal = bench.store.journal(NAME)
     assert isinstance(journal, PendingLoad)
     assert source_on_disk(bench) == 1
@@ -178,7 +178,7 @@ def test_load_that_hangs_is_given_up_on(bench: Bench, row: Row) -> None:
         f"load on {bench.triton.url}",
     ]
     # Triton had made the slow one in the meantime: only a load of the old one brings that back.
-    assert time.monotonic() - started >= 3
+    assert time.monotonic() - started >= 10
     assert bench.store.journal(NAME) is None
     bench.check_agreement(1)
     assert bench.good(model_uri=old).changed is False
@@ -201,7 +201,7 @@ def test_load_that_hangs_and_a_restart(bench: Bench, row: Row) -> None:
     assert bench.identity() == 1
     started = time.monotonic()
     bench.good(model_uri=old)
-    assert time.monotonic() - started < 10, "there was nothing to wait for"
+    assert time.monotonic() - started < 30, "there was nothing to wait for"
     bench.check_agreement(1)
     row.saw("the old one came up, and the next run had nothing to wait for")
 

@@ -160,7 +160,7 @@ def test_triton_does_not_answer(scheme: str, bench: Bench, row: Row) -> None:
         started = time.monotonic()
         failed = _refused_early(bench, f"{scheme}127.0.0.1:{port}")
         seconds = time.monotonic() - started
-        assert 1 <= seconds < 4
+        assert 1 <= seconds < 10
         assert "within 2 s" in failed
         said.append(f"after {seconds:.1f} s: {failed}")
     started = time.monotonic()

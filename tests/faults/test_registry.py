@@ -225,7 +225,7 @@ def test_registry_stalls(
         RegistryError,
         f", resolve: MLflow at {re.escape(proxy.url)} did not answer within 2 s",
         UNCHANGED,
-        seconds=(2, 5),
+        seconds=(2, 12),
     )
 
 
@@ -244,7 +244,7 @@ def test_registry_refuses(bench: Bench, published: str, proxy: FaultProxy, row: 
         f"model '{NAME}', connect: MLflow at {proxy.url} cannot be reached: connection refused."
         " Nothing was changed."
     )
-    assert seconds < 3
+    assert seconds < 10
     assert same.changed is False, "a pinned version that is in place needs no registry"
     bench.check_agreement(1)
     bench.good(model_uri=f"models:/{published}/2")

@@ -155,7 +155,7 @@ def test_lock_of_a_living_run(bench: Bench, row: Row) -> None:
     assert type(failed.error).__name__ == "LockTimeout"
     assert f"(process {pid})" in str(failed.error)
     assert re.search(r"\w+@\S+ \(process", str(failed.error))
-    assert 1 <= seconds < 3
+    assert 1 <= seconds < 10
     same = bench.deliver(check=True, model_uri=bench.source(3), target={"lock_timeout": 1})
     assert same.error is None, "looking needs no lock"
     second = bench.begin(1, model_uri=bench.source(4))
