@@ -6,7 +6,8 @@ from __future__ import annotations
 import os
 import re
 
-_CREDENTIALS = re.compile(r"(?<=//)[^/@\s'\"]+@")
+# Up to the last @ before the path, as clients read it: a password may have an @ and quotes.
+_CREDENTIALS = re.compile(r"(?<=//)[^/\s]+@")
 
 
 def mask(text: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote
 
 from ..errors import InvalidOption
+from ..redact import mask
 
 FORMS = (
     "models:/<name>/<version>, models:/<name>@<alias>, models:/<name>/latest, models:/m-<id>, "
@@ -114,7 +115,6 @@ def _file_path(text: str, rest: str) -> str:
 
 
 def _refusal(text: str, reason: str) -> InvalidOption:
-    shown = re.sub(r"//[^/@\s]*@", "//***@", text)
     return InvalidOption(
-        f"the model URI {shown!r} {reason}; possible are {FORMS}", step="read the model URI"
+        f"the model URI {mask(text)!r} {reason}; possible are {FORMS}", step="read the model URI"
     )
