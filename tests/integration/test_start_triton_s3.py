@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.fault_proxy import FaultProxy
 from support.servers import S3, s3_server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,14 +45,14 @@ class Stage:
         found = self.client.list_objects_v2(Bucket=BUCKET, Prefix=self.prefix)
         return {entry["Key"] for entry in found.get("Contents", [])}
 
-    def start(self) -> subprocess.CompletedProcess[str]:
+    def start(self, endpoint: str = "") -> subprocess.CompletedProcess[str]:
         program = self.folder / "tritonserver"
         program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
         program.chmod(0o755)
         config = self.folder / "server.json"
         settings = {
             "runtime": "container",
-            "model_repository": f"s3://{self.server.endpoint}/{BUCKET}/{self.prefix}",
+            "model_repository": f"s3://{endpoint or self.server.endpoint}/{BUCKET}/{self.prefix}",
             "tritonserver": str(program),
             "http_port": 1,
             "grpc_port": 0,
@@ -93,6 +94,21 @@ def test_records_of_any_schema_are_loaded(stage: Stage) -> None:
     assert loads(done) == ["--load-model=newer", "--load-model=old"]
     (line,) = done.stderr.splitlines()
     assert "records/broken.json is skipped" in line
+
+
+def test_a_store_that_fails_in_between_is_no_reason_to_start_without_a_model(stage: Stage) -> None:
+    for name in ("churn", "fraud"):
+        stage.record(name, {"schema": 1, "name": name, "wanted": "loaded"})
+    with FaultProxy(stage.server.endpoint) as proxy:
+        proxy.fault, proxy.only = "hang up", "records/fraud.json"
+        failed = stage.start(proxy.url)
+        assert proxy.hit
+        assert (failed.returncode, failed.stdout) == (75, "")
+        (line,) = failed.stderr.splitlines()
+        assert "The records of the models cannot be read: " in line
+        assert f"the object store at {proxy.url} does not answer" in line
+        proxy.fault = ""
+        assert loads(stage.start(proxy.url)) == ["--load-model=churn", "--load-model=fraud"]
 
 
 def test_a_journal_that_cannot_be_recovered_is_left_and_the_others_are_not(stage: Stage) -> None:

@@ -7,7 +7,9 @@ import re
 from urllib.parse import urlsplit
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri import parse_model_uri
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri import (
+    parse_model_uri,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import InvalidOption
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.redact import mask
 from hypothesis import assume, given

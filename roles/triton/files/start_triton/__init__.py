@@ -8,9 +8,9 @@
 - ``installation``: the server from PyPI, and what a host lacks for it.
 - ``checks``: ports, folders and files, before a start.
 - ``backends``: the folder of backends of the server from PyPI.
-- ``records``: what of a deployment record a start needs.
-- ``folder``: state and recovery of a repository in a folder.
-- ``store``: state and recovery of a repository in S3.
+- ``wanted``: which models the deployment records want at a start.
+- ``folder``: state, records and recovery of a repository in a folder.
+- ``store``: state, records and recovery of a repository in S3.
 - ``repository``: either of the two.
 - ``command``: the command line and the environment of tritonserver.
 - ``privileges``: the rights that this program and the server have.

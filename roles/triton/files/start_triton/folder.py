@@ -8,16 +8,14 @@ import json
 import os
 from pathlib import Path
 
-from _delivery.domain.fields import read_json
 from _delivery.domain.marker import MARKER, Marker
-from _delivery.domain.record import read_wanted
 from _delivery.errors import DeliveryError
 from _delivery.repository import recovery
 from _delivery.repository.state_store import INSIDE, StateStore
 
 from .privileges import rights_of
-from .records import Wanted, not_recovered, recovered, skipped
 from .settings import Settings
+from .wanted import Wanted, not_recovered, read_records, recovered
 
 
 def find_state(settings: Settings) -> tuple[Path | None, list[str]]:
@@ -54,20 +52,14 @@ def _state_despite_marker(repository: str) -> Path | None:
 
 def wanted_models(settings: Settings) -> Wanted:
     state, warnings = find_state(settings)
-    names = set()
-    for path in sorted((state / "records").glob("*.json")) if state else ():
-        try:
-            name, loaded = read_wanted(read_json(path.read_bytes()))
-        except (OSError, ValueError, DeliveryError) as err:
-            warnings.append(skipped(path, err))
-            continue
-        if loaded and not os.path.isdir(os.path.join(settings.model_repository, name)):
-            warnings.append(
-                f"Model {name} is wanted by its record, but its folder is not in the repository."
-            )
-        elif loaded:
-            names.add(name)
-    return Wanted(sorted(names), warnings)
+    if state is None:
+        return Wanted([], warnings)
+    found = read_records(
+        map(str, sorted((state / "records").glob("*.json"))),
+        lambda path: Path(path).read_bytes(),
+        lambda name: os.path.isdir(os.path.join(settings.model_repository, name)),
+    )
+    return Wanted(found.names, warnings + found.warnings)
 
 
 def recover(settings: Settings) -> list[str]:

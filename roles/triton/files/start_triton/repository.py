@@ -7,8 +7,8 @@ it imports anew.
 
 from __future__ import annotations
 
-from .records import Wanted
 from .settings import Settings
+from .wanted import Wanted
 
 
 def wanted_models(settings: Settings) -> Wanted:

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from _delivery.domain.fields import read_json
-from _delivery.domain.record import read_wanted
-from _delivery.errors import DeliveryError, InvalidOption, RepositoryError
+from _delivery.errors import DeliveryError, InvalidOption
 from _delivery.repository.s3 import changes
 from _delivery.repository.s3.bucket import Bucket
 from _delivery.repository.s3.location import S3Location, parse_s3
@@ -17,8 +17,8 @@ from _delivery.repository.s3.state_store import S3Store
 from _delivery.repository.state_store import MARKER
 
 from .failures import LaterError, StartError
-from .records import Wanted, not_recovered, recovered, skipped
 from .settings import Settings, environment_of
+from .wanted import Wanted, not_recovered, read_records, recovered
 
 STORE_SECONDS = 30.0
 
@@ -37,19 +37,18 @@ class Found(NamedTuple):
 def open_store(settings: Settings) -> Found:
     """Raises StartError for what cannot be, LaterError for what may be another time."""
     environment = environment_of(settings)
-    try:
-        place = parse_s3(settings.model_repository)
-        bucket = open_signed_bucket(
-            place,
-            find_credentials(place, environment),
-            STORE_SECONDS,
-            environment.get("AWS_CA_BUNDLE"),
-        )
-        return _find_state(settings, bucket)
-    except InvalidOption as err:
-        raise StartError(str(err)) from None
-    except DeliveryError as err:
-        raise LaterError(f"The model repository cannot be read: {err}") from None
+    with _needed("The model repository cannot be read"):
+        try:
+            place = parse_s3(settings.model_repository)
+            bucket = open_signed_bucket(
+                place,
+                find_credentials(place, environment),
+                STORE_SECONDS,
+                environment.get("AWS_CA_BUNDLE"),
+            )
+            return _find_state(settings, bucket)
+        except InvalidOption as err:
+            raise StartError(str(err)) from None
 
 
 def _find_state(settings: Settings, bucket: Bucket) -> Found:
@@ -72,24 +71,25 @@ def _find_state(settings: Settings, bucket: Bucket) -> Found:
 def wanted_models(settings: Settings) -> Wanted:
     """Raises StartError or LaterError."""
     found = open_store(settings)
-    names, warnings = [], list(found.warnings)
+
+    def read(key: str) -> bytes:
+        with _needed("The records of the models cannot be read"):
+            return found.bucket.get(key) or b""
+
+    with _needed("The records of the models cannot be read"):
+        there = found.bucket.folders(found.bucket.location.key())
+        keys = sorted(found.bucket.objects(found.state.key("records", "")))
+    wanted = read_records(keys, read, lambda name: name in there)
+    return Wanted(wanted.names, found.warnings + wanted.warnings)
+
+
+@contextlib.contextmanager
+def _needed(failure: str) -> Iterator[None]:
+    """What the store does not answer now it may answer later."""
     try:
-        there = set(found.bucket.folders(found.bucket.location.key()))
-        for key in sorted(found.bucket.objects(found.state.key("records", ""))):
-            try:
-                name, loaded = read_wanted(read_json(found.bucket.get(key) or b""))
-            except (ValueError, RepositoryError) as err:
-                warnings.append(skipped(key, err))
-                continue
-            if loaded and name not in there:
-                warnings.append(
-                    f"Model {name} is wanted by its record, but it is not in the repository."
-                )
-            elif loaded:
-                names.append(name)
+        yield
     except DeliveryError as err:
-        raise LaterError(f"The records of the models cannot be read: {err}") from None
-    return Wanted(sorted(names), warnings)
+        raise LaterError(f"{failure}: {err}") from None
 
 
 def recover(settings: Settings) -> list[str]:
@@ -97,7 +97,7 @@ def recover(settings: Settings) -> list[str]:
     sentence per journal. Raises StartError or LaterError.
     """
     found = open_store(settings)
-    try:
+    with _needed("The model repository cannot be made ready"):
         head = found.state.key("journals", "")
         names = [
             key[len(head) : -len(".json")]
@@ -105,8 +105,6 @@ def recover(settings: Settings) -> list[str]:
             if key.endswith(".json")
         ]
         _make_folder(found.bucket)
-    except DeliveryError as err:
-        raise LaterError(f"The model repository cannot be made ready: {err}") from None
     return [_recover_model(found, name) for name in sorted(names)]
 
 
