@@ -52,6 +52,8 @@ class Case:
     def logged(
         self, log: Callable[..., Any], model: Any, expected: Any, **more: Any
     ) -> dict[str, Any]:
+        # MLflow would find out what the model needs by importing it in another process, for 3 s.
+        more = {"pip_requirements": ["mlflow"], **more}
         made = log(model, name="model", registered_model_name=self.name, **more)
         return self._entry({"version": int(made.registered_model_version)}, expected)
 
