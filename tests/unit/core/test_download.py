@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts import download as it
@@ -103,15 +104,12 @@ def test_no_range_before_one_is_proven() -> None:
 
 
 @pytest.mark.parametrize(
-    "store",
-    [
-        MemoryStore(data_of(LARGE), splits=False),
-        MemoryStore(data_of(LARGE), splits=False, ranges=False),
-        MemoryStore(data_of(LARGE), tag=None),
-    ],
+    "kind",
+    [{"splits": False}, {"splits": False, "ranges": False}, {"tag": None}],
     ids=["says nothing of ranges", "knows none", "has no tag"],
 )
-def test_a_large_file_of_a_server_without_ranges(store: MemoryStore) -> None:
+def test_a_large_file_of_a_server_without_ranges(kind: dict[str, Any]) -> None:
+    store = MemoryStore(data_of(LARGE), **kind)
     assert fetch(store, LARGE) == store.data
     assert store.asked == [Question(0, None, None)]
 
