@@ -154,12 +154,12 @@ def test_without_a_free_connection_the_first_answer_brings_all() -> None:
 def test_connections_are_given_back() -> None:
     for number in range(40):
         fetch(MemoryStore(data_of(6 * CHUNK, number)), 6 * CHUNK)
-    free = 0
-    while SLOTS.acquire(blocking=False):
-        free += 1
-    for _slot in range(free):
+    # A helper of another test, whose server fell silent, gives its own back when it notices.
+    taken = [SLOTS.acquire(timeout=5) for _slot in range(16)]
+    more = SLOTS.acquire(blocking=False)
+    for _slot in range(sum(taken) + more):
         SLOTS.release()
-    assert free == 16
+    assert all(taken) and not more
 
 
 def test_every_answer_of_a_large_file_breaks_once() -> None:
