@@ -151,15 +151,23 @@ def test_without_a_free_connection_the_first_answer_brings_all() -> None:
             SLOTS.release()
 
 
+def free_slots() -> int:
+    """How many connections more this process may have."""
+    taken = 0
+    while SLOTS.acquire(blocking=False):
+        taken += 1
+    for _slot in range(taken):
+        SLOTS.release()
+    return taken
+
+
 def test_connections_are_given_back() -> None:
+    # Another file's tests may have helpers that still wait for a silent server.
+    before = free_slots()
     for number in range(40):
         fetch(MemoryStore(data_of(6 * CHUNK, number)), 6 * CHUNK)
-    # A helper of another test, whose server fell silent, gives its own back when it notices.
-    taken = [SLOTS.acquire(timeout=5) for _slot in range(16)]
-    more = SLOTS.acquire(blocking=False)
-    for _slot in range(sum(taken) + more):
-        SLOTS.release()
-    assert all(taken) and not more
+    assert before > 0
+    assert free_slots() >= before
 
 
 def test_every_answer_of_a_large_file_breaks_once() -> None:
