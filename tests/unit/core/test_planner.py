@@ -378,8 +378,10 @@ def test_what_is_not_rolled_forward_is_not_said_to_be(
 def test_diff_shows_what_will_be_in_place(
     options: dict[str, Any], known: Source | None, shown: str
 ) -> None:
-    keep_source = options.pop("keep_source", False)
-    wanted = dataclasses.replace(desired(instance_kind="cpu", **options), keep_source=keep_source)
+    named = {key: value for key, value in options.items() if key != "keep_source"}
+    wanted = dataclasses.replace(
+        desired(instance_kind="cpu", **named), keep_source="keep_source" in options
+    )
     plan = make_plan(there(), wanted, known, LAYOUT)
     assert plan.changed
     assert plan.after["source"] == shown
