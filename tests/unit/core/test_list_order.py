@@ -121,6 +121,27 @@ def test_a_model_that_needs_itself() -> None:
     assert order.after["a"] == {"b"}
 
 
+def test_what_need_not_be_done_is_not_waited_for_but_what_it_needs_is() -> None:
+    order = order_of([served("a", "b", "c"), served("b", "d"), served("c", "d"), served("d")])
+    assert order.waits_for("a", {"a", "b", "c", "d"}) == {"b", "c"}
+    assert order.waits_for("a", {"a", "b", "d"}) == {"b", "d"}, "c is passed through"
+    assert order.waits_for("a", {"a", "d"}) == {"d"}
+    assert order.waits_for("a", {"a"}) == NONE
+    assert order.waits_for("d", {"a", "b", "c", "d"}) == NONE
+    assert order.waits_for("unknown", {"a", "b", "c", "d"}) == NONE
+
+
+def test_a_deep_list_in_which_little_is_done_takes_no_time() -> None:
+    """Layers of two models, each of which needs both of the layer before: 2 ** 60 ways lead from
+    the last to the first.
+    """
+    layers = [(f"left {number}", f"right {number}") for number in range(60)]
+    order = order_of(
+        served(name, *before) for before, layer in zip([(), *layers], layers) for name in layer
+    )
+    assert order.waits_for("left 59", {"left 59", "left 0", "right 0"}) == {"left 0", "right 0"}
+
+
 def test_nothing_to_do() -> None:
     order = order_of([])
     assert (order.after, order.refused, order.stays, order.sequence()) == ({}, {}, NONE, [])
