@@ -25,9 +25,11 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri 
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.dependencies import (
     needs_of,
+    order_plans,
     pins_of,
     uses_of,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.outcome import Planned
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.plan import Plan
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.planner import (
     make_plan,
@@ -174,3 +176,86 @@ def test_versions_that_an_ensemble_asks_for() -> None:
 def test_a_plan_that_brings_nothing_pins_nothing() -> None:
     there = record(ensemble("one", versions=(3,)), version=2)
     assert pins_of(plan(desired(), there)) == NONE
+
+
+# -- the order of a list ---------------------------------------------------------------------------
+
+
+def to_deploy(name: str, author: str = "", **options: Any) -> Planned:
+    """A model that is not there yet."""
+    wanted = desired(name=name, **options)
+    return Planned(wanted, plan(wanted, None, author))
+
+
+def unchanged(name: str, *needs: str) -> Planned:
+    """A model with nothing to do, whose user said earlier what it needs."""
+    wanted = desired(name=name)
+    made = plan(wanted, record(version=2, depends_on=needs))
+    return Planned(wanted, dataclasses.replace(made, steps=()))
+
+
+def to_remove(name: str, there: Record) -> Planned:
+    wanted = desired(name=name, state="absent")
+    return Planned(wanted, plan(wanted, there))
+
+
+def in_order(*planned: Planned) -> dict[str, Planned]:
+    return {one.desired.name: one for one in planned}
+
+
+def test_a_list_deploys_first_what_others_are_made_of_or_are_said_to_need() -> None:
+    listed = in_order(
+        to_deploy("both", ensemble("one", "two")),
+        to_deploy("one", depends_on=["two"]),
+        unchanged("known", "one"),
+        to_deploy("two"),
+    )
+    order = order_plans(listed, ())
+    assert order.after == {"both": {"one", "two"}, "one": {"two"}, "known": {"one"}, "two": NONE}
+    assert order.stays == listed.keys()
+    assert order.refused == {}
+
+
+def test_what_comes_back_is_there_for_others() -> None:
+    wanted = desired(name="one", state="rolled_back")
+    back = Planned(wanted, plan(wanted, record(version=2), None, record()))
+    order = order_plans(in_order(to_deploy("both", ensemble("one")), back), ())
+    assert order.after == {"both": {"one"}, "one": NONE}
+
+
+def test_a_list_removes_last_what_others_still_use() -> None:
+    wanted = desired(name="idle", state="unloaded")
+    listed = in_order(
+        to_remove("one", record()),
+        to_remove("user", record(ensemble("one"))),
+        Planned(wanted, plan(wanted, record(depends_on=("one",)))),
+    )
+    order = order_plans(listed, ())
+    assert order.after == {"one": {"user", "idle"}, "user": NONE, "idle": NONE}
+    assert order.stays == NONE
+
+
+@pytest.mark.parametrize("others", [(), ("other",)], ids=["alone", "among others"])
+def test_a_model_waits_for_one_of_which_is_known_that_it_failed(others: tuple[str, ...]) -> None:
+    listed = in_order(to_deploy("user", depends_on=["one"]), *map(to_deploy, others))
+    order = order_plans(listed, ["one"])
+    assert order.after == {"user": {"one"}, "one": NONE, **dict.fromkeys(others, NONE)}
+    assert order.why_not("user", ["one"]) == "it depends on 'one', which failed in this run"
+
+
+def test_a_list_in_which_nothing_is_to_be_done_has_every_model_and_no_order() -> None:
+    order = order_plans(in_order(unchanged("user", "one"), unchanged("one")), ())
+    assert order.after == {"user": NONE, "one": NONE}
+    assert sorted(order.sequence()) == ["one", "user"]
+
+
+def test_a_configuration_that_cannot_be_meant_does_not_stop_the_list() -> None:
+    """Its own plan fails, and says why; what its user says is known all the same."""
+    broken = to_deploy(
+        "both",
+        ensemble("one"),
+        config={"ensemble_scheduling": "no message"},
+        depends_on=["two"],
+    )
+    order = order_plans(in_order(broken, to_deploy("one"), to_deploy("two")), ())
+    assert order.after == {"both": {"two"}, "one": NONE, "two": NONE}
