@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from ansible_collections.mlops.triton.plugins.module_utils._delivery import disk
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import (
     journal as journals,
 )
@@ -464,6 +466,36 @@ def test_an_undoing_that_is_killed_is_taken_up_by_the_next(
     assert versions(models) == BEFORE and models.store.journal(NAME) is None
 
 
+@pytest.mark.parametrize("number", range(10))
+def test_a_swap_is_undone_where_the_file_system_cannot_exchange(
+    number: int, models: FolderRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three renames take the place of each exchange, and a run can be killed after any of them; an
+    undoing that is killed too is taken up by the next.
+    """
+
+    def missing(_source: str, _target: str, _flags: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(disk, "_renameat2", missing)
+    journal = begin(models)
+    killed = kill_at(number, lambda: models.put(NAME, journal))
+    assert killed == (0 < number <= 6)
+    for again in range(1, 9):
+        kill_at(again, lambda: models.recover(NAME))
+    models.recover(NAME)
+    assert versions(models) == BEFORE and models.store.journal(NAME) is None
+
+
+def test_what_somebody_else_put_there_since_then_stays(models: FolderRepository) -> None:
+    models.put(NAME, begin(models))
+    brought = Path(models.live(NAME, "2"))
+    brought.rename(models.live(NAME, "2 before"))  # removed, its inode could be given out again
+    fill(brought, "somebody else's")
+    assert models.recover(NAME) == "an interrupted deployment was undone"
+    assert versions(models) == ["old 1", "somebody else's", "old 3"]
+
+
 def test_a_swap_whose_record_was_written_is_finished(models: FolderRepository) -> None:
     models.put(NAME, begin(models))
     models.store.write_record(record(deploy_id="d2", transaction="d2", triton_versions=(1, 2)))
@@ -473,6 +505,65 @@ def test_a_swap_whose_record_was_written_is_finished(models: FolderRepository) -
     kept = Path(models.store.retained(NAME, "d1"))
     assert [which(kept / version) for version in ("1", "3")] == ["old 1", "old 3"]
     assert models.store.retained_records(NAME) == [record()]
+
+
+def test_a_swap_that_is_finished_keeps_as_many_copies_as_its_run_was_told(
+    models: FolderRepository,
+) -> None:
+    older = record(deploy_id="d0", transaction="d0", deployed_at="2025-01-01T00:00:00")
+    copy = fill(Path(models.store.retained(NAME, "d0")), "older")
+    (copy / "record.json").write_text(json.dumps(older.to_dict()))
+    models.put(NAME, begin(models))
+    models.store.write_record(record(deploy_id="d2", transaction="d2"))
+    models.recover(NAME)
+    assert models.store.retained_records(NAME) == [record()] and not copy.exists()
+
+
+@pytest.fixture
+def removing(models: FolderRepository) -> Path:
+    """A model with a retained copy, of which a removal was begun, beside another such model; the
+    folder of the former.
+    """
+    for name in ("other", NAME):
+        fill(Path(models.live(name)), "live")
+        fill(Path(models.store.retained(name, "d0")), "retained")
+        models.store.write_record(record(name))
+    models.store.write_journal(NAME, Removal())
+    return Path(models.live(NAME))
+
+
+def test_a_removal_that_had_not_begun_leaves_the_model_in_place(
+    removing: Path, models: FolderRepository
+) -> None:
+    assert models.recover(NAME) == "an interrupted removal had not begun"
+    assert which(removing) == "live" and models.store.record(NAME) == record()
+    assert which(Path(models.store.retained(NAME, "d0"))) == "retained"
+    assert models.store.journal(NAME) is None
+
+
+def test_a_removal_that_took_the_folder_is_finished(
+    removing: Path, models: FolderRepository
+) -> None:
+    removing.rename(fill(Path(models.store.staging(NAME)), "aside") / "removed")
+    assert models.recover(NAME) == "an interrupted removal was finished"
+    for gone in (removing, models.store.staging(NAME), models.store.retained(NAME)):
+        assert not os.path.lexists(gone)
+    assert models.store.record(NAME) is None and models.store.journal(NAME) is None
+    assert which(Path(models.live("other"))) == "live"
+    assert which(Path(models.store.retained("other", "d0"))) == "retained"
+    assert models.store.record("other") == record("other")
+    assert models.recover(NAME) is None
+
+
+def test_a_load_that_was_given_up_on_stays_noted_until_the_server_starts_anew(
+    models: FolderRepository,
+) -> None:
+    pending = PendingLoad("d1", "noon", None)
+    models.store.write_journal(NAME, pending)
+    assert recovery.recover(models.store, NAME) is None
+    assert models.store.journal(NAME) == pending
+    assert recovery.recover(models.store, NAME, server_starts=True) is None
+    assert models.store.journal(NAME) is None
 
 
 @pytest.mark.parametrize("body", [b"{", b'{"schema": 9}'])
