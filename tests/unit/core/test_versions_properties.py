@@ -116,6 +116,15 @@ def test_what_a_server_must_have_ready(
 
 
 @given(SETS)
+def test_a_record_from_before_versions_were_served_side_by_side_asks_for_any_of_them(
+    versions: tuple[int, ...],
+) -> None:
+    old = dataclasses.replace(record(versions, None), request={})
+    assert must_be_ready(old) == set()
+    assert all(serves((version,), "id", old) for version in versions)
+
+
+@given(SETS)
 def test_a_deployment_that_was_taken_over_carries_no_id(versions: tuple[int, ...]) -> None:
     taken = dataclasses.replace(record(versions, None), deploy_id="")
     assert serves(versions, None, taken) and serves(versions, "", taken)
