@@ -18,6 +18,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.re
 )
 from support import models, servers
 from support.playbooks import environment, run_task
+from support.warm_python import interpreter
 
 pytestmark = [pytest.mark.long, pytest.mark.takes(120)]
 
@@ -155,9 +156,9 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, mlflow: servers.MLflow) -> I
             tritons,
             {
                 "ansible_connection": "local",
-                "ansible_python_interpreter": sys.executable,
+                "ansible_python_interpreter": interpreter(),
                 "mlflow_tracking_uri": mlflow.url,
-                "triton_client_python": sys.executable,
+                "triton_client_python": interpreter(),
                 "journal": str(folder / "journal"),
                 "triton_out_of_service_tasks": str(folder / "leaves.yml"),
                 "triton_in_service_tasks": str(folder / "returns.yml"),

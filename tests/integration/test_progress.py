@@ -19,6 +19,7 @@ from support import models
 from support.fault_proxy import FaultProxy
 from support.playbooks import environment, run_task
 from support.servers import ROOT, MLflow, Triton
+from support.warm_python import interpreter
 
 pytest.importorskip("mlflow")
 
@@ -249,11 +250,6 @@ def run_in_a_task(
 
 
 def playbook(folder: Path) -> list[str]:
-    # Ansible does not quote the interpreter of what it runs in the background, and this checkout's
-    # path may hold spaces.
-    interpreter = folder / "python"
-    interpreter.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
-    interpreter.chmod(0o755)
     return [
         str(Path(sys.executable).parent / "ansible-playbook"),
         "-i",
@@ -261,7 +257,8 @@ def playbook(folder: Path) -> list[str]:
         "-c",
         "local",
         "-e",
-        json.dumps({"ansible_python_interpreter": str(interpreter)}),
+        # Its path holds no space: Ansible does not quote it for what runs in the background.
+        json.dumps({"ansible_python_interpreter": interpreter()}),
         str(folder / "play.yml"),
     ]
 

@@ -38,6 +38,7 @@ from support.models import Sample, make_python
 from support.modules import publish_by_module, run_module
 from support.playbooks import ROOT, ProcessList, environment, run_task
 from support.servers import S3, MLflow, Triton, s3_server, triton_server
+from support.warm_python import interpreter
 
 pytestmark = [pytest.mark.long, pytest.mark.takes(110)]
 
@@ -475,8 +476,8 @@ def hosts_of_the_examples(mlflow: MLflow, stage: Stage, *names: str) -> dict[str
     here = {
         "ansible_connection": "local",
         "ansible_become": False,
-        "ansible_python_interpreter": sys.executable,
-        "triton_client_python": sys.executable,
+        "ansible_python_interpreter": interpreter(),
+        "triton_client_python": interpreter(),
         "mlflow_tracking_uri": mlflow.url,
         "triton_model_repository": stage.url,
         "triton_admin_key": {},

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .servers import ROOT
+from .warm_python import interpreter
 
 
 class ProcessList:
@@ -81,7 +82,7 @@ def run_playbook(folder: Path, plays: Any, *arguments: str, **more: str) -> Play
     inventory = folder / "inventory.ini"
     if not inventory.exists():
         inventory.write_text(
-            f"localhost ansible_connection=local ansible_python_interpreter={sys.executable!r}\n",
+            f"localhost ansible_connection=local ansible_python_interpreter={interpreter()!r}\n",
             encoding="utf-8",
         )
     done = subprocess.run(
