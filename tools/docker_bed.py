@@ -12,10 +12,10 @@ nothing of it left behind.
     python tools/docker_bed.py clean                       down, and the images
 
 The command gets BED_ID (in the names and the label of everything it makes), BED_HOST_IMAGE,
-BED_TRITON_IMAGE and BED_WHEELS, a folder of wheels that hosts mount on /wheels and from which their
-pip installs without an index. Wheels come from the index that pip of this machine uses: its
-settings, and the CA bundle, reach the one container that fetches them through its environment and
-read-only mounts.
+BED_TRITON_IMAGE, BED_WHEELS, a folder of wheels that hosts mount on /wheels and from which their
+pip installs without an index, and BED_COMPILED, with which their Python keeps what it compiles
+(compile_once.py). Wheels come from the index that pip of this machine uses: its settings, and the
+CA bundle, reach the one container that fetches them through its environment and read-only mounts.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import compile_once
 import pip_settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,6 +43,7 @@ FILES = ROOT / "molecule/bed"
 ROLE = ROOT / "roles/triton/files"
 CACHE = ROOT / ".cache/bed"
 WHEELS = CACHE / "wheels"
+COMPILED = CACHE / "compiled"
 LABEL = "mlops.triton.bed"
 HOST_IMAGE = "mlops-triton-bed/host:12"
 TRITON_IMAGE = "mlops-triton-bed/tritonserver:24.10-py3"
@@ -381,6 +383,7 @@ def up() -> None:
         make_host_image()
         fetch_wheels()
         make_triton_image()
+        compile_once.install(str(COMPILED))
         # Those of which a newer one took the name.
         docker("image", "prune", "--force", "--filter", f"label={LABEL}.image", check=False)
 
@@ -461,6 +464,7 @@ def run(command: list[str], keep: bool) -> int:
             "BED_HOST_IMAGE": HOST_IMAGE,
             "BED_TRITON_IMAGE": TRITON_IMAGE,
             "BED_WHEELS": str(WHEELS),
+            "BED_COMPILED": str(COMPILED),
         }
         return carry_out(command, {**os.environ, **told})
     finally:

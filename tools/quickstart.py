@@ -123,7 +123,6 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
         # Ansible wants UTF-8, and programs of the environment call each other by name.
         "LC_ALL": "C.UTF-8",
         "PATH": f"{CONTROL}{os.pathsep}{clean.get('PATH', os.defpath)}",
-        "PYTHONDONTWRITEBYTECODE": "1",
         "ANSIBLE_CONFIG": str(HOME / "ansible.cfg"),
         "ANSIBLE_HOME": str(HOME / "ansible"),
         "ANSIBLE_LOCAL_TEMP": str(HOME / "ansible/tmp"),

@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import compile_once
 import pip_settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,6 +72,7 @@ class Venv:
     steps: tuple[tuple[str, ...], ...]
     inputs: tuple[str, ...] = field(default=())
     editable: bool = False
+    compiles_once: bool = False
 
     @property
     def folder(self) -> Path:
@@ -111,8 +113,9 @@ def known_venvs() -> dict[str, Venv]:
             "control",
             "Ansible, this collection, linters and tests",
             (("-e", ".[test]"),),
-            editable,
+            (*editable, Path(compile_once.__file__).read_text(encoding="utf-8")),
             editable=True,
+            compiles_once=True,
         ),
         Venv(
             "core",
@@ -266,6 +269,9 @@ def install(venv: Venv, lock: int, installation: Installation, uv: Uv | None) ->
     for step in venv.steps:
         if not (uv and install_with_uv(venv, step, lock, installation, uv)):
             installation.run([str(venv.python), *PIP, *step], lock)
+    if venv.compiles_once:
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        compile_once.install(str(venv.folder / f"lib/python{version}/site-packages"))
     unfinished = venv.folder / (STAMP + ".new")
     unfinished.write_text(venv.digest())
     unfinished.rename(venv.folder / STAMP)

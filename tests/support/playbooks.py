@@ -63,6 +63,7 @@ def environment(**more: str) -> dict[str, str]:
     }
     return {
         **kept,
+        "ANSIBLE_CONFIG": str(ROOT / "tests/ansible.cfg"),
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_LOCALHOST_WARNING": "0",
         "NO_PROXY": "127.0.0.1,localhost",
