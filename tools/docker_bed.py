@@ -13,9 +13,10 @@ nothing of it left behind.
 
 The command gets BED_ID (in the names and the label of everything it makes), BED_HOST_IMAGE,
 BED_TRITON_IMAGE, BED_WHEELS, a folder of wheels that hosts mount on /wheels and from which their
-pip installs without an index, and BED_COMPILED, with which their Python keeps what it compiles
-(compile_once.py). Wheels come from the index that pip of this machine uses: its settings, and the
-CA bundle, reach the one container that fetches them through its environment and read-only mounts.
+pip installs without an index, BED_COMPILED, with which their Python keeps what it compiles
+(compile_once.py), and BED_PYTHON, which runs modules on this machine (warm_python.py). Wheels come
+from the index that pip of this machine uses: its settings, and the CA bundle, reach the one
+container that fetches them through its environment and read-only mounts.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from pathlib import Path
 
 import compile_once
 import pip_settings
+import warm_python
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ROOT / "molecule/bed"
@@ -465,6 +467,8 @@ def run(command: list[str], keep: bool) -> int:
             "BED_TRITON_IMAGE": TRITON_IMAGE,
             "BED_WHEELS": str(WHEELS),
             "BED_COMPILED": str(COMPILED),
+            # That of a run around this one, if there is one.
+            "BED_PYTHON": os.environ.get("BED_PYTHON") or warm_python.interpreter(),
         }
         return carry_out(command, {**os.environ, **told})
     finally:

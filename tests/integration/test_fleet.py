@@ -18,7 +18,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.re
 )
 from support import models, servers
 from support.playbooks import environment, run_task
-from support.warm_python import interpreter
+from warm_python import interpreter
 
 pytestmark = [pytest.mark.long, pytest.mark.takes(120)]
 

@@ -19,7 +19,7 @@ from support import models
 from support.fault_proxy import FaultProxy
 from support.playbooks import environment, run_task
 from support.servers import ROOT, MLflow, Triton
-from support.warm_python import interpreter
+from warm_python import interpreter
 
 pytest.importorskip("mlflow")
 

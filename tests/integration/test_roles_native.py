@@ -20,6 +20,7 @@ import pytest
 import yaml
 from support import models, servers
 from support.playbooks import environment
+from warm_python import interpreter
 
 pytestmark = [pytest.mark.long, pytest.mark.takes(100)]
 
@@ -119,7 +120,7 @@ def variables(folder: Path) -> dict[str, Any]:
     ports = servers.free_ports(4)
     return {
         "ansible_connection": "local",
-        "ansible_python_interpreter": sys.executable,
+        "ansible_python_interpreter": interpreter(),
         "mlflow_home": str(folder / "mlflow"),
         "mlflow_user": "",
         "mlflow_service_manager": "supervisor",

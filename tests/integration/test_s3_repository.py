@@ -38,7 +38,7 @@ from support.models import Sample, make_python
 from support.modules import publish_by_module, run_module
 from support.playbooks import ROOT, ProcessList, environment, run_task
 from support.servers import S3, MLflow, Triton, s3_server, triton_server
-from support.warm_python import interpreter
+from warm_python import interpreter
 
 pytestmark = [pytest.mark.long, pytest.mark.takes(110)]
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from warm_python import interpreter
+
 from .servers import ROOT
-from .warm_python import interpreter
 
 
 class ProcessList:

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Python for Ansible's modules that has imported MLflow and Triton's client already.
+"""A Python for Ansible's modules that has imported already what they import.
 
-    python warm_python.py SOCKET      # serves until stdin ends
+    python warm_python.py PROGRAM DESCRIPTOR   # makes this program, which works until stdin ends;
+                                               # writes a byte to the descriptor when it does
 
-A module spends 1.6 of its 2 seconds of processor time on importing MLflow. ``interpreter`` names a
-program that Ansible takes for a Python: modules that it is told to run get a process of their own,
-forked from one that has imported the libraries; all else is run by this Python itself. What a
-fresh process does is tested where no test asks for this: in Molecule's scenarios, in quickstart and
-in the README's examples.
+A module of this collection spends 1.6 of its 2 seconds of processor time on importing MLflow, and
+each of Ansible's own 0.3 s on Ansible's own code. ``interpreter`` names a program that Ansible
+takes for a Python: modules that it is told to run get a process of their own, forked from one that
+has imported these libraries; this Python itself runs all else. This collection's code comes out of
+the module's zip, as ever. What a fresh process does is tested where no test asks for this: on the
+hosts of Molecule's scenarios, in quickstart and in the README's examples.
 """
 
 from __future__ import annotations
@@ -30,17 +32,26 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-LIBRARIES = ("mlflow", "numpy", "tritonclient.http", "yaml", "google.protobuf.text_format")
-"""What modules of this collection import sooner or later; none of them is used before the fork."""
+LIBRARIES = (
+    "ansible.module_utils.basic",
+    "ansible.module_utils.urls",
+    "google.protobuf.text_format",
+    "mlflow",
+    "numpy",
+    "tritonclient.http",
+    "yaml",
+)
+"""What modules import sooner or later; none of them is used before the fork."""
 
-# Ansible's words are "python AnsiballZ_name.py"; it also asks a Python for its facts.
+# Ansible's words are "python AnsiballZ_name.py", or none with pipelining; it also asks a Python for
+# its facts.
 PROGRAM = """\
 #!/bin/sh
 '''exec' {quoted} -IS "$0" "$@"
 ' '''
 import json, os, signal, socket, sys
 words = sys.argv[1:]
-if len(words) != 1 or not os.path.basename(words[0]).startswith("AnsiballZ_"):
+if words and (len(words) > 1 or not os.path.basename(words[0]).startswith("AnsiballZ_")):
     os.execv({python!r}, [{python!r}, *words])
 mask = os.umask(0)
 message = json.dumps([words, os.getcwd(), mask, dict(os.environ)]).encode()
@@ -63,20 +74,8 @@ def interpreter() -> str:
     """The path of the program; its server ends with this process."""
     # Path names of sockets may have 107 bytes.
     folder = tempfile.TemporaryDirectory(prefix="warm-")
-    path, program = Path(folder.name, "socket"), Path(folder.name, "python")
-    words = {"python": sys.executable, "path": str(path), "quoted": shlex.quote(sys.executable)}
-    program.write_text(PROGRAM.format_map(words), encoding="utf-8")
-    program.chmod(0o755)
-    ready, told = os.pipe()
-    server = subprocess.Popen(
-        # Without this folder on its path.
-        [sys.executable, "-P", __file__, str(path), str(told)],
-        stdin=subprocess.PIPE,
-        pass_fds=[told],
-    )
-    os.close(told)
-    with os.fdopen(ready, "rb") as pipe:
-        assert pipe.read(1), "the server of warm Pythons did not start"
+    program = Path(folder.name, "python")
+    server = start(program)
 
     def end() -> None:
         server.communicate()
@@ -84,6 +83,21 @@ def interpreter() -> str:
 
     atexit.register(end)
     return str(program)
+
+
+def start(program: Path) -> subprocess.Popen[bytes]:
+    """Make the program; what it needs works until the standard input of this process is closed."""
+    ready, told = os.pipe()
+    server = subprocess.Popen(
+        # Without this folder on its path.
+        [sys.executable, "-P", __file__, str(program), str(told)],
+        stdin=subprocess.PIPE,
+        pass_fds=[told],
+    )
+    os.close(told)
+    with os.fdopen(ready, "rb") as pipe:
+        assert pipe.read(1), "the server of warm Pythons did not start"
+    return server
 
 
 class Server:
@@ -163,9 +177,12 @@ def run_module(
         os.umask(mask)
         os.environ.clear()
         os.environ.update(environment)
-        sys.argv = words
-        sys.path.insert(0, str(Path(words[0]).parent))
-        runpy.run_path(words[0], run_name="__main__")
+        sys.argv = words or [""]
+        sys.path.insert(0, str(Path(words[0]).parent) if words else "")
+        if words:
+            runpy.run_path(words[0], run_name="__main__")
+        else:
+            exec(compile(sys.stdin.buffer.read(), "<stdin>", "exec"), {"__name__": "__main__"})
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -181,10 +198,14 @@ def run_module(
 
 
 def main() -> None:
-    path, ready = sys.argv[1], int(sys.argv[2])
+    program, ready = Path(sys.argv[1]), int(sys.argv[2])
     for library in LIBRARIES:
         importlib.import_module(library)
+    path = str(program.with_suffix(".socket"))
     server = Server(path)
+    words = {"python": sys.executable, "path": path, "quoted": shlex.quote(sys.executable)}
+    program.write_text(PROGRAM.format_map(words), encoding="utf-8")
+    program.chmod(0o755)
     os.write(ready, b"1")
     os.close(ready)
     server.serve()
