@@ -429,9 +429,9 @@ class S3(Process):
         self.endpoint = f"http://127.0.0.1:{self.port}"
 
     def start(self, seconds: float = 60) -> S3:
-        program = Path(sys.executable).with_name("moto_server")
+        program = Path(__file__).with_name("s3_store.py")
         self._spawn(
-            [str(program), "-H", "127.0.0.1", "-p", str(self.port)],
+            [sys.executable, "-P", str(program), "-H", "127.0.0.1", "-p", str(self.port)],
             {**os.environ, **self.environment},
         )
         self._wait_until_healthy(f"{self.endpoint}/moto-api/", seconds)
