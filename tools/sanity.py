@@ -18,16 +18,17 @@ from collection_copy import ROOT, copy_collection, git_environment
 
 BASE = ROOT / ".cache/sanity"
 
-# ansible-test fetches this script from a host of its own, which closed networks do not reach;
-# ensurepip has a pip too.
-GET_PIP = """\
+# ansible-test fetches this script from a host of its own, which closed networks do not reach, for
+# each of its eight environments. The pip of this one does it instead, which has been compiled
+# already.
+GET_PIP = f"""\
 import subprocess
 import sys
 
-subprocess.run([sys.executable, "-m", "ensurepip", "--default-pip"], check=True, stdout=subprocess.DEVNULL)
 wanted = [word for word in sys.argv[1:] if word not in ("--no-setuptools", "--no-wheel")]
-subprocess.run([sys.executable, "-m", "pip", "install", "-qq", *wanted], check=True)
-"""  # noqa: E501
+pip = [{sys.executable!r}, "-m", "pip", "--python", sys.executable]
+subprocess.run([*pip, "install", "-qq", *wanted], check=True)
+"""
 
 
 def pip_settings() -> configparser.RawConfigParser:
@@ -52,6 +53,10 @@ def pip_settings() -> configparser.RawConfigParser:
     if not settings.has_section("global"):
         settings.add_section("global")
     settings.set("global", "quiet", "2")
+    # Most of it is never imported.
+    if not settings.has_section("install"):
+        settings.add_section("install")
+    settings.set("install", "no-compile", "true")
     for option, variables in {
         "cert": ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"),
         "proxy": ("HTTPS_PROXY", "https_proxy"),
