@@ -259,3 +259,27 @@ def test_a_configuration_that_cannot_be_meant_does_not_stop_the_list() -> None:
     )
     order = order_plans(in_order(broken, to_deploy("one"), to_deploy("two")), ())
     assert order.after == {"both": {"two"}, "one": NONE, "two": NONE}
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [record("ensemble_scheduling {"), record(ensemble("one"), request={"config": {"x": "y"}})],
+    ids=["configuration", "option"],
+)
+def test_a_record_that_cannot_be_meant_does_not_stop_the_list(damaged: Record) -> None:
+    """What its user said it uses is known all the same."""
+    listed = in_order(
+        to_remove("user", dataclasses.replace(damaged, depends_on=("two",))),
+        to_remove("one", record()),
+        to_remove("two", record()),
+        to_deploy("three"),
+    )
+    order = order_plans(listed, ())
+    assert order.after == {"user": NONE, "one": NONE, "two": {"user"}, "three": NONE}
+    assert order.refused == {}
+
+
+@pytest.mark.parametrize("others", [(), ("other",)], ids=["alone", "among others"])
+def test_a_model_that_is_said_to_depend_on_itself_is_refused(others: tuple[str, ...]) -> None:
+    listed = in_order(to_deploy("a", depends_on=["a"]), *map(to_deploy, others))
+    assert order_plans(listed, ()).refused == {"a": "it is said to depend on itself"}

@@ -36,12 +36,15 @@ def needs_of(desired: DesiredModel, plan: Plan | None, record: Record | None) ->
 
 
 def uses_of(record: Record | None) -> frozenset[str]:
-    """The models that a deployed model uses now."""
+    """The models that a deployed model uses now, as far as its record can be understood: Triton
+    itself keeps a model whose parts are gone from loading, and others of the list go on.
+    """
     if record is None or record.wanted != "loaded":
         return frozenset()
-    return frozenset(record.depends_on) | _members(
-        record.author_config.encode(), record.request.get("config")
-    )
+    members = frozenset[str]()
+    with contextlib.suppress(DeliveryError):
+        members = _members(record.author_config.encode(), record.request.get("config"))
+    return frozenset(record.depends_on) | members
 
 
 def _members(author: bytes, overlay: Mapping[str, object] | None) -> frozenset[str]:
@@ -63,7 +66,10 @@ def pins_of(plan: Plan) -> frozenset[str]:
 
 def order_plans(planned: Mapping[str, Planned], failed: Collection[str]) -> Order:
     """The order of a list; ``failed`` are further names of it, for which nothing can be done."""
-    if len(planned) + len(failed) < 2 or not any(one.todo for one in planned.values()):
+    alone = len(planned) + len(failed) < 2 and not any(
+        name in (one.desired.depends_on or ()) for name, one in planned.items()
+    )
+    if alone or not any(one.todo for one in planned.values()):
         return Order(dict.fromkeys(planned, frozenset()))
     members = [Member(name, stays=True) for name in failed]
     for name, one in planned.items():
