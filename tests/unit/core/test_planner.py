@@ -1090,3 +1090,31 @@ def test_the_exact_thing_that_a_uri_means(found: Source | None, pinned: str) -> 
     assert pinned_uri(desired(), found) == pinned
     assert pinned_uri(desired(model_uri="models:/fraud/002"), found) == pinned, "however spelled"
     assert pinned_uri(desired(state="absent"), None) == ""
+
+
+@pytest.mark.parametrize(
+    ("asked", "summary"),
+    [
+        ("models:/fraud/3", "replace models:/fraud/2 by models:/fraud/3"),
+        ("models:/other/2", "replace models:/fraud/2 by models:/other/2"),
+        ("models:/m-3", "replace models:/fraud/2 by models:/m-3"),
+        ("models:/fraud/2", None),
+        ("models:/m-2", None),
+        ("models:/fraud@champion", None),
+    ],
+)
+def test_a_check_run_that_cannot_ask_says_what_a_number_says(
+    asked: str, summary: str | None
+) -> None:
+    observed = there(record=record(model_id="m-2"))
+    plan = make_plan(observed, desired(model_uri=asked))
+    assert [step.summary for step in plan.steps if isinstance(step, ReplaceUnread)] == (
+        [summary] if summary else []
+    )
+    if summary:
+        assert plan.after["source"] == asked
+
+
+def test_what_keeps_its_source_is_not_replaced_by_what_was_asked_for_once() -> None:
+    wanted = dataclasses.replace(desired(model_uri="models:/fraud/3"), keep_source=True)
+    assert not [s for s in make_plan(there(), wanted).steps if isinstance(s, ReplaceUnread)]

@@ -81,6 +81,8 @@ def why_replace(
             if record.pinned_uri != pinned_uri(desired, source)
             else "deploy again, as the artifact is another one,"
         )
+    if source is None and not desired.keep_source and _names_another(record, desired.uri):
+        return "replace"
     if not observed.folder:
         return "deploy again, as its folder is gone,"
     lost = [path for path in observed.changed_files if path != CONFIG_NAME]
@@ -95,6 +97,15 @@ def why_replace(
     ):
         return "deploy again in another layout"
     return None
+
+
+def _names_another(record: Record, uri: ModelUri | None) -> bool:
+    """True where no registry has to be asked to see that a URI means another artifact."""
+    if uri is None:
+        return False
+    if uri.kind == "version":
+        return (record.registry_name, record.registry_version) != (uri.name, uri.version)
+    return uri.kind == "logged_model" and record.model_id not in (None, uri.model_id)
 
 
 def _same_source(record: Record, source: Source) -> bool:
@@ -495,12 +506,15 @@ def _after(
             return {"state": "absent"}
         state = "unloaded" if desired.state == "unloaded" else "present"
         return _document(state, record.pinned_uri, record.model_uri, record.alias, record.request)
-    known = (
+    kept = (
         source is None
         and record is not None
-        and (desired.keep_source or desired.uri.kind in ("version", "logged_model"))
+        and (
+            desired.keep_source
+            or (desired.uri.kind == "logged_model" and not _names_another(record, desired.uri))
+        )
     )
-    pinned = record.pinned_uri if known and record else pinned_uri(desired, source)
+    pinned = record.pinned_uri if kept and record else pinned_uri(desired, source)
     return _document(desired.state, pinned, desired.uri.text, desired.asked_alias, desired.request)
 
 
