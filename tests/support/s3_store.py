@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""moto's server, which finds out once and not in each request which service a host name means.
+"""moto as an S3 store, without what its own server spends half of its processor time on.
 
-    python s3_store.py -H 127.0.0.1 -p PORT
+    python s3_store.py PORT
 
-It lists all of its two hundred modules for that: a quarter of the processor time of a request.
+That one closes each connection after a request, takes a thread for it, and lists moto's two hundred
+modules to find out which service a host name means.
 """
 
 from __future__ import annotations
 
 import functools
+import sys
 
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication
-from moto.server import main
+from gevent.pywsgi import WSGIServer
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
 if __name__ == "__main__":
-    DomainDispatcherApplication.get_backend_for_host = functools.cache(  # type: ignore[method-assign]
-        DomainDispatcherApplication.get_backend_for_host
+    application = DomainDispatcherApplication(create_backend_app)
+    application.get_backend_for_host = functools.cache(  # type: ignore[method-assign]
+        application.get_backend_for_host
     )
-    main()
+    WSGIServer(("127.0.0.1", int(sys.argv[1])), application, log=None).serve_forever()

@@ -431,7 +431,7 @@ class S3(Process):
     def start(self, seconds: float = 60) -> S3:
         program = Path(__file__).with_name("s3_store.py")
         self._spawn(
-            [sys.executable, "-P", str(program), "-H", "127.0.0.1", "-p", str(self.port)],
+            [sys.executable, "-P", str(program), str(self.port)],
             {**os.environ, **self.environment},
         )
         self._wait_until_healthy(f"{self.endpoint}/moto-api/", seconds)
