@@ -12,8 +12,8 @@ COLLECTIONS := ANSIBLE_COLLECTIONS_PATH="$(CURDIR)/.cache/collections"
 PYTEST_ARGS ?=
 # Some thousand processes would each compile what they import: 6 s instead of 1.5 s for a client of MLflow.
 unexport PYTHONDONTWRITEBYTECODE
-# The longest first.
-SCENARIOS ?= fleet native_systemd mlflow_native triton_docker mlflow_docker native remove
+# The longest first: two at a time end together then.
+SCENARIOS ?= fleet mlflow_native native_systemd mlflow_docker triton_docker remove native
 # A file's tests share servers, so that files are what is spread over processes, in the order of tests/conftest.py. More processes than
 # processors, because tests wait: for starts and loads, and in tests/faults for time-outs half of the time.
 PARALLEL = -n $(1) --dist loadfile --no-loadscope-reorder
