@@ -199,10 +199,11 @@ def host_digest() -> str:
     return digest(SUITE, PACKAGES, *text_of(FILES / "host_image.sh"))
 
 
-def make_host_image() -> None:
+def make_host_image() -> bool:
+    """Returns whether it had to be made."""
     wanted = host_digest()
     if has_image(HOST_IMAGE, wanted):
-        return
+        return False
     archive = CACHE / f"host-{wanted}.tar"
     if not archive.is_file():
         print("bed: Debian for the hosts", flush=True)
@@ -237,6 +238,7 @@ def make_host_image() -> None:
         str(archive),
         HOST_IMAGE,
     )
+    return True
 
 
 def wheel_sets() -> dict[str, list[str]]:
@@ -332,13 +334,14 @@ def fetch_wheels() -> None:
         raise BedError("The wheels for the hosts could not be fetched; what pip said is above.")
 
 
-def make_triton_image() -> None:
+def make_triton_image() -> bool:
+    """Returns whether it had to be made."""
     sources = sorted(
         [*ROLE.glob("backends/*/*.py"), ROLE / "requirements-server.txt", FILES / "triton_image.sh"]
     )
     wanted = digest(host_digest(), TRITON_CHANGES, *text_of(*sources))
     if has_image(TRITON_IMAGE, wanted):
-        return
+        return False
     print("bed: Triton in a container", flush=True)
     name = f"bed-{bed_id()}-image"
     docker("rm", "--force", name, check=False)
@@ -358,6 +361,7 @@ def make_triton_image() -> None:
         "commit", *(word for change in changes for word in ("--change", change)), name, TRITON_IMAGE
     )
     docker("rm", "--force", name)
+    return True
 
 
 # ---- commands ------------------------------------------------------------------------------------
@@ -382,12 +386,14 @@ def up() -> None:
     """engine, images and wheels"""
     engine()
     with hold_lock():
-        make_host_image()
+        made = make_host_image()
         fetch_wheels()
-        make_triton_image()
+        made = make_triton_image() or made
         compile_once.install(str(COMPILED))
-        # Those of which a newer one took the name.
-        docker("image", "prune", "--force", "--filter", f"label={LABEL}.image", check=False)
+        if made:
+            # Those of which a newer one took the name. Never beside a scenario: what it is building
+            # on such an image has the label too, and no name yet.
+            docker("image", "prune", "--force", "--filter", f"label={LABEL}.image", check=False)
 
 
 def down() -> None:
