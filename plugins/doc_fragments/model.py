@@ -121,6 +121,9 @@ options:
         by BLS. A list of M(mlops.triton.triton_models) changes this model after them, and removes
         it before them.
       - An ensemble needs no such list, because its configuration names them.
+      - When one of them changes, this model is asked whether it still answers, and the
+        change is taken back where it does not. They are not removed or unloaded while this
+        model is deployed.
       - When omitted, the names of the last deployment are kept.
     type: list
     elements: str

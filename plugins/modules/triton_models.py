@@ -17,6 +17,8 @@ description:
   - Models are downloaded and loaded in parallel. An ensemble, and a model with
     O(models[].depends_on), is deployed after the models that it needs, and removed before them.
     Where a model that it needs failed, it is left as it is and fails, too.
+  - Models that use each other and change in the same list are one group. All of them are brought,
+    then proven. Where one fails, all of them go back.
   - A registry, an artifact store or a server that does not answer is not waited for again with each
     model.
 extends_documentation_fragment:
@@ -160,6 +162,9 @@ options:
             calls by BLS. A list of M(mlops.triton.triton_models) changes this model after them, and
             removes it before them.
           - An ensemble needs no such list, because its configuration names them.
+          - When one of them changes, this model is asked whether it still answers, and the
+            change is taken back where it does not. They are not removed or unloaded while this
+            model is deployed.
           - When omitted, the names of the last deployment are kept.
         type: list
         elements: str

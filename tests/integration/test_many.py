@@ -6,6 +6,8 @@ them.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import os
 import signal
 import socket
@@ -24,6 +26,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors impo
     DeliveryError,
     InvalidOption,
     LoadFailed,
+    VerificationFailed,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
     Delivery,
@@ -304,6 +307,202 @@ def test_limits_are_kept_and_used(lists: Lists) -> None:
     for key in ("parallel_loads", "parallel_downloads"):
         with pytest.raises(InvalidOption, match=f"{key} must be at least 1"):
             lists.deliver([], **{key: 0})
+
+
+# -- members and their users -----------------------------------------------------------------------
+
+
+def with_example(sample: Sample) -> Sample:
+    """The same model, which brings an example of its input."""
+    (sample.folder / "input_example.json").write_text(json.dumps(sample.inputs))
+    return sample
+
+
+def with_other_output(sample: Sample) -> Sample:
+    """The same model, whose output has the name ``w``: no ensemble that asks for ``y`` can use
+    it.
+    """
+    for path in (sample.folder / "config.pbtxt", sample.folder / "1" / "model.py"):
+        path.write_text(path.read_text().replace('"y"', '"w"'))
+    return sample
+
+
+def asks_for(ensemble: Sample, output: str) -> Sample:
+    """The same ensemble, whose steps ask for another output."""
+    path = ensemble.folder / "config.pbtxt"
+    path.write_text(
+        path.read_text().replace('output_map { key: "y"', f'output_map {{ key: "{output}"')
+    )
+    return ensemble
+
+
+def actions(results: Sequence[Result]) -> list[list[str]]:
+    return [result.to_dict()["actions"] for result in results]
+
+
+def test_a_member_is_not_taken_away_from_a_deployed_ensemble(lists: Lists) -> None:
+    """Removed, unloaded, deployed without being loaded, or purged: refused in a check run too,
+    with the ensemble named. In one list, or after the ensemble, it goes.
+    """
+    one, two = lists.sample("one"), lists.sample("two")
+    both = make_ensemble(lists.folder, "both", [one, two])
+    caller = lists.sample("caller")
+    lists.good([entry(one), entry(two)], set_name="nightly")
+    lists.good([entry(both), entry(caller, depends_on=["two"])])
+    for asked, named in (
+        ({"name": "one", "state": "absent"}, "'both' is deployed and uses it"),
+        ({"name": "one", "state": "unloaded"}, "'both' is deployed and uses it"),
+        (entry(one, state="unloaded"), "'both' is deployed and uses it"),
+        ({"name": "two", "state": "absent"}, "'both', 'caller' are deployed and use it"),
+    ):
+        for check in (True, False):
+            (result,) = lists.deliver([asked], check=check)
+            assert named in str(result.error), result.error
+            assert "othing was changed" in str(result.error) and lists.changes == []
+    for check in (True, False):
+        kept = lists.deliver([entry(two)], set_name="nightly", purge="nightly", check=check)
+        assert [bool(result.error) for result in kept] == [False, True]
+    assert lists.answers(both)
+
+    lists.good([{"name": "both", "state": "unloaded"}, {"name": "one", "state": "unloaded"}])
+    lists.good([entry(one), entry(both)])
+    lists.good([{"name": "one", "state": "absent"}, {"name": "both", "state": "absent"}])
+    lists.good([{"name": "caller", "state": "absent"}])
+    lists.good([{"name": "two", "state": "absent"}])
+    assert lists.names() == set()
+
+
+def test_an_ensemble_that_fails_in_the_list_does_not_lose_its_member(lists: Lists) -> None:
+    one = lists.sample("one")
+    both = make_ensemble(lists.folder, "both", [one])
+    lists.good([entry(one), entry(both)])
+    nowhere = {"name": "both", "model_uri": str(lists.folder / "nowhere")}
+    done = lists.deliver([nowhere, {"name": "one", "state": "absent"}])
+    assert all(result.error for result in done), done
+    assert lists.answers(both)
+
+
+@pytest.mark.parametrize("protocol", ["HTTP", "gRPC"])
+@pytest.mark.parametrize("fault", ["does not answer", "has another output"])
+def test_a_member_goes_back_where_a_deployed_ensemble_fails_with_it(
+    lists: Lists, fault: str, protocol: str
+) -> None:
+    """The ensemble is of another list. It answers before, so that it has to answer after."""
+    if protocol == "gRPC":
+        lists.target["triton_url"] = f"grpc://{lists.triton.grpc_url}"
+    one, two = lists.sample("one"), lists.sample("two")
+    both = with_example(make_ensemble(lists.folder, "both", [one, two]))
+    above = with_example(make_ensemble(lists.folder, "above", [both]))
+    above = dataclasses.replace(above, expected=both.expected)
+    lists.good([entry(one), entry(two), entry(both), entry(above)])
+    if fault == "does not answer":
+        broken = lists.sample("one", identity=2, fail_infer="no such row")
+    else:
+        broken = with_other_output(lists.sample("one", identity=2))
+    check = lists.good([entry(broken)], check=True)
+    (done,) = lists.deliver([entry(broken)])
+    assert actions(check) == actions([done])
+    assert "verify above, both, which use it" in done.to_dict()["actions"]
+    assert isinstance(done.error, VerificationFailed) and not done.changed
+    assert "model 'one', verify its users: 'above', which uses it" in str(done.error)
+    assert f"{one.folder} is in place as before" in str(done.error)
+    assert lists.answers(one) and lists.answers(both) and lists.answers(above)
+    assert not any(r.changed for r in lists.good([entry(one), entry(two), entry(both)]))
+
+    good = lists.sample("one", identity=3)
+    assert lists.good([entry(good)])[0].changed and lists.answers(both)
+
+
+def test_a_user_that_did_not_answer_before_is_not_held_against_a_member(lists: Lists) -> None:
+    one = lists.sample("one", fail_infer="no such row")
+    user = with_example(make_ensemble(lists.folder, "user", [one]))
+    lists.good([entry(one), entry(user, verify="none")])
+    assert not lists.answers(user)
+    still = lists.sample("one", identity=2, fail_infer="no such row")
+    assert lists.good([entry(still)])[0].changed
+    mended = lists.sample("one", identity=3)
+    assert lists.good([entry(mended)])[0].changed and lists.answers(user)
+
+
+def test_a_member_goes_back_where_an_unchanged_user_of_the_list_does_not_verify(
+    lists: Lists,
+) -> None:
+    """With the case that the list gives, which no record has."""
+    one = lists.sample("one")
+    user = make_ensemble(lists.folder, "user", [one])
+    case = {"inputs": user.inputs, "outputs": user.expected(user.inputs)}
+    lists.good([entry(one), entry(user, verify=case)])
+    wrong = lists.sample("one", identity=2, wrong=True)
+    done = {r.name: r for r in lists.deliver([entry(user, verify=case), entry(wrong)])}
+    assert "'user', which uses it, answered before" in str(done["one"].error)
+    assert "instead of" in str(done["one"].error)
+    assert not done["user"].error and not done["user"].changed
+    assert lists.answers(one) and lists.answers(user)
+
+
+def test_a_member_and_its_ensemble_change_together(lists: Lists) -> None:
+    """Neither would work with the other's old version. One download, one load each; the second
+    run changes nothing.
+    """
+    one = lists.sample("one")
+    user = with_example(make_ensemble(lists.folder, "user", [one]))
+    lists.good([entry(one), entry(user)])
+    renamed = with_other_output(lists.sample("one", identity=2))
+    adapted = with_example(
+        asks_for(make_ensemble(lists.folder / "adapted", "user", [renamed]), "w")
+    )
+    wanted = [entry(adapted), entry(renamed)]
+    check = lists.good(wanted, check=True)
+    done = lists.good(wanted)
+    assert actions(check) == actions(done) and all(result.changed for result in done)
+    assert lists.changes == [("load", "one"), ("load", "user")]
+    assert lists.answers(adapted)
+    assert not any(result.changed for result in lists.good(wanted))
+
+
+@pytest.mark.parametrize("loads", [1, 4])
+def test_a_member_and_its_ensemble_are_taken_back_together(lists: Lists, loads: int) -> None:
+    """Also where the ensemble is what fails; what is apart stays, and a third user of the member is
+    taken back with them.
+    """
+    one, apart = lists.sample("one"), lists.sample("apart")
+    user = with_example(make_ensemble(lists.folder, "user", [one]))
+    lists.good([entry(one), entry(user)])
+    renamed = with_other_output(lists.sample("one", identity=2))
+    failing = with_example(make_ensemble(lists.folder / "failing", "user", [renamed]))
+    other = asks_for(make_ensemble(lists.folder, "other", [renamed]), "w")
+    wanted = [entry(failing), entry(other), entry(renamed), entry(apart)]
+    done = {r.name: r for r in lists.deliver(wanted, parallel_loads=loads)}
+    assert done["apart"].changed and lists.answers(apart)
+    assert all(done[name].error for name in ("one", "user", "other"))
+    assert "one" in done and not any(done[name].changed for name in ("one", "user", "other"))
+    assert "taken back together with 'user', which failed" in str(done["one"].error)
+    assert f"{one.folder} is in place as before" in str(done["one"].error)
+    assert f"{user.folder} is in place as before" in str(done["user"].error)
+    assert lists.answers(one) and lists.answers(user) and "other" not in lists.names()
+    assert not any(r.changed for r in lists.good([entry(one), entry(user), entry(apart)]))
+
+
+def test_members_that_share_an_ensemble_are_proven_together(lists: Lists) -> None:
+    """The one that is at fault is not told; neither of them stays."""
+    one, two = lists.sample("one"), lists.sample("two")
+    both = with_example(make_ensemble(lists.folder, "both", [one, two]))
+    lists.good([entry(one), entry(two), entry(both)])
+    good, broken = lists.sample("one", identity=2), lists.sample("two", identity=2, fail_infer="no")
+    done = lists.deliver([entry(good), entry(broken)])
+    assert all(result.error and not result.changed for result in done)
+    assert lists.answers(one) and lists.answers(two) and lists.answers(both)
+
+
+def test_a_rollback_of_a_member_asks_its_ensemble(lists: Lists) -> None:
+    old, new = lists.sample("one"), with_other_output(lists.sample("one", identity=2))
+    lists.good([entry(old)])
+    lists.good([entry(new)])
+    user = with_example(asks_for(make_ensemble(lists.folder, "user", [new]), "w"))
+    lists.good([entry(user)])
+    (done,) = lists.deliver([{"name": "one", "state": "rolled_back"}])
+    assert "'user', which uses it, answered before" in str(done.error)
+    assert lists.answers(user)
 
 
 # -- purge -----------------------------------------------------------------------------------------

@@ -247,6 +247,12 @@ class RepositoryError(DeliveryError):
     """The model repository or its state folder cannot be used."""
 
 
+class RecordRefused(RepositoryError):
+    """A model's record is newer or damaged."""
+
+    shown_as = "RepositoryError"
+
+
 class JournalRefused(RepositoryError):
     """A model's journal is newer or damaged, so that nothing of the model is touched."""
 

@@ -16,6 +16,10 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.obse
     ObservedModel,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.record import Record
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.execution.limits import (
+    Limits,
+    Turn,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.execution.replacement import (
     Replacement,
 )
@@ -62,7 +66,10 @@ def test_what_is_put_in_place_anew_is_not_proven_yet(step: str) -> None:
     repository.moves_out.return_value = []
     old = record(verified=PROVEN)
     observed = ObservedModel("fraud", record=old, folder=True, config=b"")
-    transaction = Transaction(Plan(DESIRED, observed, (), {}, {}), old, "id-2", new=old)
+    limits = Limits()
+    transaction = Transaction(
+        Plan(DESIRED, observed, (), {}, {}), old, "id-2", limits, Turn(limits.loads), new=old
+    )
     replacement = Replacement(repository, Mock(), None)
     replacement.staged_config = Mock(return_value="staged")  # type: ignore[method-assign]
     if step == "reconfigure":

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import InvalidOption, RepositoryError
+from ..errors import InvalidOption, RecordRefused, RepositoryError
 from ..names import check_model_name
 from .fields import Fields, WrongShape
 
@@ -93,10 +93,10 @@ class Record:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Record:
-        """Raises RepositoryError for a record that a newer version wrote, or that is damaged."""
+        """Raises RecordRefused for a record that a newer version wrote, or that is damaged."""
         schema = data.get("schema")
         if isinstance(schema, int) and schema > SCHEMA:
-            raise RepositoryError(
+            raise RecordRefused(
                 f"its record has schema {schema} and this version of the collection reads up to"
                 f" {SCHEMA}: use the newer version that wrote it",
                 model=data.get("name"),
@@ -118,7 +118,7 @@ class Record:
             }
             return cls(**{**values, **tuples})
         except (KeyError, TypeError) as error:
-            raise RepositoryError(
+            raise RecordRefused(
                 f"its record is damaged ({error})",
                 model=data.get("name"),
                 step="read the record",

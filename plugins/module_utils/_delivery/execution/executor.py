@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from .. import progress
 from ..artifacts.roots import ArtifactRoot
 from ..domain.journal import PendingLoad
 from ..domain.record import Record
 from ..domain.source import Source
-from ..errors import ArtifactError, DeliveryError, LoadPending, as_delivery_error
+from ..errors import ArtifactError, DeliveryError, LoadPending, NeedsOther, as_delivery_error
 from ..exhaustive import assert_never
 from ..planning.plan import (
     Heal,
     Load,
     Plan,
+    ProveUsers,
     PutSideBySide,
     Reconfigure,
     Recover,
@@ -37,11 +39,26 @@ from ..planning.plan import (
 )
 from ..repository.protocol import Repository
 from ..triton.server import TritonServer
-from .limits import Limits
+from .limits import Limits, Turn
 from .replacement import Replacement
 from .rollback import Rollback
 from .serving import Serving
 from .transaction import Transaction, new_deploy_id, now
+
+# When all models of a group are in place and have been proven by their own steps.
+_AT_THE_END = (ProveUsers, WriteRecord)
+
+
+class Applied(NamedTuple):
+    """What came of one plan: the record of the model now, None where there is none; and the error
+    that names in ``left`` what is in place and served now. ``is_untouched``: nothing was done,
+    because another one failed.
+    """
+
+    record: Record | None
+    warnings: list[str]
+    error: DeliveryError | None = None
+    is_untouched: bool = False
 
 
 class Executor:
@@ -76,20 +93,64 @@ class Executor:
         Raises:
             DeliveryError: with the step, and in ``left`` what is in place and served now.
         """
-        progress.set_model(plan.desired.name)
-        record = plan.observed.record
-        transaction = Transaction(plan, record, new_deploy_id(), new=record, limits=self.limits)
-        with transaction.turns:
+        (done,) = self.apply_together([plan])
+        if done.error:
+            raise done.error
+        return done.record, done.warnings
+
+    def apply_together(self, plans: Sequence[Plan]) -> list[Applied]:
+        """Do what several plans list: all of them take effect, or none.
+
+        Args:
+            plans: in an order in which what a model needs comes before it.
+
+        Returns:
+            What came of each, in that order. Where one failed, each of them has an error.
+        """
+        with Turn(self.limits.loads) as turn:
+            transactions = [
+                Transaction(
+                    plan,
+                    plan.observed.record,
+                    new_deploy_id(),
+                    self.limits,
+                    turn,
+                    new=plan.observed.record,
+                )
+                for plan in plans
+            ]
+            at = transactions[0]
             try:
-                for step in plan.steps:
-                    self._step(transaction, step)
-                self._finish(transaction)
+                for at in transactions:
+                    self._prepare(at, alone=len(plans) == 1)
+                for at in transactions:
+                    self._each_step(at, lambda step: not isinstance(step, _AT_THE_END))
+                for at in transactions:
+                    self._each_step(at, lambda step: isinstance(step, ProveUsers))
+                for at in transactions:
+                    self._each_step(at, lambda step: isinstance(step, WriteRecord))
             except (DeliveryError, OSError) as error:
                 failure = as_delivery_error(error)
-                raise failure.about(
-                    model=plan.desired.name, left=self._restore(transaction, failure)
-                ) from error
-        return transaction.new, transaction.warnings
+                if not self._are_recorded(transactions):
+                    return self._take_back(transactions, at, failure)
+                return [self._finish(one, failure if one is at else None) for one in transactions]
+            return [self._finish(one) for one in transactions]
+
+    def _prepare(self, transaction: Transaction, *, alone: bool) -> None:
+        """Bring what several models need before any of them changes; and ask the users of the model
+        whether they answer.
+        """
+        progress.set_model(transaction.name)
+        for step in transaction.plan.steps:
+            if isinstance(step, ProveUsers):
+                transaction.answering = self.serving.find_answering(step.users)
+            elif not alone:
+                self.replacement.prepare(transaction, step)
+
+    def _each_step(self, transaction: Transaction, which: Callable[[Step], bool]) -> None:
+        progress.set_model(transaction.name)
+        for step in filter(which, transaction.plan.steps):
+            self._step(transaction, step)
 
     def _step(self, transaction: Transaction, step: Step) -> None:
         match step:
@@ -108,18 +169,20 @@ class Executor:
             case SetPermissions():
                 self._set_permissions(transaction)
             case Heal():
-                transaction.take_turn()
+                transaction.turn.take()
                 self.repository.touch(transaction.name)
             case Load():
                 self.serving.load(transaction, step.servers)
             case Verify():
                 self.serving.verify(transaction, step.servers)
+            case ProveUsers():
+                self.serving.prove_users(transaction, step.users)
             case WriteRecord():
                 self._write_record(transaction)
             case Unload():
                 self.serving.unload(transaction, step.servers)
             case Remove():
-                transaction.take_turn()
+                transaction.turn.take()
                 self.repository.remove(transaction.name, transaction.deploy_id)
                 transaction.new = None
             case _:
@@ -152,8 +215,21 @@ class Executor:
             deployment_set=desired.deployment_set or record.deployment_set,
         )
         self.repository.store.write_record(transaction.new)
+        transaction.recorded = True
 
-    def _finish(self, transaction: Transaction) -> None:
+    def _finish(self, transaction: Transaction, failure: DeliveryError | None = None) -> Applied:
+        """Tidy up after what took effect; ``failure`` was after its record had been written."""
+        name = transaction.name
+        try:
+            self._tidy(transaction)
+        except (DeliveryError, OSError) as error:
+            failure = failure or as_delivery_error(error)
+            trouble = self._recover(name)
+            there = f"the new deployment of {transaction.deployed.pinned_uri} is complete but for"
+            failure.about(model=name, left="; ".join([f"{there} tidying up", *trouble]))
+        return Applied(transaction.new, transaction.warnings, failure)
+
+    def _tidy(self, transaction: Transaction) -> None:
         store = self.repository.store
         if transaction.swapped and transaction.journal:
             self.repository.retire(transaction.name, transaction.journal)
@@ -162,28 +238,66 @@ class Executor:
             store.remove_journal(transaction.name)
         transaction.swapped = False
 
-    def _restore(self, transaction: Transaction, failure: DeliveryError) -> str:
-        """Disk first, then memory; returns what is in place now."""
-        store, trouble = self.repository.store, []
-        try:
-            self.repository.recover(transaction.name)
-            there = store.record(transaction.name)
-            if transaction.swapped and there and there.transaction == transaction.deploy_id:
-                return f"the new deployment of {there.pinned_uri} is complete but for tidying up"
-            if isinstance(failure, LoadPending):
-                store.write_journal(
-                    transaction.name, PendingLoad(transaction.deploy_id, now(), failure.server)
+    def _are_recorded(self, transactions: Sequence[Transaction]) -> bool:
+        """True where the record of each is that of its new deployment, so that nothing is undone
+        any more.
+        """
+        for one in transactions:
+            try:
+                there = self.repository.store.record(one.name)
+            except (DeliveryError, OSError):
+                return False
+            if not one.swapped or there is None or there.transaction != one.deploy_id:
+                return False
+        return True
+
+    def _take_back(
+        self, transactions: Sequence[Transaction], failed: Transaction, failure: DeliveryError
+    ) -> list[Applied]:
+        """Undo what was done of all of them: the disk first, then what is served."""
+        pending = failure if isinstance(failure, LoadPending) else None
+        trouble = {
+            one.name: self._restore_disk(one, pending if one is failed else None)
+            for one in reversed(transactions)
+        }
+        applied = []
+        for one in transactions:
+            if one is failed and pending:
+                trouble[one.name].append(
+                    "the load is still running and may yet replace what is served in memory; the"
+                    " next run waits for it and corrects that"
                 )
+            else:
+                trouble[one.name] += self.serving.restore(one)
+        for one in transactions:
+            error = failure if one is failed else _taken_back_with(failed.name, failure)
+            error.about(model=one.name, left="; ".join([self._left(one), *trouble[one.name]]))
+            untouched = one is not failed and not (one.swapped or one.loaded)
+            applied.append(Applied(one.old, one.warnings, error, untouched))
+        return applied
+
+    def _restore_disk(self, transaction: Transaction, pending: LoadPending | None) -> list[str]:
+        """Returns sentences on what could not be undone."""
+        store, name, trouble = self.repository.store, transaction.name, []
+        try:
+            if transaction.recorded:  # what was recorded with it was not
+                if transaction.old:
+                    store.write_record(transaction.old)
+                else:
+                    store.remove_record(name)
+            trouble = self._recover(name)
+            if pending:
+                store.write_journal(name, PendingLoad(transaction.deploy_id, now(), pending.server))
         except (DeliveryError, OSError) as error:
             trouble.append(f"undoing it failed too ({error}); the next run tries again")
-        if isinstance(failure, LoadPending):
-            trouble.append(
-                "the load is still running and may yet replace what is served in memory; the next"
-                " run waits for it and corrects that"
-            )
-        else:
-            trouble += self.serving.restore(transaction)
-        return "; ".join([self._left(transaction), *trouble])
+        return trouble
+
+    def _recover(self, name: str) -> list[str]:
+        try:
+            self.repository.recover(name)
+        except (DeliveryError, OSError) as error:
+            return [f"undoing it failed too ({error}); the next run tries again"]
+        return []
 
     def _left(self, transaction: Transaction) -> str:
         old = transaction.old
@@ -197,3 +311,10 @@ class Executor:
             )
         )
         return f"{there}, and {self.serving.describe_served(transaction.name)}"
+
+
+def _taken_back_with(name: str, failure: DeliveryError) -> DeliveryError:
+    return NeedsOther(
+        f"it was taken back together with '{name}', which failed ({failure.message.rstrip('.; ')})",
+        step=failure.step,
+    )

@@ -19,6 +19,29 @@ class Roomy(Protocol):
         """Raises RepositoryError where ``size`` bytes do not fit."""
 
 
+class Turn:
+    """The turn of the models of one transaction among those that may be changed and loaded at the
+    same time. It ends with the ``with`` block.
+    """
+
+    def __init__(self, loads: threading.BoundedSemaphore) -> None:
+        self._loads = loads
+        self._taken = contextlib.ExitStack()
+        self._has_come = False
+
+    def take(self) -> None:
+        """Wait for it, the first time."""
+        if not self._has_come:
+            self._taken.enter_context(self._loads)
+            self._has_come = True
+
+    def __enter__(self) -> Turn:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._taken.close()
+
+
 class Limits:
     """How many of a run's models are brought, and loaded, at the same time; and the room that those
     in progress will still take.

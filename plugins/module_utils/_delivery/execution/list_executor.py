@@ -15,7 +15,14 @@ from ..domain.observed import ObservedModel
 from ..domain.source import Source
 from ..errors import ArtifactError, DeliveryError, as_delivery_error
 from ..planning.list_order import Order
-from ..planning.outcome import Outcome, Planned, expect, failed_with, refuse
+from ..planning.outcome import (
+    Outcome,
+    Planned,
+    expect,
+    failed_together,
+    refuse,
+    refuse_with,
+)
 from ..planning.plan import Plan
 from ..repository.protocol import Repository
 from ..triton.server import TritonServer
@@ -29,6 +36,7 @@ class Planner(Protocol):
 
     def observe(self, desired: DesiredModel) -> ObservedModel: ...
     def plan(self, observed: ObservedModel, desired: DesiredModel) -> Plan: ...
+    def with_users(self, plan: Plan, together: Collection[str]) -> Plan: ...
 
 
 class Sources(Protocol):
@@ -76,40 +84,62 @@ class ListExecutor:
         self._explicit: set[str] = set()
 
     def run(
-        self, planned: Mapping[str, Planned], order: Order, failed: Collection[str]
+        self,
+        planned: Mapping[str, Planned],
+        order: Order,
+        groups: Sequence[Sequence[str]],
+        failed: Collection[str],
     ) -> dict[str, Outcome]:
-        """Do what is to be done; one model that fails does not stop those that do not need it.
+        """Do what is to be done; what fails does not stop what does not need it.
 
         Args:
+            groups: the models that have something to be done, as they are carried out together.
             failed: further names of the list, for which nothing can be done.
         """
-        outcomes: dict[str, Outcome] = {}
+        outcomes = {name: expect(one) for name, one in planned.items() if not one.todo}
+        for name, one in planned.items():
+            if name in outcomes and one.error is None:
+                self._tidy(name)
 
-        def change(name: str) -> None:
-            one = planned[name]
-            try:
-                refused = refuse(one, order, outcomes, failed)
-                outcomes[name] = refused or self._carry_out(one)
-            except (DeliveryError, OSError) as error:
-                outcomes[name] = failed_with(name, as_delivery_error(error))
+        def change(first: str) -> None:
+            going: list[Planned] = []
+            for name in by_first[first]:
+                if refused := refuse(planned[name], order, outcomes, failed):
+                    outcomes[name] = refused
+                else:
+                    going.append(planned[name])
+            if going:
+                outcomes.update(self._change(going, order))
 
-        busy = {name for name, one in planned.items() if one.todo}
-        for name in planned.keys() - busy:
-            change(name)
-        after = {name: order.waits_for(name, busy) for name in planned if name in busy}
+        busy = [name for group in groups for name in group]
+        by_first = {group[0]: group for group in groups}
+        first_of = {name: group[0] for group in groups for name in group}
+        after = {
+            first: frozenset(
+                first_of[other] for name in group for other in order.waits_for(name, busy)
+            )
+            - {first}
+            for first, group in by_first.items()
+        }
         do_all(change, after, self._limits.workers, self._leave)
         return outcomes
 
-    def _carry_out(self, planned: Planned) -> Outcome:
-        name, plan, store = planned.desired.name, planned.todo, self._repository.store
-        if plan is None:
-            if planned.error is None:
-                self._tidy(name)
-            return expect(planned)
-        self._require_explicit(plan)
-        store.ensure()
-        with store.lock(name, self._lock_timeout):
-            return self._carry_out_locked(plan, list(planned.warnings))
+    def _change(self, group: Sequence[Planned], order: Order) -> dict[str, Outcome]:
+        """Carry out plans that belong together, under the locks of their models."""
+        store = self._repository.store
+        at = group[0].desired.name
+        try:
+            for one in group:
+                at = one.desired.name
+                if one.todo:
+                    self._require_explicit(one.todo)
+            store.ensure()
+            with contextlib.ExitStack() as locks:
+                for at in sorted(one.desired.name for one in group):
+                    locks.enter_context(store.lock(at, self._lock_timeout))
+                return self._change_locked(group, order)
+        except (DeliveryError, OSError) as error:
+            return failed_together(group, at, as_delivery_error(error), order)
 
     def _tidy(self, name: str) -> None:
         """Remove what a run left that was killed before it had changed anything. One that is at
@@ -121,25 +151,43 @@ class ListExecutor:
                 if store.journal(name) is None:  # else staging may hold what was there before
                     store.clear_staging(name)
 
-    def _carry_out_locked(self, plan: Plan, warnings: list[str]) -> Outcome:
-        """Plan again now that nobody else changes the model, and do it."""
-        desired = plan.desired
-        if done := self._repository.recover(desired.name):
-            warnings.append(done)
-        observed = self._planner.observe(desired)
-        if observed != plan.observed:
-            plan = self._planner.plan(observed, desired)
-        if not plan.steps:
-            return Outcome(plan, observed.record, bool(done), tuple(warnings))
-        if plan.replacement:
-            self._sources.before_download(plan.replacement.source)
+    def _change_locked(self, group: Sequence[Planned], order: Order) -> dict[str, Outcome]:
+        """Plan again now that nobody else changes the models, and do it."""
+        names = [one.desired.name for one in group]
+        found: dict[str, Outcome] = {}
+        todo: list[Plan] = []
+        at = names[0]
         try:
-            record, said = self._executor.apply(plan)
-        except DeliveryError as error:
-            if isinstance(error, ArtifactError) and plan.replacement:
+            for at, one in zip(names, group):
+                found[at] = self._plan_again(one, names)
+                if (plan := found[at].plan) and plan.steps:
+                    todo.append(plan)
+                    if plan.replacement:
+                        self._sources.before_download(plan.replacement.source)
+        except (DeliveryError, OSError) as error:
+            return failed_together(group, at, as_delivery_error(error), order)
+        for plan, applied in zip(todo, self._executor.apply_together(todo) if todo else ()):
+            if isinstance(applied.error, ArtifactError) and plan.replacement:
                 self._sources.failed_download(plan.replacement.source)
-            return Outcome(plan, observed.record, warnings=tuple(warnings), error=error)
-        return Outcome(plan, record, plan.changed, (*warnings, *said))
+            at, record = plan.desired.name, plan.observed.record
+            before = found[at].warnings
+            if not applied.error:
+                found[at] = Outcome(plan, applied.record, True, (*before, *applied.warnings))
+            elif applied.is_untouched:
+                found[at] = refuse_with(at, order, found)
+            else:
+                found[at] = Outcome(plan, record, warnings=before, error=applied.error)
+        return found
+
+    def _plan_again(self, planned: Planned, together: Collection[str]) -> Outcome:
+        """What is still to be done, and what was recovered on the way."""
+        name, plan, warnings = planned.desired.name, planned.todo, planned.warnings
+        done = self._repository.recover(name)
+        observed = self._planner.observe(planned.desired)
+        if plan is None or observed != plan.observed:
+            plan = self._planner.plan(observed, planned.desired)
+        plan = self._planner.with_users(plan, together)
+        return Outcome(plan, observed.record, bool(done), (*warnings, *((done,) if done else ())))
 
     def _require_explicit(self, plan: Plan) -> None:
         for server in self._servers:

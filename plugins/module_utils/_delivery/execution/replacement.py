@@ -28,12 +28,12 @@ from ..domain.record import Record
 from ..domain.source import Source
 from ..errors import ArtifactError
 from ..planning import plan
-from ..planning.plan import PutSideBySide, Reconfigure, Replace
+from ..planning.plan import PutSideBySide, Reconfigure, Replace, Step
 from ..planning.planner import pinned_uri
 from ..planning.versions import serves_side_by_side
 from ..process import holder
 from ..repository.protocol import Repository
-from .transaction import Transaction, config_in_place, describe_replaced, now
+from .transaction import Staged, Transaction, config_in_place, describe_replaced, now
 
 
 class Replacement:
@@ -51,8 +51,13 @@ class Replacement:
         self.artifacts = artifacts
         self.tracking_uri = tracking_uri
 
+    def prepare(self, transaction: Transaction, step: Step) -> None:
+        """Bring what a step needs before anything changes; the step itself would do it too."""
+        if isinstance(step, Replace) or (isinstance(step, PutSideBySide) and step.versions.fetch):
+            transaction.staged = self._stage(transaction, step)
+
     def replace(self, transaction: Transaction, step: Replace) -> None:
-        layout, manifest, staged = self._stage(transaction, step)
+        layout, manifest, staged = transaction.staged or self._stage(transaction, step)
         if transaction.plan.observed.foreign and self._take_over(
             transaction, step, layout, manifest
         ):
@@ -71,7 +76,7 @@ class Replacement:
                 )
             self._put_versions(transaction, step, layout, Manifest.of(()), None)
             return
-        layout, manifest, staged = self._stage(transaction, step)
+        layout, manifest, staged = transaction.staged or self._stage(transaction, step)
         deployed = files_outside_versions(
             Manifest.from_dict(step.record.manifest), step.record.triton_versions
         )
@@ -86,17 +91,15 @@ class Replacement:
         )
         self._put_whole(transaction, step, layout, manifest, staged)
 
-    def _stage(
-        self, transaction: Transaction, step: plan.Replacement
-    ) -> tuple[Layout, Manifest, str]:
-        """Bring the files into staging and make the model of them; returns where it lies, too."""
+    def _stage(self, transaction: Transaction, step: plan.Replacement) -> Staged:
+        """Bring the files into staging and make the model of them."""
         workspace = self.repository.workspace(transaction.name, transaction.deploy_id)
         staged = os.path.join(workspace, "model")
         with transaction.limits.download(self.repository, step.layout.room, workspace):
             disk.make_folder(staged)
             came = _fetch(step.layout, self.artifacts(step.source), staged)
             layout, manifest = _converted(step.layout, staged, came)
-        return layout, manifest, staged
+        return Staged(layout, manifest, staged)
 
     def _put_whole(
         self,
@@ -118,7 +121,7 @@ class Replacement:
 
     def put(self, transaction: Transaction, moves: list[Move]) -> None:
         """Journal the moves and make them."""
-        transaction.take_turn()
+        transaction.turn.take()
         transaction.journal = self.repository.begin(
             transaction.name,
             moves,

@@ -14,7 +14,8 @@ from ..deadline import Deadline
 from ..domain.journal import PendingLoad
 from ..domain.record import Record
 from ..domain.served import ServedModel
-from ..errors import DeliveryError, LoadFailed, LoadPending, ServerError
+from ..errors import DeliveryError, LoadFailed, LoadPending, ServerError, VerificationFailed
+from ..planning.plan import User
 from ..planning.versions import must_be_ready, serves_side_by_side
 from ..repository.protocol import Repository
 from ..triton.server import TritonServer
@@ -34,7 +35,7 @@ class Serving:
 
     def load(self, transaction: Transaction, urls: Sequence[str]) -> None:
         record = transaction.deployed
-        transaction.take_turn()
+        transaction.turn.take()
         for url in urls:
             server = self.servers[url]
             if transaction.took_over and server.served(transaction.name).ready:
@@ -80,7 +81,7 @@ class Serving:
 
     def unload(self, transaction: Transaction, urls: Sequence[str]) -> None:
         journal = transaction.plan.observed.journal
-        transaction.take_turn()
+        transaction.turn.take()
         for url in urls:
             if isinstance(journal, PendingLoad):
                 with contextlib.suppress(LoadFailed):
@@ -98,6 +99,33 @@ class Serving:
             verify(self.servers[url], desired.name, max(record.triton_versions), case)
         if transaction.swapped:
             transaction.new = dataclasses.replace(record, verified=now())
+
+    def find_answering(self, users: Sequence[User]) -> frozenset[tuple[str, str]]:
+        """URLs of servers, and names of users that answer there now."""
+        return frozenset(
+            (url, user.name)
+            for url, server in self.servers.items()
+            for user in users
+            if _why_no_answer(server, user) is None
+        )
+
+    def prove_users(self, transaction: Transaction, users: Sequence[User]) -> None:
+        """What answered before still does.
+
+        Raises:
+            VerificationFailed: it does not.
+        """
+        for url, server in self.servers.items():
+            for user in users:
+                if (url, user.name) not in transaction.answering:
+                    continue
+                if why := _why_no_answer(server, user):
+                    raise VerificationFailed(
+                        f"'{user.name}', which uses it, answered before and does not any more"
+                        f" ({why})",
+                        step="verify its users",
+                        server=url,
+                    )
 
     def restore(self, transaction: Transaction) -> list[str]:
         """Bring back what each server served before that was asked to load; returns sentences on
@@ -168,6 +196,18 @@ def _serves(served: ServedModel, record: Record) -> bool:
         and bool(served.ready)
         and must_be_ready(record) <= set(served.ready)
     )
+
+
+def _why_no_answer(server: TritonServer, user: User) -> str | None:
+    """Why a model does not answer there, in words; None where it does."""
+    try:
+        if not server.served(user.name).ready:
+            return f"{server.url} does not serve it"
+        if user.case is not None:
+            verify(server, user.name, user.version, user.case)
+    except DeliveryError as error:
+        return error.message
+    return None
 
 
 def _describe_id(served: ServedModel) -> str:

@@ -3,21 +3,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ..domain import config_pbtxt
 from ..domain.config_pbtxt import config_for
 from ..domain.journal import Swap
+from ..domain.layout import Layout
+from ..domain.manifest import Manifest
 from ..domain.record import Record
 from ..errors import NotFound
 from ..outside import JsonDict
 from ..planning.plan import Plan
 from ..triton.server import TritonServer
-from .limits import Limits
+from .limits import Limits, Turn
+
+
+class Staged(NamedTuple):
+    """A model folder that was made aside, at ``path``."""
+
+    layout: Layout
+    manifest: Manifest
+    path: str
 
 
 @dataclass
@@ -27,33 +37,31 @@ class Transaction:
     Attributes:
         old: the record before; ``new`` the one to be written.
         deploy_id: of this transaction, and of the deployment where that gets a new one.
+        limits: shared with the other models of a list.
+        turn: shared with the models that are changed together with this one.
+        staged: what was brought before anything changed.
         journal: as it was written before the first change of the model's files.
         swapped: the model's files were changed, and that is neither finished nor undone.
         took_over: what somebody else deployed became ours as it was.
         loaded: the servers that were asked to load, in order.
-        limits: shared with the other models of a list; ``turns`` end with this transaction.
+        answering: servers and names of the model's users that answered before.
+        recorded: the record was written.
     """
 
     plan: Plan
     old: Record | None
     deploy_id: str
+    limits: Limits
+    turn: Turn
     new: Record | None = None
+    staged: Staged | None = None
     journal: Swap | None = None
     swapped: bool = False
     took_over: bool = False
     loaded: list[TritonServer] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    limits: Limits = field(default_factory=Limits)
-    turns: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-    _its_turn: bool = False
-
-    def take_turn(self) -> None:
-        """Wait until this is one of the models that may be changed and loaded now; its turn ends
-        with ``turns``.
-        """
-        if not self._its_turn:
-            self.turns.enter_context(self.limits.loads)
-            self._its_turn = True
+    answering: frozenset[tuple[str, str]] = frozenset()
+    recorded: bool = False
 
     @property
     def name(self) -> str:

@@ -15,6 +15,7 @@ from ..execution.limits import Limits
 from ..execution.list_executor import ListExecutor
 from ..planning.dependencies import order_plans
 from ..planning.outcome import expect_all
+from ..planning.users import groups_of
 from ..redact import mask
 from ..registry.registry import Registry
 from ..repository.protocol import Repository
@@ -83,11 +84,13 @@ class Delivery(Inspection):
 
         planned = builder.plan_all(models, observer.observe_all(models, indexes))
         order = order_plans(planned, failed)
+        groups = groups_of(planned, order, builder.find_users(planned))
+        planned = builder.add_users(planned, groups)
         if check or repository is None:
             outcomes = expect_all(planned, order, failed)
         else:
             executor = self._executor(builder, sources, repository)
-            outcomes = executor.run(planned, order, failed)
+            outcomes = executor.run(planned, order, groups, failed)
 
         results = {name: Result.of(name, outcome) for name, outcome in outcomes.items()}
         if self.target.registry_status:

@@ -5,7 +5,7 @@ Several threads plan at once; nothing is changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from ..domain.config_pbtxt import config_for
@@ -28,6 +28,7 @@ from ..planning.outcome import Planned
 from ..planning.plan import Plan, PutSideBySide
 from ..planning.planner import is_pinned, make_plan, why_reconfigure, why_replace
 from ..planning.policy import Policy
+from ..planning.users import Usage, may_have_users
 from ..repository.protocol import Repository
 from ..triton.server import TritonServer
 from .artifact_reader import ArtifactReader
@@ -67,6 +68,7 @@ class PlanBuilder:
         self._tracking_id = tracking_id
         self._check = check
         self._leave = leave
+        self._usage = Usage()
 
     def observe(self, desired: DesiredModel) -> ObservedModel:
         """Record, disk and every server, asked anew."""
@@ -103,6 +105,33 @@ class PlanBuilder:
             if (made := planned[name].plan) and made.replacement:
                 plan(name)
         return planned
+
+    def find_users(self, planned: Mapping[str, Planned]) -> Usage:
+        """Who uses the models of the list that change or go; read where there is such a model."""
+        if self._repository and any(may_have_users(one.todo) for one in planned.values()):
+            wanted = {name: one.desired for name, one in planned.items() if one.error is None}
+            self._usage = Usage(self._repository.store.readable_records(), wanted)
+        return self._usage
+
+    def add_users(
+        self, planned: Mapping[str, Planned], groups: Sequence[Sequence[str]]
+    ) -> dict[str, Planned]:
+        """The same plans, which ask the users of what they change."""
+        added = dict(planned)
+        for group in groups:
+            for name in group:
+                if plan := planned[name].todo:
+                    try:
+                        added[name] = replace(planned[name], plan=self._usage.add(plan, group))
+                    except DeliveryError as error:
+                        added[name] = replace(planned[name], error=error)
+        return added
+
+    def with_users(self, plan: Plan, together: Collection[str]) -> Plan:
+        """The same plan, which asks the users of what it changes; those ``together`` with it are
+        proven by their own plans.
+        """
+        return self._usage.add(plan, together)
 
     def plan(self, observed: ObservedModel, desired: DesiredModel) -> Plan:
         """What has to be done; also when it is asked again under the model's lock.

@@ -8,4 +8,5 @@
 - ``outcome``: what came of each model of a list, or would come.
 - ``dependencies``: which models of a list a model needs, and so comes after.
 - ``list_order``: which models of a list come after which.
+- ``users``: what a change means for the deployed models that use the one that changes.
 """

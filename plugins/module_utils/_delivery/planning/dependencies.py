@@ -47,6 +47,28 @@ def uses_of(record: Record | None) -> frozenset[str]:
     return frozenset(record.depends_on) | members
 
 
+def users_by_model(records: Mapping[str, Record]) -> Mapping[str, frozenset[str]]:
+    """The models that are used, each with those deployed models that use it: as a part, or because
+    their user said so.
+    """
+    found: dict[str, set[str]] = {}
+    for name, record in records.items():
+        for used in uses_of(record) - {name}:
+            found.setdefault(used, set()).add(name)
+    return {name: frozenset(users) for name, users in found.items()}
+
+
+def all_users(name: str, users: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    """Those that use a model, and those that use these, and so on."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        new = users.get(waiting.pop(), frozenset()) - found - {name}
+        found |= new
+        waiting += new
+    return frozenset(found)
+
+
 def _members(author: bytes, overlay: Mapping[str, object] | None) -> frozenset[str]:
     if b"ensemble_scheduling" not in author and "ensemble_scheduling" not in (overlay or {}):
         return frozenset()

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..domain.desired import DesiredModel
@@ -63,6 +63,28 @@ def expect(planned: Planned) -> Outcome:
     plan = planned.plan
     record = plan.observed.record if plan else None
     return Outcome(plan, record, bool(plan and plan.changed), planned.warnings)
+
+
+def failed_together(
+    group: Sequence[Planned], failed: str, error: DeliveryError, order: Order
+) -> dict[str, Outcome]:
+    """The outcomes of models that are carried out together, of which one failed before anything was
+    done.
+    """
+    outcomes = {failed: failed_with(failed, error)}
+    for one in group:
+        if one.desired.name != failed:
+            outcomes[one.desired.name] = refuse_with(one.desired.name, order, outcomes)
+    return outcomes
+
+
+def refuse_with(name: str, order: Order, outcomes: Mapping[str, Outcome]) -> Outcome:
+    """The failure of a model for which nothing was done, because one of its group failed."""
+    lost = [other for other, outcome in outcomes.items() if outcome.error and other != name]
+    reason = order.why_not(name, lost) or (
+        f"it goes together with '{lost[0]}', which failed in this run"
+    )
+    return failed_with(name, NeedsOther(reason, step="put the models in order"))
 
 
 def refuse(

@@ -14,6 +14,7 @@ from ..domain.observed import ObservedModel
 from ..domain.record import Record
 from ..domain.source import Source
 from ..domain.uri import ModelUri
+from ..outside import JsonObject
 from .versions import SideBySide
 
 
@@ -107,6 +108,28 @@ class Verify:
 
 
 @dataclass(frozen=True)
+class User:
+    """A deployed model that uses another one, and how it is asked whether it still answers.
+
+    Attributes:
+        version: its Triton version to ask.
+        case: as for ``verify``; None where there is none, and READY has to do.
+    """
+
+    name: str
+    version: int
+    case: JsonObject | None = None
+
+
+@dataclass(frozen=True)
+class ProveUsers:
+    """What used the model before, and answered, still does."""
+
+    summary: str
+    users: tuple[User, ...]
+
+
+@dataclass(frozen=True)
 class WriteRecord:
     """What is in place now is written down."""
 
@@ -148,6 +171,7 @@ Step = Union[  # noqa: UP007
     Heal,
     Load,
     Verify,
+    ProveUsers,
     WriteRecord,
     RollBack,
     Unload,
@@ -195,6 +219,21 @@ class Plan:
     @property
     def rollback(self) -> RollBack | None:
         return next((step for step in self.steps if isinstance(step, RollBack)), None)
+
+    @property
+    def changes_model(self) -> bool:
+        """The folder of a model that is to be served gets other files or another configuration."""
+        return any(
+            isinstance(step, (Replace, PutSideBySide, ReplaceUnread, Reconfigure, RollBack))
+            for step in self.steps
+        )
+
+    @property
+    def takes_away(self) -> bool:
+        """A model that may be in use is unloaded or removed."""
+        return self.desired.state in ("absent", "unloaded") and any(
+            isinstance(step, (Unload, Remove)) for step in self.steps
+        )
 
     @property
     def servers(self) -> frozenset[str]:

@@ -26,7 +26,7 @@ from ..domain.journal import (
 from ..domain.marker import MARKER, Marker
 from ..domain.record import Record
 from ..effects import effect
-from ..errors import InvalidOption, LockTimeout, RepositoryError
+from ..errors import InvalidOption, LockTimeout, RecordRefused, RepositoryError
 from ..process import holder
 
 INSIDE = ".mlops-triton"
@@ -142,6 +142,17 @@ class StateStore:
         """All records by model name; a damaged one raises."""
         found = {name: self.record(name) for name in self._names("records")}
         return {name: record for name, record in found.items() if record}
+
+    def readable_records(self) -> dict[str, Record]:
+        """The records that can be understood, by model name: a damaged one is told of where its own
+        model is asked for.
+        """
+        found = {}
+        for name in self._names("records"):
+            with contextlib.suppress(RecordRefused):
+                if record := self.record(name):
+                    found[name] = record
+        return found
 
     def _names(self, folder: str) -> list[str]:
         try:
@@ -336,7 +347,7 @@ def _read_json(path: str, name: str) -> dict[str, Any] | None:
     try:
         data = read_json(body)
     except WrongShape as error:
-        raise RepositoryError(f"{path} cannot be read ({error})", **about) from error
+        raise RecordRefused(f"{path} cannot be read ({error})", **about) from error
     if not isinstance(data, dict):
-        raise RepositoryError(f"{path} is not a JSON object", **about)
+        raise RecordRefused(f"{path} is not a JSON object", **about)
     return data

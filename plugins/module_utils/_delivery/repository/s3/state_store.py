@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ... import disk
@@ -22,7 +22,7 @@ from ...domain.journal import (
 )
 from ...domain.marker import MARKER, Marker, refused_marker
 from ...domain.record import Record
-from ...errors import InvalidOption, LockTimeout, RepositoryError
+from ...errors import InvalidOption, LockTimeout, RecordRefused, RepositoryError
 from .bucket import Bucket, Conflict, Unsupported
 from .location import S3Location, is_s3, parse_s3
 from .lock import S3Lock, hold
@@ -110,14 +110,26 @@ class S3Store:
         return Record.from_dict(data) if data is not None else None
 
     def records(self) -> dict[str, Record]:
+        return self._records(self.record)
+
+    def readable_records(self) -> dict[str, Record]:
+        """As for a folder: the records that can be understood."""
+        return self._records(self._readable_record)
+
+    def _records(self, read: Callable[[str], Record | None]) -> dict[str, Record]:
         head = self.state_location.key("records", "")
         names = sorted(
             key[len(head) : -len(".json")]
             for key in self.bucket.objects(head)
             if key.endswith(".json")
         )
-        found = dict(zip(names, self.bucket.each(self.record, names)))
+        found = dict(zip(names, self.bucket.each(read, names)))
         return {name: record for name, record in found.items() if record}
+
+    def _readable_record(self, name: str) -> Record | None:
+        with contextlib.suppress(RecordRefused):
+            return self.record(name)
+        return None
 
     def write_record(self, record: Record) -> None:
         self._write(self.key("records", f"{record.name}.json"), record.to_dict())
@@ -159,11 +171,11 @@ class S3Store:
         try:
             data = read_json(body)
         except WrongShape as error:
-            raise RepositoryError(
+            raise RecordRefused(
                 f"{self.location.base}/{key} cannot be read ({error})", **about
             ) from error
         if not isinstance(data, dict):
-            raise RepositoryError(f"{self.location.base}/{key} is not a JSON object", **about)
+            raise RecordRefused(f"{self.location.base}/{key} is not a JSON object", **about)
         return data
 
     # -- what belongs to one model -----------------------------------------------------------------
