@@ -6,7 +6,12 @@
 - ``manifest``: the files of a model with size and sha256, their digest, differences, confinement.
 - ``layout``: what lies in an artifact, and the model folder to be made of it.
 - ``config_pbtxt``: config.pbtxt through Triton's protobuf: parse, overlay, deploy id, render.
-- ``backends``: which backend Triton runs a model with, and what code a model brings.
+- ``pbtxt``: protobuf's text format as Triton's own parser cuts it into words.
+- ``backends``: which backend Triton runs a model with, which file that needs, what code a model
+  brings.
+- ``ensembles``: why an ensemble cannot be loaded, as far as its configuration tells.
+- ``releases``: which fields of config.pbtxt came with which release of Triton.
+- ``servable``: what is known, before Triton is asked, to keep a model from loading.
 - ``record``: what is written down of a deployment.
 - ``journal``: what is written down of a change before it begins.
 - ``marker``: what says where the state of a repository lies.

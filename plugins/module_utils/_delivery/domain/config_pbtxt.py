@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""config.pbtxt through Triton's own protobuf message, so that what Triton accepts is accepted and
-nothing else.
+"""config.pbtxt through Triton's own protobuf message, and cut into words as Triton's own parser
+does it, so that what Triton accepts is accepted and nothing else.
 
 Text round trips drop comments, so the author's bytes are kept wherever the message need not change.
 """
@@ -8,6 +8,7 @@ Text round trips drop comments, so the author's bytes are kept wherever the mess
 from __future__ import annotations
 
 import codecs
+import functools
 import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError
 from ..libraries import require
 from ..outside import JsonObject
+from . import pbtxt
 
 if TYPE_CHECKING:  # the start wrapper imports this file with Python 3.9, which has none
     from typing import TypeAlias
@@ -43,7 +45,14 @@ def parse(data: bytes) -> ModelConfig:
     from google.protobuf import text_format
 
     try:
-        text_format.Parse(strip_mark(data).decode("utf-8"), message)
+        text = strip_mark(data).decode("utf-8")
+        text_format.Parse(pbtxt.for_python(text, *_names_by_type()), message)
+    except pbtxt.TextRefused as error:
+        raise ConfigError(
+            f"{CONFIG_NAME} does not parse in line {error.line}, column {error.column}:"
+            f" {error.reason}",
+            step="read the configuration",
+        ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"{CONFIG_NAME} is not UTF-8 text (byte {error.start})", step="read the configuration"
@@ -54,7 +63,42 @@ def parse(data: bytes) -> ModelConfig:
         raise ConfigError(
             f"{CONFIG_NAME} does not parse{where}: {reason}", step="read the configuration"
         ) from error
+    except (ValueError, TypeError) as error:  # the parser's own, for a number that does not fit
+        raise ConfigError(
+            f"{CONFIG_NAME} does not parse: {error}", step="read the configuration"
+        ) from error
     return message
+
+
+@functools.cache
+def _names_by_type() -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """The names of all fields, of the configuration and of what it is made of, that hold numbers
+    without a sign, of those that hold true or false, and of those that hold a name from a list.
+    """
+    top = new_message().DESCRIPTOR
+    types: dict[str, Any] = {}
+    waiting = [top]
+    while waiting:
+        message = waiting.pop()
+        types[message.full_name] = message
+        waiting += [
+            field.message_type
+            for field in message.fields
+            if field.message_type and field.message_type.full_name not in types
+        ]
+    fields = [field for message in types.values() for field in message.fields]
+
+    def names(*kinds: int) -> frozenset[str]:
+        return frozenset(field.name for field in fields if field.cpp_type in kinds)
+
+    any_field = fields[0]
+    unsigned = (any_field.CPPTYPE_UINT32, any_field.CPPTYPE_UINT64)
+    signed = frozenset(field.name for field in fields if field.cpp_type not in unsigned)
+    return (
+        names(*unsigned) - signed,
+        names(any_field.CPPTYPE_BOOL),
+        names(any_field.CPPTYPE_ENUM),
+    )
 
 
 def strip_mark(data: bytes) -> bytes:
