@@ -2,6 +2,7 @@
 """Bytes in: what an artifact holds, and the way of its files onto this disk.
 
 - ``roots``: the interface, and folders of this host.
+- ``union``: two of them as one, as ``runs:/`` means since MLflow 3.
 - ``mlflow_proxy``: artifacts behind an MLflow server.
 - ``mlflow_downloader``: artifacts that only MLflow's own code can reach.
 - ``metadata``: the files that tell what an artifact is.

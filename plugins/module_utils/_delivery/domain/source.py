@@ -26,5 +26,8 @@ class Source:
     model_id: str | None
     tags: Mapping[str, str] = field(default_factory=dict)
     """Of the model version."""
+    beside: str | None = None
+    """Where further files are, which those of ``artifact_root`` go before: what a run logged under
+    the name of its model."""
     fingerprint: str | None = None
     """Of a folder on this host: changes when its names, sizes or times do."""

@@ -111,12 +111,12 @@ class Sources:
         """
         artifacts = self._registry.files(source)
         self._availability.list(artifacts, source.artifact_root)
-        self._roots[source.artifact_root] = artifacts
+        self._roots[_place(source)] = artifacts
         return artifacts
 
     def artifacts(self, source: Source) -> ArtifactRoot:
         """Where the files of a source are, for which a plan was made."""
-        return self._roots.get(source.artifact_root) or self._registry.files(source)
+        return self._roots.get(_place(source)) or self._registry.files(source)
 
     def before_download(self, source: Source) -> None:
         """Ask a store whose download of another model failed whether it still answers. Raises
@@ -127,3 +127,7 @@ class Sources:
 
     def failed_download(self, source: Source) -> None:
         self._availability.suspect(source.artifact_root)
+
+
+def _place(source: Source) -> str:
+    return f"{source.artifact_root} {source.beside}" if source.beside else source.artifact_root

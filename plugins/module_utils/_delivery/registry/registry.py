@@ -7,10 +7,11 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from urllib.parse import urlsplit
 
 from ..artifacts.roots import ArtifactRoot
+from ..artifacts.union import UnionRoot, listing_of
 from ..deadline import Deadline
 from ..domain.source import Source
 from ..domain.uri import ModelUri, parse_model_uri
@@ -111,8 +112,10 @@ class Registry(Connection):
             deadline=deadline,
         )
         model_id = _model_id(found)
+        beside = None
         if root.startswith(("models:", "runs:")):
-            root = self.resolve(parse_model_uri(root)).artifact_root
+            meant = self.resolve(parse_model_uri(root))
+            root, beside = meant.artifact_root, meant.beside
         return Source(
             uri,
             found.name,
@@ -123,6 +126,7 @@ class Registry(Connection):
             found.run_id or None,
             model_id,
             dict(found.tags),
+            beside,
         )
 
     def version(self, uri: ModelUri) -> int:
@@ -217,14 +221,19 @@ class Registry(Connection):
 
     def _run(self, uri: ModelUri, deadline: Deadline) -> Source:
         """Since MLflow 3 what a run logs as a model lies under the logged model, not under the
-        run.
+        run; what it logged under the model's name besides, such as config.pbtxt, belongs to it.
         """
         run_id, path = str(uri.run_id), str(uri.path)
         run = self.ask("resolve", self.client.get_run, run_id, deadline=deadline)
         name, _slash, below = path.partition("/")
         model_id = self._logged_in_run(run, name, deadline)
         if model_id is not None:
-            return self._logged_model(uri, model_id, deadline, below)
+            model = self._logged_model(uri, model_id, deadline, below)
+            beside = _below(run.info.artifact_uri, path)
+            if not listing_of(self.files_at(beside)).files:
+                return model
+            said = f"{model.source} and runs:/{run_id}/{path}"
+            return replace(model, source=said, beside=beside)
         return Source(
             uri,
             None,
@@ -443,7 +452,8 @@ class Registry(Connection):
 
     def files(self, source: Source) -> ArtifactRoot:
         """The files of what was resolved. Nothing is asked yet."""
-        return self.files_at(source.artifact_root)
+        files = self.files_at(source.artifact_root)
+        return UnionRoot(files, self.files_at(source.beside)) if source.beside else files
 
 
 def _folder(uri: ModelUri) -> Source:
