@@ -25,6 +25,7 @@ from ..domain.manifest import (
     sha256,
 )
 from ..domain.record import Record
+from ..domain.servable import refuse_unservable
 from ..domain.source import Source
 from ..errors import ArtifactError
 from ..planning import plan
@@ -99,6 +100,8 @@ class Replacement:
             disk.make_folder(staged)
             came = _fetch(step.layout, self.artifacts(step.source), staged)
             layout, manifest = _converted(step.layout, staged, came)
+        if layout.conversion:  # what is made has its names, and its configuration, only now
+            _refuse_unservable(transaction, layout, manifest)
         return Staged(layout, manifest, staged)
 
     def _put_whole(
@@ -317,6 +320,7 @@ class Replacement:
             rolled_back_from=None,
             went_back_to=None,
             verified=None,
+            served={},
         )
         self.put(
             transaction,
@@ -333,6 +337,14 @@ def _converted(layout: Layout, staged: str, manifest: Manifest) -> tuple[Layout,
     from ..flavors.conversion import convert
 
     return convert(layout, staged, manifest)
+
+
+def _refuse_unservable(transaction: Transaction, layout: Layout, manifest: Manifest) -> None:
+    """Raises ConfigError or ArtifactError for what Triton could not load."""
+    desired = transaction.plan.desired
+    config = config_for(layout.author_config.decode(), desired.name, "-", desired.request)
+    paths = [*(entry.path for entry in manifest.files), *manifest.folders]
+    refuse_unservable(config_pbtxt.parse(config), desired.name, layout.versions, paths)
 
 
 def _fetch(layout: Layout, artifacts: ArtifactRoot, staged: str) -> Manifest:

@@ -47,7 +47,20 @@ def layout_of(artifact: Artifact, flavor: str | None, numbering: Numbering) -> L
             if chosen == "pytorch"
             else _named_example(data)
         )
-    return replace(made, example=example)
+    return replace(
+        made, example=example, warnings=(*made.warnings, *_unused_config(artifact, chosen))
+    )
+
+
+def _unused_config(artifact: Artifact, flavor: str) -> tuple[str, ...]:
+    """A configuration is made for what becomes another file, whose inputs are not the author's."""
+    if flavor not in (*_TREES, "pytorch") or config_pbtxt.CONFIG_NAME not in artifact.files:
+        return ()
+    said = (
+        f"the {config_pbtxt.CONFIG_NAME} beside the model is not used, as flavor {flavor} gets one"
+        " that fits it: option config changes that"
+    )
+    return (said,)
 
 
 def _examples(artifact: Artifact) -> Iterator[JsonDict]:
@@ -121,14 +134,14 @@ def _model_folders(artifact: Artifact) -> list[str]:
                 len(here) == 1
                 and here[0] == config_pbtxt.CONFIG_NAME
                 or len(here) > 1
-                and _is_version(here[0])
+                and is_version(here[0])
             ):
                 found.add("/".join(parts[:depth]))
                 break
     return [""] if "" in found else sorted(found)
 
 
-def _is_version(name: str) -> bool:
+def is_version(name: str) -> bool:
     return name.isascii() and name.isdigit() and name[0] != "0" and int(name) < _VERSION_LIMIT
 
 
@@ -198,7 +211,7 @@ def _files_below(artifact: Artifact, data: str) -> dict[str, int | None]:
 def _version_folders(files: Iterable[str], folders: Iterable[str]) -> list[int]:
     """The numbers of the version folders that some file or folder lies in, lowest first."""
     heads = {path.split("/")[0] for path in [*(p for p in files if "/" in p), *folders]}
-    return sorted(int(head) for head in heads if _is_version(head))
+    return sorted(int(head) for head in heads if is_version(head))
 
 
 def _data_folder(artifact: Artifact) -> str:
@@ -259,7 +272,7 @@ def _numbers(present: Sequence[int], message: ModelConfig, numbering: Numbering)
 
 def _rename_version(path: str, renamed: Mapping[int, int]) -> str:
     head, slash, rest = path.partition("/")
-    return f"{renamed.get(int(head), head)}{slash}{rest}" if _is_version(head) else path
+    return f"{renamed.get(int(head), head)}{slash}{rest}" if is_version(head) else path
 
 
 _MAKERS: dict[str, Callable[[Artifact, Numbering], Layout]] = {"triton": _triton, **MLFLOW_MAKERS}

@@ -12,16 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from ..domain.backends import FIL_FILES
 from ..errors import ArtifactError
 
-# What Triton's FIL backend calls a format → the file that it looks for.
-FILENAMES = {
-    "xgboost": "xgboost.model",
-    "xgboost_json": "xgboost.json",
-    "xgboost_ubj": "xgboost.ubj",
-    "lightgbm": "model.txt",
-    "treelite_checkpoint": "checkpoint.tl",
-}
 _HEADER = 1 << 16
 _TREELITE_TASKS = ("binary", "regression", "classes", "regression", "regression")
 _TREELITE_LEAST, _TREELITE_MOST = 3, 9
@@ -41,7 +34,7 @@ class ForestFile:
 
     @property
     def filename(self) -> str:
-        return FILENAMES[self.model_type]
+        return FIL_FILES[self.model_type]
 
 
 def read_forest(path: str, family: str) -> ForestFile:

@@ -15,6 +15,7 @@ from ..domain import config_pbtxt
 from ..domain.config_pbtxt import config_for
 from ..domain.desired import DesiredModel
 from ..domain.layout import Layout, Numbering
+from ..domain.servable import refuse_layout
 from ..domain.source import Source
 from ..errors import ArtifactError, DeliveryError
 from ..flavors.layouts import layout_of
@@ -75,6 +76,7 @@ class ArtifactReader:
                 source.tags,
                 registered=source.registry_version is not None,
             )
+        refuse_layout(config, desired.name, layout)
         return self._compare(layout, source)
 
     def _compare(self, layout: Layout, source: Source) -> Layout:

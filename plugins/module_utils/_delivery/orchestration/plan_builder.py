@@ -5,15 +5,19 @@ Several threads plan at once; nothing is changed.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from ..domain.config_pbtxt import config_for
 from ..domain.desired import DesiredModel
 from ..domain.observed import ObservedModel
+from ..domain.releases import dated_fields
+from ..domain.servable import refuse_deployed, refuse_newer_fields
 from ..domain.source import Source
 from ..domain.uri import ModelUri
 from ..errors import (
+    ConfigError,
     DeliveryError,
     MissingLibrary,
     NotFound,
@@ -23,7 +27,12 @@ from ..errors import (
 )
 from ..execution.scheduler import do_all
 from ..execution.verification import case_of, verify
-from ..planning.dependencies import pins_of
+from ..planning.dependencies import (
+    needs_of,
+    pins_of,
+    versions_after,
+    why_pins_are_lost,
+)
 from ..planning.outcome import Planned
 from ..planning.plan import Plan, PutSideBySide
 from ..planning.planner import is_pinned, make_plan, why_reconfigure, why_replace
@@ -104,6 +113,9 @@ class PlanBuilder:
         for name in sorted(pinned):
             if (made := planned[name].plan) and made.replacement:
                 plan(name)
+        for name, one in planned.items():
+            if reason := self._why_pins_are_lost(one, planned):
+                planned[name] = replace(one, error=ConfigError(reason, step="plan"))
         return planned
 
     def find_users(self, planned: Mapping[str, Planned]) -> Usage:
@@ -133,6 +145,23 @@ class PlanBuilder:
         """
         return self._usage.add(plan, together)
 
+    def _why_pins_are_lost(self, one: Planned, planned: Mapping[str, Planned]) -> str | None:
+        """Which version an ensemble asks for that its member, of the list or deployed, will not
+        have.
+        """
+        if one.todo is None or not (members := needs_of(one.desired, one.plan, None)):
+            return None
+        versions = {}
+        for member in members:
+            listed = planned.get(member)
+            if listed is None and self._repository:
+                with contextlib.suppress(DeliveryError):
+                    record = self._repository.store.record(member)
+                    versions[member] = record.triton_versions if record else ()
+            elif listed and listed.plan and not listed.error:
+                versions[member] = versions_after(listed.plan)
+        return why_pins_are_lost(one.todo, versions)
+
     def plan(self, observed: ObservedModel, desired: DesiredModel) -> Plan:
         """What has to be done; also when it is asked again under the model's lock.
 
@@ -158,6 +187,11 @@ class PlanBuilder:
                 self._policy.check_deployed(
                     target, config_for(target.author_config, desired.name, "-", target.request)
                 )
+            if plan.rollback:
+                back = plan.rollback.target
+                self._refuse_newer_fields(
+                    config_for(back.author_config, desired.name, "-", back.request)
+                )
             return plan
         try:
             return self._plan_present(observed, desired, desired.uri)
@@ -178,10 +212,15 @@ class PlanBuilder:
         if why_replace(observed, desired, source):
             source = source or self._sources.resolve(desired, uri, observed.record)
             layout = self._reader.read(self._sources.open(source), source, desired)
+            author = layout.author_config.decode()
+            self._refuse_newer_fields(config_for(author, desired.name, "-", desired.request))
         elif observed.record and (self._policy or why_reconfigure(observed, desired)):
             config = config_for(observed.record.author_config, desired.name, "-", desired.request)
             if self._policy:
                 self._policy.check_deployed(observed.record, config)
+            if why_reconfigure(observed, desired):
+                refuse_deployed(config, observed.record)
+                self._refuse_newer_fields(config)
         failed = self._failed_verification(observed, desired, source)
         plan = make_plan(observed, desired, source, layout, failed_verification=failed)
         step = plan.replacement
@@ -189,6 +228,12 @@ class PlanBuilder:
         if self._repository and step and fetches:
             self._repository.require_space(step.layout.room)
         return plan
+
+    def _refuse_newer_fields(self, config: bytes) -> None:
+        """Servers are asked for their versions where a field needs that."""
+        if dated_fields(config):
+            releases = {server.url: server.release() for server in self._servers}
+            refuse_newer_fields(config, releases)
 
     def _failed_verification(
         self, observed: ObservedModel, desired: DesiredModel, source: Source | None

@@ -9,18 +9,19 @@ import hashlib
 import json
 import os
 import posixpath
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..artifacts.roots import LocalRoot
 from ..disk import hash_file
 from ..domain import config_pbtxt
-from ..domain.backends import FILES, backends_of
+from ..domain.backends import FIL_FILES, FILES, backends_of
 from ..domain.config_pbtxt import ModelConfig
 from ..domain.layout import Artifact, Numbering
 from ..domain.manifest import MANIFEST_NAME, FileEntry, Manifest
+from ..domain.servable import refuse_unservable
 from ..errors import ArtifactError, InvalidOption, NotFound
-from ..flavors.layouts import layout_of
+from ..flavors.layouts import is_version, layout_of
 from ..formats import mlmodel
 from ..formats.model_file import (
     STEP,
@@ -32,7 +33,7 @@ from ..formats.model_file import (
 )
 from ..formats.onnx import content_of_onnx, read_onnx, refuse_what_triton_cannot_carry
 from ..formats.tensorrt import VERSION_TAG, is_plan, version_of_plan
-from ..formats.trees import FILENAMES, read_forest
+from ..formats.trees import read_forest
 from ..outside import JsonObject
 from .upload import UploadSource
 
@@ -132,6 +133,7 @@ def read_local_model(
         ],
         folders,
     )
+    _refuse_unservable(config, name, [*pieces, *folders])
     if example:
         mlmodel.check_example(example, config)
     return LocalModel(
@@ -148,6 +150,13 @@ def read_local_model(
 
 Found = tuple[ModelConfig, dict[str, UploadSource], tuple[str, ...]]
 """The configuration, path → bytes, and folders without a file."""
+
+
+def _refuse_unservable(config: ModelConfig, name: str, paths: Sequence[str]) -> None:
+    """Raises ConfigError or ArtifactError for what no server could load."""
+    heads = {path.partition("/")[0] for path in paths}
+    versions = [int(head) for head in heads if is_version(head)]
+    refuse_unservable(config, name, versions or [1], paths)
 
 
 def _two_above(location: str) -> str:
@@ -237,7 +246,7 @@ def _check_model_files(config: ModelConfig, pieces: Mapping[str, UploadSource]) 
         if "model_type" in config.parameters
         else "xgboost"
     )
-    usual = FILENAMES.get(model_type) if backend == "fil" else _MAIN_FILE.get(backend)
+    usual = FIL_FILES.get(model_type) if backend == "fil" else _MAIN_FILE.get(backend)
     for path, piece in pieces.items():
         if (
             not piece.file
@@ -251,7 +260,7 @@ def _check_model_files(config: ModelConfig, pieces: Mapping[str, UploadSource]) 
             refuse_what_triton_cannot_carry(read_onnx(piece.file), path)
         elif (why_no_model := _WHY_NO_MODEL.get(backend)) and (reason := why_no_model(piece.file)):
             raise ArtifactError(f"{path} {reason}", step=STEP)
-        elif backend == "fil" and model_type in FILENAMES and model_type != "treelite_checkpoint":
+        elif backend == "fil" and model_type in FIL_FILES and model_type != "treelite_checkpoint":
             read_forest(piece.file, model_type.partition("_")[0])
 
 

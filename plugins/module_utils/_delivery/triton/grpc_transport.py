@@ -130,3 +130,16 @@ class GrpcTransport:
 
     def metadata(self, seconds: float, name: str, version: str = "") -> JsonObject:
         return self.call(seconds, "get_model_metadata", name, version, as_json=True)
+
+    def release(self, seconds: float) -> str:
+        return str(self.call(seconds, "get_server_metadata", as_json=True).get("version", ""))
+
+    @property
+    def spelling(self) -> str:
+        """The JSON is made here, of the fields that this tritonclient knows."""
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return f"gRPC, tritonclient {version('tritonclient')}, protobuf {version('protobuf')}"
+        except PackageNotFoundError:
+            return "gRPC"

@@ -126,6 +126,13 @@ class HttpTransport:
     def metadata(self, seconds: float, name: str, version: str = "") -> JsonObject:
         return self.call(seconds, "get_model_metadata", name, version)
 
+    def release(self, seconds: float) -> str:
+        return str(self.call(seconds, "get_server_metadata").get("version", ""))
+
+    @property
+    def spelling(self) -> str:
+        return ""  # JSON as the server wrote it
+
 
 def leave_thread() -> None:
     """To be called at the end of a thread that asked servers over HTTP: gevent keeps file

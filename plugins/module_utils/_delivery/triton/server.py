@@ -8,13 +8,14 @@ EXPLICIT mode and 503 in any other.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Concatenate, ParamSpec, TypeVar
 
 from ..deadline import Deadline
-from ..domain.served import ServedModel, VersionRow
+from ..domain.served import ServedModel, VersionRow, digest_of_answer
 from ..effects import effect
 from ..errors import (
     LoadFailed,
@@ -66,6 +67,7 @@ class TritonServer:
         self.timeout = timeout
         self._once = once
         self._silent_at: str | None = None
+        self._release: str | None = None
         self.access = access or Access()
         over_grpc = self.address.scheme.startswith("grpc")
         transport = GrpcTransport if over_grpc else HttpTransport
@@ -191,17 +193,34 @@ class TritonServer:
         """What the server says of ``name``; ``rows`` from an index that the caller already has."""
         known = (self.index().get(name, ()) if rows is None else rows) or self._unlisted(name)
         if not any(row.state == "READY" for row in known):
-            return ServedModel(self.url, known)
+            return ServedModel(self.url, known, answers=self._answers())
         try:
             config = self.ask_cheaply(
                 "ask Triton for the served configuration", self.transport.config, name
             )
         except ServerRefused as error:
             if error.knows_no_such_model:  # gone between the two questions
-                return ServedModel(self.url, known)
+                return ServedModel(self.url, known, answers=self._answers())
             raise
         block = config.get("parameters", {}).get("mlops_triton_deploy_id", {})
-        return ServedModel(self.url, known, block.get("string_value"))
+        return ServedModel(
+            self.url, known, block.get("string_value"), digest_of_answer(config), self._answers()
+        )
+
+    def _answers(self) -> str | None:
+        """What has to be the same for two answers to be comparable: the server's version, and what
+        writes the answer down.
+        """
+        release, spelling = self.release(), self.transport.spelling
+        return f"{release} ({spelling})" if release and spelling else release
+
+    def release(self) -> str | None:
+        """The server's version, "2.51.0"; None where it does not say. Asked once."""
+        if self._release is None:
+            with contextlib.suppress(ServerError):
+                said = self.ask_cheaply("ask Triton for its version", self.transport.release)
+                self._release = said or None
+        return self._release
 
     def _unlisted(self, name: str) -> tuple[VersionRow, ...]:
         """A model whose folder is gone is served on, and is not in the index."""

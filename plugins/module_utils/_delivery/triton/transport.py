@@ -55,6 +55,15 @@ class Transport(Protocol):
     def metadata(self, seconds: float, name: str, version: str = "") -> JsonObject:
         """Inputs and outputs of a model."""
 
+    def release(self, seconds: float) -> str:
+        """The server's version."""
+
+    @property
+    def spelling(self) -> str:
+        """What decides how an answer of the same server is written, besides its version; "" where
+        nothing does.
+        """
+
     def close(self) -> None:
         """Close the connection of the calling thread."""
 
