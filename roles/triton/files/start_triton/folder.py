@@ -15,7 +15,7 @@ from _delivery.repository.state_store import INSIDE, StateStore
 
 from .privileges import rights_of
 from .settings import Settings
-from .wanted import Wanted, not_recovered, read_records, recovered
+from .wanted import ModelFolder, Wanted, not_recovered, read_records, recovered
 
 
 def find_state(settings: Settings) -> tuple[Path | None, list[str]]:
@@ -58,8 +58,17 @@ def wanted_models(settings: Settings) -> Wanted:
         map(str, sorted((state / "records").glob("*.json"))),
         lambda path: Path(path).read_bytes(),
         lambda name: os.path.isdir(os.path.join(settings.model_repository, name)),
+        lambda name: _model_folder(Path(settings.model_repository, name)),
     )
     return Wanted(found.names, warnings + found.warnings)
+
+
+def _model_folder(folder: Path) -> ModelFolder:
+    return ModelFolder(
+        lambda: (folder / "config.pbtxt").read_bytes(),
+        lambda: [path.name for path in folder.iterdir() if path.is_dir()],
+        lambda path: (folder / path).exists(),
+    )
 
 
 def recover(settings: Settings) -> list[str]:

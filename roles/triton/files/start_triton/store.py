@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from _delivery.repository.state_store import MARKER
 
 from .failures import LaterError, StartError
 from .settings import Settings, environment_of
-from .wanted import Wanted, not_recovered, read_records, recovered
+from .wanted import ModelFolder, Wanted, not_recovered, read_records, recovered
 
 STORE_SECONDS = 30.0
 
@@ -79,7 +80,22 @@ def wanted_models(settings: Settings) -> Wanted:
     with _needed("The records of the models cannot be read"):
         there = found.bucket.folders(found.bucket.location.key())
         keys = sorted(found.bucket.objects(found.state.key("records", "")))
-    wanted = read_records(keys, read, lambda name: name in there)
+
+    def model_folder(name: str) -> ModelFolder:
+        head = found.bucket.location.key(name, "")
+
+        @functools.cache
+        def paths() -> frozenset[str]:
+            with _needed("The models cannot be listed"):
+                return frozenset(key[len(head) :] for key in found.bucket.objects(head))
+
+        return ModelFolder(
+            lambda: read(f"{head}config.pbtxt"),
+            lambda: {path.partition("/")[0] for path in paths() if "/" in path},
+            lambda path: path in paths(),
+        )
+
+    wanted = read_records(keys, read, lambda name: name in there, model_folder)
     return Wanted(wanted.names, found.warnings + wanted.warnings)
 
 
