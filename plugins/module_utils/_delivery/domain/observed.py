@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .journal import Journal
@@ -83,3 +84,26 @@ class ObservedModel:
         if self.record or self.half_made:
             return False
         return self.folder or any(one.ready and not one.deploy_id for one in self.served)
+
+    def answered(self, served: ServedModel) -> str | None:
+        """The digest of what the server answered when the record's load was proven, where it would
+        answer the same today: None for another release, and where nothing is written down.
+        """
+        said = self.record.served.get(served.url) if self.record else None
+        if served.answers is None or not isinstance(said, Mapping):
+            return None
+        digest = said.get("digest") if said.get("answers") == served.answers else None
+        return digest if isinstance(digest, str) else None
+
+    def overridden(self, served: ServedModel) -> bool:
+        """True where somebody loaded another configuration over the deployed one, and left the
+        deploy id in it.
+        """
+        known = self.answered(served)
+        return (
+            self.record is not None
+            and known is not None
+            and bool(served.ready)
+            and (served.deploy_id or "") == self.record.deploy_id
+            and known != served.config_digest
+        )

@@ -42,6 +42,8 @@ class Record:
             deploy id.
         rolled_back_from, went_back_to: deploy ids, after a rollback.
         example: an input that MLflow holds for the model, tensor name to nested lists.
+        served: URL of a server → ``answers`` and ``digest``, see ``ServedModel``, of the
+            configuration that it answered when the load was proven.
 
     A deployment that was taken over without a reload has the deploy id "": nothing that the server
     serves carries one.
@@ -79,6 +81,7 @@ class Record:
     rolled_back_from: str | None = None
     went_back_to: str | None = None
     example: Mapping[str, Any] | None = None
+    served: Mapping[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
 
     @property
@@ -106,6 +109,8 @@ class Record:
         kinds = {f.name: str(f.type) for f in dataclasses.fields(cls)}
         values: dict[str, Any] = {key: value for key, value in data.items() if key in kinds}
         values["depends_on"] = values.get("depends_on") or ()
+        if not isinstance(values.get("served"), Mapping):  # of no use, and in nobody's way
+            values["served"] = {}
         try:
             if "schema" not in values:
                 raise KeyError("schema")

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -15,13 +19,36 @@ class VersionRow:
     reason: str = ""
 
 
+# Triton goes on answering the old one where it applied a new one in place (2.51); which versions it
+# serves, the index says.
+_APPLIED_IN_PLACE = "version_policy"
+
+
+def digest_of_answer(config: Mapping[str, Any]) -> str:
+    """sha256 of a configuration as a server answers it, completed by Triton, without what Triton
+    does not keep up to date.
+    """
+    kept = {key: value for key, value in config.items() if key != _APPLIED_IN_PLACE}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class ServedModel:
-    """What one server says of one model. ``deploy_id`` is read from the configuration it serves."""
+    """What one server says of one model.
+
+    Attributes:
+        deploy_id: in the configuration that it serves.
+        config_digest: of that configuration, see ``digest_of_answer``; None where no version is
+            READY.
+        answers: two of these digests can be compared where this is equal: the server's version, and
+            over gRPC what wrote the answer down. Another release completes another way.
+    """
 
     url: str
     rows: tuple[VersionRow, ...] = ()
     deploy_id: str | None = None
+    config_digest: str | None = None
+    answers: str | None = None
 
     @property
     def ready(self) -> tuple[int, ...]:

@@ -62,6 +62,7 @@ class Rollback:
             config_digest=config_pbtxt.digest_without_id(config, deploy_id) or "",
             replaced=describe_replaced(old),
             verified=None,
+            served={},
             rolled_back_from=old.deploy_id,
             went_back_to=target.key,
         )

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 
 from ..deadline import Deadline
+from ..domain.config_pbtxt import CONFIG_NAME
 from ..domain.journal import PendingLoad
 from ..domain.record import Record
 from ..domain.served import ServedModel
@@ -38,18 +39,22 @@ class Serving:
         transaction.turn.take()
         for url in urls:
             server = self.servers[url]
-            if transaction.took_over and server.served(transaction.name).ready:
-                continue
+            if transaction.took_over:
+                served = server.served(transaction.name)
+                if served.ready:
+                    _note_answer(transaction, served)
+                    continue
             transaction.loaded.append(server)
             try:
-                self._load_until_served(server, transaction.name, record)
+                served = self._load_until_served(server, transaction.name, record)
+                _note_answer(transaction, served)
             except LoadFailed as error:
                 if hint := _hint(error):
                     error.message = error.message.rstrip(".; ") + hint
                 raise
 
-    def _load_until_served(self, server: TritonServer, name: str, record: Record) -> None:
-        """Load until the server proves that it serves this deployment.
+    def _load_until_served(self, server: TritonServer, name: str, record: Record) -> ServedModel:
+        """Load until the server proves that it serves this deployment; returns what it says then.
 
         The first load may join one of other files that an earlier run gave up on. And Triton passes
         over files that are no newer than those it has seen, which can be from a future (a clock
@@ -67,12 +72,13 @@ class Serving:
                 with contextlib.suppress(
                     ServerError
                 ):  # its answer may be held up by the load of another model
-                    if _serves(server.served(name), record):
-                        return
+                    served = server.served(name)
+                    if _serves(served, record):
+                        return served
                 raise
             served = server.served(name)
             if _serves(served, record):
-                return
+                return served
         raise ServerError(
             f"Triton at {server.url} answered that it loaded deployment {record.deploy_id} and"
             f" serves {_describe_id(served)}",
@@ -154,6 +160,8 @@ class Serving:
                     else set()
                 )
                 if (served.deploy_id or "") != wanted or not served.ready or more:
+                    if transaction.old and (said := _why_not_again(transaction)):
+                        return f"{server.url} was not asked to load again, as {said}"
                     if transaction.old and (before.deploy_id or "") == wanted:
                         self._load_until_served(server, name, transaction.old)
                     else:  # it never did serve it: nothing to be insisted on
@@ -208,6 +216,23 @@ def _why_no_answer(server: TritonServer, user: User) -> str | None:
     except DeliveryError as error:
         return error.message
     return None
+
+
+def _note_answer(transaction: Transaction, served: ServedModel) -> None:
+    """Keep what the server answered, for the record."""
+    record = transaction.deployed
+    answers = {url: answer for url, answer in record.served.items() if url != served.url}
+    if served.answers and served.config_digest:
+        answers[served.url] = {"answers": served.answers, "digest": served.config_digest}
+    transaction.new = dataclasses.replace(record, served=answers)
+
+
+def _why_not_again(transaction: Transaction) -> str | None:
+    """Why what the repository holds is not what was deployed: Triton may wait without end for a
+    file that is gone.
+    """
+    changed = [path for path in transaction.plan.observed.changed_files if path != CONFIG_NAME]
+    return f"{changed[0]} changed on disk" if changed else None
 
 
 def _describe_id(served: ServedModel) -> str:

@@ -138,6 +138,11 @@ def status_of(observed: ObservedModel) -> JsonDict:
                     f"{one.url} serves {one.deploy_id or 'a deployment without an id'} instead of"
                     f" {record.deploy_id}"
                 )
+            elif observed.overridden(one):
+                drift.append(
+                    f"{one.url} serves another configuration, which was loaded over the deployed"
+                    " one"
+                )
     elif observed.foreign:
         drift.append("this collection did not deploy it")
     if observed.journal:

@@ -7,7 +7,7 @@ Check mode, the diff, ``changed`` and the real run all come from the one Plan.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..domain.config_pbtxt import CONFIG_NAME
 from ..domain.desired import DesiredModel
@@ -17,7 +17,7 @@ from ..domain.observed import ObservedModel
 from ..domain.record import Record
 from ..domain.source import Source
 from ..domain.uri import ModelUri
-from ..errors import AlreadyDeployed, ForeignModel, NotFound
+from ..errors import AlreadyDeployed, ForeignModel, NotFound, RepositoryError
 from .plan import (
     Heal,
     Load,
@@ -35,7 +35,7 @@ from .plan import (
     Verify,
     WriteRecord,
 )
-from .versions import SideBySide, plan_side_by_side, serves
+from .versions import SideBySide, plan_side_by_side, serves, serves_side_by_side
 
 
 def pinned_uri(desired: DesiredModel, source: Source | None) -> str:
@@ -280,11 +280,15 @@ def _rollback_steps(
     failed_verification: str | None,
 ) -> tuple[Step, ...]:
     record = observed.record
+    _refuse_lost_files(observed, target)
     if record is None or target == record:
         steps = _load_steps(observed, desired, failed_verification)
-        if record is not None and record.wanted != "loaded":
-            return (*steps, WriteRecord("note that it is to be loaded"))
-        return steps
+        note = (
+            "note that it is to be loaded"
+            if record is not None and record.wanted != "loaded"
+            else _note_answers(observed, steps)
+        )
+        return (*steps, WriteRecord(note)) if note else steps
     everywhere = tuple(one.url for one in observed.served)
     return (
         RollBack(
@@ -296,6 +300,31 @@ def _rollback_steps(
         *_verify_step(desired, target.example, everywhere),
         WriteRecord("write the record"),
     )
+
+
+def _refuse_lost_files(observed: ObservedModel, target: Record) -> None:
+    """Raises RepositoryError where a rollback would leave files in place that changed on disk: it
+    brings none but those of a retained copy.
+    """
+    record = observed.record
+    lost = [path for path in observed.changed_files if path != CONFIG_NAME or target == record]
+    if record is None or (
+        target != record
+        and target.manifest_digest != record.manifest_digest
+        and not serves_side_by_side(record)
+        and not serves_side_by_side(target)
+    ):
+        return
+    if lost or not observed.folder:
+        what = f"{lost[0]} changed on disk" if observed.folder else "its folder is gone"
+        then = "" if target == record else ", then roll back"
+        raise RepositoryError(
+            f"{what}, and a rollback does not bring it: deploy {record.pinned_uri} again (state:"
+            f" present){then}",
+            model=record.name,
+            step="roll back",
+            left="nothing was changed",
+        )
 
 
 def _unload_steps(observed: ObservedModel, desired: DesiredModel) -> tuple[Step, ...]:
@@ -326,12 +355,13 @@ def _load_steps(
 ) -> tuple[Step, ...]:
     """What a model needs whose files are as they should be."""
     pending = isinstance(observed.journal, PendingLoad)
+    overridden = _overridden(observed)
     to_load = tuple(
         one.url
         for one in observed.served
-        if pending or not serves(one.ready, one.deploy_id, observed.record)
+        if pending or one.url in overridden or not serves(one.ready, one.deploy_id, observed.record)
     )
-    steps: list[Step] = []
+    steps: list[Step] = [*_heal_overridden(observed)]
     if failed_verification and not to_load:
         to_load = tuple(one.url for one in observed.served)
         steps.append(
@@ -343,6 +373,32 @@ def _load_steps(
             desired, observed.record.example if observed.record else None, to_load
         )
     return tuple(steps)
+
+
+def _overridden(observed: ObservedModel) -> tuple[str, ...]:
+    """The URLs of the servers where another configuration was loaded over the deployed one."""
+    return tuple(one.url for one in observed.served if observed.overridden(one))
+
+
+def _heal_overridden(observed: ObservedModel) -> tuple[Heal, ...]:
+    """Triton keeps a configuration that came with a load until the files on disk are newer."""
+    overridden = _overridden(observed)
+    if not overridden:
+        return ()
+    summary = "load again, as another configuration was loaded over the deployed one"
+    return (Heal(summary, overridden),)
+
+
+def _note_answers(observed: ObservedModel, steps: Sequence[Step]) -> str | None:
+    """Why the record needs what servers answer after these loads; None where it has that."""
+    loaded = {url for step in steps if isinstance(step, Load) for url in step.servers}
+    unknown = [
+        one.url
+        for one in observed.served
+        if one.url in loaded
+        and (observed.overridden(one) or (one.answers and observed.answered(one) is None))
+    ]
+    return f"note the configuration that {', '.join(unknown)} serves" if unknown else None
 
 
 def _verify_step(
@@ -399,12 +455,13 @@ def _present_steps(
         everywhere = tuple(one.url for one in observed.served)
         brings = change.layout if isinstance(change, (Replace, PutSideBySide)) else observed.record
         steps += [
+            *(() if isinstance(change, Replace) else _heal_overridden(observed)),
             Load(f"load on {', '.join(everywhere)}", everywhere),
             *_verify_step(desired, brings.example if brings else None, everywhere),
         ]
     else:
         steps += _load_steps(observed, desired, failed_verification)
-    if note:
+    if note := note or _note_answers(observed, steps):
         steps.append(WriteRecord(note))
     return tuple(steps)
 
@@ -489,6 +546,11 @@ def _before(observed: ObservedModel, failed_verification: str | None = None) -> 
         )
         for one in observed.served
         if record.wanted == "loaded" and not serves(one.ready, one.deploy_id, record)
+    ]
+    problems += [
+        f"another configuration is served by {url}"
+        for url in _overridden(observed)
+        if record.wanted == "loaded"
     ]
     problems += (
         [f"does not answer as it should: {failed_verification}"] if failed_verification else []
