@@ -110,6 +110,58 @@ def test_logged_model_and_run_find_the_same_files(
     ] == ["1/model.onnx", "config.pbtxt", "labels.txt"]
 
 
+@pytest.mark.parametrize(
+    ("model", "run", "below"),
+    [
+        ({"MLmodel": "m", "model.onnx": "o"}, {"config.pbtxt": "c"}, ""),
+        ({"MLmodel": "m", "config.pbtxt": "of the model"}, {"config.pbtxt": "of the run"}, ""),
+        ({"MLmodel": "m", "sub/a": "a"}, {"sub/b": "b", "sub/a": "x", "more/deep/c": "c"}, ""),
+        ({"MLmodel": "m", "sub/a": "a"}, {"sub/b": "b", "c": "c"}, "/sub"),
+        ({"MLmodel": "m"}, {"sub/b": "b"}, "/sub"),
+        ({"MLmodel": "m"}, {}, ""),
+    ],
+    ids=["beside", "same name", "folders", "below", "below, of the run alone", "nothing beside"],
+)
+def test_a_runs_uri_means_the_files_that_mlflow_itself_downloads(
+    registry: Registry,
+    client: Any,
+    server: MLflow,
+    tmp_path: Path,
+    model: dict[str, str],
+    run: dict[str, str],
+    below: str,
+) -> None:
+    made = client.create_run("0").info.run_id
+    for name, files in (("model", model), ("run", run)):
+        for path, text in files.items():
+            (tmp_path / name / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / path).write_text(text)
+    logged = client.create_logged_model("0", name="net", source_run_id=made)
+    client.log_model_artifacts(logged.model_id, str(tmp_path / "model"))
+    client.finalize_logged_model(logged.model_id, "READY")
+    if run:
+        client.log_artifacts(made, str(tmp_path / "run"), "net")
+
+    uri = f"runs:/{made}/net{below}"
+    (tmp_path / "theirs").mkdir()
+    theirs = Path(
+        mlflow.artifacts.download_artifacts(
+            uri, dst_path=str(tmp_path / "theirs"), tracking_uri=server.url
+        )
+    )
+    wanted = {
+        str(path.relative_to(theirs)): path.read_bytes()
+        for path in theirs.rglob("*")
+        if path.is_file() and path.name != "registered_model_meta"
+    }
+    found = registry.files(resolve(registry, uri))
+    paths = [file.path for file in found.list()]
+    targets = {path: str(tmp_path / path.replace("/", "-")) for path in paths}
+    found.fetch(targets)
+    assert {path: Path(targets[path]).read_bytes() for path in paths} == wanted
+    assert {path: found.read(path) for path in paths} == wanted
+
+
 def test_files_of_a_run(registry: Registry, client: Any, tmp_path: Path) -> None:
     run = client.create_run("0")
     (tmp_path / "labels.txt").write_text("a")

@@ -96,6 +96,18 @@ def test_records_of_any_schema_are_loaded(stage: Stage) -> None:
     assert "records/broken.json is skipped" in line
 
 
+def test_a_model_whose_python_file_is_gone_is_left_out(stage: Stage) -> None:
+    config = 'backend: "python"'
+    for name, path in (("whole", "1/model.py"), ("lacking", "1/main.py")):
+        stage.record(name, {"schema": 1, "name": name, "wanted": "loaded", "author": config})
+        stage.put(f"{stage.prefix}/{name}/config.pbtxt", config)
+        stage.put(f"{stage.prefix}/{name}/{path}", "")
+    done = stage.start()
+    assert "--load-model=whole" in done.stdout
+    assert "--load-model=lacking" not in done.stdout
+    assert "Model lacking is left out: version folder 1 has no model.py" in done.stderr
+
+
 def test_a_store_that_fails_in_between_is_no_reason_to_start_without_a_model(stage: Stage) -> None:
     for name in ("churn", "fraud"):
         stage.record(name, {"schema": 1, "name": name, "wanted": "loaded"})

@@ -180,6 +180,50 @@ def test_records_decide_what_is_loaded(values: dict[str, Any], tmp_path: Path) -
         assert sum(f"{name}" in warning for warning in made.warnings) >= 1
 
 
+PYTHON = 'backend: "python"  # in Python\n'
+
+
+@pytest.mark.parametrize(
+    ("config", "files", "lacks"),
+    [
+        (PYTHON, ["1/model.py"], None),
+        (PYTHON, ["1/main.py"], "version folder 1 has no model.py"),
+        (PYTHON, ["1/model.py", "2/main.py"], "version folder 2 has no model.py"),
+        (PYTHON, ["1/main.py", "2/model.py"], None),
+        (PYTHON + 'default_model_filename: "main" ".py"', ["1/main.py"], None),
+        (PYTHON + "default_model_filename: 'x.py'", ["1/model.py"], "has no x.py"),
+        (PYTHON + "version_policy: { all {} }", ["1/main.py", "2/model.py"], "folder 1 has no"),
+        (
+            PYTHON + "version_policy { specific { versions: [ 1, 0x2 ] } }",
+            ["1/main.py", "2/model.py", "3/main.py"],
+            "folder 1 has no",
+        ),
+        (PYTHON + "version_policy { latest { num_versions: 2 } }", ["1/a.py", "2/model.py"], "1"),
+        (PYTHON + "version_policy { latest { } }", ["1/main.py"], None),
+        ("# python\nbackend: 'onnxruntime'", ["1/main.py"], None),
+        ("backend: { python", ["1/main.py"], None),
+        ('parameters { key: "backend" value { string_value: "python" } }', ["1/main.py"], None),
+    ],
+)
+def test_a_model_for_whose_python_file_triton_would_wait_without_end_is_left_out(
+    values: dict[str, Any], tmp_path: Path, config: str, files: list[str], lacks: str | None
+) -> None:
+    state = tmp_path / "state"
+    for name in ("lacking", "other"):
+        for path in files if name == "lacking" else ["1/model.py"]:
+            (tmp_path / "models" / name / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "models" / name / path).write_text("")
+        (tmp_path / "models" / name / "config.pbtxt").write_text(
+            config if name == "lacking" else PYTHON
+        )
+        record(state, name, {"schema": 1, "name": name, "wanted": "loaded", "author": "python"})
+    made = command.make_command(settings.make_settings({**values, "state_dir": str(state)}))
+    assert "--load-model=other" in made.argv
+    assert ("--load-model=lacking" in made.argv) is (lacks is None)
+    assert [lacks in said for said in made.warnings if lacks] == ([True] if lacks else [])
+    assert all(said.startswith("Model lacking is left out: ") for said in made.warnings)
+
+
 def test_marker_says_where_the_state_is(values: dict[str, Any], tmp_path: Path) -> None:
     models = tmp_path / "models"
     (models / "a").mkdir()

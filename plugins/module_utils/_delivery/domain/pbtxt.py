@@ -85,10 +85,8 @@ def _token(text: str, at: int) -> Token:
         raise _refuse(text, at, "Triton takes no '+' before a number")
     if not here.isascii():
         name = "a no-break space" if here == "\u00a0" else f"the character U+{ord(here):04X}"
-        raise _refuse(
-            text, at, f"{name} outside a string or comment, which Triton takes for no white space"
-            if here.isspace() else f"{name} outside a string or comment"
-        )  # fmt: skip
+        instead = ": write a plain space" if here.isspace() else ""
+        raise _refuse(text, at, f"{name} outside a string or comment{instead}")
     if here < " ":
         raise _refuse(text, at, f"the control character U+{ord(here):04X}")
     return Token("sign", here, at)

@@ -7,6 +7,7 @@ Check mode, the diff, ``changed`` and the real run all come from the one Plan.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 from ..domain.config_pbtxt import CONFIG_NAME
@@ -316,11 +317,17 @@ def _refuse_lost_files(observed: ObservedModel, target: Record) -> None:
     ):
         return
     if lost or not observed.folder:
-        what = f"{lost[0]} changed on disk" if observed.folder else "its folder is gone"
-        then = "" if target == record else ", then roll back"
+        inner = [path for path in lost if not any(one.startswith(f"{path}/") for one in lost)]
+        what = f"{inner[0]} changed on disk" if observed.folder else "its folder is gone"
+        options = _document("present", target.pinned_uri, target.pinned_uri, None, target.request)
+        asked = ", ".join(
+            f"{key}: {value if isinstance(value, str) else json.dumps(value)}"
+            for key, value in options.items()
+            if key != "source"
+        )
         raise RepositoryError(
-            f"{what}, and a rollback does not bring it: deploy {record.pinned_uri} again (state:"
-            f" present){then}",
+            f"{what}, and a rollback does not bring it: deploy {target.pinned_uri} instead"
+            f" ({asked})",
             model=record.name,
             step="roll back",
             left="nothing was changed",

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is said of a configuration before Triton is asked is what Triton says: a real server judges
+the same texts.
+
+HYPOTHESIS_PROFILE=search tries many more of them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+import pytest
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import (
+    config_pbtxt,
+    releases,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.ensembles import (
+    why_no_ensemble,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import ConfigError
+from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import strategies as st
+from support.config_texts import REFUSED, TAKEN, TEXTS
+from support.models import make_python
+from support.servers import Triton
+
+pytestmark = pytest.mark.takes(15)
+
+MANY = os.environ.get("HYPOTHESIS_PROFILE") == "search"
+TRIED = settings(
+    deadline=None,
+    derandomize=not MANY,
+    max_examples=20000 if MANY else 250,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+UNREADABLE = "failed to read text proto"
+
+
+class Judge:
+    """A server, asked for what it thinks of configurations of one name: milliseconds each, because
+    nothing of them is ever loaded that takes time.
+    """
+
+    def __init__(self, triton: Triton, name: str) -> None:
+        self.triton = triton
+        self.name = name
+        self.folder = triton.repository / name
+        (self.folder / "1").mkdir(parents=True)
+
+    def load(self, config: bytes) -> tuple[int, str]:
+        """Status, and what it says, in its log too."""
+        (self.folder / "config.pbtxt").write_bytes(config)
+        before = self.triton.log.stat().st_size
+        status, body = self.triton.load(self.name)
+        with open(self.triton.log, "rb") as log:
+            log.seek(before)
+            return status, f"{body} {log.read().decode(errors='replace')}"
+
+    def reads(self, text: str) -> bool:
+        return UNREADABLE not in self.load(config_pbtxt.strip_mark(text.encode()))[1]
+
+
+@pytest.fixture(scope="module")
+def judge(triton: Triton) -> Judge:
+    return Judge(triton, "judged")
+
+
+def is_taken(text: str) -> bool:
+    try:
+        config_pbtxt.parse(text.encode())
+    except ConfigError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("texts", "taken"), [(TAKEN, True), (REFUSED, False)])
+def test_the_known_texts_are_judged_as_triton_does(
+    judge: Judge, texts: list[str], taken: bool
+) -> None:
+    assert {text: (judge.reads(text), is_taken(text)) for text in texts} == dict.fromkeys(
+        texts, (taken, taken)
+    )
+
+
+@TRIED
+@given(text=TEXTS)
+def test_any_text_is_judged_as_triton_does(judge: Judge, text: str) -> None:
+    assert is_taken(text) == judge.reads(text), text
+
+
+@pytest.mark.parametrize("field", releases.SINCE)
+def test_a_field_is_known_since_the_release_that_is_written_down(judge: Judge, field: str) -> None:
+    """Where the server that is at hand stands between two releases, it tells them apart."""
+    text = FIELDS[field]
+    (dated,) = releases.dated_fields(text.encode())
+    version = judge.triton.call("v2")[1]["version"]
+    assert dated.name == field
+    assert releases.too_new(dated, version) is not judge.reads(text)
+
+
+FIELDS = {
+    "model_namespace": "ensemble_scheduling { step { model_namespace: 'a' } }",
+    "iterative_sequence": "sequence_batching { iterative_sequence: false }",
+    "use_growable_memory": "sequence_batching { state { use_growable_memory: true } }",
+    "use_same_buffer_for_input_output": (
+        "sequence_batching { state { use_same_buffer_for_input_output: true } }"
+    ),
+    "runtime": "runtime: ''",
+    "is_non_linear_format_io": "input { is_non_linear_format_io: true }",
+    "model_metrics": "model_metrics { }",
+    "max_inflight_requests": "ensemble_scheduling { max_inflight_requests: 0 }",
+}
+
+
+# ---- ensembles -----------------------------------------------------------------------------------
+
+TENSORS = st.sampled_from(["x", "y", "z", "w"])
+SOME = st.lists(TENSORS, max_size=2, unique=True)
+STEP: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {
+        "model": st.sampled_from(["member"] * 12 + ["ensemble", ""]),
+        "version": st.sampled_from([-1] * 12 + [None, 0, 1, -2]),
+        "inputs": st.lists(TENSORS, min_size=1, max_size=1),
+        "outputs": st.lists(TENSORS, min_size=1, max_size=1),
+    }
+)
+CHAIN = {"model": "member", "version": -1}
+GOOD = [
+    {**CHAIN, "inputs": ["x"], "outputs": ["w"]},
+    {**CHAIN, "inputs": ["w"], "outputs": ["z"]},
+]
+CIRCLE = [
+    {**CHAIN, "inputs": ["y"], "outputs": ["w"]},
+    {**CHAIN, "inputs": ["w"], "outputs": ["y"]},
+]
+
+
+def ensemble_of(
+    steps: list[dict[str, Any]], inputs: list[str], outputs: list[str], head: str
+) -> str:
+    lines = [head]
+    for role, names in (("input", inputs), ("output", outputs)):
+        lines += [f'{role} {{ name: "{name}" data_type: TYPE_FP32 dims: [ 3 ] }}' for name in names]
+    for step in steps:
+        version = "" if step["version"] is None else f"model_version: {step['version']} "
+        maps = [f'input_map {{ key: "x" value: "{one}" }}' for one in step["inputs"]]
+        maps += [f'output_map {{ key: "y" value: "{one}" }}' for one in step["outputs"]]
+        said = f'step {{ model_name: "{step["model"]}" {version}{" ".join(maps)} }}'
+        lines.append(f"ensemble_scheduling {{ {said} }}" if len(steps) == 1 else said)
+    if len(steps) != 1:
+        at = len(lines) - len(steps)
+        lines[at:] = ["ensemble_scheduling {", *lines[at:], "}"]
+    return "\n".join(lines) + "\nmax_batch_size: 8\n"
+
+
+@pytest.fixture(scope="module")
+def ensembles(triton: Triton) -> Judge:
+    make_python(triton.repository, "member")
+    assert triton.load("member")[0] == 200
+    return Judge(triton, "ensemble")
+
+
+PLATFORM = 'platform: "ensemble"'
+
+
+@TRIED
+@given(
+    steps=st.lists(STEP, max_size=3),
+    inputs=SOME,
+    outputs=SOME,
+    head=st.sampled_from(
+        [PLATFORM] * 12
+        + ["", 'backend: "python"', f'{PLATFORM} backend: "ensemble"', f'{PLATFORM} backend: "x"']
+        + [f"{PLATFORM} instance_group {{ count: 1 }}"]
+    ),
+)
+@example(steps=GOOD, inputs=["x"], outputs=["z"], head=PLATFORM)
+@example(steps=GOOD[::-1], inputs=["x"], outputs=["z"], head=PLATFORM)
+@example(steps=GOOD[:1], inputs=["x"], outputs=["w", "z"], head=PLATFORM)
+@example(steps=[*GOOD, GOOD[0]], inputs=["x"], outputs=["z"], head=PLATFORM)
+@example(steps=[{**GOOD[0], "version": None}], inputs=["x"], outputs=["w"], head=PLATFORM)
+@example(steps=CIRCLE, inputs=[], outputs=["y"], head=PLATFORM)
+def test_an_ensemble_is_judged_as_triton_does(
+    ensembles: Judge, steps: list[dict[str, Any]], inputs: list[str], outputs: list[str], head: str
+) -> None:
+    text = ensemble_of(steps, inputs, outputs, head)
+    config = config_pbtxt.parse(text.encode())
+    assume(config_pbtxt.is_ensemble(config))
+    status, said = ensembles.load(text.encode())
+    # What a member has is not known from the ensemble alone.
+    assume(not re.search(r"mapping to non-existing|is not mapped|inconsistent", said))
+    assert (why_no_ensemble(config, "ensemble") is None) == (status == 200), f"{text}\n{said}"
+
+
+def test_the_servers_words_stand_where_they_are_looked_for(judge: Judge) -> None:
+    """Or the tests above would prove nothing."""
+    assert UNREADABLE in judge.load(b"bogus: 1")[1]
+    assert "unable to find backend" in judge.load(b'backend: "nope"')[1]

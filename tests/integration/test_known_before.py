@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What would keep a model from loading is said before Triton is asked, in check mode and when
+publishing too, and each remedy that is named works. What somebody loads over a deployment is found.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import DeliveryError
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
+    Delivery,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.report import (
+    Result,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
+    Target,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication import publication
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
+    Registry,
+)
+from support.deliveries import deliver_model, deliver_models, deploy_model, target_of
+from support.models import make_ensemble, make_python
+from support.servers import MLflow, Triton
+
+pytestmark = pytest.mark.takes(45)
+
+
+@pytest.fixture(scope="module")
+def target(triton: Triton) -> Target:
+    return target_of(triton, timeout=20)
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """Each test's models have names of their own."""
+    return f"k{zlib.crc32(request.node.name.encode())}"
+
+
+def refused(target: Target, triton: Triton, name: str, says: str, **options: Any) -> None:
+    """A check run and a real one say the same, and nothing was asked of the server."""
+    before = triton.log.stat().st_size
+    for check in (True, False):
+        result = deliver_model(target, name, check, **options)
+        assert result.error is not None
+        assert says in str(result.error)
+        assert "othing was changed" in str(result.error)
+    with open(triton.log, "rb") as log:
+        log.seek(before)
+        assert name.encode() not in log.read()
+
+
+def refused_when_published(mlflow: MLflow, name: str, folder: Path, says: str) -> None:
+    with pytest.raises(DeliveryError, match=says):
+        publication.plan_publication(
+            Registry(mlflow.url, 30), publication.DesiredPublication(name, str(folder))
+        )
+
+
+def drift_of(target: Target, name: str) -> list[str]:
+    with Delivery(target) as delivery:
+        (status,) = delivery.status([name])
+    return list(status["drift"])
+
+
+# ---- files that a backend needs ------------------------------------------------------------------
+
+
+def test_a_python_version_without_its_file_is_refused_before_triton_is_asked(
+    target: Target, triton: Triton, mlflow: MLflow, tmp_path: Path, name: str
+) -> None:
+    sample = make_python(tmp_path / "good", name)
+    deploy_model(target, name, model_uri=str(sample.folder))
+    wrong = make_python(tmp_path / "wrong", name, identity=2)
+    (wrong.folder / "1" / "model.py").rename(wrong.folder / "1" / "main.py")
+
+    says = "version folder 1 has no model.py, only main.py, which backend python loads"
+    refused(target, triton, name, says, model_uri=str(wrong.folder))
+    refused_when_published(mlflow, name, wrong.folder, says)
+    assert sample.differences(triton.infer(name, sample.request())[1]) == []
+
+    # As it says.
+    config = {"default_model_filename": "main.py"}
+    deploy_model(target, name, model_uri=str(wrong.folder), config=config)
+    assert wrong.differences(triton.infer(name, wrong.request())[1]) == []
+    (wrong.folder / "1" / "main.py").rename(wrong.folder / "1" / "model.py")
+    deploy_model(target, name, model_uri=str(wrong.folder))
+    refused(
+        target,
+        triton,
+        name,
+        "version folder 1 has no main.py",
+        model_uri=str(wrong.folder),
+        config=config,
+    )
+
+
+def test_a_version_that_the_policy_does_not_load_is_not_judged(
+    target: Target, triton: Triton, tmp_path: Path, name: str
+) -> None:
+    sample = make_python(tmp_path, name, version=2)
+    (sample.folder / "1").mkdir()
+    (sample.folder / "1" / "notes.txt").write_text("an older one")
+    deploy_model(target, name, model_uri=str(sample.folder))
+    assert triton.infer(name, sample.request())[0] == 200
+    refused(
+        target,
+        triton,
+        name,
+        "version folder 1 has no model.py",
+        model_uri=str(sample.folder),
+        config={"version_policy": {"all": {}}},
+    )
+
+
+def test_a_policy_that_loads_nothing_is_refused(
+    target: Target, triton: Triton, tmp_path: Path, name: str
+) -> None:
+    sample = make_python(tmp_path, name)
+    with open(sample.folder / "config.pbtxt", "a", encoding="utf-8") as config:
+        config.write("version_policy { specific { versions: [ 3 ] } }\n")
+    says = "its version_policy loads none of its version folders (1)"
+    refused(target, triton, name, says, model_uri=str(sample.folder))
+    deploy_model(target, name, model_uri=str(sample.folder), config={"version_policy": None})
+
+
+@pytest.mark.parametrize("change", ["changed", "gone"])
+def test_a_rollback_to_what_is_there_loads_no_file_that_changed_on_disk(
+    target: Target, triton: Triton, tmp_path: Path, name: str, change: str
+) -> None:
+    sample = make_python(tmp_path, name)
+    deploy_model(target, name, model_uri=str(sample.folder))
+    deploy_model(target, name, model_uri=str(sample.folder), config={"max_batch_size": 4})
+    live = triton.repository / name / "1" / "model.py"
+    if change == "gone":
+        live.unlink()
+    else:
+        live.write_text(live.read_text() + "\n# by hand\n")
+
+    says = "1/model.py changed on disk, and a rollback does not bring it"
+    refused(target, triton, name, says, state="rolled_back")
+    # As it says.
+    assert f"deploy {sample.folder} instead (state: present)" in str(
+        deliver_model(target, name, state="rolled_back").error
+    )
+    deploy_model(target, name, model_uri=str(sample.folder))
+    assert triton.model_config(name)["max_batch_size"] == 8
+    assert sample.differences(triton.infer(name, sample.request())[1]) == []
+
+    live.unlink()
+    refused(target, triton, name, "1/model.py changed on disk", state="rolled_back")
+
+
+def test_one_models_lost_file_keeps_no_other_model_from_being_served(
+    target: Target, triton: Triton, tmp_path: Path, name: str
+) -> None:
+    for model in (name, f"{name}-other"):
+        deploy_model(target, model, model_uri=str(make_python(tmp_path, model).folder))
+    (triton.repository / name / "1" / "model.py").unlink()
+    triton.restart()
+    assert f"Model {name} is left out: version folder 1 has no model.py" in triton.log_text()
+    assert triton.call(f"v2/models/{name}-other/ready")[0] == 200
+    refused(target, triton, name, "1/model.py changed on disk", state="rolled_back")
+    deploy_model(target, name, model_uri=str(tmp_path / name))
+    assert triton.call(f"v2/models/{name}/ready")[0] == 200
+
+
+# ---- ensembles -----------------------------------------------------------------------------------
+
+
+def test_an_ensembles_step_without_a_version_is_refused_with_what_works(
+    target: Target, triton: Triton, mlflow: MLflow, tmp_path: Path, name: str
+) -> None:
+    member = make_python(tmp_path, f"{name}-part")
+    ensemble = make_ensemble(tmp_path, name, [member])
+    config = ensemble.folder / "config.pbtxt"
+    whole = config.read_text()
+    assert "model_version: -1" in whole
+    config.write_text(whole.replace("model_version: -1", ""))
+    deploy_model(target, member.name, model_uri=str(member.folder))
+
+    says = f"step 1 of the ensemble ('{member.name}') has no model_version"
+    refused(target, triton, name, says, model_uri=str(ensemble.folder))
+    refused_when_published(mlflow, name, ensemble.folder, "write model_version: -1 for the newest")
+
+    config.write_text(whole)
+    deploy_model(target, name, model_uri=str(ensemble.folder))
+    assert ensemble.differences(triton.infer(name, ensemble.request())[1]) == []
+
+
+def test_a_version_that_no_member_has_is_refused(
+    target: Target, triton: Triton, tmp_path: Path, name: str
+) -> None:
+    member = make_python(tmp_path, f"{name}-part")
+    pinned = make_ensemble(tmp_path, name, [member], pinned=7)
+    both = [
+        {"name": member.name, "model_uri": str(member.folder)},
+        {"name": name, "model_uri": str(pinned.folder)},
+    ]
+    says = f"it asks for version 7 of '{member.name}', which has 1"
+    for check in (True, False):
+        part, whole = deliver_models(target, both, check)
+        assert part.error is None
+        assert says in str(whole.error)
+    refused(target, triton, name, says, model_uri=str(pinned.folder))  # deployed, not listed
+
+    config = pinned.folder / "config.pbtxt"
+    config.write_text(config.read_text().replace("model_version: 7", "model_version: 1"))
+    deploy_model(target, name, model_uri=str(pinned.folder))
+    assert pinned.differences(triton.infer(name, pinned.request())[1]) == []
+
+
+# ---- what this server cannot read ----------------------------------------------------------------
+
+
+def test_a_field_newer_than_the_server_is_refused(
+    target: Target, triton: Triton, tmp_path: Path, name: str
+) -> None:
+    sample = make_python(tmp_path, name)
+    with open(sample.folder / "config.pbtxt", "a", encoding="utf-8") as config:
+        config.write("model_metrics { }\n")
+    says = "has the field 'model_metrics' (line 10), which Triton knows since 2.52 (24.11), and"
+    refused(target, triton, name, says, model_uri=str(sample.folder))
+    over_grpc = replace(target, servers=(f"grpc://{triton.grpc_url}",))
+    refused(over_grpc, triton, name, says, model_uri=str(sample.folder))
+
+    deploy_model(target, name, model_uri=str(sample.folder), config={"model_metrics": None})
+    assert triton.infer(name, sample.request())[0] == 200
+    refused(target, triton, name, says, model_uri=str(sample.folder))
+
+
+def test_a_no_break_space_is_refused(
+    target: Target, triton: Triton, mlflow: MLflow, tmp_path: Path, name: str
+) -> None:
+    sample = make_python(tmp_path, name)
+    config = sample.folder / "config.pbtxt"
+    config.write_text(config.read_text().replace(": ", ":\u00a0", 1))
+    says = "does not parse in line 1, column 6: a no-break space"
+    refused(target, triton, name, says, model_uri=str(sample.folder))
+    refused_when_published(mlflow, name, sample.folder, says)
+
+
+# ---- what somebody loaded over a deployment ------------------------------------------------------
+
+
+def load_over(triton: Triton, name: str, **fields: Any) -> None:
+    """As tools do that try configurations: from what the server answers, deploy id and all."""
+    config = json.dumps({**triton.model_config(name), **fields})
+    status, said = triton.call(
+        f"v2/repository/models/{name}/load", {"parameters": {"config": config}}
+    )
+    assert status == 200, said
+
+
+@pytest.fixture(params=["http", "grpc"])
+def either(triton: Triton, request: pytest.FixtureRequest) -> Target:
+    urls = {"http": triton.url, "grpc": f"grpc://{triton.grpc_url}"}
+    return replace(target_of(triton, timeout=20), servers=(urls[request.param],))
+
+
+OVER = "another configuration was loaded over the deployed one"
+
+
+@pytest.mark.parametrize(
+    "over",
+    [
+        {"max_batch_size": 2},
+        {"instance_group": [{"kind": "KIND_CPU", "count": 2}]},
+        {"metric_tags": {"who": "me"}},
+    ],
+    ids=["batch size", "instances", "tags"],
+)
+def test_a_configuration_loaded_over_the_deployed_one_is_put_right(
+    either: Target, triton: Triton, tmp_path: Path, name: str, over: dict[str, Any]
+) -> None:
+    sample = make_python(tmp_path, name)
+
+    def deliver(check: bool = False) -> Result:
+        return deliver_model(either, name, check, model_uri=str(sample.folder))
+
+    assert deliver().changed
+    assert drift_of(either, name) == []
+    deployed = triton.model_config(name)
+    load_over(triton, name, **over)
+    (said,) = drift_of(either, name)
+    assert "serves another configuration, which was loaded over the deployed one" in said
+
+    foreseen = deliver(check=True)
+    assert foreseen.changed
+    assert foreseen.to_dict()["diff"]["before"].count("another configuration is served") == 1
+    done = deliver()
+    assert done.error is None
+    assert done.to_dict()["actions"] == foreseen.to_dict()["actions"]
+    assert any(OVER in action for action in done.to_dict()["actions"])
+    assert triton.model_config(name) == deployed
+    assert drift_of(either, name) == []
+    assert not deliver().changed
+
+
+def test_what_is_loaded_over_goes_with_a_change_in_place_too(
+    target: Target, triton: Triton, tmp_path: Path, name: str
+) -> None:
+    sample = make_python(tmp_path, name)
+    deploy_model(target, name, model_uri=str(sample.folder))
+    load_over(triton, name, max_batch_size=2)
+    group = {"instance_group": [{"kind": "KIND_CPU", "count": 2}]}
+    deploy_model(target, name, model_uri=str(sample.folder), config=group)
+    config = triton.model_config(name)
+    assert (config["max_batch_size"], config["instance_group"][0]["count"]) == (8, 2)
+    assert drift_of(target, name) == []
+
+
+def test_what_triton_applies_in_place_is_no_drift(
+    target: Target, triton: Triton, mlflow: MLflow, tmp_path: Path, name: str
+) -> None:
+    sample = make_python(tmp_path, name)
+    make_python(tmp_path, name, version=2, identity=2)
+    changes: list[dict[str, Any]] = [
+        {},
+        {"version_policy": {"all": {}}},
+        {"version_policy": {"latest": {"num_versions": 2}}},
+        {"instance_group": [{"kind": "KIND_CPU", "count": 2}]},
+        {},
+    ]
+    for config in changes:
+        deploy_model(target, name, model_uri=str(sample.folder), config=config or None)
+        assert drift_of(target, name) == []
+        again = deploy_model(target, name, model_uri=str(sample.folder), config=config or None)
+        assert not again.changed
+
+
+def test_another_release_of_the_server_is_no_drift(
+    target: Target, triton: Triton, tmp_path: Path, name: str
+) -> None:
+    sample = make_python(tmp_path, name)
+    deploy_model(target, name, model_uri=str(sample.folder))
+    path = Path(f"{triton.repository}.mlops-triton", "records", f"{name}.json")
+    record = json.loads(path.read_text())
+    assert record["served"][triton.url]["answers"] == triton.call("v2")[1]["version"]
+    record["served"][triton.url]["answers"] = "2.50.0"
+    path.write_text(json.dumps(record))
+    load_over(triton, name, max_batch_size=2)
+    assert drift_of(target, name) == []
+    assert not deploy_model(target, name, model_uri=str(sample.folder)).changed
