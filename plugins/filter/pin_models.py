@@ -60,7 +60,8 @@ def pin_models(
     models: Sequence[Mapping[str, Any]], pins: Mapping[str, int], verify: Any = None
 ) -> list[dict[str, Any]]:
     """The entries with versions instead of aliases."""
-    return [_pin(dict(model), pins, verify) for model in models]
+    exact = {uri.strip(): version for uri, version in pins.items()}
+    return [_pin(dict(model), exact, verify) for model in models]
 
 
 def _pin(model: dict[str, Any], pins: Mapping[str, int], verify: Any) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def _pin(model: dict[str, Any], pins: Mapping[str, int], verify: Any) -> dict[st
         return model
     if verify is not None and state == "present":
         model.setdefault("verify", verify)
-    uri = str(model.get("model_uri", ""))
+    uri = str(model.get("model_uri", "")).strip()
     named = _NAMED.match(uri)
     if named and uri in pins:
         model["model_uri"] = f"{named['model']}/{pins[uri]}"

@@ -88,6 +88,7 @@ class TritonDeploymentClient(BaseDeploymentClient):
                 was left.
         """
         with report_failures():
+            check_model_name(name)  # before the URI, whatever that is
             options = self._options(config, flavor)
             desired = DesiredModel.from_options(
                 {**_model_options(options), "name": name, "model_uri": _absolute_uri(model_uri)}
@@ -113,6 +114,7 @@ class TritonDeploymentClient(BaseDeploymentClient):
                 is served as it was.
         """
         with report_failures():
+            check_model_name(name)
             options = self._options(config, flavor)
             with self._inspection(options, endpoint) as there:
                 record = there.record(name)
@@ -139,6 +141,7 @@ class TritonDeploymentClient(BaseDeploymentClient):
         error.
         """
         with report_failures():
+            check_model_name(name)
             options = self._options(config, None)
             target = self._target.with_options(options)
             if target.urls(endpoint) != target.urls(None):
@@ -392,14 +395,12 @@ def _endpoints_error() -> TritonDeploymentError:
 
 def _absolute_uri(model_uri: str | None) -> str | None:
     """A folder by its whole path: the record is read where another folder is the current one."""
-    if (
-        not model_uri
-        or parse_model_uri(model_uri).kind != "folder"
-        or "://" in model_uri
-        or model_uri.startswith("file:")
-    ):
+    if not model_uri:
         return model_uri
-    return os.path.abspath(os.path.expanduser(model_uri))
+    uri = parse_model_uri(model_uri)
+    if uri.kind != "folder" or "://" in uri.text or uri.text.lower().startswith("file:"):
+        return uri.text
+    return os.path.abspath(os.path.expanduser(uri.text))
 
 
 def _model_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,9 @@ import re
 from .errors import InvalidOption
 
 LONGEST = 200
+# The words that the tests of NVIDIA's MLflow plugin look for.
+_EMPTY = "Model name cannot be empty. Please enter a valid name to deploy."
+_PATH = "Path traversal is not allowed in model's name"
 _ALLOWED = re.compile(r"[A-Za-z0-9._@-]+")
 
 
@@ -20,12 +23,21 @@ def check_model_name(name: object) -> str:
             ``A-Za-z0-9._@-``.
     """
     if not isinstance(name, str) or not name:
-        raise InvalidOption("the name is empty", step="check the name", left="nothing was changed")
+        raise InvalidOption(_EMPTY, step="check the name", left="nothing was changed")
     shown = name if len(name) <= LONGEST else f"{name[:40]}…"
     if len(name) > LONGEST:
         reason = f"has {len(name)} characters, at most {LONGEST} are possible"
-    elif name in (".", "..") or name.startswith(".mlops-triton"):
+    elif "/" in name or "\\" in name or name in (".", ".."):
+        raise InvalidOption(
+            f"{_PATH}: {shown} (letters, digits and . _ @ - are possible)",
+            model=shown,
+            step="check the name",
+            left="nothing was changed",
+        )
+    elif name.startswith(".mlops-triton"):
         reason = "is reserved"
+    elif name != name.strip():
+        reason = "begins or ends with a space"
     elif not _ALLOWED.fullmatch(name):
         reason = (
             "has a character that Triton's URLs cannot carry: letters, digits and . _ @ - are"

@@ -34,6 +34,16 @@ def test_version(name: str, version: int, head: str) -> None:
     assert parse_model_uri(text) == ModelUri("version", text, name=name, version=version)
 
 
+@given(
+    st.sampled_from(["models:/network/1", "models:/n@champion", "runs:/1/model", "/srv/model"]),
+    st.text(st.sampled_from(" \t\n"), max_size=3),
+    st.text(st.sampled_from(" \t\n"), max_size=3),
+)
+def test_spaces_around_it_are_no_part_of_it(text: str, before: str, after: str) -> None:
+    """NVIDIA's and Morpheus' guides print ``" models:/sid-minibert-onnx/1"``."""
+    assert parse_model_uri(f"{before}{text}{after}") == parse_model_uri(text)
+
+
 @given(NAMES, ALIASES)
 @example("a@b", "champion")
 def test_alias(name: str, alias: str) -> None:
@@ -101,7 +111,7 @@ def test_anything_else_is_refused_in_a_sentence(text: str) -> None:
     fields = ("name", "version", "alias", "model_id", "run_id", "path")
     assert tuple(field for field in fields if getattr(uri, field) is not None) == needs
     assert all(getattr(uri, field) for field in needs)
-    assert uri.text == text
+    assert uri.text == text.strip()
     assert "\0" not in "".join(str(getattr(uri, field)) for field in fields)
     assert parse_model_uri(uri.text) == uri
     if uri.kind == "run":

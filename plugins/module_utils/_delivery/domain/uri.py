@@ -27,7 +27,7 @@ class ModelUri:
     kind: str
     """``version``, ``alias``, ``latest``, ``logged_model``, ``run`` or ``folder``."""
     text: str
-    """As the user wrote it."""
+    """As the user wrote it, without the spaces around it."""
     name: str | None = None
     """The registered model."""
     version: int | None = None
@@ -41,9 +41,13 @@ class ModelUri:
 def parse_model_uri(text: str) -> ModelUri:
     """Parse what a user wrote in ``model_uri``.
 
+    Spaces around it are no part of it, as for MLflow: guides print such URIs. A folder whose name
+    begins or ends with one is written ``./ name`` or ``name /``.
+
     Raises:
         InvalidOption: none of the forms; the message lists them.
     """
+    text = text.strip()
     if not text or "\0" in text:
         raise _refusal(text, "is empty" if not text else "has a NUL character")
     scheme = _SCHEME.match(text)

@@ -45,13 +45,14 @@ class Target:
             InvalidOption: no repository, a kind of repository that is not supported, a time-out
                 that is not positive.
         """
-        repository = options.get("model_repository")
+        # Pasted and exported texts bring spaces along, which are part of no address.
+        repository = str(options.get("model_repository") or "").strip()
         if not repository:
             raise InvalidOption(
                 "model_repository (or the environment variable TRITON_MODEL_REPO) is required",
                 step="read the options",
             )
-        repository = parse_s3(str(repository)).url if is_s3(str(repository)) else str(repository)
+        repository = parse_s3(repository).url if is_s3(repository) else repository
         if "://" in repository and not is_s3(repository):
             raise InvalidOption(
                 f"model_repository {repository} is neither a folder of this host nor in S3",
@@ -71,6 +72,9 @@ class Target:
             "registry_status",
         )
         given = {key: options[key] for key in names if options.get(key) is not None}
+        for key in ("tracking_uri", "registry_uri"):
+            if key in given:
+                given[key] = str(given[key]).strip()
         for key in ("timeout", "lock_timeout"):
             if key in given and float(given[key]) <= 0:
                 raise InvalidOption(f"{key} must be more than 0 seconds", step="read the options")

@@ -39,6 +39,7 @@ def parse_address(text: str) -> Address:
     Raises:
         InvalidOption: anything else.
     """
+    text = text.strip()
     whole = text if "://" in text else f"http://{text}"
     try:
         parts = urlsplit(whole)
