@@ -14,6 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.config_pbtxt import (
+    render,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.default_config import (
+    onnx_config,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.onnx import read_onnx
 from support import models
 from support.models import onnx_model, onnx_node, onnx_tensor
 from support.servers import ROOT, Triton, server_python, triton_server
@@ -189,6 +196,127 @@ def test_scalars_are_one_element(triton: Triton, name: str) -> None:
         triton, name, {"x": np.array([1, 2, 3], np.float32), "factor": np.array([2], np.float32)}
     )["y"]
     assert got.tolist() == [12]
+
+
+def test_the_made_configuration_of_a_scalar_is_served(triton: Triton, name: str) -> None:
+    """What is written for an ONNX file without a configuration loads, whatever rank it has."""
+    data = onnx_model(
+        [
+            onnx_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+            onnx_node("Mul", ["sum", "factor"], ["total"]),
+        ],
+        {"x": ("FP32", ["n", 3]), "factor": ("FP32", [])},
+        {"total": ("FP32", [])},
+    )
+    put(triton, name, data, None)
+    described = read_onnx(str(triton.repository / name / "1/model.onnx"))
+    (triton.repository / name / "config.pbtxt").write_bytes(render(onnx_config(described)))
+    loaded(triton, name)
+    values = {"x": np.array([[1, 2, 3]], np.float32), "factor": np.array([2], np.float32)}
+    assert ask(triton, name, values)["total"].tolist() == [12]
+
+
+def control(name: str, kind: str, more: str = "int32_false_true: [ 0, 1 ]") -> str:
+    return f'{{ name: "{name}" control [ {{ kind: CONTROL_SEQUENCE_{kind} {more} }} ] }}'
+
+
+CONTROLS = [control(kind, kind) for kind in ("START", "END", "READY")]
+CORRID = control("CORRID", "CORRID", "data_type: TYPE_UINT64")
+
+
+@pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize(
+    ("strategy", "controls"), [("", CONTROLS), ("oldest { } ", [*CONTROLS, CORRID])]
+)
+def test_control_inputs_of_sequences_come_from_triton(
+    triton: Triton, name: str, strategy: str, controls: list[str], complete: bool
+) -> None:
+    """As NVIDIA's examples simple_sequence and simple_dyna_sequence have them; clients send the
+    input alone.
+    """
+    column = ["batch", 1]
+    with_id = len(controls) > 3
+    data = onnx_model(
+        [
+            onnx_node("Cast", ["CORRID" if with_id else "END"], ["id"], to=6),
+            onnx_node("Mul", ["END", "id"], ["last"]),
+            onnx_node("Add", ["INPUT", "START"], ["first"]),
+            onnx_node("Add", ["first", "last"], ["sum"]),
+            onnx_node("Mul", ["READY", "sum"], ["OUTPUT"]),
+        ],
+        {
+            **dict.fromkeys(("INPUT", "START", "END", "READY"), ("INT32", column)),
+            **({"CORRID": ("UINT64", column)} if with_id else {}),
+        },
+        {"OUTPUT": ("INT32", column)},
+    )
+    tensors = (
+        'input [ { name: "INPUT" data_type: TYPE_INT32 dims: [ 1 ] } ]\n'
+        'output [ { name: "OUTPUT" data_type: TYPE_INT32 dims: [ 1 ] } ]\n'
+    )
+    config = (
+        f'backend: "onnxruntime"\nmax_batch_size: 8\n{tensors if complete else ""}'
+        f"sequence_batching {{ {strategy}control_input [ {', '.join(controls)} ] }}\n{ONE}"
+    )
+    put(triton, name, data, config)
+    loaded(triton, name)
+    assert [one["name"] for one in triton.model_config(name)["input"]] == ["INPUT"]
+    with client.InferenceServerClient(triton.url) as server:
+        tensor = client.InferInput("INPUT", [1, 1], "INT32")
+        tensor.set_data_from_numpy(np.array([[10]], np.int32))
+        answers = [
+            server.infer(name, [tensor], sequence_id=7, sequence_start=start, sequence_end=end)
+            for start, end in ((True, False), (False, False), (False, True))
+        ]
+    found = [answer.as_numpy("OUTPUT").tolist() for answer in answers]
+    assert found == [[[11]], [[10]], [[17 if with_id else 11]]]
+
+
+def test_a_control_input_that_the_model_does_not_have(triton: Triton, name: str) -> None:
+    config = (
+        'backend: "onnxruntime"\nmax_batch_size: 8\n'
+        f"sequence_batching {{ control_input [ {CORRID} ] }}\n{ONE}"
+    )
+    put(triton, name, identity("FP32", ["batch", 1]), config)
+    refused(triton, name, "CORRID")
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "expected"),
+    [
+        ("BATCH_ELEMENT_COUNT", [-1], [6.0]),
+        ("BATCH_ACCUMULATED_ELEMENT_COUNT", [-1], [6.0]),
+        ("BATCH_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO", [-1], [0.0, 6.0]),
+        ("BATCH_ITEM_SHAPE", [-1, -1], [[3.0], [3.0]]),
+        ("BATCH_ITEM_SHAPE_FLATTEN", [-1], [3.0, 3.0]),
+    ],
+)
+def test_batch_inputs_are_made_by_the_server(
+    triton: Triton, name: str, kind: str, shape: list[int], expected: Any
+) -> None:
+    """A ragged input is one row of its elements, and clients send nothing else."""
+    data = onnx_model(
+        [onnx_node("Identity", ["x"], ["y"]), onnx_node("Identity", ["made"], ["seen"])],
+        {"x": ("FP32", ["n"]), "made": ("FP32", ["m", "k"][: len(shape)])},
+        {"y": ("FP32", ["n"]), "seen": ("FP32", ["m", "k"][: len(shape)])},
+    )
+    output = f"dims: {shape[1:] or [1]} reshape {{ shape: {shape[1:]} }}"
+    scatter = 'kind: BATCH_SCATTER_WITH_INPUT_SHAPE target_name: "y" source_input: "x"'
+    made = f'kind: {kind} target_name: "made" data_type: TYPE_FP32 source_input: "x"'
+    config = (
+        'backend: "onnxruntime"\nmax_batch_size: 8\n'
+        'input [ { name: "x" data_type: TYPE_FP32 dims: [ -1 ] allow_ragged_batch: true } ]\n'
+        'output [ { name: "y" data_type: TYPE_FP32 dims: [ -1 ] },'
+        f' {{ name: "seen" data_type: TYPE_FP32 {output} }} ]\n'
+        f"batch_input [ {{ {made} }} ]\nbatch_output [ {{ {scatter} }} ]\n{ONE}"
+    )
+    put(triton, name, data, config)
+    loaded(triton, name)
+    value = np.arange(6, dtype=np.float32).reshape(2, 3)
+    found = ask(triton, name, {"x": value})
+    assert (found["y"] == value).all()
+    # Triton itself lays the reshape of the configuration over an answer.
+    assert found["seen"].ravel().tolist() == np.ravel(expected).tolist()
 
 
 def test_undeclared_rank_takes_what_the_configuration_says(triton: Triton, name: str) -> None:

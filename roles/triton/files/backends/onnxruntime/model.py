@@ -4,7 +4,8 @@
 Model folders that Triton's own backend serves are served here unchanged; configurations are
 completed, checked and refused by the same rules, so that what loads here loads there. What that
 backend has beyond the CPU and CUDA providers (TensorRT and OpenVINO acceleration, state of
-sequences) is refused or ignored as said below.
+sequences) is refused or ignored as said below. Control inputs of sequences and ``batch_input`` are
+inputs that no client sends.
 """
 
 from __future__ import annotations
@@ -204,6 +205,47 @@ def _plain(err: Exception) -> str:
 # ---- configuration -------------------------------------------------------------------------------
 
 
+CONTROL_TYPES = {
+    "int32_false_true": "TYPE_INT32",
+    "fp32_false_true": "TYPE_FP32",
+    "bool_false_true": "TYPE_BOOL",
+}
+
+
+def _controls(config: Config) -> Dict[str, Dict[str, Any]]:
+    """Control inputs of sequences by name, each as an input of a configuration: Triton itself adds
+    them to every request, with one element for each sequence.
+    """
+    found: Dict[str, Dict[str, Any]] = {}
+    for item in (config.get("sequence_batching") or {}).get("control_input") or []:
+        for control in item.get("control") or []:
+            kind = next((CONTROL_TYPES[key] for key in CONTROL_TYPES if control.get(key)), None)
+            found[item["name"]] = {
+                "name": item["name"],
+                "data_type": kind or control.get("data_type"),
+                "dims": [1],
+            }
+    return found
+
+
+def _batch_inputs(config: Config) -> Dict[str, Dict[str, Any]]:
+    """Entries of ``batch_input`` by the model's inputs that they fill."""
+    return {
+        name: entry
+        for entry in config.get("batch_input") or []
+        for name in entry.get("target_name") or []
+    }
+
+
+def _scattered(config: Config) -> Dict[str, str]:
+    """Outputs of ``batch_output``, and the inputs whose shapes they get."""
+    return {
+        name: entry["source_input"][0]
+        for entry in config.get("batch_output") or []
+        for name in entry.get("target_name") or []
+    }
+
+
 def _complete(config: Config, signature: Signature) -> None:
     max_batch_size = int(config.get("max_batch_size") or 0)
     if signature.can_batch():
@@ -217,7 +259,10 @@ def _complete(config: Config, signature: Signature) -> None:
             " (the first dimension of each input and output must be free) while max_batch_size is"
             f" {max_batch_size}"
         )
-    for key, tensors in (("input", signature.inputs), ("output", signature.outputs)):
+    # What no client sends is none of its inputs.
+    made = {*_controls(config), *_batch_inputs(config)}
+    asked = {name: tensor for name, tensor in signature.inputs.items() if name not in made}
+    for key, tensors in (("input", asked), ("output", signature.outputs)):
         if not config.get(key):
             config[key] = [
                 _completed_tensor(name, kind, dims, max_batch_size)
@@ -243,13 +288,14 @@ def _completed_tensor(name: str, kind: str, dims: Dims, max_batch_size: int) -> 
 def _check(config: Config, signature: Signature) -> None:
     known = dict(signature.defaults, **signature.inputs)
     configured = {item["name"]: item for item in config.get("input") or []}
-    for name in configured:
+    controls, made = _controls(config), _batch_inputs(config)
+    for name in (*configured, *controls, *made):
         if name not in known:
             raise pb_utils.TritonModelException(
                 f"unexpected inference input '{name}', allowed inputs are:"
                 f" {', '.join(sorted(known))}"
             )
-    missing = sorted(set(signature.inputs) - set(configured))
+    missing = sorted(set(signature.inputs) - {*configured, *controls, *made})
     if missing:
         raise pb_utils.TritonModelException(
             f"the configuration has no input '{missing[0]}', which the model needs"
@@ -261,15 +307,35 @@ def _check(config: Config, signature: Signature) -> None:
                 f" {', '.join(sorted(signature.outputs))}"
             )
     batch = [-1] if int(config.get("max_batch_size") or 0) else []
+    scattered = _scattered(config)
     for role, items, tensors in (
         ("input", configured.values(), known),
+        ("control input", controls.values(), known),
         ("output", config.get("output") or [], signature.outputs),
     ):
         for item in items:
-            _check_tensor(role, item, batch, *tensors[item["name"]])
+            kind, dims = tensors[item["name"]]
+            # The batch of a ragged input is one row of all its elements, and what is scattered gets
+            # the shape of its source.
+            whole = [-1] if item.get("allow_ragged_batch") else None
+            whole = dims if role == "output" and item["name"] in scattered else whole
+            _check_tensor(role, item, batch, kind, dims, whole)
+    for name, entry in made.items():
+        if entry.get("data_type") != known[name][0]:
+            raise pb_utils.TritonModelException(
+                f"configuration expects datatype {entry.get('data_type')} for batch input '{name}',"
+                f" model provides {known[name][0]}"
+            )
 
 
-def _check_tensor(role: str, item: Dict[str, Any], batch: Dims, kind: str, dims: Dims) -> None:
+def _check_tensor(
+    role: str,
+    item: Dict[str, Any],
+    batch: Dims,
+    kind: str,
+    dims: Dims,
+    whole: Optional[Dims],
+) -> None:
     name = item["name"]
     if item["data_type"] != kind:
         raise pb_utils.TritonModelException(
@@ -277,7 +343,7 @@ def _check_tensor(role: str, item: Dict[str, Any], batch: Dims, kind: str, dims:
             f" provides {kind}"
         )
     shape = item["reshape"].get("shape") or [] if "reshape" in item else item["dims"]
-    wanted = batch + [int(size) for size in shape]
+    wanted = whole or batch + [int(size) for size in shape]
     if not dims or wanted == dims:
         return
     fits = len(wanted) == len(dims) and all(a == b or -1 in (a, b) for a, b in zip(wanted, dims))
@@ -330,6 +396,11 @@ class TritonPythonModel:
         _check(config, signature)
         self._batching = int(config.get("max_batch_size") or 0) > 0
         self._needed = set(signature.inputs)
+        self._made = _batch_inputs(config)
+        self._ragged = {
+            item["name"] for item in config.get("input") or [] if item.get("allow_ragged_batch")
+        }
+        self._scattered = _scattered(config)
         known = {**signature.defaults, **signature.inputs}
         self._strings = {name for name, (kind, _dims) in known.items() if kind == "TYPE_STRING"}
         self._scalars = {
@@ -352,7 +423,8 @@ class TritonPythonModel:
                 responses[index] = _failure(str(err))
                 continue
             key: Any = index
-            if self._batching:
+            # A batch of one request is one too: what belongs to whole batches stays simple so.
+            if self._batching and not (self._made or self._ragged or self._scattered):
                 key = (wanted, tuple((name, value.shape[1:]) for name, value in feed.items()))
             groups.setdefault(key, []).append((index, feed, wanted))
         for members in groups.values():
@@ -372,6 +444,8 @@ class TritonPythonModel:
             if name in self._scalars:
                 value = value.reshape(())
             feed[name] = _strings(name, value) if name in self._strings else value
+        made = {name: _batch_input(entry, feed) for name, entry in self._made.items()}
+        feed.update(made)
         missing = self._needed - set(feed)
         if missing:
             raise ValueError(
@@ -380,11 +454,20 @@ class TritonPythonModel:
         return feed
 
     def _run(self, feed: Feed, wanted: Tuple[str, ...]) -> pb_utils.InferenceResponse:
+        shapes_sent = {name: value.shape for name, value in feed.items()}
+        flat = {
+            name: value.reshape(-1) if name in self._ragged else value
+            for name, value in feed.items()
+        }
         try:
-            values = self._session.run(list(wanted), feed)
+            values = self._session.run(list(wanted), flat)
         except Exception as err:
             shapes = ", ".join(f"'{name}' {list(value.shape)}" for name, value in feed.items())
             return _failure(f"inference failed for input {shapes}: {_plain(err)}")
+        for index, name in enumerate(wanted):
+            shape = shapes_sent.get(self._scattered.get(name, ""))
+            if shape is not None and values[index].size == np.prod(shape):
+                values[index] = values[index].reshape(shape)
         return _answer(wanted, values)
 
     def _run_together(
@@ -409,6 +492,24 @@ class TritonPythonModel:
             responses[index] = _answer(wanted, [value[start : start + size] for value in values])
             start += size
         return True
+
+
+def _batch_input(entry: Config, feed: Feed) -> NDArray[Any]:
+    """What Triton's schema says of a ``batch_input``, for a batch that is one request."""
+    source, kind = entry["source_input"][0], entry.get("kind") or "BATCH_ELEMENT_COUNT"
+    if source not in feed:
+        raise ValueError(f"input '{source}' is missing in the request")
+    shape = feed[source].shape
+    dtype = pb_utils.triton_string_to_numpy(entry["data_type"])
+    count = int(np.prod(shape))
+    if kind in ("BATCH_ELEMENT_COUNT", "BATCH_ACCUMULATED_ELEMENT_COUNT"):
+        return np.array([count], dtype)
+    if kind == "BATCH_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO":
+        return np.array([0, count], dtype)
+    if kind == "BATCH_MAX_ELEMENT_COUNT_AS_SHAPE":
+        return np.zeros(count, dtype)
+    rows = np.array([shape[1:]] * shape[0], dtype)
+    return rows.reshape(-1) if kind == "BATCH_ITEM_SHAPE_FLATTEN" else rows
 
 
 def _strings(name: str, value: NDArray[Any]) -> NDArray[Any]:
