@@ -22,7 +22,7 @@ def check_model_name(name: object) -> str:
         InvalidOption: empty, over 200 characters, ``.``, ``..``, ours, or with any character beyond
             ``A-Za-z0-9._@-``.
     """
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str) or not name.strip():
         raise InvalidOption(_EMPTY, step="check the name", left="nothing was changed")
     shown = name if len(name) <= LONGEST else f"{name[:40]}…"
     if len(name) > LONGEST:

@@ -403,6 +403,19 @@ class TestLayouts:
             (tensor.name, list(tensor.dims)) for tensor in (*message.input, *message.output)
         ] == [("INPUT__0", [-1, 4]), ("OUTPUT__0", [-1])]
 
+    @pytest.mark.parametrize(("shape", "dims"), [([], None), ([1], [1])])
+    def test_torchscript_that_answers_a_scalar(self, shape: list[int], dims: Any) -> None:
+        """Refused before the load, which would succeed; and with the dimension it is served."""
+        spec = [{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": shape}}]
+        signature = {**SIGNATURE, "outputs": json.dumps(spec)}
+        given = ({"pytorch": {}}, {"data/model.pth": b""})
+        if dims is None:
+            with pytest.raises(ArtifactError, match=r"reshape\(1\)"):
+                layout(*given, signature=signature)
+            return
+        message = config_pbtxt.parse(layout(*given, signature=signature).author_config)
+        assert list(message.output[0].dims) == dims
+
     def test_torchscript_without_one(self) -> None:
         found = layout({"pytorch": {"model_data": "data"}}, {"data/model.pth": b""})
         assert found.missing

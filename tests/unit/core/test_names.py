@@ -27,6 +27,7 @@ def test_names_that_can_be(name: str) -> None:
     [
         ("", EMPTY),
         (None, EMPTY),
+        (" \t\n", EMPTY),
         ("..", f"{PATH}.."),
         (".", f"{PATH}."),
         ("../fraud", f"{PATH}../fraud"),

@@ -150,6 +150,13 @@ def _pytorch(artifact: Artifact, numbering: Numbering) -> Layout:
         )
     version, size = numbering.version(), artifact.files[path]
     sides = [tensors_of(artifact.mlmodel, side) for side in ("inputs", "outputs")]
+    if scalar := next((name or "output" for name, _type, dims in sides[1] or () if not dims), None):
+        raise ArtifactError(
+            f"the signature says that the output '{scalar}' has no dimension, and Triton's PyTorch"
+            " backend answers no such tensors: let the module return it with one, as in"
+            " total.reshape(1), and log it so",
+            step=STEP,
+        )
     if sides[0] and sides[1]:
         config, missing = (
             torchscript_config(_by_number("INPUT", sides[0]), _by_number("OUTPUT", sides[1])),

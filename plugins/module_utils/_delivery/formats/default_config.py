@@ -78,12 +78,9 @@ def add_tensor(side: ModelConfig, tensor: Tensor) -> None:
     added = side.add()
     added.name = tensor[0]
     added.data_type = types_of(added).values_by_name[tensor[1]].number
-    if tensor[2]:
-        added.dims.extend(tensor[2])
-    else:
-        # Triton has no scalars on the wire; the empty reshape makes one of [1].
-        added.dims.append(1)
-        added.reshape.SetInParent()
+    # Triton has no scalars on the wire: its ONNX backend completes a configuration with [1] for one,
+    # and an empty reshape goes with a batch alone.
+    added.dims.extend(tensor[2] or (1,))
 
 
 def types_of(tensor: ModelConfig) -> ModelConfig:
