@@ -234,7 +234,7 @@ def test_control_inputs_of_sequences_come_from_triton(
     """As NVIDIA's examples simple_sequence and simple_dyna_sequence have them; clients send the
     input alone.
     """
-    column = ["batch", 1]
+    column: list[int | str | None] = ["batch", 1]
     with_id = len(controls) > 3
     data = onnx_model(
         [

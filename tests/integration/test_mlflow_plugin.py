@@ -126,6 +126,75 @@ def refused(
     return caught.value
 
 
+SEQUENCE = """import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.sums = {}
+
+    def execute(self, requests):
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request):
+        key = request.correlation_id()
+        if request.flags() & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START:
+            self.sums[key] = 0
+        x = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()
+        self.sums[key] += x.sum(axis=1, keepdims=True)
+        return pb_utils.InferenceResponse([pb_utils.Tensor("y", self.sums[key])])
+"""
+SUM = """import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        xs = [pb_utils.get_input_tensor_by_name(request, "x").as_numpy() for request in requests]
+        sums = [pb_utils.Tensor("y", x.sum(axis=1, keepdims=True)) for x in xs]
+        return [pb_utils.InferenceResponse([one]) for one in sums]
+"""
+DECOUPLED = """import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        for request in requests:
+            x = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()
+            sender = request.get_response_sender()
+            if x[0, 0] < 0:
+                error = pb_utils.TritonError("no negative numbers")
+                sender.send(pb_utils.InferenceResponse([], error=error))
+            for number in range(3):
+                sum = x.sum(axis=1, keepdims=True) + number
+                sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("y", sum)]))
+            sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+"""
+
+
+def special(base: Path, name: str, more: str, code: str | None, example: Any) -> str:
+    """A model folder with an input example as MLflow keeps it; y is a sum over x."""
+    folder = base / name
+    (folder / "1").mkdir(parents=True)
+    tensors = [f'{{ name: "{one}" data_type: TYPE_FP32 dims: [ {size} ] }}' for one, size in XY]
+    backend = 'backend: "python"\n' if code else 'platform: "ensemble"\n'
+    (folder / "config.pbtxt").write_text(
+        f"{backend}max_batch_size: 8\ninput [ {tensors[0]} ]\noutput [ {tensors[1]} ]\n{more}\n"
+    )
+    if code:
+        (folder / "1/model.py").write_text(code)
+    (folder / "input_example.json").write_text(json.dumps(example))
+    return str(folder)
+
+
+XY = (("x", 3), ("y", 1))
+ROW = {"x": [[1, 2, 3]]}
+START = (
+    'sequence_batching { control_input [ { name: "START" control [ { kind: CONTROL_SEQUENCE_START'
+    " fp32_false_true: [ 0, 1 ] } ] } ] }"
+)
+STREAM = "model_transaction_policy { decoupled: true }"
+
+
 # -- the plugin as MLflow sees it ------------------------------------------------------------------
 
 
@@ -704,17 +773,102 @@ def test_predict_keeps_the_shape_that_scripts_know(client: TritonDeploymentClien
     assert client.predict("doubler", by_row)["outputs"]["y"].tolist() == [[2, 4, 6], [8, 10, 12]]
 
 
-def test_metadata_is_asked_once_for_each_deployment(
+def test_a_model_in_sequences_is_verified_and_asked_in_sequences(
+    stage: Stage, client: TritonDeploymentClient, tmp_path: Path
+) -> None:
+    """One request is a sequence of its own, unless its parameters say another thing. An ensemble
+    has the sequences of its members.
+    """
+    client.create_deployment("sums", special(tmp_path, "sums", START, SEQUENCE, ROW))
+    step = 'step [ { model_name: "sums" model_version: -1 input_map { key: "x" value: "x" }'
+    steps = f'ensemble_scheduling {{ {step} output_map {{ key: "y" value: "y" }} }} ] }}'
+    client.create_deployment("whole", special(tmp_path, "whole", steps, None, ROW))
+    for name in ("whole", "sums"):
+        assert client.get_deployment(name)["verified"]
+        assert client.predict(name, ROW)["outputs"]["y"].tolist() == [[6]]
+    over_grpc = get_deploy_client(f"triton://{stage.triton.grpc_url}?protocol=grpc")
+    for which in (client, over_grpc):
+        sums = [
+            which.predict("sums", {"inputs": ROW, "parameters": {"sequence_id": 5, **more}})
+            for more in ({"sequence_start": True}, {}, {"sequence_end": True})
+        ]
+        assert [one["outputs"]["y"].tolist() for one in sums] == [[[6]], [[12]], [[18]]]
+
+
+def test_a_decoupled_model_is_asked_over_grpc(
+    stage: Stage,
+    client: TritonDeploymentClient,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Over HTTP it is deployed and not verified, and the way that each sentence names works."""
+    folder = special(tmp_path, "stream", STREAM, DECOUPLED, ROW)
+    client.create_deployment("stream", folder)
+    assert client.get_deployment("stream")["verified"] is None
+    (warning,) = [one for one in caplog.messages if "not verified" in one]
+    assert "grpc://host:port in triton_url" in warning
+    words = r"triton://host:8001\?protocol=grpc"
+    refused("INVALID_PARAMETER_VALUE", words, client.predict, "stream", ROW)
+    refused(
+        "INVALID_PARAMETER_VALUE",
+        "grpc://host:port in triton_url .* or say verify: none",
+        client.update_deployment,
+        "stream",
+        config={"verify": {"inputs": ROW}},
+    )
+    over_grpc = get_deploy_client(f"triton://{stage.triton.grpc_url}?protocol=grpc")
+    over_grpc.update_deployment("stream", config={"verify": "auto"})
+    assert client.get_deployment("stream")["verified"]
+    assert over_grpc.predict("stream", ROW)["outputs"]["y"].tolist() == [[6], [7], [8]]
+    verify = {"inputs": ROW, "outputs": {"y": [[6], [7], [8]]}}
+    over_grpc.update_deployment("stream", config={"verify": verify, "keep": 2})
+    refused("INVALID_STATE", "no negative", over_grpc.predict, "stream", {"x": [[-1, 2, 3]]})
+    bad = special(tmp_path, "bad", STREAM, DECOUPLED, {"x": [[-1, 2, 3]]})
+    refused(
+        "INVALID_STATE",
+        "does not answer: .*no negative numbers.* no server serves it",
+        over_grpc.create_deployment,
+        "bad",
+        bad,
+    )
+
+
+def test_an_example_that_makes_no_request_stops_no_deployment(
+    stage: Stage,
+    client: TritonDeploymentClient,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is left out before the load, with what to do instead; a verification that the user wrote
+    wrong is an error as ever.
+    """
+    for name, example in (("columns", {"a": [1], "b": [2]}), ("wide", {"data": [[1, 2, 3, 4]]})):
+        folder = special(tmp_path, name, "", SUM, example)
+        client.create_deployment(name, folder)
+        assert client.get_deployment(name)["verified"] is None
+        assert any("verify: {inputs: {x: …}} says what to ask it" in one for one in caplog.messages)
+        caplog.clear()
+        client.update_deployment(name, config={"verify": {"inputs": ROW}})
+        assert client.get_deployment(name)["verified"]
+        words = "verify names the input 'data', and the model has x"
+        verify = {"verify": {"inputs": {"data": [[1, 2, 3]]}}}
+        refused("INVALID_PARAMETER_VALUE", words, client.update_deployment, name, config=verify)
+    rows = special(tmp_path, "rows", "", SUM, {"data": [[1, 2, 3], [4, 5, 6]]})
+    client.create_deployment("rows", rows)
+    assert client.get_deployment("rows")["verified"]
+
+
+def test_the_configuration_is_asked_once_for_each_deployment(
     stage: Stage, client: TritonDeploymentClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    plain = TritonServer.metadata
+    plain = TritonServer.config
 
-    def metadata(server: TritonServer, name: str, *words: Any) -> Any:
+    def config(server: TritonServer, name: str) -> Any:
         asked.append(name)
-        return plain(server, name, *words)
+        return plain(server, name)
 
-    monkeypatch.setattr(TritonServer, "metadata", metadata)
+    monkeypatch.setattr(TritonServer, "config", config)
     other = TritonDeploymentClient("triton")
     for deploy, version in ((other.create_deployment, 1), (other.update_deployment, 2)):
         deploy("doubler", f"models:/doubler/{version}")
@@ -823,7 +977,12 @@ def test_command_line_predicts(
     stage: Stage, client: TritonDeploymentClient, tmp_path: Path
 ) -> None:
     client.create_deployment("doubler", "models:/doubler/1")
-    for content in ({"x": [[1, 2, 3]]}, {"inputs": {"x": [[1, 2, 3]]}}, {"inputs": [[1, 2, 3]]}):
+    for content in (
+        {"x": [[1, 2, 3]]},
+        {"inputs": {"x": [[1, 2, 3]]}},
+        {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}]},
+        {"dataframe_split": {"columns": ["x"], "data": [[[1, 2, 3]]]}},
+    ):
         question = tmp_path / "question.json"
         question.write_text(json.dumps(content))
         done = stage.cli("predict", "-t", "triton", "--name", "doubler", "-I", str(question))

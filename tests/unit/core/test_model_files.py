@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import config_pbtxt
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
+    DesiredModel,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.layout import (
     Artifact,
     Layout,
@@ -28,11 +31,17 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors impo
     DeliveryError,
     InvalidOption,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.execution.verification import (
+    judge_example,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.flavors.conversion import (
     convert,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.flavors.layouts import (
     layout_of,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.default_config import (
+    forest_config,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.sklearn_archive import (  # noqa: E501
     read_estimator,
@@ -408,7 +417,7 @@ class TestLayouts:
         """Refused before the load, which would succeed; and with the dimension it is served."""
         spec = [{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": shape}}]
         signature = {**SIGNATURE, "outputs": json.dumps(spec)}
-        given = ({"pytorch": {}}, {"data/model.pth": b""})
+        given: tuple[dict[str, Any], dict[str, bytes]] = ({"pytorch": {}}, {"data/model.pth": b""})
         if dims is None:
             with pytest.raises(ArtifactError, match=r"reshape\(1\)"):
                 layout(*given, signature=signature)
@@ -444,12 +453,30 @@ class TestLayouts:
         ("example", "expected"),
         [
             ({"inputs": [[1.0, 2]]}, {"input__0": [[1.0, 2]]}),
-            ({"dataframe_split": {"columns": ["a"], "data": [[3]]}}, {"input__0": [[3]]}),
+            (
+                {"dataframe_split": {"columns": ["a", "b"], "data": [[3, 4]]}},
+                {"input__0": [[3, 4]]},
+            ),
             ({"inputs": {"a": [1.0]}}, None),
-            ({"inputs": [[None]]}, None),
-            ({"dataframe_split": {"columns": ["a"], "data": [["text"]]}}, None),
+            ({"inputs": [[1.0]]}, None),
+            ({"dataframe_split": {"columns": ["a", "b"], "data": [["text", 1]]}}, None),
         ],
     )
-    def test_examples_of_trees(self, example: dict[str, Any], expected: Any) -> None:
+    def test_examples_of_trees(
+        self, tmp_path: Path, example: dict[str, Any], expected: Any
+    ) -> None:
+        """Rows of numbers, and the tensor is known when the model is here."""
         data = {"model.ubj": b"", "serving_input_example.json": json.dumps(example).encode()}
-        assert layout({"xgboost": {"data": "model.ubj"}}, data).example == expected
+        made = layout({"xgboost": {"data": "model.ubj"}}, data)
+        assert made.example == example
+        path = written(tmp_path / "model.ubj", models.ubjson(models.xgboost_document(features=2)))
+        config = forest_config(read_forest(str(path), "xgboost"))
+        judged = judge_example(made, config_pbtxt.render(config), [], DesiredModel("net"))
+        assert (judged.example, len(judged.warnings)) == (expected, expected is None)
+
+    @pytest.mark.parametrize(
+        "example", [b"no json", b"[" * 60000, b'{"a":' * 200 + b"1" + b"}" * 200, b"3", b"{}"]
+    )
+    def test_foreign_examples_are_no_error(self, example: bytes) -> None:
+        data = {"model.ubj": b"", "input_example.json": example}
+        assert layout({"xgboost": {"data": "model.ubj"}}, data).example is None

@@ -12,12 +12,7 @@ from typing import Any
 import numpy
 import pytest
 from ansible_collections.mlops.triton.plugins import mlflow_deployments
-from ansible_collections.mlops.triton.plugins.mlflow_deployments.predict import (
-    Predictions,
-    Tensor,
-    arrays_of,
-    as_array,
-)
+from ansible_collections.mlops.triton.plugins.mlflow_deployments.predict import Predictions
 from ansible_collections.mlops.triton.plugins.mlflow_deployments.targets import (
     MODEL,
     PROFILES_VARIABLE,
@@ -30,6 +25,11 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors impo
     DeliveryError,
     InvalidOption,
     NotFound,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.tensors import (
+    Tensor,
+    arrays_of,
+    as_array,
 )
 from mlflow.exceptions import MlflowException
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
     DesiredModel,
+    Example,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.layout import Layout
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.manifest import Manifest
@@ -98,15 +99,15 @@ def test_who_uses_a_model_and_who_uses_these_is_asked_before_the_record_is_writt
 def test_a_single_user_is_asked_by_its_highest_version_and_its_example() -> None:
     known = usage(record("one"), record("user", "one", example={"x": [1]}))
     made = known.add(update("one"))
-    assert users(made) == (User("user", 3, {"inputs": {"x": [1]}}),)
+    assert users(made) == (User("user", 3, Example({"x": [1]})),)
     assert "verify user, which uses it" in made.actions
 
 
 @pytest.mark.parametrize(
     ("verify", "case"),
     [
-        (None, {"inputs": {"x": [1]}}),
-        ("auto", {"inputs": {"x": [1]}}),
+        (None, Example({"x": [1]})),
+        ("auto", Example({"x": [1]})),
         ("none", None),
         ({"inputs": {"x": [2]}}, {"inputs": {"x": [2]}}),
     ],

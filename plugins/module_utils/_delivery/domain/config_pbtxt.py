@@ -113,6 +113,14 @@ def render(message: ModelConfig) -> bytes:
     return text_format.MessageToString(message).encode()
 
 
+def as_json(message: ModelConfig) -> dict[str, Any]:
+    """The message as Triton's servers show it; fields that are not set are left out."""
+    from google.protobuf import json_format
+
+    found: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    return found
+
+
 def apply_overlay(message: ModelConfig, overlay: Mapping[str, object]) -> ModelConfig:
     """A copy of ``message`` with the overlay's top-level fields in place of its own; ``None``
     clears a field.

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Union
 
 from ..errors import InvalidOption
 from ..names import check_model_name
@@ -33,6 +34,20 @@ _REQUEST = (
     "group",
     "mode",
 )
+
+
+@dataclass(frozen=True)
+class Example:
+    """The model's own example. Nobody said that it is a request: where none can be made of it, it
+    is left out.
+    """
+
+    document: JsonObject
+
+
+# Evaluated at run time, where ansible-test still asks for the old form.
+Case = Union[JsonObject, Example]  # noqa: UP007
+"""What to verify with: what a user says, or the model's own example."""
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,9 @@ class Layout:
         conversion: what is made of the files when they are here; see ``flavors.conversion``.
         missing: what the artifact does not tell of inputs and outputs, as a sentence; None where it
             tells all.
-        example: the model's MLflow input example, tensor name to nested lists; None where there is
-            none in that form.
+        example: the model's MLflow input example: tensor name to nested lists, or MLflow's document
+            as long as the tensors are not known; None where there is none, or no request can be
+            made of it.
     """
 
     flavor: str

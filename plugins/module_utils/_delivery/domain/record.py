@@ -41,7 +41,8 @@ class Record:
         transaction: of the run that wrote it; an instance count changes in place and keeps the
             deploy id.
         rolled_back_from, went_back_to: deploy ids, after a rollback.
-        example: an input that MLflow holds for the model, tensor name to nested lists.
+        example: an input that MLflow holds for the model, tensor name to nested lists; MLflow's
+            document where Triton completes the configuration.
         served: URL of a server → ``answers`` and ``digest``, see ``ServedModel``, of the
             configuration that it answered when the load was proven.
 

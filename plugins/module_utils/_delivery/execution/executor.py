@@ -204,11 +204,13 @@ class Executor:
             )
         if desired.depends_on is not None:
             record = dataclasses.replace(record, depends_on=desired.depends_on)
+        if transaction.plan.proven and record.verified is None and not transaction.swapped:
+            record = dataclasses.replace(record, verified=now())
         # What lies there is what was deployed only where this run put it there, or found it so.
         proven = transaction.swapped or transaction.took_over
         if proven or not transaction.plan.observed.changed_files:
-            now = self.repository.fingerprint(transaction.name, transaction.journal)
-            record = dataclasses.replace(record, fingerprint=now)
+            found = self.repository.fingerprint(transaction.name, transaction.journal)
+            record = dataclasses.replace(record, fingerprint=found)
         transaction.new = dataclasses.replace(
             record,
             wanted="unloaded" if desired.state == "unloaded" else "loaded",

@@ -172,7 +172,9 @@ class ListExecutor:
             at, record = plan.desired.name, plan.observed.record
             before = found[at].warnings
             if not applied.error:
-                found[at] = Outcome(plan, applied.record, True, (*before, *applied.warnings))
+                # What a plan warned of may have come true.
+                said = tuple(dict.fromkeys((*before, *applied.warnings)))
+                found[at] = Outcome(plan, applied.record, True, said)
             elif applied.is_untouched:
                 found[at] = refuse_with(at, order, found)
             else:

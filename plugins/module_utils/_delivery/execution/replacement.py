@@ -35,6 +35,7 @@ from ..planning.versions import serves_side_by_side
 from ..process import holder
 from ..repository.protocol import Repository
 from .transaction import Staged, Transaction, config_in_place, describe_replaced, now
+from .verification import judge_example
 
 
 class Replacement:
@@ -102,7 +103,17 @@ class Replacement:
             layout, manifest = _converted(step.layout, staged, came)
         if layout.conversion:  # what is made has its names, and its configuration, only now
             _refuse_unservable(transaction, layout, manifest)
+            layout = self._with_judged_example(transaction, layout)
         return Staged(layout, manifest, staged)
+
+    def _with_judged_example(self, transaction: Transaction, layout: Layout) -> Layout:
+        """Whether a request can be made of the model's example is known now."""
+        desired = transaction.plan.desired
+        config = config_for(layout.author_config.decode(), desired.name, "-", desired.request)
+        urls = [served.url for served in transaction.plan.observed.served]
+        judged = judge_example(layout, config, urls, desired)
+        transaction.warnings += judged.warnings[len(layout.warnings) :]
+        return judged
 
     def _put_whole(
         self,

@@ -101,9 +101,12 @@ class Serving:
         case = case_of(desired, record)
         if case is None:
             return
-        for url in urls:
-            verify(self.servers[url], desired.name, max(record.triton_versions), case)
-        if transaction.swapped:
+        version = max(record.triton_versions)
+        said = [verify(self.servers[url], desired.name, version, case) for url in urls]
+        transaction.warnings += dict.fromkeys(one for one in said if one)
+        if any(said):
+            return
+        if transaction.swapped or transaction.took_over or record.verified is None:
             transaction.new = dataclasses.replace(record, verified=now())
 
     def find_answering(self, users: Sequence[User]) -> frozenset[tuple[str, str]]:

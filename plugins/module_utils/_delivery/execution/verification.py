@@ -3,84 +3,158 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from ..domain.desired import DesiredModel
+from ..domain.desired import Case, DesiredModel, Example
+from ..domain.layout import Layout
 from ..domain.record import Record
 from ..errors import InvalidOption, ServerError, ServerRefused, VerificationFailed
-from ..libraries import require
-from ..outside import JsonObject
+from ..triton.address import parse_address
+from ..triton.inference import (
+    ONLY_GRPC,
+    Interface,
+    as_example,
+    example_request,
+    infer,
+    interface_of_text,
+    served_interface,
+)
 from ..triton.server import TritonServer
+from ..triton.tensors import Request, Tensor
 
 _DEFAULT_TOLERANCE = 1e-4
 
 
-def case_of(desired: DesiredModel, record: Record) -> JsonObject | None:
+def case_of(desired: DesiredModel, record: Record) -> Case | None:
     """The case to verify with: the user's, or the model's own example; None where there is
     neither.
     """
     if isinstance(desired.verify, Mapping):
         return desired.verify
-    return {"inputs": record.example} if record.example and desired.verify != "none" else None
+    return Example(record.example) if record.example and desired.verify != "none" else None
 
 
-def verify(server: TritonServer, name: str, version: int, case: JsonObject) -> None:
-    """Send ``case["inputs"]`` and compare with ``case["outputs"]`` where given.
+def judge_example(
+    layout: Layout, config: bytes, urls: Iterable[str], desired: DesiredModel
+) -> Layout:
+    """The layout with its example as the model's tensors; without it, and with a warning, where no
+    request can be made of it. What Triton completes at the load is judged then.
+
+    Args:
+        config: what is to be deployed.
+        urls: of the servers; a decoupled model is not asked over HTTP.
+        desired: who has said what to verify with, or not to, is not warned.
+    """
+    if layout.example is None:
+        return layout
+    interface = interface_of_text(config)
+    if not interface.inputs:
+        return layout
+    warns = desired.verify in (None, "auto")
+    try:
+        example = as_example(example_request(layout.example, interface))
+    except InvalidOption as error:
+        said = _left_out(error.message, interface)
+        return replace(layout, example=None, warnings=(*layout.warnings, *([said] * warns)))
+    over_http = [url for url in urls if not parse_address(url).scheme.startswith("grpc")]
+    more = [_not_over_http(over_http[0])] if warns and interface.decoupled and over_http else []
+    return replace(layout, example=example, warnings=(*layout.warnings, *more))
+
+
+def verify(server: TritonServer, name: str, version: int, case: Case) -> str | None:
+    """Ask the model what ``case`` says, and compare with ``case["outputs"]`` where given.
 
     Args:
         case: ``inputs`` and ``outputs`` map tensor names to nested lists, with the batch dimension
-            where the model has one; ``tolerance`` is absolute and relative.
+            where the model has one; ``tolerance`` is absolute and relative. Of a decoupled model,
+            ``outputs`` are those of all its answers, joined along the first dimension.
+
+    Returns:
+        Why the model was not asked, as a warning; None where it answered as it should.
 
     Raises:
         VerificationFailed: the model does not answer, or answers something else.
         InvalidOption: a tensor that the model does not have, or values that do not fit its type.
+        NotFound: the server does not serve it.
     """
-    tensors = {entry["name"]: entry for entry in server.metadata(name, str(version))["inputs"]}
-    answer = infer(server, name, version, case["inputs"], tensors)
+    interface = served_interface(server, name)
+    over_http = not server.address.scheme.startswith("grpc")
+    if isinstance(case, Example):
+        try:
+            request = example_request(case.document, interface)
+        except InvalidOption as error:
+            return _left_out(error.message, interface)
+        if interface.decoupled and over_http:
+            return _not_over_http(server.url)
+        _ask(server, name, version, request, interface)
+        return None
+    if interface.decoupled and over_http:
+        raise InvalidOption(
+            f"{ONLY_GRPC}: {_GRPC_URL.format(url=server.url)}, or say verify: none",
+            model=name,
+            step="verify",
+        )
+    request = _given(case["inputs"], interface, name)
+    answer = _ask(server, name, version, request, interface)
     tolerance = float(case.get("tolerance") or _DEFAULT_TOLERANCE)
     for output, expected in (case.get("outputs") or {}).items():
-        _compare(output, expected, answer.as_numpy(output), tolerance)
+        _compare(output, expected, answer.get(output), tolerance)
+    return None
 
 
-def infer(
-    server: TritonServer,
-    name: str,
-    version: int,
-    values: Mapping[str, object],
-    tensors: JsonObject,
-) -> Any:
-    """One inference; returns tritonclient's result."""
-    with require("tritonclient", "to verify a model"):
-        import numpy
-        from tritonclient.utils import triton_to_np_dtype
-    module = _client_module(server)
-    inputs = []
+_GRPC_URL = "name its server as grpc://host:port in triton_url ({url} is HTTP)"
+
+
+def _left_out(reason: str, interface: Interface) -> str:
+    tensors = ", ".join(f"{name}: …" for name in interface.inputs)
+    return (
+        "it is not verified, as no request can be made of its input example"
+        f" ({reason.rstrip('.')}); verify: {{inputs: {{{tensors}}}}} says what to ask it"
+    )
+
+
+def _not_over_http(url: str) -> str:
+    return f"it is not verified, as {ONLY_GRPC}; {_GRPC_URL.format(url=url)} to have it verified"
+
+
+def _given(values: Mapping[str, object], interface: Interface, name: str) -> Request:
+    """What a user wrote, as it stands there."""
+    arrays = {}
     for tensor, value in values.items():
-        if tensor not in tensors:
+        if tensor not in interface.inputs:
             raise InvalidOption(
-                f"verify names the input '{tensor}', and the model has {', '.join(tensors)}",
+                f"verify names the input '{tensor}', and the model has"
+                f" {', '.join(interface.inputs)}",
                 model=name,
                 step="verify",
             )
-        datatype = tensors[tensor]["datatype"]
-        try:
-            array = numpy.array(
-                value, dtype=object if datatype == "BYTES" else triton_to_np_dtype(datatype)
-            )
-        except (TypeError, ValueError) as error:
-            raise InvalidOption(
-                f"verify.inputs.{tensor} does not fit {datatype} ({error})",
-                model=name,
-                step="verify",
-            ) from error
-        entry = module.InferInput(tensor, list(array.shape), datatype)
-        entry.set_data_from_numpy(array)
-        inputs.append(entry)
-    try:
-        return server.ask(
-            "verify", server.transport.call, "infer", name, inputs, model_version=str(version)
+        arrays[tensor] = (
+            interface.inputs[tensor].datatype,
+            _array(interface.inputs[tensor], value, name),
         )
+    return Request(arrays)
+
+
+def _array(tensor: Tensor, value: object, name: str) -> Any:
+    import numpy
+
+    try:
+        return numpy.array(value, dtype=tensor.dtype)
+    except (TypeError, ValueError) as error:
+        raise InvalidOption(
+            f"verify.inputs.{tensor.name} does not fit {tensor.datatype} ({error})",
+            model=name,
+            step="verify",
+        ) from error
+
+
+def _ask(
+    server: TritonServer, name: str, version: int, request: Request, interface: Interface
+) -> dict[str, Any]:
+    try:
+        return infer(server, "verify", name, request, interface, str(version))
     except ServerError as error:
         reason = error.reason if isinstance(error, ServerRefused) else ""
         raise VerificationFailed(
@@ -89,14 +163,6 @@ def infer(
             step="verify",
             server=server.url,
         ) from error
-
-
-def _client_module(server: TritonServer) -> Any:
-    if server.address.scheme.startswith("grpc"):
-        from tritonclient import grpc as module
-    else:
-        from tritonclient import http as module
-    return module
 
 
 def _compare(output: str, expected: Any, found: Any, tolerance: float) -> None:

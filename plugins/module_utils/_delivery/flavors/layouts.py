@@ -21,12 +21,13 @@ from ..domain.layout import (
 )
 from ..domain.manifest import FileEntry, Manifest
 from ..errors import ArtifactError
-from ..outside import JsonDict, JsonObject
+from ..outside import JsonObject
 from .mlflow_layouts import MLFLOW_MAKERS, why_not
 
 _VERSION_LIMIT = 2**63
 _LARGEST_EXAMPLE = 1 << 16
-_TREES = frozenset({"xgboost", "lightgbm", "sklearn"})
+# numpy's arrays have 64 dimensions at most.
+_DEEPEST_EXAMPLE = 70
 
 
 def layout_of(artifact: Artifact, flavor: str | None, numbering: Numbering) -> Layout:
@@ -38,17 +39,10 @@ def layout_of(artifact: Artifact, flavor: str | None, numbering: Numbering) -> L
     """
     chosen = flavor or _flavor(artifact)
     made = _MAKERS[chosen](artifact, numbering)
-    example = None
-    for data in _examples(artifact):
-        example = example or (
-            _rows_example(data)
-            if chosen in _TREES
-            else None
-            if chosen == "pytorch"
-            else _named_example(data)
-        )
     return replace(
-        made, example=example, warnings=(*made.warnings, *_unused_config(artifact, chosen))
+        made,
+        example=next(_examples(artifact), None),
+        warnings=(*made.warnings, *_unused_config(artifact, chosen)),
     )
 
 
@@ -63,47 +57,35 @@ def _unused_config(artifact: Artifact, flavor: str) -> tuple[str, ...]:
     return (said,)
 
 
-def _examples(artifact: Artifact) -> Iterator[JsonDict]:
+def _examples(artifact: Artifact) -> Iterator[JsonObject]:
+    """The documents that MLflow keeps of an input example, the one for servers first. Whether a
+    request can be made of one depends on the model's tensors.
+    """
     for name in ("serving_input_example.json", "input_example.json"):
         size = artifact.files.get(name)
         if size is None or size > _LARGEST_EXAMPLE:
             continue
         try:
             data = json.loads(artifact.read(name))
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(data, dict):
+        data = {"inputs": data} if isinstance(data, list) else data
+        if isinstance(data, dict) and data and _depth(data) <= _DEEPEST_EXAMPLE:
             yield data
 
 
-def _named_example(data: JsonObject) -> JsonObject | None:
-    """An example serves here when it names the tensors: ``{"inputs": {name: values}}`` or ``{name:
-    values}``.
-    """
-    inputs = data.get("inputs", data)
-    named = (
-        isinstance(inputs, dict)
-        and inputs
-        and all(isinstance(value, list) for value in inputs.values())
-    )
-    return inputs if named and not {"columns", "dataframe_split"} & {*inputs} else None
-
-
-def _rows_example(data: Mapping[str, object]) -> JsonObject | None:
-    """Trees were logged with rows of numbers, and know no tensors; Triton's FIL backend has one
-    input.
-    """
-    table = data.get("dataframe_split", data)
-    rows = data.get("inputs", table.get("data") if isinstance(table, Mapping) else None)
-    numbers = (
-        isinstance(rows, list)
-        and rows
-        and all(
-            isinstance(row, list) and row and all(isinstance(value, (int, float)) for value in row)
-            for row in rows
-        )
-    )
-    return {"input__0": rows} if numbers else None
+def _depth(data: object) -> int:
+    """How deep lists and mappings lie in each other."""
+    level, depth = [data], 0
+    while level and depth <= _DEEPEST_EXAMPLE:
+        level = [
+            inner
+            for one in level
+            if isinstance(one, (dict, list))
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+        depth += 1
+    return depth
 
 
 def _flavor(artifact: Artifact) -> str:

@@ -18,6 +18,7 @@ from ..domain.layout import Layout, Numbering
 from ..domain.servable import refuse_layout
 from ..domain.source import Source
 from ..errors import ArtifactError, DeliveryError
+from ..execution.verification import judge_example
 from ..flavors.layouts import layout_of
 from ..formats import tensorrt
 from ..planning.policy import Policy
@@ -77,7 +78,7 @@ class ArtifactReader:
                 registered=source.registry_version is not None,
             )
         refuse_layout(config, desired.name, layout)
-        return self._compare(layout, source)
+        return judge_example(self._compare(layout, source), config, self._urls, desired)
 
     def _compare(self, layout: Layout, source: Source) -> Layout:
         """Refuse a TensorRT plan that was built for something else than the servers have; what is

@@ -173,10 +173,10 @@ class PlanBuilder:
             or (observed.foreign and not desired.adopt)
             or (observed.taken and desired.must_be_new)
         ):
-            failed = (
-                self._failed_verification(observed, desired, None)
+            failed, _proven = (
+                self._verified(observed, desired, None)
                 if desired.state == "rolled_back"
-                else None
+                else (None, False)
             )
             plan = make_plan(observed, desired, failed_verification=failed)
             if (
@@ -221,8 +221,10 @@ class PlanBuilder:
             if why_reconfigure(observed, desired):
                 refuse_deployed(config, observed.record)
                 self._refuse_newer_fields(config)
-        failed = self._failed_verification(observed, desired, source)
-        plan = make_plan(observed, desired, source, layout, failed_verification=failed)
+        failed, proven = self._verified(observed, desired, source)
+        plan = make_plan(
+            observed, desired, source, layout, failed_verification=failed, proven=proven
+        )
         step = plan.replacement
         fetches = not isinstance(step, PutSideBySide) or step.versions.fetch
         if self._repository and step and fetches:
@@ -235,26 +237,28 @@ class PlanBuilder:
             releases = {server.url: server.release() for server in self._servers}
             refuse_newer_fields(config, releases)
 
-    def _failed_verification(
+    def _verified(
         self, observed: ObservedModel, desired: DesiredModel, source: Source | None
-    ) -> str | None:
+    ) -> tuple[str | None, bool]:
         """Why the model that is served, and would be left alone, does not answer as ``verify``
-        says.
+        says; and whether every server showed that it does.
         """
         record = observed.record
         if record is None or desired.state not in ("present", "rolled_back"):
-            return None
+            return None, False
         case = case_of(desired, record) if desired.verify else None
         if case is None or (
             desired.uri
             and (why_replace(observed, desired, source) or why_reconfigure(observed, desired))
         ):
-            return None
+            return None, False
+        proven = True
         for server in self._servers:
             try:
-                verify(server, desired.name, max(record.triton_versions), case)
+                left_out = verify(server, desired.name, max(record.triton_versions), case)
+                proven = proven and left_out is None
             except VerificationFailed as error:
-                return error.message
+                return error.message, False
             except (NotFound, ServerError):
-                return None  # not loaded there: that is a step of its own
-        return None
+                return None, False  # not loaded there: that is a step of its own
+        return None, proven

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Union
 
-from ..domain.desired import DesiredModel
+from ..domain.desired import Case, DesiredModel
 from ..domain.layout import Layout
 from ..domain.observed import ObservedModel
 from ..domain.record import Record
 from ..domain.source import Source
 from ..domain.uri import ModelUri
-from ..outside import JsonObject
 from .versions import SideBySide
 
 
@@ -118,7 +117,7 @@ class User:
 
     name: str
     version: int
-    case: JsonObject | None = None
+    case: Case | None = None
 
 
 @dataclass(frozen=True)
@@ -190,6 +189,7 @@ class Plan:
     Attributes:
         before, after: what the diff shows.
         resolved: the registry was asked what ``model_uri`` means.
+        proven: an inference showed that what is deployed answers as it should.
     """
 
     desired: DesiredModel
@@ -199,6 +199,7 @@ class Plan:
     after: Document
     warnings: tuple[str, ...] = ()
     resolved: bool = False
+    proven: bool = False
 
     @property
     def changed(self) -> bool:

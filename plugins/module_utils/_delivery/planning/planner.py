@@ -137,6 +137,7 @@ def make_plan(
     layout: Layout | None = None,
     *,
     failed_verification: str | None = None,
+    proven: bool = False,
 ) -> Plan:
     """Decide.
 
@@ -146,6 +147,7 @@ def make_plan(
         layout: of the artifact, for a plan that replaces the files; None in a check run that cannot
             read it.
         failed_verification: why the served model does not answer as it should.
+        proven: an inference has just shown that it does.
 
     Raises:
         AlreadyDeployed: there is a model of this name, and the caller asked for a new one.
@@ -168,14 +170,23 @@ def make_plan(
         steps = _unload_steps(observed, desired)
     else:
         change = _change(observed, desired, desired.uri, source, layout)
-        steps = _present_steps(observed, desired, change, failed_verification)
+        steps = _present_steps(observed, desired, change, failed_verification, proven)
     steps = recover + steps
     if desired.state == "absent":
         return Plan(desired, observed, steps, before, {"state": "absent"} if steps else before)
     before = _before(observed, failed_verification)
     after = _after(observed, desired, source, target) if steps else before
     warnings = _warnings(observed, desired, layout, steps)
-    return Plan(desired, observed, steps, before, after, warnings, resolved=source is not None)
+    return Plan(
+        desired,
+        observed,
+        steps,
+        before,
+        after,
+        warnings,
+        resolved=source is not None,
+        proven=proven,
+    )
 
 
 def _refuse_taken_name(observed: ObservedModel, desired: DesiredModel) -> None:
@@ -453,9 +464,13 @@ def _present_steps(
     desired: DesiredModel,
     change: Replace | PutSideBySide | ReplaceUnread | Reconfigure | SetPermissions | None,
     failed_verification: str | None,
+    proven: bool,
 ) -> tuple[Step, ...]:
     steps: list[Step] = [change] if change else []
     note = _note(observed, desired) or ("write the record" if steps else None)
+    unproven = observed.record is not None and observed.record.verified is None
+    if unproven and proven:
+        note = note or "note that an inference proved it"
     if desired.state == "unloaded":
         steps += _unload_everywhere(observed)
     elif change and not isinstance(change, SetPermissions):
@@ -468,6 +483,8 @@ def _present_steps(
         ]
     else:
         steps += _load_steps(observed, desired, failed_verification)
+        if unproven and any(isinstance(step, Verify) for step in steps):
+            note = note or "note what the inference proves"
     if note := note or _note_answers(observed, steps):
         steps.append(WriteRecord(note))
     return tuple(steps)

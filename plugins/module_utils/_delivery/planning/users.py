@@ -12,10 +12,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 
-from ..domain.desired import DesiredModel
+from ..domain.desired import Case, DesiredModel, Example
 from ..domain.record import Record
 from ..errors import NeedsOther
-from ..outside import JsonObject
 from .dependencies import all_users, users_by_model
 from .list_order import Order
 from .outcome import Planned
@@ -91,7 +90,7 @@ class Usage:
     def _user(self, name: str) -> User:
         record, desired = self.records[name], self.wanted.get(name)
         verify = desired.verify if desired else None
-        case: JsonObject | None = {"inputs": record.example} if record.example else None
+        case: Case | None = Example(record.example) if record.example else None
         if isinstance(verify, Mapping):
             case = verify
         return User(name, max(record.triton_versions), None if verify == "none" else case)

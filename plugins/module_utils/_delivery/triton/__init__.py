@@ -2,6 +2,8 @@
 """Triton servers.
 
 - ``server``: one server: index, served configuration, load, unload.
+- ``tensors``: what users hold becomes tensors.
+- ``inference``: how a model is asked: once, in a sequence, or for a stream of answers.
 - ``address``: where it listens, and what it wants to see before it answers.
 - ``transport``: how a call can fail, for both ways to a server.
 - ``http_transport``, ``grpc_transport``: the two ways.

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import queue
+import time
 from collections.abc import Sequence
 
 from ..libraries import require
@@ -19,6 +21,8 @@ _GRPC_STATUS = {
     "PERMISSION_DENIED": 403,
     "UNAUTHENTICATED": 403,
 }
+# A stream's own time-out says more than the end of the wait for it.
+_SPARE = 1.0
 # What gRPC itself says where it has no answer. Triton's own answers can have the same code,
 # UNAVAILABLE.
 _BROKEN = (
@@ -65,17 +69,53 @@ class GrpcTransport:
                 *args, headers=self._headers, client_timeout=max(seconds, 0.001), **kwargs
             )
         except InferenceServerException as error:
-            code = (error.status() or "").rpartition(".")[2]
-            text = error.message() or ""
-            if code == "DEADLINE_EXCEEDED" or text == "Deadline Exceeded":
-                raise Silent from error
-            if code == "UNAVAILABLE" and not self._answered(text, seconds):
-                # A new connection begins without the waits between attempts of the old one.
-                self.close()
-                raise Gone(" ".join(text.split())) from error
-            raise Refused(
-                403 if "restricted" in text else _GRPC_STATUS.get(code, 500), text
-            ) from error
+            raise self._failure(error, seconds) from error
+
+    def stream(self, seconds: float, /, *args: object, **kwargs: object) -> Sequence[Answer]:
+        """All answers of a decoupled model to one inference, of which the last may be none."""
+        with require("tritonclient", "to ask a Triton server"):
+            from tritonclient.utils import InferenceServerException
+        answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        found = []
+        try:
+            if self._own.client is None:
+                self._own.client = self._connected()
+            client = self._own.client
+            client.start_stream(
+                callback=lambda result, error: answers.put(error or result),
+                stream_timeout=max(seconds, 0.001),
+                headers=self._headers,
+            )
+            try:
+                client.async_stream_infer(*args, enable_empty_final_response=True, **kwargs)
+                end = time.monotonic() + seconds
+                while True:
+                    answer = answers.get(timeout=max(end - time.monotonic(), 0.001) + _SPARE)
+                    if isinstance(answer, InferenceServerException):
+                        raise answer
+                    response = answer.get_response()
+                    if len(response.outputs):
+                        found.append(answer)
+                    if response.parameters["triton_final_response"].bool_param:
+                        return found
+            finally:
+                client.stop_stream(cancel_requests=True)
+        except queue.Empty:
+            raise Silent from None
+        except InferenceServerException as error:
+            raise self._failure(error, seconds) from error
+
+    def _failure(self, error: Answer, seconds: float) -> Refused | Silent | Gone:
+        """What an error of tritonclient means."""
+        code = (error.status() or "").rpartition(".")[2]
+        text = error.message() or ""
+        if code == "DEADLINE_EXCEEDED" or text == "Deadline Exceeded":
+            return Silent()
+        if code == "UNAVAILABLE" and not self._answered(text, seconds):
+            # A new connection begins without the waits between attempts of the old one.
+            self.close()
+            return Gone(" ".join(text.split()))
+        return Refused(403 if "restricted" in text else _GRPC_STATUS.get(code, 500), text)
 
     def _answered(self, text: str, seconds: float) -> bool:
         """True where the server said so itself: a model that is not available, a key that is

@@ -50,6 +50,12 @@ class HttpTransport:
             return self._call(min(ASK_AGAIN, seconds / 2), method, *args, **kwargs)
         return self._call(end - time.monotonic(), method, *args, **kwargs)
 
+    def stream(self, seconds: float, /, *args: object, **kwargs: object) -> Sequence[Answer]:
+        """Refused: Triton answers decoupled models over gRPC."""
+        raise Refused(
+            501, "HTTP end point doesn't support models with decoupled transaction policy"
+        )
+
     def _begin_load(self) -> None:
         self.close()
         with self._lock:

@@ -249,6 +249,25 @@ class TritonServer:
                 ) from error
             raise
 
+    def config(self, name: str) -> JsonObject:
+        """The configuration that the server runs a model with, as it completed it.
+
+        Raises:
+            NotFound: the server does not serve it.
+        """
+        try:
+            return self.ask_cheaply(
+                "ask Triton for the served configuration", self.transport.config, name
+            )
+        except ServerRefused as error:
+            if error.knows_no_such_model:
+                raise NotFound(
+                    f"Triton at {self.url} does not serve it ({error.reason})",
+                    model=name,
+                    step=error.step,
+                ) from error
+            raise
+
     def require_explicit(self) -> None:
         """Raises ServerError where the server is not in EXPLICIT mode, asked by a call that changes
         nothing there.

@@ -46,6 +46,9 @@ class Transport(Protocol):
     def call(self, seconds: float, method: str, /, *args: object, **kwargs: object) -> Answer:
         """Call a method of tritonclient's client."""
 
+    def stream(self, seconds: float, /, *args: object, **kwargs: object) -> Sequence[Answer]:
+        """All answers of a decoupled model to one inference."""
+
     def index(self, seconds: float) -> Sequence[JsonObject]:
         """Rows of the repository index."""
 

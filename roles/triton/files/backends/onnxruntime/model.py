@@ -508,7 +508,7 @@ def _batch_input(entry: Config, feed: Feed) -> NDArray[Any]:
         return np.array([0, count], dtype)
     if kind == "BATCH_MAX_ELEMENT_COUNT_AS_SHAPE":
         return np.zeros(count, dtype)
-    rows = np.array([shape[1:]] * shape[0], dtype)
+    rows: NDArray[Any] = np.array([shape[1:]] * shape[0], dtype)
     return rows.reshape(-1) if kind == "BATCH_ITEM_SHAPE_FLATTEN" else rows
 
 

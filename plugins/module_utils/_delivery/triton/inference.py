@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a model is asked: its configuration tells which tensors it takes, whether it answers once,
+and whether its requests belong to sequences.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from ..domain import config_pbtxt
+from ..errors import InvalidOption, ServerError
+from ..libraries import require
+from .server import TritonServer
+from .tensors import Array, Request, Tensor, Values, read_request
+from .transport import Answer, JsonObject
+
+_SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
+_OWN = frozenset({*_SEQUENCE, "priority", "timeout"})
+# What the request's form on the wire is made of, and not what the model is told.
+_OF_THE_WIRE = frozenset({"binary_data_output", "binary_data_size"})
+_LARGEST_ID = 2**31
+ONLY_GRPC = (
+    "it is a decoupled model (it may answer a request any number of times), which Triton serves in"
+    " streams over gRPC alone"
+)
+
+
+@dataclass(frozen=True)
+class Interface:
+    """How a model is asked.
+
+    Attributes:
+        inputs: by name; none where the configuration does not say.
+        optional: names of those that a request may leave out.
+        largest_batch: rows of one request; 0 where the first dimension is no batch.
+        decoupled: it may answer a request any number of times.
+        in_sequences: its requests belong to sequences, each with a correlation id.
+        text_ids: the correlation ids are texts.
+    """
+
+    inputs: Mapping[str, Tensor]
+    optional: frozenset[str] = frozenset()
+    largest_batch: int = 0
+    decoupled: bool = False
+    in_sequences: bool = False
+    text_ids: bool = False
+
+
+def interface_of(config: JsonObject) -> Interface:
+    """Of a configuration as Triton's servers show it, over HTTP or gRPC."""
+    with require("tritonclient", "to ask a model"):
+        import numpy
+        from tritonclient.utils import triton_to_np_dtype
+    largest = int(config.get("max_batch_size") or 0)
+    inputs, optional = {}, set()
+    for entry in config.get("input") or ():
+        name, kind = entry["name"], str(entry.get("data_type", "")).removeprefix("TYPE_")
+        kind = "BYTES" if kind == "STRING" else kind
+        batch = () if not largest or entry.get("is_shape_tensor") else (-1,)
+        dtype = numpy.dtype(object if kind == "BYTES" else triton_to_np_dtype(kind) or object)
+        shape = (*batch, *(int(size) for size in entry.get("dims") or ()))
+        inputs[name] = Tensor(name, kind, shape, dtype)
+        if entry.get("optional"):
+            optional.add(name)
+    batching = config.get("sequence_batching")
+    kinds = [
+        control.get("data_type")
+        for control_input in (batching or {}).get("control_input") or ()
+        for control in control_input.get("control") or ()
+        if control.get("kind") == "CONTROL_SEQUENCE_CORRID"
+    ]
+    policy = config.get("model_transaction_policy") or {}
+    return Interface(
+        inputs,
+        frozenset(optional),
+        largest,
+        bool(policy.get("decoupled")),
+        batching is not None,
+        "TYPE_STRING" in kinds,
+    )
+
+
+def interface_of_text(config: bytes) -> Interface:
+    """Of a config.pbtxt.
+
+    Raises:
+        ConfigError: it does not parse.
+    """
+    return interface_of(config_pbtxt.as_json(config_pbtxt.parse(config)))
+
+
+def served_interface(server: TritonServer, name: str) -> Interface:
+    """Of a model that a server has loaded, as that completed its configuration. The steps of an
+    ensemble are asked too: their sequences are its own.
+
+    Raises:
+        NotFound: the server does not serve it.
+        ServerError: it did not answer.
+    """
+    config = server.config(name)
+    found = interface_of(config)
+    seen, steps = {name}, list(_steps(config))
+    while steps:
+        step = steps.pop()
+        if step in seen:
+            continue
+        seen.add(step)
+        config = server.config(step)
+        of_step = interface_of(config)
+        steps += _steps(config)
+        found = replace(
+            found,
+            decoupled=found.decoupled or of_step.decoupled,
+            in_sequences=found.in_sequences or of_step.in_sequences,
+            text_ids=found.text_ids or of_step.text_ids,
+        )
+    return found
+
+
+def _steps(config: JsonObject) -> Iterable[str]:
+    for step in (config.get("ensemble_scheduling") or {}).get("step") or ():
+        yield str(step["model_name"])
+
+
+# -- an example as a request -----------------------------------------------------------------------
+
+
+def example_request(document: Mapping[str, object], interface: Interface) -> Request:
+    """The request that an input example of MLflow makes.
+
+    It has as many rows as the model takes at once, and NaN where the example has nothing, as MLflow
+    writes it.
+
+    Raises:
+        InvalidOption: none can be made of it; the message says why.
+    """
+    inputs = interface.inputs
+    given = {key: value for key, value in document.items() if key != "params" or key in inputs}
+    asked = read_request(_with_nan(given), inputs)
+    absent = [
+        name for name in inputs if name not in asked.arrays and name not in interface.optional
+    ]
+    if absent:
+        raise InvalidOption(f"it has nothing for the input '{absent[0]}'")
+    arrays = dict(asked.arrays)
+    for name, (datatype, array) in arrays.items():
+        shape = inputs[name].shape
+        fits = array.ndim == len(shape) and all(
+            size in (-1, have) for size, have in zip(shape, array.shape)
+        )
+        if not fits:
+            raise InvalidOption(
+                f"input '{name}' takes the shape {list(shape)}, and the example has"
+                f" {list(array.shape)}"
+            )
+        if interface.largest_batch and not array.shape[0]:
+            raise InvalidOption(f"input '{name}' has no row in the example")
+        if interface.largest_batch:
+            arrays[name] = (datatype, array[: interface.largest_batch])
+    rows = {array.shape[0] for _datatype, array in arrays.values() if interface.largest_batch}
+    if len(rows) > 1:
+        raise InvalidOption("its inputs do not have as many rows as one another")
+    return Request(arrays)
+
+
+def as_example(request: Request) -> dict[str, object]:
+    """Tensor name → nested lists, for a record."""
+    return {name: _plain(array) for name, (_datatype, array) in request.arrays.items()}
+
+
+def _plain(array: Array) -> object:
+    if array.dtype != object:
+        return array.tolist()
+    texts = [one.decode() if isinstance(one, bytes) else str(one) for one in array.ravel()]
+    shaped = array.copy().ravel()
+    shaped[:] = texts
+    return shaped.reshape(array.shape).tolist()
+
+
+def _with_nan(value: Values) -> Values:
+    if isinstance(value, Mapping):
+        return {key: _with_nan(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_with_nan(one) for one in value]
+    return float("nan") if value is None else value
+
+
+# -- asking ----------------------------------------------------------------------------------------
+
+
+def infer(
+    server: TritonServer,
+    step: str,
+    name: str,
+    request: Request,
+    interface: Interface,
+    version: str = "",
+) -> dict[str, Array]:
+    """Ask a model once; output name → array.
+
+    Of a model in sequences it is a sequence of its own, unless ``parameters`` say another thing.
+    What a decoupled model answers is joined along the first dimension.
+
+    Raises:
+        InvalidOption: a decoupled model, and the server is asked over HTTP.
+        ServerError: the server answered with an error, or not at all.
+    """
+    over_grpc = server.address.scheme.startswith("grpc")
+    if interface.decoupled and not over_grpc:
+        raise InvalidOption(f"{ONLY_GRPC}, and {server.url} is asked over HTTP")
+    tensors = tensors_of(server, request.arrays)
+    options = _options(server, request, interface)
+    if version:
+        options["model_version"] = version
+    if not interface.decoupled:
+        return outputs_of(
+            server.ask(step, server.transport.call, "infer", name, tensors, **options)
+        )
+    answers = server.ask(step, server.transport.stream, name, tensors, **options)
+    return _joined([outputs_of(answer) for answer in answers])
+
+
+def tensors_of(server: TritonServer, arrays: Mapping[str, tuple[str, Array]]) -> list[Answer]:
+    """tritonclient's inputs, for the way on which ``server`` is asked."""
+    if server.address.scheme.startswith("grpc"):
+        from tritonclient.grpc import InferInput
+    else:
+        from tritonclient.http import InferInput
+    tensors = []
+    for name, (datatype, array) in arrays.items():
+        tensor = InferInput(name, list(array.shape), datatype)
+        tensor.set_data_from_numpy(array)
+        tensors.append(tensor)
+    return tensors
+
+
+def _options(server: TritonServer, request: Request, interface: Interface) -> dict[str, object]:
+    given = {key: value for key, value in request.parameters.items() if key not in _OF_THE_WIRE}
+    options: dict[str, object] = {key: value for key, value in given.items() if key in _OWN}
+    if interface.in_sequences and not any(key in options for key in _SEQUENCE):
+        number = secrets.randbelow(_LARGEST_ID - 1) + 1
+        options["sequence_id"] = str(number) if interface.text_ids else number
+        options["sequence_start"] = options["sequence_end"] = True
+    if more := {key: value for key, value in given.items() if key not in _OWN}:
+        options["parameters"] = more
+    if request.request_id:
+        options["request_id"] = request.request_id
+    if request.outputs:
+        if server.address.scheme.startswith("grpc"):
+            from tritonclient.grpc import InferRequestedOutput
+        else:
+            from tritonclient.http import InferRequestedOutput
+        options["outputs"] = [InferRequestedOutput(name) for name in request.outputs]
+    return options
+
+
+def outputs_of(result: Answer) -> dict[str, Array]:
+    """Of tritonclient's result: output name → array."""
+    response = result.get_response()
+    if isinstance(response, Mapping):
+        names = [output["name"] for output in response.get("outputs", ())]
+    else:
+        names = [output.name for output in response.outputs]
+    return {name: result.as_numpy(name) for name in names}
+
+
+def _joined(answers: list[dict[str, Array]]) -> dict[str, Array]:
+    import numpy
+
+    found: dict[str, Array] = {}
+    for name in dict.fromkeys(name for answer in answers for name in answer):
+        arrays = [answer[name] for answer in answers if name in answer]
+        try:
+            found[name] = numpy.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+        except ValueError as error:
+            raise ServerError(
+                f"the answers' shapes of output '{name}' do not go together ({error})"
+            ) from error
+    return found

@@ -1,0 +1,443 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What users hold becomes tensors: documents of MLflow and Triton, tables, arrays, lists. Nothing
+is lost on the way, and the sentence of a refusal names the tensor.
+
+numpy is imported where it is needed; pandas is not imported at all.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from ..errors import InvalidOption
+
+Array: TypeAlias = Any
+"""A numpy array."""
+Values: TypeAlias = Any
+"""What a user holds."""
+_KINDS = {"U": "texts", "S": "texts", "M": "dates", "O": "values that are no numbers"}
+_BESIDE = frozenset({"parameters", "params", "outputs", "id", "signature_name"})
+_TABLES = ("dataframe_split", "dataframe_records", "instances")
+FORMS = (
+    "{tensor: values}, Triton's {inputs: [{name, shape, datatype, data}]}, MLflow's {inputs: …},"
+    " {dataframe_split: {columns, data}}, {dataframe_records: […]} and {instances: […]}"
+)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input as the model declares it; ``shape`` has the batch dimension, and -1 where any size
+    will do.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    dtype: Array
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be asked.
+
+    Attributes:
+        arrays: tensor name → datatype and array.
+        parameters: Triton's, those of sequences among them.
+        outputs: the outputs that are wanted; empty for all.
+    """
+
+    arrays: Mapping[str, tuple[str, Array]]
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+    request_id: str = ""
+
+
+def read_request(values: Values, inputs: Mapping[str, Tensor]) -> Request:
+    """Read what a user holds.
+
+    Args:
+        values: a mapping of tensor names to arrays, lists, numbers or texts; a DataFrame; for a
+            model with one input, that input alone; a document of Triton or MLflow, also as a JSON
+            text.
+
+    Raises:
+        InvalidOption: naming the tensor, or the form.
+    """
+    by_rows = False
+    if is_frame(values):
+        values, by_rows = _from_frame(values, inputs)
+    values = _read_json(values, inputs)
+    document = values if _is_document(values, inputs) else {}
+    _refuse_params(document)
+    if not by_rows:
+        values, by_rows = _unwrap(values, inputs)
+    if not isinstance(values, Mapping):
+        if len(inputs) != 1:
+            raise InvalidOption(
+                f"it has the inputs {', '.join(inputs)}: give a dictionary, as one value alone does"
+                " not say which is meant"
+            )
+        values = {next(iter(inputs)): values}
+    found = {}
+    for name, value in values.items():
+        tensor = inputs.get(name)
+        if tensor is None:
+            raise InvalidOption(
+                f"it has no input '{name}' (inputs: {', '.join(inputs)}; forms that are taken:"
+                f" {FORMS})"
+            )
+        array = (
+            _sent(tensor, value) if isinstance(value, _Sent) else as_array(tensor, value, by_rows)
+        )
+        found[tensor.name] = (tensor.datatype, array)
+    return Request(
+        found,
+        dict(document.get("parameters") or {}),
+        _wanted(document.get("outputs")),
+        str(document.get("id") or ""),
+    )
+
+
+def arrays_of(values: Values, inputs: Mapping[str, Tensor]) -> dict[str, tuple[str, Array]]:
+    """Tensor name → datatype and array; see ``read_request``."""
+    return dict(read_request(values, inputs).arrays)
+
+
+# -- documents -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A tensor as Triton's requests write it: ``data`` in a row or nested, and its ``shape``."""
+
+    datatype: object
+    shape: object
+    data: object
+
+
+def _read_json(values: Values, inputs: Mapping[str, Tensor]) -> Values:
+    """JSON texts, where a text cannot be the input itself."""
+    takes_text = len(inputs) == 1 and next(iter(inputs.values())).datatype == "BYTES"
+    if not isinstance(values, (str, bytes)) or takes_text:
+        return values
+    try:
+        return json.loads(values)
+    except (ValueError, RecursionError) as error:
+        raise InvalidOption("the text is not JSON") from error
+
+
+def _is_document(values: Values, inputs: Mapping[str, Tensor]) -> bool:
+    """A wrapping that MLflow or Triton define. A tensor of that name goes before."""
+    if not isinstance(values, Mapping):
+        return False
+    keys = {*values}
+    wraps = [key for key in ("inputs", *_TABLES) if key in keys and key not in inputs]
+    return len(wraps) == 1 and keys - {wraps[0]} <= _BESIDE
+
+
+def _is_split(values: Values, inputs: Mapping[str, Tensor]) -> bool:
+    """What pandas writes with ``orient="split"``, and MLflow as an example; names that are the
+    default are left out.
+    """
+    return (
+        isinstance(values, Mapping)
+        and "data" in values
+        and "data" not in inputs
+        and {*values} <= {"data", "columns", "index"}
+    )
+
+
+def _refuse_params(document: Mapping[str, object]) -> None:
+    if document.get("params"):
+        raise InvalidOption(
+            "params belong to models that MLflow runs; what Triton's requests have is parameters"
+        )
+    if not isinstance(document.get("parameters") or {}, Mapping):
+        raise InvalidOption("parameters is not a mapping of names to values")
+
+
+def _unwrap(values: Values, inputs: Mapping[str, Tensor]) -> tuple[Values, bool]:
+    """What a document wraps; and whether it has a row for each example."""
+    if _is_split(values, inputs):
+        return _from_table(values.get("columns"), values["data"], inputs)
+    if not _is_document(values, inputs):
+        return values, False
+    if "inputs" in values and "inputs" not in inputs:
+        given = values["inputs"]
+        return (_sent_tensors(given) if _is_sent(given) else given), False
+    if "dataframe_split" in values:
+        table = values["dataframe_split"]
+        if not isinstance(table, Mapping) or "data" not in table:
+            raise InvalidOption("dataframe_split is not {columns: […], data: [[…], …]}")
+        return _from_table(table.get("columns"), table["data"], inputs)
+    rows = values.get("dataframe_records", values.get("instances"))
+    if not isinstance(rows, Sequence) or isinstance(rows, (str, bytes)) or not rows:
+        raise InvalidOption(f"{_key_of(values)} is not a list of rows")
+    if not isinstance(rows[0], Mapping):
+        return rows, False
+    columns = [*rows[0]]
+    if not all(isinstance(row, Mapping) and {*row} == {*columns} for row in rows):
+        raise InvalidOption(f"the rows of {_key_of(values)} do not have the same columns")
+    return _from_table(columns, [[row[key] for key in columns] for row in rows], inputs)
+
+
+def _key_of(values: Mapping[str, object]) -> str:
+    return next(key for key in _TABLES if key in values)
+
+
+def _from_table(columns: object, rows: Values, inputs: Mapping[str, Tensor]) -> tuple[Values, bool]:
+    """A column for each input; or, for a model with one input, rows of it, whatever the columns are
+    called.
+    """
+    if not isinstance(rows, Sequence) or isinstance(rows, (str, bytes)) or not rows:
+        raise InvalidOption("the table has no rows")
+    named = [str(column) for column in columns] if isinstance(columns, Sequence) else []
+    if named and all(column in inputs for column in named):
+        if not all(isinstance(row, Sequence) and len(row) == len(named) for row in rows):
+            raise InvalidOption("the rows of the table are not as long as its columns are many")
+        return {name: [row[place] for row in rows] for place, name in enumerate(named)}, True
+    if len(inputs) == 1:
+        return {next(iter(inputs)): rows}, False
+    raise InvalidOption(
+        f"the table has the columns {', '.join(named) or 'without names'}; it takes a column for"
+        f" each input ({', '.join(inputs)})"
+    )
+
+
+def _is_sent(given: Values) -> bool:
+    return (
+        isinstance(given, Sequence)
+        and not isinstance(given, (str, bytes))
+        and bool(given)
+        and all(isinstance(one, Mapping) and "name" in one for one in given)
+    )
+
+
+def _sent_tensors(given: Iterable[Mapping[str, object]]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for one in given:
+        if "data" not in one:
+            raise InvalidOption(
+                f"input '{one['name']}' has no data in the request: binary data and shared memory"
+                " go with Triton's own clients; give its values as data"
+            )
+        found[str(one["name"])] = _Sent(one.get("datatype"), one.get("shape"), one["data"])
+    return found
+
+
+def _sent(tensor: Tensor, given: _Sent) -> Array:
+    """A tensor of Triton's request form, in the shape that stands there."""
+    if given.datatype not in (None, tensor.datatype):
+        raise InvalidOption(
+            f"input '{tensor.name}' is {tensor.datatype}, and the request says {given.datatype}"
+        )
+    array = _cast(tensor, _from_lists(tensor, given.data), exact=False)
+    shape = given.shape if isinstance(given.shape, Sequence) else array.shape
+    try:
+        return array.reshape([int(size) for size in shape])
+    except (TypeError, ValueError) as error:
+        raise InvalidOption(
+            f"input '{tensor.name}' has {array.size} values, and the request says shape {shape}"
+        ) from error
+
+
+def _wanted(outputs: object) -> tuple[str, ...]:
+    if not outputs:
+        return ()
+    if not _is_sent(outputs):
+        raise InvalidOption("outputs is not a list of {name: …}")
+    return tuple(str(one["name"]) for one in outputs)  # type: ignore[attr-defined]
+
+
+# -- DataFrames ------------------------------------------------------------------------------------
+
+
+def is_frame(values: Values) -> bool:
+    """True for a DataFrame of pandas, which whoever made it has imported."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(values, getattr(pandas, "DataFrame", ()))
+
+
+def _from_frame(frame: Values, inputs: Mapping[str, Tensor]) -> tuple[Values, bool]:
+    """The shapes that people use: one column indexed by tensor names, one row per example with a
+    column per input, a table of the only input, and what ``pandas.read_json`` makes of a document.
+    """
+    if not len(frame.index) or not len(frame.columns):
+        raise InvalidOption("the DataFrame is empty")
+    columns, labels = list(frame.columns), frame.index.tolist()
+    if len(columns) == 1 and all(label in inputs for label in labels):
+        return dict(zip(labels, frame[columns[0]].tolist())), False
+    document = _from_read_json(frame, columns, labels)
+    rows = document.get("inputs")
+    only_rows = columns == ["inputs"] and isinstance(rows, list) and not _is_sent(rows)
+    if only_rows and "inputs" not in inputs and len(inputs) == 1:
+        return {next(iter(inputs)): rows}, True
+    if _is_document(document, inputs) or _is_split(document, inputs):
+        return document, False
+    unknown = [str(column) for column in columns if column not in inputs]
+    if unknown and len(inputs) == 1:
+        return {next(iter(inputs)): frame.to_numpy().tolist()}, False
+    if unknown:
+        raise InvalidOption(
+            f"the DataFrame has the column {', '.join(unknown)}; it takes a column for each input"
+            f" ({', '.join(inputs)}), or one column indexed by the names of the inputs"
+        )
+    return {column: frame[column].tolist() for column in columns}, True
+
+
+def _from_read_json(
+    frame: Values, columns: list[object], labels: list[object]
+) -> dict[str, Values]:
+    """The document in a file that MLflow's command line read with ``pandas.read_json``."""
+    named = all(isinstance(label, str) for label in labels)
+    return {
+        str(column): dict(zip(labels, frame[column].tolist())) if named else frame[column].tolist()
+        for column in columns
+    }
+
+
+# -- values ----------------------------------------------------------------------------------------
+
+
+def as_array(tensor: Tensor, value: Values, by_rows: bool = False) -> Array:
+    """The value in the tensor's type, where nothing of it is lost.
+
+    A number in a list, in JSON or in a DataFrame has no type of its own and is read as the
+    tensor's; an array has one, and is cast only where each of its values stays what it is.
+    """
+    import numpy
+
+    if isinstance(value, numpy.ndarray):
+        return _cast(tensor, value, exact=True)
+    if isinstance(value, (str, bytes, bytearray)):
+        value = bytes(value) if isinstance(value, bytearray) else value
+        array = numpy.empty((), dtype=object)
+        array[()] = value
+    else:
+        array = _from_lists(tensor, value)
+    return _in_shape(_cast(tensor, array, exact=False), tensor.shape, by_rows)
+
+
+def _from_lists(tensor: Tensor, value: Values) -> Array:
+    import numpy
+
+    try:
+        if tensor.datatype == "BYTES":
+            return numpy.array(value, dtype=object)
+        # Not in the tensor's type at once: numpy would cut 1.5 down to 1 without a word.
+        array = numpy.array(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidOption(f"input '{tensor.name}' is not a regular array ({error})") from error
+    if array.dtype == object and array.size and all(isinstance(one, int) for one in array.flat):
+        raise _loss_error(tensor, "a whole number beyond 64 bits")
+    return array
+
+
+def _cast(tensor: Tensor, array: Array, exact: bool) -> Array:
+    import numpy
+
+    if tensor.datatype == "BYTES":
+        return _as_bytes(tensor, array)
+    if array.dtype == tensor.dtype and tensor.datatype != "BF16":
+        return array
+    if array.dtype.kind not in "iub" and not _is_float(array.dtype) and array.size:
+        raise _loss_error(tensor, _KINDS.get(array.dtype.kind, f"values of type {array.dtype}"))
+    with numpy.errstate(all="ignore"):
+        cast = (
+            _as_bfloat16(array, tensor.dtype)
+            if tensor.datatype == "BF16"
+            else array.astype(tensor.dtype)
+        )
+    # numpy calls the way from 64-bit whole numbers to floats safe, and it is not.
+    wide = array.dtype.kind in "iu" and array.dtype.itemsize == 8 and tensor.dtype.kind == "f"
+    if not wide and tensor.datatype != "BF16" and numpy.can_cast(array.dtype, tensor.dtype, "safe"):
+        return cast
+    rounding = not exact and _is_float(array.dtype) and _is_float(tensor.dtype)
+    same = numpy.isfinite(cast) == numpy.isfinite(array) if rounding else _equal(array, cast)
+    if not numpy.all(same):
+        first = array[numpy.logical_not(same)].flat[0]
+        raise _loss_error(
+            tensor,
+            f"{array.dtype} values such as {first!s}",
+            f"; .astype('{tensor.dtype}') says that this is meant" if exact else "",
+        )
+    return cast
+
+
+def _equal(array: Array, cast: Array) -> Array:
+    """Which values survive the way there and back; the sign tells -1 from the largest number of an
+    unsigned type.
+    """
+    import numpy
+
+    with numpy.errstate(all="ignore"):
+        same = (cast.astype(array.dtype) == array) & ((cast < 0) == (array < 0))
+    if _is_float(array.dtype) and _is_float(cast.dtype):
+        same |= numpy.isnan(array) & numpy.isnan(cast)
+    return same
+
+
+def _is_float(dtype: Array) -> bool:
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
+def _as_bfloat16(array: Array, dtype: Array) -> Array:
+    """Rounded to what bfloat16 can hold. Older releases of tritonclient take float32 for it, and
+    cut its lower half off.
+    """
+    import numpy
+
+    if dtype.name == "bfloat16":
+        return array.astype(dtype)
+    single = numpy.ascontiguousarray(array, "float32").reshape(array.shape)
+    bits = single.view("uint32")
+    # To the nearest, and of two that are equally near to the even one; what is not finite stays as
+    # it is.
+    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype("uint32").view("float32")
+    return numpy.where(numpy.isfinite(single), rounded, single)
+
+
+def _as_bytes(tensor: Tensor, array: Array) -> Array:
+    import numpy
+
+    if array.dtype.kind not in "OSU":
+        raise _loss_error(tensor, f"values of type {array.dtype}")
+    flat = numpy.empty(array.size, dtype=object)
+    for index, one in enumerate(array.ravel()):
+        if not isinstance(one, (str, bytes)):
+            raise _loss_error(tensor, f"a value of type {type(one).__name__}")
+        flat[index] = one.encode() if isinstance(one, str) else one
+    return flat.reshape(array.shape)
+
+
+def _loss_error(tensor: Tensor, what: str, hint: str = "") -> InvalidOption:
+    return InvalidOption(
+        f"input '{tensor.name}' is {tensor.datatype} and cannot take {what} without loss{hint}"
+    )
+
+
+def _in_shape(array: Array, shape: tuple[int, ...], by_rows: bool) -> Array:
+    """Lists and frames leave out what Triton wants: the dimension of the batch, or that of a single
+    feature.
+    """
+    if array.ndim == len(shape):
+        return array
+    if array.ndim == 0 and all(size in (1, -1) for size in shape):
+        return array.reshape((1,) * len(shape))
+    if array.ndim == len(shape) + 1 and array.shape[0] == 1:
+        return array[0]
+    if array.ndim == len(shape) - 1:
+        if by_rows and shape[-1] in (1, -1):
+            return array[..., None]
+        if all(size in (-1, have) for size, have in zip(shape[1:], array.shape)) and shape[0] in (
+            1,
+            -1,
+        ):
+            return array[None]
+        if shape[-1] in (1, -1):
+            return array[..., None]
+    return array

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes a request: the documents of MLflow and Triton, and input examples. No server is
+asked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import config_pbtxt
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
+    DesiredModel,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.layout import Layout
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import InvalidOption
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.execution.verification import (
+    judge_example,
+)
+
+numpy = pytest.importorskip("numpy")
+pytest.importorskip("tritonclient")
+
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.inference import (  # noqa: E402
+    example_request,
+    interface_of,
+    interface_of_text,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.tensors import (  # noqa: E402
+    Tensor,
+    arrays_of,
+    read_request,
+)
+
+ONE = {"x": Tensor("x", "FP32", (-1, 2), numpy.dtype("float32"))}
+TWO = {
+    "a": Tensor("a", "FP32", (-1, 1), numpy.dtype("float32")),
+    "b": Tensor("b", "BYTES", (-1, 1), numpy.dtype(object)),
+}
+
+
+def found(values: Any, inputs: dict[str, Tensor]) -> dict[str, Any]:
+    return {name: array.tolist() for name, (_kind, array) in arrays_of(values, inputs).items()}
+
+
+def sent(name: str, kind: str, shape: list[int], data: Any) -> dict[str, Any]:
+    return {"name": name, "datatype": kind, "shape": shape, "data": data}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"inputs": [sent("x", "FP32", [2, 2], [1, 2, 3, 4])]},
+        {"inputs": [sent("x", "FP32", [2, 2], [[1, 2], [3, 4]])], "id": "7"},
+        {"inputs": [{"name": "x", "data": [[1, 2], [3, 4]]}]},
+        {"inputs": [[1, 2], [3, 4]]},
+        {"dataframe_split": {"columns": ["x"], "data": [[[1, 2]], [[3, 4]]]}},
+        {"dataframe_split": {"columns": ["u", "v"], "data": [[1, 2], [3, 4]]}},
+        {"dataframe_split": {"data": [[1, 2], [3, 4]]}},
+        {"dataframe_records": [{"u": 1, "v": 2}, {"u": 3, "v": 4}]},
+        {"instances": [[1, 2], [3, 4]]},
+        {"instances": [{"x": [1, 2]}, {"x": [3, 4]}]},
+        {"columns": ["u", "v"], "data": [[1, 2], [3, 4]]},
+        {"data": [[1, 2], [3, 4]]},
+    ],
+)
+def test_documents_of_mlflow_and_triton_are_taken(document: dict[str, Any]) -> None:
+    assert found(document, ONE) == {"x": [[1.0, 2.0], [3.0, 4.0]]}
+    assert found(json.dumps(document), ONE) == {"x": [[1.0, 2.0], [3.0, 4.0]]}
+    pandas = pytest.importorskip("pandas")
+    # What MLflow's command line makes of a file; pandas has no frame for some of these.
+    if {"id", "columns"} & {*document}:
+        return
+    frame = pandas.read_json(__import__("io").StringIO(json.dumps(document)))
+    assert found(frame, ONE) == {"x": [[1.0, 2.0], [3.0, 4.0]]}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"inputs": [sent("a", "FP32", [2, 1], [1, 2]), sent("b", "BYTES", [2, 1], ["u", "v"])]},
+        {"inputs": {"a": [[1], [2]], "b": [["u"], ["v"]]}},
+        {"dataframe_split": {"columns": ["b", "a"], "data": [["u", 1], ["v", 2]]}},
+        {"dataframe_records": [{"a": 1, "b": "u"}, {"a": 2, "b": "v"}]},
+        {"instances": [{"a": 1, "b": "u"}, {"a": 2, "b": "v"}]},
+    ],
+)
+def test_documents_of_several_inputs(document: dict[str, Any]) -> None:
+    assert found(document, TWO) == {"a": [[1.0], [2.0]], "b": [[b"u"], [b"v"]]}
+
+
+def test_a_tensor_goes_before_a_document() -> None:
+    for name in ("inputs", "instances", "data", "dataframe_split"):
+        tensor = Tensor(name, "FP32", (-1,), numpy.dtype("float32"))
+        assert found({name: [1, 2]}, {name: tensor}) == {name: [1.0, 2.0]}
+
+
+def test_parameters_and_wanted_outputs_stand_beside_the_inputs() -> None:
+    asked = read_request(
+        {
+            "id": "q",
+            "inputs": [sent("x", "FP32", [1, 2], [1, 2])],
+            "outputs": [{"name": "y"}],
+            "parameters": {"sequence_id": 7, "sequence_start": True},
+        },
+        ONE,
+    )
+    assert (asked.request_id, asked.outputs) == ("q", ("y",))
+    assert asked.parameters == {"sequence_id": 7, "sequence_start": True}
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        (
+            {"inputs": [sent("x", "INT64", [1, 2], [1, 2])]},
+            "'x' is FP32, and the request says INT6",
+        ),
+        ({"inputs": [sent("x", "FP32", [2, 2], [1, 2])]}, r"'x' has 2 values, .* \[2, 2\]"),
+        ({"inputs": [sent("z", "FP32", [2], [1, 2])]}, r"no input 'z' \(inputs: x; forms"),
+        ({"inputs": [{"name": "x", "parameters": {"binary_data_size": 8}}]}, "'x' has no data"),
+        ({"inputs": [[1, 2]], "params": {"t": 1}}, "params belong to models that MLflow runs"),
+        ({"inputs": [[1, 2]], "parameters": 3}, "parameters is not a mapping"),
+        ({"inputs": [[1, 2]], "outputs": "y"}, r"outputs is not a list of \{name"),
+        ({"dataframe_split": [[1]]}, "dataframe_split is not"),
+        ({"dataframe_split": {"data": []}}, "no rows"),
+        ({"dataframe_records": {"a": 1}}, "dataframe_records is not a list of rows"),
+        ({"instances": [{"x": 1}, {"y": 1}]}, "do not have the same columns"),
+        ({"images": [[1, 2]]}, "dataframe_split"),
+    ],
+)
+def test_what_is_not_taken_is_said_with_the_form(document: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidOption, match=words):
+        arrays_of(document, ONE)
+
+
+# -- examples --------------------------------------------------------------------------------------
+
+MODEL = DesiredModel("net")
+TENSOR = {"name": "x", "data_type": "TYPE_FP32", "dims": [-1, 3]}
+ROW = {"name": "x", "data_type": "TYPE_FP32", "dims": [3]}
+TEXT = {"name": "t", "data_type": "TYPE_STRING", "dims": [1]}
+WHOLE = {"name": "n", "data_type": "TYPE_INT64", "dims": [-1]}
+
+
+@pytest.mark.parametrize(
+    ("config", "document", "expected"),
+    [
+        ({"input": [TENSOR]}, {"data": [[1, 2, 3]]}, {"x": [[1, 2, 3]]}),
+        ({"input": [TENSOR]}, {"inputs": [[1, 2, 3]]}, {"x": [[1, 2, 3]]}),
+        ({"input": [TENSOR]}, {"columns": [0, 1, 2], "data": [[1, 2, 3]]}, {"x": [[1, 2, 3]]}),
+        ({"input": [TENSOR]}, {"dataframe_split": {"data": [[1, 2, 3]]}}, {"x": [[1, 2, 3]]}),
+        ({"input": [TENSOR]}, {"inputs": {"x": [1, 2, 3]}, "params": {"a": 1}}, {"x": [[1, 2, 3]]}),
+        ({"input": [ROW], "max_batch_size": 2}, {"data": [[1, 2, 3]] * 5}, {"x": [[1, 2, 3]] * 2}),
+        (
+            {"input": [{**ROW, "dims": ["1"]}, TEXT], "max_batch_size": 8},
+            {"columns": ["x", "t"], "data": [[1, "a"], [2, "b"]]},
+            {"x": [[1], [2]], "t": [["a"], ["b"]]},
+        ),
+        ({"input": [ROW, {**TEXT, "optional": True}]}, {"x": [1, 2, 3]}, {"x": [1, 2, 3]}),
+    ],
+)
+def test_an_example_that_fits_becomes_the_tensors(
+    config: dict[str, Any], document: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    made = example_request(document, interface_of(config)).arrays
+    found = {
+        name: [[v.decode() for v in row] for row in array] if kind == "BYTES" else array.tolist()
+        for name, (kind, array) in made.items()
+    }
+    assert found == expected
+
+
+def test_nothing_in_an_example_is_nan() -> None:
+    made = example_request({"data": [[None, 2, 3]]}, interface_of({"input": [TENSOR]}))
+    assert numpy.isnan(made.arrays["x"][1]).tolist() == [[True, False, False]]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "document", "words"),
+    [
+        ([TENSOR], {"a": [1], "b": [2]}, "no input 'a'"),
+        ([TENSOR], {"data": [[1, 2, 3, 4]]}, r"takes the shape \[-1, 3\].* has \[1, 4\]"),
+        ([TENSOR], {"data": [["a", "b", "c"]]}, "'x' is FP32 and cannot take texts"),
+        ([TENSOR], {"data": [[1, 2], [3]]}, "not a regular array"),
+        ([WHOLE], {"inputs": [1.5]}, "'n' is INT64"),
+        ([WHOLE], {"inputs": [None]}, "'n' is INT64"),
+        ([TENSOR, WHOLE], {"x": [[1, 2, 3]]}, "nothing for the input 'n'"),
+        ([TENSOR, WHOLE], {"data": [[1, 2, 3]]}, "columns without names"),
+    ],
+)
+def test_an_example_that_makes_no_request_is_left_out_with_a_warning(
+    inputs: list[dict[str, Any]], document: dict[str, Any], words: str
+) -> None:
+    config = config_pbtxt.apply_overlay(config_pbtxt.new_message(), {"input": inputs})
+    layout = Layout("onnx", (), (), b"", (1,), (1,), example=document)
+    text, urls = config_pbtxt.render(config), ["localhost:8000"]
+    judged = judge_example(layout, text, urls, MODEL)
+    assert judged.example is None
+    (warning,) = judged.warnings
+    assert warning.startswith(
+        "it is not verified, as no request can be made of its input example ("
+    )
+    assert "; verify: {inputs: {" in warning
+    with pytest.raises(InvalidOption, match=words):
+        example_request(document, interface_of_text(text))
+    silent = judge_example(layout, text, urls, dataclasses.replace(MODEL, verify="none"))
+    assert (silent.example, silent.warnings) == (None, ())
+
+
+def test_what_triton_completes_is_judged_when_it_is_served() -> None:
+    layout = Layout("onnx", (), (), b"", (1,), (1,), example={"a": [1]})
+    assert judge_example(layout, b'backend: "onnxruntime"', [], MODEL) == layout
+
+
+@pytest.mark.parametrize(("url", "said"), [("h:8000", 1), ("grpc://h:8001", 0)])
+def test_a_decoupled_model_is_not_verified_over_http(url: str, said: int) -> None:
+    config = config_pbtxt.apply_overlay(
+        config_pbtxt.new_message(),
+        {"input": [TENSOR], "model_transaction_policy": {"decoupled": True}},
+    )
+    layout = Layout("triton", (), (), b"", (1,), (1,), example={"x": [[1, 2, 3]]})
+    judged = judge_example(layout, config_pbtxt.render(config), [url], MODEL)
+    assert judged.example and len(judged.warnings) == said
+    assert all("grpc://host:port in triton_url" in warning for warning in judged.warnings)
+
+
+def test_the_configuration_says_how_a_model_is_asked() -> None:
+    control = {"kind": "CONTROL_SEQUENCE_CORRID", "data_type": "TYPE_STRING"}
+    interface = interface_of(
+        {
+            "sequence_batching": {"control_input": [{"name": "id", "control": [control]}]},
+            "model_transaction_policy": {"decoupled": True},
+        }
+    )
+    assert (interface.in_sequences, interface.text_ids, interface.decoupled) == (True,) * 3
+    plain = interface_of({"input": [TENSOR]})
+    assert not (plain.in_sequences or plain.text_ids or plain.decoupled)
