@@ -51,7 +51,8 @@ options:
       - The others are what MLflow's flavors of these names store. Trees of V(xgboost), V(lightgbm)
         and V(sklearn) go to Triton's FIL backend (V(sklearn) needs the library treelite),
         TorchScript modules of V(pytorch) to its PyTorch backend. Each gets a configuration that is
-        made from the model.
+        made from the model. The scikit-learn classes of XGBoost and LightGBM are served from
+        V(sklearn) too.
       - Read from the artifact's C(MLmodel) when omitted.
     type: str
     choices: [triton, onnx, xgboost, lightgbm, sklearn, pytorch]
@@ -94,9 +95,12 @@ options:
       - How to prove that the model answers after each load. When the option is given, also when
         nothing else has to be done.
       - V(none) trusts what Triton reports. V(auto) sends the model's MLflow input example where it
-        has one. When the option is omitted, that is done after a load.
+        has one. When the option is omitted, that is done after a load. An example of which no
+        request can be made, and that of a decoupled model on a server that is asked over HTTP, is
+        left out with a warning; the result's C(verified) then stays C(null).
       - A dictionary C({inputs, outputs, tolerance}) sends C(inputs) (tensor name to nested lists)
-        and compares C(outputs) where given.
+        and compares C(outputs) where given. Of a decoupled model, which is asked over gRPC,
+        C(outputs) are those of all its answers, joined along the first dimension.
       - When the verification fails, the deployment before is put back, and the task fails.
     type: raw
   keep:

@@ -6,6 +6,7 @@ framework's own prediction.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
-from support.deliveries import deploy_model, target_of
+from support.deliveries import deliver_models, deploy_model, target_of
 from support.playbooks import environment
 from support.servers import ROOT, MLflow, Triton, server_python
 
@@ -38,7 +39,19 @@ LOGGED = {
     "sklearn_forest": "sklearn",
     "sklearn_pickle": "sklearn",
     "sklearn_histogram": "sklearn",
+    "sklearn_of_xgboost": "sklearn",
+    "sklearn_of_lightgbm": "sklearn",
     "onnx_logged": "onnx",
+}
+# What is refused, and what the refusal says to do: the second version is logged so.
+REMEDIES = {
+    "instead_of_a_search": "log its best_estimator_",
+    "instead_of_a_pipeline": r"skl2onnx \(options=\{'zipmap': False\} for a classifier\)",
+    "instead_of_a_zipmap": r"skl2onnx: options=\{'zipmap': False\}",
+    "instead_of_anothers_zipmap": "take the node ZipMap out and make its input the output",
+    "instead_of_a_pipeline_of_xgboost": r"pipeline\[-1\], with mlflow.xgboost.log_model",
+    "instead_of_a_number_for_what_is_missing": r"missing=float\('nan'\)",
+    "instead_of_an_objective_of_ones_own": r"mlflow.xgboost.log_model\(model.get_booster\(\)\)",
 }
 SAVED = (
     "xgboost_json",
@@ -131,6 +144,20 @@ def test_logged(mlflow: MLflow, triton: Triton, trained: dict[str, Any], name: s
     first, second = trained[name]
     line = Line(mlflow, triton, name)
     there_and_back(line, first, second, (first["version"], second["version"]))
+
+
+@pytest.mark.parametrize("name", REMEDIES)
+def test_what_a_refusal_says_to_do_is_served(
+    mlflow: MLflow, triton: Triton, trained: dict[str, Any], name: str
+) -> None:
+    first, second = trained[name]
+    line = Line(mlflow, triton, name)
+    wanted = {"name": name, "model_uri": f"models:/{name}/{first['version']}"}
+    (refused,) = deliver_models(target_of(triton, mlflow), [wanted])
+    assert re.search(REMEDIES[name], str(refused.error))
+    line.deliver(model_uri=f"models:/{name}/{second['version']}")
+    line.answers(second)
+    line.deliver(state="absent")
 
 
 def test_the_same_artifact_becomes_the_same_bytes(

@@ -26,9 +26,15 @@ import mlflow
 import numpy
 import treelite
 import xgboost
+from onnx import TensorProto, helper
 from skl2onnx import to_onnx
 from sklearn import ensemble
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from skops.io import dumps, get_untrusted_types
 
 FEATURES = 6
 TREES = "sklearn.tree._tree.Tree"
@@ -179,6 +185,103 @@ def sklearn_histogram(case: Case) -> dict[str, Any]:
     )
 
 
+def serialized(case: Case, model: Any) -> dict[str, Any]:
+    """The one way in version 1, the other in version 2."""
+    if case.version == 1:
+        return {"serialization_format": "cloudpickle"}
+    trusted = get_untrusted_types(data=dumps(model))
+    return {"serialization_format": "skops", "skops_trusted_types": trusted}
+
+
+def sklearn_of_xgboost(case: Case) -> dict[str, Any]:
+    model = xgboost.XGBClassifier(n_estimators=6, max_depth=3).fit(case.x, case.classes)
+    expected, more = model.predict_proba(case.rows), serialized(case, model)
+    return case.logged(mlflow.sklearn.log_model, model, expected, **more)
+
+
+def sklearn_of_lightgbm(case: Case) -> dict[str, Any]:
+    model = lightgbm.LGBMClassifier(n_estimators=5, verbose=-1).fit(case.x, case.binary)
+    expected, more = model.predict_proba(case.rows), serialized(case, model)
+    return case.logged(mlflow.sklearn.log_model, model, expected, **more)
+
+
+# -- what is refused in version 1, and what its message says to do in version 2 --------------------
+
+
+def instead_of_a_search(case: Case) -> dict[str, Any]:
+    forest = ensemble.RandomForestClassifier(5, random_state=1)
+    model = GridSearchCV(forest, {"max_depth": [2, 3]}, cv=2).fit(case.x, case.binary)
+    model = model if case.version == 1 else model.best_estimator_
+    expected = model.predict_proba(case.rows)
+    more = {"serialization_format": "cloudpickle"}
+    return case.logged(mlflow.sklearn.log_model, model, expected, **more)
+
+
+def instead_of_a_pipeline(case: Case) -> dict[str, Any]:
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(case.x, case.binary)
+    expected = model.predict_proba(case.rows)
+    if case.version == 1:
+        more = {"serialization_format": "cloudpickle"}
+        return case.logged(mlflow.sklearn.log_model, model, expected, **more)
+    made = to_onnx(model, case.x[:1], options={"zipmap": False})
+    return case.logged(mlflow.onnx.log_model, made, expected)
+
+
+def instead_of_a_zipmap(case: Case) -> dict[str, Any]:
+    model = LogisticRegression().fit(case.x, case.classes)
+    options = {"zipmap": False} if case.version == 2 else None
+    made = to_onnx(model, case.x[:1], options=options)
+    return case.logged(mlflow.onnx.log_model, made, model.predict_proba(case.rows))
+
+
+def instead_of_anothers_zipmap(case: Case) -> dict[str, Any]:
+    """As CatBoost writes it, whose models have no option for it."""
+    model = LogisticRegression().fit(case.x, case.classes)
+    made = to_onnx(model, case.x[:1])
+    if case.version == 2:
+        graph = made.graph
+        zipmap = next(node for node in graph.node if node.op_type == "ZipMap")
+        tensor = helper.make_tensor_value_info(zipmap.input[0], TensorProto.FLOAT, [None, 3])
+        graph.node.remove(zipmap)
+        graph.output.remove(next(one for one in graph.output if one.name == zipmap.output[0]))
+        graph.output.append(tensor)
+    return case.logged(mlflow.onnx.log_model, made, model.predict_proba(case.rows))
+
+
+def instead_of_a_pipeline_of_xgboost(case: Case) -> dict[str, Any]:
+    boosted = xgboost.XGBClassifier(n_estimators=6, max_depth=3)
+    model = make_pipeline(StandardScaler(), boosted).fit(case.x, case.binary)
+    expected = model.predict_proba(case.rows)
+    if case.version == 1:
+        more = {"serialization_format": "cloudpickle"}
+        return case.logged(mlflow.sklearn.log_model, model, expected, **more)
+    case.rows = model[:-1].transform(case.rows)
+    return case.logged(mlflow.xgboost.log_model, model[-1], expected)
+
+
+def instead_of_a_number_for_what_is_missing(case: Case) -> dict[str, Any]:
+    x = numpy.where(case.x > 1, numpy.nan, case.x)
+    missing = -999.0 if case.version == 1 else numpy.nan
+    model = xgboost.XGBRegressor(n_estimators=6, max_depth=3, missing=missing)
+    model.fit(numpy.nan_to_num(x, nan=missing) if case.version == 1 else x, case.value)
+    expected, more = model.predict(case.rows), {"serialization_format": "cloudpickle"}
+    return case.logged(mlflow.sklearn.log_model, model, expected, **more)
+
+
+def squared(labels: Any, predicted: Any) -> Any:
+    return predicted - labels, numpy.ones_like(labels)
+
+
+def instead_of_an_objective_of_ones_own(case: Case) -> dict[str, Any]:
+    model = xgboost.XGBRegressor(n_estimators=6, max_depth=3, objective=squared)
+    model.fit(case.x, case.value)
+    expected = model.predict(case.rows)
+    if case.version == 1:
+        more = {"serialization_format": "cloudpickle"}
+        return case.logged(mlflow.sklearn.log_model, model, expected, **more)
+    return case.logged(mlflow.xgboost.log_model, model.get_booster(), expected)
+
+
 def treelite_file(case: Case) -> dict[str, Any]:
     model = ensemble.ExtraTreesClassifier(9, random_state=1).fit(case.x, case.binary)
     treelite.sklearn.import_model(model).serialize(str(case.folder / "trees.tl"))
@@ -232,6 +335,15 @@ CASES = (
     sklearn_forest,
     sklearn_pickle,
     sklearn_histogram,
+    sklearn_of_xgboost,
+    sklearn_of_lightgbm,
+    instead_of_a_search,
+    instead_of_a_pipeline,
+    instead_of_a_zipmap,
+    instead_of_anothers_zipmap,
+    instead_of_a_pipeline_of_xgboost,
+    instead_of_a_number_for_what_is_missing,
+    instead_of_an_objective_of_ones_own,
     treelite_file,
     onnx_logged,
     onnx_file,

@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import sys
+import types
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,10 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.flavors.con
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.flavors.layouts import (
     layout_of,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.boosters import (
+    Booster,
+    booster_of,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.default_config import (
     forest_config,
@@ -351,15 +358,22 @@ class TestPickledLightgbm:
         convert(made, str(folder), Manifest.of([entry]))
         return path.with_name("model.txt")
 
-    def test_its_text_is_taken_out(self, tmp_path: Path) -> None:
-        data = pickle.dumps({"model": {"handle": LIGHTGBM, "more": Evil()}})
+    def test_its_text_is_taken_out(self, tmp_path: Path, stub: Callable[..., Any]) -> None:
+        booster = stub("lightgbm.basic.Booster", _handle=LIGHTGBM, more=Evil())
+        data = pickle.dumps(stub("lightgbm.sklearn.LGBMClassifier", _Booster=booster))
+        assert self.convert(tmp_path, data).read_text(encoding="utf-8") == LIGHTGBM
+
+    def test_a_class_of_its_author_is_no_hindrance(
+        self, tmp_path: Path, stub: Callable[..., Any]
+    ) -> None:
+        booster = stub("lightgbm.basic.Booster", handle=LIGHTGBM)
+        data = pickle.dumps(stub("models.Ours", _Booster=booster))
         assert self.convert(tmp_path, data).read_text(encoding="utf-8") == LIGHTGBM
 
     @pytest.mark.parametrize(
         ("data", "said"),
         [
-            (pickle.dumps({"a": "b"}), "holds 0 LightGBM models"),
-            (pickle.dumps([LIGHTGBM, LIGHTGBM + "\n"]), "holds 2 LightGBM models"),
+            (pickle.dumps({"a": "b"}), "holds no LightGBM model"),
             (pickle.dumps({"handle": LIGHTGBM})[:-20], "is not a whole pickle"),
             (b"junk", "is not a whole pickle"),
             (b"", "model.pkl is empty"),
@@ -368,6 +382,86 @@ class TestPickledLightgbm:
     def test_what_is_none(self, tmp_path: Path, data: bytes, said: str) -> None:
         with pytest.raises(ArtifactError, match=said):
             self.convert(tmp_path, data)
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """An object of a class of that name, as pickle finds it."""
+
+    def make(origin: str, **values: Any) -> Any:
+        module, _dot, name = origin.rpartition(".")
+        kind = type(name, (), {"__module__": module, "__qualname__": name})
+        for whole in (module.partition(".")[0], module):
+            place = sys.modules.get(whole) or types.ModuleType(whole)
+            monkeypatch.setitem(sys.modules, whole, place)
+        monkeypatch.setattr(place, name, kind, raising=False)
+        made = kind()
+        vars(made).update(values)
+        return made
+
+    return make
+
+
+class TestBoostersOfTheirScikitLearnClasses:
+    MODEL = b"{L\x00\x00\x00\x00\x00\x00\x00\x01ai\x07}"
+    SNAPSHOT = (
+        b"{L\x00\x00\x00\x00\x00\x00\x00\x06Config{}"
+        b"L\x00\x00\x00\x00\x00\x00\x00\x05Model" + MODEL + b"}"
+    )
+
+    def found(self, folder: Path, model: Any) -> Any:
+        return booster_of(str(written(folder / "model.pkl", pickle.dumps(model))))
+
+    def test_xgboost_s_own_model_is_taken_out(
+        self, tmp_path: Path, stub: Callable[..., Any]
+    ) -> None:
+        booster = stub("xgboost.core.Booster", handle=bytearray(self.SNAPSHOT), more=Evil())
+        model = stub("xgboost.sklearn.XGBClassifier", _Booster=booster, missing=float("nan"))
+        assert self.found(tmp_path, model) == Booster("xgboost", self.MODEL)
+
+    @pytest.mark.parametrize(
+        ("handle", "more", "said"),
+        [
+            (SNAPSHOT, {"missing": -999.0}, r"takes -999 for a missing value.*missing=float"),
+            (SNAPSHOT, {"missing": 0}, "takes 0 for a missing value"),
+            (b"binf", {}, "log it with mlflow.xgboost.log_model"),
+            (None, {}, "was not trained"),
+        ],
+    )
+    def test_what_would_answer_otherwise_is_refused(
+        self,
+        tmp_path: Path,
+        stub: Callable[..., Any],
+        handle: bytes | None,
+        more: dict[str, Any],
+        said: str,
+    ) -> None:
+        booster = stub("xgboost.core.Booster", handle=bytearray(handle or b""))
+        held = {"_Booster": booster} if handle else {}
+        with pytest.raises(ArtifactError, match=said):
+            self.found(tmp_path, stub("xgboost.sklearn.XGBRegressor", **held, **more))
+
+    def test_another_s_class_is_none_of_theirs(
+        self, tmp_path: Path, stub: Callable[..., Any]
+    ) -> None:
+        booster = stub("xgboost.core.Booster", handle=bytearray(self.SNAPSHOT))
+        assert self.found(tmp_path, stub("models.Ours", _Booster=booster)) is None
+
+    def test_trees_after_the_best_iteration_are_left_out(
+        self, tmp_path: Path, stub: Callable[..., Any]
+    ) -> None:
+        """LightGBM keeps them in a pickle, and predicts without them."""
+        head = "tree\nversion=v4\nnum_class=1\nnum_tree_per_iteration=2\ntree_sizes=9 9 9 9 9 9\n\n"
+        trees = [f"Tree={number}\nx\n\n\n" for number in range(6)]
+        text = "".join([head, *trees, "end of trees\n\nparameters:\n"])
+        booster = stub("lightgbm.basic.Booster", _handle=text, best_iteration=2)
+        cut = self.found(tmp_path, stub("lightgbm.sklearn.LGBMRegressor", _Booster=booster))
+        assert cut.data.decode() == "".join(
+            [head.replace("9 9 9 9 9 9", "9 9 9 9"), *trees[:4], "end of trees\n\nparameters:\n"]
+        )
+        booster.best_iteration = -1
+        whole = self.found(tmp_path, stub("lightgbm.sklearn.LGBMRegressor", _Booster=booster))
+        assert whole.data.decode() == text
 
 
 def test_content_of_a_forest_of_treelite_four(tmp_path: Path) -> None:

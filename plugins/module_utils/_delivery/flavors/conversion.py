@@ -9,10 +9,7 @@ a dictionary.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import pickletools
-import re
 import zipfile
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +21,7 @@ from ..domain.layout import Layout
 from ..domain.manifest import FileEntry, Manifest
 from ..effects import effect
 from ..errors import ArtifactError
+from ..formats.boosters import Booster, booster_of
 from ..formats.default_config import forest_config, onnx_config
 from ..formats.model_file import refuse_what_is_no_file, why_no_torchscript
 from ..formats.onnx import read_onnx, refuse_what_triton_cannot_carry
@@ -31,7 +29,6 @@ from ..formats.sklearn_to_treelite import treelite_bytes
 from ..formats.trees import read_forest
 
 STEP = "convert the model"
-_LARGEST_SCHEMA = 1 << 30
 Made = tuple[str, Any]
 """The file's name in the version folder now, and the configuration (None: as it is)."""
 
@@ -86,12 +83,30 @@ def _xgboost(path: str) -> Made:
 
 def _lightgbm(path: str) -> Made:
     if zipfile.is_zipfile(path) or path.endswith(".pkl"):
-        _write_instead(path, "model.lgb", _booster_text(path))
-        path = os.path.join(os.path.dirname(path), "model.lgb")
+        booster = booster_of(path, own=True)
+        if booster is None or booster.family != "lightgbm":
+            raise ArtifactError(
+                f"{path} holds no LightGBM model: log the Booster itself (model.booster_)"
+            )
+        return _of_booster(path, booster)
     return _forest(path, "lightgbm")
 
 
+def _of_booster(path: str, booster: Booster) -> Made:
+    if booster.family == "xgboost" and b"best_iteration" in booster.data:
+        raise ArtifactError(
+            "it stopped early, and its class leaves the trees after the best iteration out: log"
+            " those that count, mlflow.xgboost.log_model(model.get_booster()[: model.best_iteration"
+            " + 1])"
+        )
+    _write_instead(path, booster.filename, booster.data)
+    return _forest(os.path.join(os.path.dirname(path), booster.filename), booster.family)
+
+
 def _sklearn(path: str) -> Made:
+    booster = booster_of(path)
+    if booster is not None:
+        return _of_booster(path, booster)
     _write_instead(path, "checkpoint.tl", treelite_bytes(path))
     return _forest(os.path.join(os.path.dirname(path), "checkpoint.tl"), "treelite")
 
@@ -114,63 +129,6 @@ def _forest(path: str, family: str) -> Made:
 def _write_instead(path: str, name: str, data: bytes) -> None:
     disk.remove_file(path)
     disk.write_file(os.path.join(os.path.dirname(path), name), data)
-
-
-def _booster_text(path: str) -> bytes:
-    """The text of a LightGBM model, which stands as it is in a skops archive and in a pickle.
-    Nothing is unpickled.
-    """
-    strings = _skops_strings(path) if zipfile.is_zipfile(path) else _pickled_strings(path)
-    found = {text for text in strings if re.match(r"tree\r?\nversion=", text)}
-    if len(found) != 1:
-        raise ArtifactError(
-            f"{path} holds {len(found)} LightGBM models: log the Booster itself (model.booster_)"
-        )
-    return found.pop().encode()
-
-
-def _skops_strings(path: str) -> list[str]:
-    with zipfile.ZipFile(path) as archive:
-        if (
-            "schema.json" not in archive.namelist()
-            or archive.getinfo("schema.json").file_size > _LARGEST_SCHEMA
-        ):
-            raise ArtifactError(f"{path} is no skops archive")
-        return _texts(json.loads(archive.read("schema.json")))
-
-
-def _pickled_strings(path: str) -> list[str]:
-    try:
-        with open(path, "rb") as file:
-            return [
-                argument
-                for _code, argument, _at in pickletools.genops(file)
-                if isinstance(argument, str)
-            ]
-    except (ValueError, EOFError) as error:
-        raise ArtifactError(f"{path} is not a whole pickle ({error})") from None
-
-
-def _texts(node: object) -> list[str]:
-    """All strings in a schema, those too that it keeps as JSON."""
-    if isinstance(node, dict):
-        own = (
-            [text for text in [_unquote(node.get("content"))] if text]
-            if node.get("is_json")
-            else []
-        )
-        return own + [text for child in node.values() for text in _texts(child)]
-    if isinstance(node, list):
-        return [text for child in node for text in _texts(child)]
-    return []
-
-
-def _unquote(content: object) -> str | None:
-    try:
-        value = json.loads(content) if isinstance(content, str) else None
-    except ValueError:
-        return None
-    return value if isinstance(value, str) else None
 
 
 _CONVERTERS: dict[str, Callable[[str], Made]] = {

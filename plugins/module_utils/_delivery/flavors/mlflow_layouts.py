@@ -31,7 +31,10 @@ _INSTEAD = {
         " convert it with tf2onnx"
     ),
     "keras": "export it as a SavedModel or as ONNX and publish that",
-    "catboost": "save it with format='onnx' (or 'json' for treelite) and publish that",
+    "catboost": (
+        "save it with save_model('model.onnx', format='onnx'), take the node ZipMap of a classifier"
+        " out and make its input the output, and publish that"
+    ),
     "transformers": "export it as ONNX (optimum-cli export onnx) and log that",
     "sentence_transformers": "export it as ONNX (optimum-cli export onnx) and log that",
     "spark": "convert it with onnxmltools and log the ONNX model",

@@ -6,6 +6,7 @@
 - ``onnx``: inputs, outputs and external data of an ONNX file.
 - ``trees``: features and classes of XGBoost, LightGBM and treelite files.
 - ``sklearn_archive``: pickles and skops archives of scikit-learn as inert values.
+- ``boosters``: XGBoost's and LightGBM's models in pickles and skops archives.
 - ``sklearn_to_treelite``: trees and forests of scikit-learn as a treelite checkpoint.
 - ``tensorrt``: what a TensorRT plan was built for, and what the servers have.
 - ``default_config``: a config.pbtxt for a model that came without one.

@@ -16,6 +16,7 @@ _ORIGINS = {
     "xgboost": ("xgboost.sklearn.", "xgboost.dask."),
     "lightgbm": ("lightgbm.sklearn.", "lightgbm.basic.", "lightgbm.dask."),
 }
+_LIGHTGBM = "lightgbm.basic.Booster"
 _LOG = {
     "xgboost": "log it with mlflow.xgboost.log_model",
     "lightgbm": "log it with mlflow.lightgbm.log_model",
@@ -45,11 +46,12 @@ def family_of(root: object) -> str | None:
     )
 
 
-def booster_of(path: str, root: object = None) -> Booster | None:
+def booster_of(path: str, root: object = None, *, own: bool = False) -> Booster | None:
     """The library's own model in a pickle or skops archive; None where it is of another library.
 
     Args:
         root: what ``read_outline`` has read already.
+        own: whoever logged it said that it is LightGBM's, whatever class of theirs holds it.
 
     Raises:
         ArtifactError: there is none in it, or it answers other numbers than its class does; with
@@ -57,10 +59,14 @@ def booster_of(path: str, root: object = None) -> Booster | None:
         MissingLibrary: numpy.
     """
     root = read_outline(path) if root is None else root
-    family = family_of(root)
-    if family is None or not isinstance(root, Bag):
+    if not isinstance(root, Bag):
         return None
-    inner = root if root.origin == "lightgbm.basic.Booster" else root.values.get("_Booster")
+    inner = root if root.origin == _LIGHTGBM else root.values.get("_Booster")
+    family = family_of(root)
+    if family is None and own and isinstance(inner, Bag) and inner.origin == _LIGHTGBM:
+        family = "lightgbm"
+    if family is None:
+        return None
     if not isinstance(inner, Bag):
         raise ArtifactError(f"its {root.kind} was not trained: call fit before it is logged")
     if family == "lightgbm":

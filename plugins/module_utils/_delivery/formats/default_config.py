@@ -78,8 +78,8 @@ def add_tensor(side: ModelConfig, tensor: Tensor) -> None:
     added = side.add()
     added.name = tensor[0]
     added.data_type = types_of(added).values_by_name[tensor[1]].number
-    # Triton has no scalars on the wire: its ONNX backend completes a configuration with [1] for one,
-    # and an empty reshape goes with a batch alone.
+    # Triton has no scalars on the wire: its ONNX backend completes a configuration with [1] for
+    # one, and an empty reshape goes with a batch alone.
     added.dims.extend(tensor[2] or (1,))
 
 

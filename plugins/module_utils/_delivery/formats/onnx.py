@@ -96,7 +96,8 @@ def refuse_what_triton_cannot_carry(model: OnnxFile, path: str) -> None:
                 raise ArtifactError(
                     f"the {side} '{tensor.name}' of {path} is a sequence, a map or of a number type"
                     " that Triton does not have: a model is served by tensors alone (skl2onnx:"
-                    " options={'zipmap': False})",
+                    " options={'zipmap': False}; in what another tool wrote, such as CatBoost, take"
+                    " the node ZipMap out and make its input the output)",
                     step="read the model",
                 )
 

@@ -69,6 +69,35 @@ class Bag:
         return self.values[name]
 
 
+class Outline(Bag):
+    """An object of anybody, in a file that is read for what it is made of: what its class would do
+    with a call, an item or a key is not done.
+    """
+
+    def __call__(self, *_args: object, **_named: object) -> Outline:
+        return self
+
+    def append(self, _item: object) -> None:
+        """As a list's."""
+
+    def extend(self, _items: object) -> None:
+        """As a list's."""
+
+    def __setitem__(self, key: object, value: object) -> None:
+        self.values[str(key)] = value
+
+
+def read_outline(path: str) -> object:
+    """Read a skops archive or a pickle of whatever classes. Nothing of it is run: each name that a
+    pickle asks for is a bag of values.
+
+    Raises:
+        ArtifactError: neither, or a damaged one.
+        MissingLibrary: numpy.
+    """
+    return _read(path, _OutlineReader, "is not a whole pickle or skops archive")
+
+
 def read_estimator(path: str) -> Bag:
     """Read a skops archive or a pickle.
 
@@ -76,24 +105,24 @@ def read_estimator(path: str) -> Bag:
         ArtifactError: neither, a damaged one, or a pickle that would run something.
         MissingLibrary: numpy.
     """
-    with require("numpy", "to read a model of scikit-learn"):
-        import numpy  # noqa: F401 - the readers below rely on it
-    try:
-        found = _Skops(path).read() if zipfile.is_zipfile(path) else _read_pickle(path)
-    except ArtifactError:
-        raise
-    except Exception as error:  # a damaged pickle can raise anything
-        raise ArtifactError(
-            f"{path} is no whole model of scikit-learn ({type(error).__name__}: {error})"
-        ) from error
+    found = _read(path, _Reader, "is no whole model of scikit-learn")
     if not isinstance(found, Bag):
         raise ArtifactError(f"{path} holds a {type(found).__name__} and no model of scikit-learn")
     return found
 
 
-def _read_pickle(path: str) -> Any:
-    with open(path, "rb") as file:
-        return _Reader(file).load()
+def _read(path: str, reader: type[pickle.Unpickler], otherwise: str) -> object:
+    with require("numpy", "to read a model of scikit-learn"):
+        import numpy  # noqa: F401 - the readers below rely on it
+    try:
+        if zipfile.is_zipfile(path):
+            return _Skops(path).read()
+        with open(path, "rb") as file:
+            return reader(file).load()
+    except ArtifactError:
+        raise
+    except Exception as error:  # a damaged pickle can raise anything
+        raise ArtifactError(f"{path} {otherwise} ({type(error).__name__}: {error})") from error
 
 
 class _Reader(pickle.Unpickler):
@@ -114,6 +143,19 @@ class _Reader(pickle.Unpickler):
             " program, and this one was not run; log the model with serialization_format='skops',"
             " or as ONNX"
         )
+
+
+class _OutlineReader(pickle.Unpickler):
+    """Finds no class but numpy's arrays and outlines."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.partition(".")[0] == "numpy" and name in _NUMPY_NAMES:
+            return _of_numpy(name)
+        if module == "copyreg" and name == "_reconstructor":
+            return _make_anew
+        if module == "builtins" and (name in _PLAIN or name == "object"):
+            return _PLAIN.get(name, object)
+        return type("Outline", (Outline,), {"origin": f"{module}.{name}"})
 
 
 def bag_of(origin: str) -> type[Bag]:
@@ -138,6 +180,7 @@ def _make_anew(kind: object, _base: object, _state: object) -> Any:
 class _Skops:
     def __init__(self, path: str) -> None:
         self._path = path
+        self._known: dict[object, Any] = {}
 
     def read(self) -> Any:
         with zipfile.ZipFile(self._path) as self._archive:
@@ -149,9 +192,19 @@ class _Skops:
             return self._value(json.loads(self._archive.read("schema.json")))
 
     def _value(self, node: object) -> Any:
+        """What a node stands for. One that occurs again is only named."""
         if not isinstance(node, Mapping):
             return None
+        key = node.get("__id__")
+        if node.get("__loader__") == "CachedNode":
+            return self._known.get(key)
+        found = self._known[key] = self._new(node)
+        return found
+
+    def _new(self, node: Mapping[str, object]) -> Any:
         loader, content = node.get("__loader__"), node.get("content")
+        if loader in ("BytesNode", "BytearrayNode"):
+            return self._archive.read(str(node["file"]))
         if loader == "JsonNode":
             return json.loads(str(content))
         if loader == "NdArrayNode":

@@ -12,7 +12,8 @@ from typing import Any
 
 from ..errors import ArtifactError
 from ..libraries import require
-from .sklearn_archive import Bag, read_estimator
+from .boosters import family_of
+from .sklearn_archive import Bag, read_estimator, read_outline
 
 _CLASSIFIERS = frozenset(
     {
@@ -69,20 +70,49 @@ def treelite_bytes(path: str) -> bytes:
     ):
         # Asked for first: without it a large model would be read in vain.
         import treelite  # noqa: F401
-    model = read_estimator(path)
-    for kinds, make in _MAKERS:
-        if model.kind in kinds:
-            return _serialize(make(model))
-    raise ArtifactError(
-        f"its class is {model.kind}, and FIL serves decision trees, random forests, extra trees and"
-        f" gradient boosting: {_advice(model)}"
+    outline = read_outline(path)
+    kind = outline.kind if isinstance(outline, Bag) else type(outline).__name__
+    make = next((make for kinds, make in _MAKERS if kind in kinds), None)
+    if make is None:
+        raise ArtifactError(
+            f"its class is {kind}, and FIL serves decision trees, random forests, extra trees and"
+            f" gradient boosting: {_advice(outline)}"
+        )
+    return _serialize(make(read_estimator(path)))
+
+
+def _advice(model: object) -> str:
+    """What works instead; each of these is done by a test."""
+    origin = model.origin if isinstance(model, Bag) else ""
+    if isinstance(model, Bag) and model.kind in _SEARCHES:
+        return "log its best_estimator_"
+    foreign = _foreign_step(model)
+    if foreign:
+        return (
+            f"log its last step, pipeline[-1], with mlflow.{foreign}.log_model, and send what the"
+            " steps before it make of the data"
+        )
+    if origin.startswith("sklearn."):
+        return (
+            "convert it with skl2onnx (options={'zipmap': False} for a classifier) and log that"
+            " with mlflow.onnx.log_model"
+        )
+    return (
+        "serve it as a Python model of Triton: publish a model folder with a model.py, in whose"
+        " environment its library is"
     )
 
 
-def _advice(model: Bag) -> str:
-    if model.kind in ("GridSearchCV", "RandomizedSearchCV"):
-        return "log its best_estimator_"
-    return "convert it with skl2onnx and log that with the onnx flavor"
+_SEARCHES = frozenset(
+    {"GridSearchCV", "RandomizedSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV"}
+)
+
+
+def _foreign_step(model: object) -> str | None:
+    """The library of a pipeline's last step, where skl2onnx alone does not know it."""
+    steps = model.values.get("steps") if isinstance(model, Bag) else None
+    last = steps[-1] if isinstance(steps, list) and steps else None
+    return family_of(last[-1]) if isinstance(last, (list, tuple)) and last else None
 
 
 def _serialize(forest: _Forest) -> bytes:
