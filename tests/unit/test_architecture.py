@@ -92,7 +92,10 @@ STDLIB_ONLY = {
     "repository.s3.signed_bucket",
     "repository.s3.state_store",
     "formats.onnx",
+    "formats.lightgbm_text",
     "formats.trees",
+    "formats.ubjson",
+    "formats.xgboost_document",
 }
 # Packages that do no I/O at all, and what they would do it with.
 PURE = {"domain", "planning"}

@@ -127,6 +127,12 @@ class ArtifactError(DeliveryError):
     """
 
 
+class OtherAnswers(ArtifactError):
+    """A model for which a server would compute other numbers than the library that trained it."""
+
+    shown_as = "ArtifactError"
+
+
 class ConfigError(DeliveryError):
     """A config.pbtxt or an overlay that Triton would refuse."""
 

@@ -57,6 +57,8 @@ class Layout:
         publisher: the publisher's manifest with paths of the model folder.
         warnings: sentences on what was left out.
         conversion: what is made of the files when they are here; see ``flavors.conversion``.
+        model_class: the class that answers for the model, as MLmodel names it; None where it does
+            not.
         missing: what the artifact does not tell of inputs and outputs, as a sentence; None where it
             tells all.
         example: the model's MLflow input example: tensor name to nested lists, or MLflow's document
@@ -74,6 +76,7 @@ class Layout:
     warnings: tuple[str, ...] = ()
     example: JsonObject | None = None
     conversion: str | None = None
+    model_class: str | None = None
     missing: str | None = None
 
     @property

@@ -344,6 +344,10 @@ class Replacement:
 
 def _converted(layout: Layout, staged: str, manifest: Manifest) -> tuple[Layout, Manifest]:
     if layout.conversion is None:
+        if b"fil" in layout.author_config:
+            from ..flavors.conversion import refuse_other_answers
+
+            refuse_other_answers(layout, staged)
         return layout, manifest
     from ..flavors.conversion import convert
 

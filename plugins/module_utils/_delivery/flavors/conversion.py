@@ -17,16 +17,17 @@ from typing import Any
 from .. import disk
 from ..disk import hash_file
 from ..domain import config_pbtxt
+from ..domain.backends import FIL_FILES
 from ..domain.layout import Layout
 from ..domain.manifest import FileEntry, Manifest
 from ..effects import effect
-from ..errors import ArtifactError
+from ..errors import ArtifactError, OtherAnswers
+from ..formats import trees
 from ..formats.boosters import Booster, booster_of
 from ..formats.default_config import forest_config, onnx_config
 from ..formats.model_file import refuse_what_is_no_file, why_no_torchscript
 from ..formats.onnx import read_onnx, refuse_what_triton_cannot_carry
 from ..formats.sklearn_to_treelite import treelite_bytes
-from ..formats.trees import read_forest
 
 STEP = "convert the model"
 Made = tuple[str, Any]
@@ -56,7 +57,11 @@ def convert(layout: Layout, staged: str, manifest: Manifest) -> tuple[Layout, Ma
     if not os.path.getsize(path):
         raise ArtifactError(f"{os.path.basename(path)} is empty", step=STEP)
     try:
-        name, config = _CONVERTERS[layout.conversion](path)
+        name, config = (
+            _xgboost(path, layout.model_class)
+            if layout.conversion == "xgboost"
+            else _CONVERTERS[layout.conversion](path)
+        )
     except ArtifactError as error:
         # The staging folder means nothing to a reader.
         error.message = error.message.replace(path, os.path.basename(path))
@@ -71,14 +76,43 @@ def convert(layout: Layout, staged: str, manifest: Manifest) -> tuple[Layout, Ma
     return layout, Manifest.of(entries.values(), manifest.folders)
 
 
+def refuse_other_answers(layout: Layout, staged: str) -> None:
+    """Judge the forests of a folder in Triton's layout, in staging.
+
+    Raises:
+        OtherAnswers: a server would answer other numbers than the library that trained the model.
+    """
+    config = config_pbtxt.parse(layout.author_config)
+    if config.backend != "fil":
+        return
+    model_type = "xgboost"
+    if "model_type" in config.parameters:
+        model_type = config.parameters["model_type"].string_value or model_type
+    wanted = config.default_model_filename or FIL_FILES.get(model_type)
+    for _source, target, _size in layout.files:
+        path = os.path.join(staged, target)
+        if target.count("/") != 1 or os.path.basename(target) != wanted:
+            continue
+        try:
+            trees.refuse_other_answers(path, model_type)
+        except OtherAnswers as error:
+            # The staging folder means nothing to a reader.
+            error.message = error.message.replace(path, target)
+            raise
+        except ArtifactError:
+            pass  # whatever is wrong with it, the server says when it loads it
+
+
 def _onnx(path: str) -> Made:
     described = read_onnx(path)
     refuse_what_triton_cannot_carry(described, path)
     return os.path.basename(path), onnx_config(described, os.path.basename(path))
 
 
-def _xgboost(path: str) -> Made:
-    return _forest(path, "xgboost")
+def _xgboost(path: str, model_class: str | None) -> Made:
+    # MLflow writes the class down since 1.22; before, it took Boosters alone.
+    scikit_learn = None if model_class is None else not model_class.endswith(".Booster")
+    return _forest(path, "xgboost", scikit_learn)
 
 
 def _lightgbm(path: str) -> Made:
@@ -93,14 +127,9 @@ def _lightgbm(path: str) -> Made:
 
 
 def _of_booster(path: str, booster: Booster) -> Made:
-    if booster.family == "xgboost" and b"best_iteration" in booster.data:
-        raise ArtifactError(
-            "it stopped early, and its class leaves the trees after the best iteration out: log"
-            " those that count, mlflow.xgboost.log_model(model.get_booster()[: model.best_iteration"
-            " + 1])"
-        )
     _write_instead(path, booster.filename, booster.data)
-    return _forest(os.path.join(os.path.dirname(path), booster.filename), booster.family)
+    target = os.path.join(os.path.dirname(path), booster.filename)
+    return _forest(target, booster.family, scikit_learn=True)
 
 
 def _sklearn(path: str) -> Made:
@@ -118,8 +147,10 @@ def _pytorch(path: str) -> Made:
     return os.path.basename(path), None
 
 
-def _forest(path: str, family: str) -> Made:
-    forest = read_forest(path, family)
+def _forest(path: str, family: str, scikit_learn: bool | None = None) -> Made:
+    forest = trees.read_forest(path, family, scikit_learn)
+    if forest.instead is not None:
+        _write_instead(path, os.path.basename(path), forest.instead)
     if os.path.basename(path) != forest.filename:
         with effect("rename", path):
             os.rename(path, os.path.join(os.path.dirname(path), forest.filename))
@@ -133,7 +164,6 @@ def _write_instead(path: str, name: str, data: bytes) -> None:
 
 _CONVERTERS: dict[str, Callable[[str], Made]] = {
     "onnx": _onnx,
-    "xgboost": _xgboost,
     "lightgbm": _lightgbm,
     "sklearn": _sklearn,
     "pytorch": _pytorch,

@@ -124,7 +124,7 @@ def _trees(
 
 
 def _one_file(artifact: Artifact, numbering: Numbering, flavor: str, path: str) -> Layout:
-    version = numbering.version()
+    version, model_class = numbering.version(), _entry(artifact, flavor).get("model_class")
     return Layout(
         flavor,
         ((path, f"{version}/{posixpath.basename(path)}", artifact.files[path]),),
@@ -133,6 +133,7 @@ def _one_file(artifact: Artifact, numbering: Numbering, flavor: str, path: str) 
         (version,),
         (1,),
         conversion=flavor,
+        model_class=str(model_class) if model_class else None,
     )
 
 

@@ -5,6 +5,9 @@
 - ``mlmodel``: MLmodel of a published version: signature, input example.
 - ``onnx``: inputs, outputs and external data of an ONNX file.
 - ``trees``: features and classes of XGBoost, LightGBM and treelite files.
+- ``xgboost_document``: the trees of an XGBoost file that its class answers with.
+- ``lightgbm_text``: what a server would compute otherwise than LightGBM.
+- ``ubjson``: the binary JSON of XGBoost.
 - ``sklearn_archive``: pickles and skops archives of scikit-learn as inert values.
 - ``boosters``: XGBoost's and LightGBM's models in pickles and skops archives.
 - ``sklearn_to_treelite``: trees and forests of scikit-learn as a treelite checkpoint.

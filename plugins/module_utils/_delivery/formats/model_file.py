@@ -69,12 +69,14 @@ class ModelFile:
         config: the configuration, as far as the file tells.
         external: further files beside it that belong to it, relative to its folder.
         missing: what the file does not tell, as a sentence; None where the configuration is whole.
+        instead: what has to lie there in place of the file's bytes; None for those.
     """
 
     target: str
     config: ModelConfig
     external: tuple[str, ...] = ()
     missing: str | None = None
+    instead: bytes | None = None
 
 
 def kind_of(path: str) -> str | None:
@@ -118,7 +120,7 @@ def read_model_file(path: str) -> ModelFile:
         return (
             _onnx(path, described)
             if isinstance(described, OnnxFile)
-            else ModelFile(described.filename, forest_config(described))
+            else ModelFile(described.filename, forest_config(described), instead=described.instead)
         )
     return {"tensorrt": _tensorrt, "torchscript": _torchscript, "python": _python}[kind](path)
 

@@ -20,6 +20,13 @@ from ..libraries import require
 
 _LARGEST_SCHEMA = 1 << 30
 _NUMPY_NAMES = frozenset({"ndarray", "dtype", "_reconstruct", "scalar", "_frombuffer"})
+# As types, of an encoder for one; numbers are made by "scalar".
+_NUMPY_TYPES = frozenset(
+    {"bool", "bool_", "float16", "float32", "float64", "object_", "str_"}
+    | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+)
+# What a preprocessor checks its columns with; a bag of it can do nothing.
+_PARTIAL = ("functools", "partial")
 _PLAIN = {
     "set": set,
     "frozenset": frozenset,
@@ -134,6 +141,8 @@ class _Reader(pickle.Unpickler):
             return bag_of(f"{module}.{name}")
         if top == "numpy" and name in _NUMPY_NAMES:
             return _of_numpy(name)
+        if (module == "numpy" and name in _NUMPY_TYPES) or (module, name) == _PARTIAL:
+            return bag_of(f"{module}.{name}")
         if module == "copyreg" and name == "_reconstructor":
             return _make_anew
         if module == "builtins" and (name in _PLAIN or name == "object"):

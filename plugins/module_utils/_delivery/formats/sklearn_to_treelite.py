@@ -71,12 +71,15 @@ def treelite_bytes(path: str) -> bytes:
         # Asked for first: without it a large model would be read in vain.
         import treelite  # noqa: F401
     outline = read_outline(path)
-    kind = outline.kind if isinstance(outline, Bag) else type(outline).__name__
-    make = next((make for kinds, make in _MAKERS if kind in kinds), None)
+    origin = outline.origin if isinstance(outline, Bag) else type(outline).__name__
+    kind = origin.rpartition(".")[2]
+    # Other libraries have classes of the same names.
+    is_own = origin.startswith("sklearn.")
+    make = next((make for kinds, make in _MAKERS if is_own and kind in kinds), None)
     if make is None:
         raise ArtifactError(
-            f"its class is {kind}, and FIL serves decision trees, random forests, extra trees and"
-            f" gradient boosting: {_advice(outline)}"
+            f"its class is {kind if is_own else origin}, and FIL serves decision trees, random"
+            f" forests, extra trees and gradient boosting: {_advice(outline)}"
         )
     return _serialize(make(read_estimator(path)))
 
@@ -255,7 +258,7 @@ def _boosted_classifier(model: Bag) -> _Forest:
     else:
         raise ArtifactError(
             f"its {model.kind} begins with a model of its own (init), which FIL has no place for:"
-            " convert it with skl2onnx"
+            " train it without init"
         )
     if classes == 2:
         base = [math.log(priors[1] / (1 - priors[1])) / alpha] if priors else [0.0]
@@ -273,18 +276,35 @@ def _boosted_regressor(model: Bag) -> _Forest:
     else:
         raise ArtifactError(
             f"its {model.kind} begins with a model of its own (init), which FIL has no place for:"
-            " convert it with skl2onnx"
+            " train it without init"
         )
     return _Forest(
         _features(model), "kRegressor", 1, _boosted_trees(model), [base], ("identity", 1.0)
     )
 
 
-def _histogram_nodes(nodes: Any) -> Iterator[_Node]:
-    if nodes["is_categorical"].any():
+def _histogram_columns(model: Bag) -> Sequence[int]:
+    """The column of the input that each feature of the trees is."""
+    count = int(model.get("_n_features"))
+    # Before scikit-learn 1.4 there was none, and every column stayed where it was.
+    if model.values.get("_preprocessor") is None:
+        return range(count)
+    categorical = [bool(flag) for flag in model.get("is_categorical_")]
+    if len(categorical) != count:
         raise ArtifactError(
-            "it splits by categories, which is not converted: convert it with skl2onnx and log that"
-            " with the onnx flavor"
+            f"its {model.kind} makes {count} features of {len(categorical)} columns, by rules of an"
+            " unknown version of scikit-learn"
+        )
+    # The others follow those with categories; both keep their order.
+    return sorted(range(count), key=lambda column: not categorical[column])
+
+
+def _histogram_nodes(nodes: Any, columns_of: Sequence[int]) -> Iterator[_Node]:
+    if "is_categorical" in (nodes.dtype.names or ()) and nodes["is_categorical"].any():
+        raise ArtifactError(
+            "it splits by categories, which is not converted: train it with"
+            " categorical_features=None on columns that are numbers (OneHotEncoder or"
+            " OrdinalEncoder), and send those"
         )
     columns = [
         nodes[name].tolist()
@@ -300,24 +320,30 @@ def _histogram_nodes(nodes: Any) -> Iterator[_Node]:
     ]
     for left, right, feature, threshold, missing, value, is_leaf in zip(*columns):
         yield _Node(
-            left, right, feature, threshold, bool(missing), float(value) if is_leaf else None
+            left,
+            right,
+            columns_of[feature],
+            threshold,
+            bool(missing),
+            float(value) if is_leaf else None,
         )
 
 
 def _histogram(model: Bag) -> _Forest:
+    columns = _histogram_columns(model)
     trees = [
-        (group, _histogram_nodes(tree.get("nodes")))
+        (group, _histogram_nodes(tree.get("nodes"), columns))
         for stage in model.get("_predictors")
         for group, tree in enumerate(stage)
     ]
     base = [float(score) for score in model.get("_baseline_prediction").ravel()]
-    features = int(model.get("_n_features"))
+    features = len(columns)
     if model.kind.endswith("Regressor"):
         loss = str(model.get("loss"))
         if loss not in _IDENTITY_LOSSES | {"poisson", "gamma"}:
             raise ArtifactError(
-                f"its loss is {loss}, which is not known here: convert it with skl2onnx and log"
-                " that with the onnx flavor"
+                f"its loss is {loss}, which is not known here: train it with"
+                f" {', '.join(sorted(_IDENTITY_LOSSES - {'ls', 'lad'}))}, poisson or gamma"
             )
         return _Forest(
             features,

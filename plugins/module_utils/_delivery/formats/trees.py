@@ -5,52 +5,69 @@ that made it; stdlib only.
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import re
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, BinaryIO
+from dataclasses import dataclass, field
+from typing import BinaryIO
 
 from ..domain.backends import FIL_FILES
-from ..errors import ArtifactError
+from ..errors import ArtifactError, OtherAnswers
+from .lightgbm_text import refuse_what_fil_computes_otherwise
+from .xgboost_document import (
+    CUT,
+    read_document,
+    refuse_numbered_categories,
+    without_unused_trees,
+)
 
 _HEADER = 1 << 16
 _TREELITE_TASKS = ("binary", "regression", "classes", "regression", "regression")
 _TREELITE_LEAST, _TREELITE_MOST = 3, 9
 _MOST = 1 << 24
+_OLD_BEST_ITERATION = struct.pack("<Q", 14) + b"best_iteration"
+_OLD_SCIKIT_LEARN = struct.pack("<Q", 12) + b"scikit_learn"
 
 
 @dataclass(frozen=True)
 class ForestFile:
     """``task`` is "binary" (one probability), "classes" (one for each) or "regression" (plain
-    numbers).
+    numbers). ``instead`` is what a server has to read in place of the file, to answer as the
+    library does that trained the model; None where the file is right.
     """
 
     model_type: str
     features: int
     task: str
     columns: int = 1
+    instead: bytes | None = field(default=None, repr=False)
 
     @property
     def filename(self) -> str:
         return FIL_FILES[self.model_type]
 
 
-def read_forest(path: str, family: str) -> ForestFile:
+def read_forest(path: str, family: str, scikit_learn: bool | None = None) -> ForestFile:
     """Read a model's interface.
 
     Args:
         family: "xgboost", "lightgbm" or "treelite"; which of its formats it is, the content tells.
+        scikit_learn: whether one of XGBoost's scikit-learn classes answers for the file; None where
+            only the file tells.
 
     Raises:
+        OtherAnswers: the FIL backend would answer other numbers than the library that trained it.
         ArtifactError: no such model, a damaged one, or one that the FIL backend cannot serve.
     """
     try:
         with open(path, "rb") as file:
-            found = {"xgboost": _xgboost, "lightgbm": _lightgbm, "treelite": _treelite}[family](
-                file
-            )
+            if family == "xgboost":
+                found = _xgboost(file, scikit_learn)
+            else:
+                found = {"lightgbm": _lightgbm, "treelite": _treelite}[family](file)
+    except OtherAnswers as error:
+        error.message = f"{path} cannot be served as it is: {error.message}"
+        raise error.about(step="read the model") from None
     except (
         ValueError,
         KeyError,
@@ -74,19 +91,36 @@ def read_forest(path: str, family: str) -> ForestFile:
     return found
 
 
+def refuse_other_answers(path: str, model_type: str) -> None:
+    """Judge a file of a folder in Triton's layout, which is deployed as its author made it.
+
+    Args:
+        model_type: what its configuration calls it.
+
+    Raises:
+        OtherAnswers: a server would not answer as the class that saved the file, with what would
+            work.
+        ArtifactError: no such model, a damaged one, or one that the FIL backend cannot serve.
+    """
+    if model_type not in FIL_FILES or model_type == "treelite_checkpoint":
+        return
+    if read_forest(path, model_type.partition("_")[0]).instead is not None:
+        raise OtherAnswers(
+            f"{path} was saved by a scikit-learn class of XGBoost that stopped early, and a server"
+            f" would answer with trees that the class leaves out: {CUT}",
+            step="read the model",
+        )
+
+
 NAMES = {"xgboost": "XGBoost", "lightgbm": "LightGBM", "treelite": "treelite"}
 
 
-def _xgboost(file: BinaryIO) -> ForestFile:
-    head = file.read(64).lstrip()
+def _xgboost(file: BinaryIO, scikit_learn: bool | None) -> ForestFile:
+    if not file.read(64).lstrip().startswith(b"{"):
+        return _xgboost_legacy(file, scikit_learn)
     file.seek(0)
-    if not head.startswith(b"{"):
-        return _xgboost_legacy(file)
-    is_json = head[1:].lstrip()[:1] == b'"'
-    document = json.load(file) if is_json else read_ubjson(file.read())
-    learner = document.get("learner") if isinstance(document, Mapping) else None
-    if not isinstance(learner, Mapping):
-        raise ValueError("it has no key 'learner'")
+    document = read_document(file.read())
+    learner = document.learner
     booster = learner["gradient_booster"]["name"]
     if booster == "gblinear":
         raise ValueError(
@@ -94,13 +128,15 @@ def _xgboost(file: BinaryIO) -> ForestFile:
             " ONNX"
         )
     sizes = learner["learner_model_param"]
-    return _xgboost_forest(
-        "xgboost_json" if is_json else "xgboost_ubj",
+    refuse_numbered_categories(document)
+    found = _xgboost_forest(
+        "xgboost_json" if document.is_json else "xgboost_ubj",
         int(sizes["num_feature"]),
         int(sizes["num_class"]),
         int(sizes.get("num_target", 1)),
         str(learner["objective"]["name"]),
     )
+    return dataclasses.replace(found, instead=without_unused_trees(document, scikit_learn))
 
 
 def _xgboost_forest(
@@ -113,8 +149,9 @@ def _xgboost_forest(
     return ForestFile(model_type, features, "regression", max(targets, classes, 1))
 
 
-def _xgboost_legacy(file: BinaryIO) -> ForestFile:
+def _xgboost_legacy(file: BinaryIO, scikit_learn: bool | None) -> ForestFile:
     """XGBoost's own binary format, which it could write up to version 2."""
+    file.seek(0)
     data = file.read(_HEADER)
     start = 4 if data.startswith(b"binf") else 0
     _base, features, classes = struct.unpack_from("<fIi", data, start)
@@ -128,7 +165,21 @@ def _xgboost_legacy(file: BinaryIO) -> ForestFile:
         position += 8 + length
     if names[1] not in ("gbtree", "dart"):
         raise ValueError(f"its booster is {names[1]!r}, which FIL cannot serve")
+    _refuse_early_stopping(file, scikit_learn)
     return _xgboost_forest("xgboost", features, classes, 1, names[0])
+
+
+def _refuse_early_stopping(file: BinaryIO, scikit_learn: bool | None) -> None:
+    """The attributes, lengths before texts, are the end of the old binary format."""
+    file.seek(-min(_HEADER << 4, file.seek(0, 2)), 2)
+    tail = file.read()
+    if scikit_learn is None:
+        scikit_learn = _OLD_SCIKIT_LEARN in tail
+    if scikit_learn and _OLD_BEST_ITERATION in tail:
+        raise OtherAnswers(
+            "it stopped early, and its old binary format does not tell where the trees end that"
+            f" count: save it with model.save_model('model.ubj'), or {CUT}"
+        )
 
 
 def _lightgbm(file: BinaryIO) -> ForestFile:
@@ -143,6 +194,7 @@ def _lightgbm(file: BinaryIO) -> ForestFile:
     head = dict(
         line.split("=", 1) for line in text.split("\nTree=0")[0].splitlines() if "=" in line
     )
+    refuse_what_fil_computes_otherwise(file)
     classes, objective = int(head["num_class"]), head.get("objective", "").split(" ")[0]
     features = int(head["max_feature_idx"]) + 1
     if objective == "binary":
@@ -173,93 +225,3 @@ def _treelite(file: BinaryIO) -> ForestFile:
     if kind == "binary" and targets == 1 and classes == 1:
         return ForestFile("treelite_checkpoint", features, "binary", 2)
     return ForestFile("treelite_checkpoint", features, kind, targets * classes)
-
-
-_NUMBERS = {b"i": "b", b"U": "B", b"I": "h", b"l": "i", b"L": "q", b"d": "f", b"D": "d"}
-_CONSTANTS = {b"T": True, b"F": False, b"Z": None, b"N": None}
-_DEEPEST = 64
-
-
-def read_ubjson(data: bytes) -> Any:
-    """Parse a document; arrays of one number type come back as their length.
-
-    Raises:
-        ValueError: no UBJSON, or not all of it.
-    """
-    reader = _Reader(data)
-    value = reader.value(reader.take(1), 0)
-    if reader.position != len(data):
-        raise ValueError("it goes on after its end")
-    return value
-
-
-class _Reader:
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.position = 0
-
-    def take(self, count: int) -> bytes:
-        piece = self._data[self.position : self.position + count]
-        if count < 0 or len(piece) < count:
-            raise ValueError("it ends too early")
-        self.position += count
-        return piece
-
-    def value(self, kind: bytes, depth: int) -> Any:
-        if depth > _DEEPEST:
-            raise ValueError("it is nested too deeply")
-        if kind in _NUMBERS:
-            return self._number(kind)
-        if kind in _CONSTANTS:
-            return _CONSTANTS[kind]
-        if kind in (b"S", b"H"):
-            return self.take(self._length()).decode()
-        if kind == b"C":
-            return self.take(1).decode("ascii")
-        if kind == b"[":
-            return self._array(depth)
-        if kind == b"{":
-            return self._object(depth)
-        raise ValueError(f"byte {self.position - 1} is no UBJSON")
-
-    def _number(self, kind: bytes) -> Any:
-        code = f">{_NUMBERS[kind]}"
-        return struct.unpack(code, self.take(struct.calcsize(code)))[0]
-
-    def _length(self) -> int:
-        kind = self.take(1)
-        if kind not in (b"i", b"U", b"I", b"l", b"L"):
-            raise ValueError(f"byte {self.position - 1} is no length")
-        return int(self._number(kind))
-
-    def _array(self, depth: int) -> Any:
-        if self._next() == b"$":
-            self.take(1)
-            kind = self.take(1)
-            if kind not in _NUMBERS or self.take(1) != b"#":
-                raise ValueError(f"byte {self.position - 1} is no array")
-            count = self._length()
-            self.take(count * struct.calcsize(_NUMBERS[kind]))
-            return count
-        if self._next() == b"#":
-            self.take(1)
-            return [self.value(self.take(1), depth + 1) for _item in range(self._length())]
-        items = []
-        while self._next() != b"]":
-            items.append(self.value(self.take(1), depth + 1))
-        self.take(1)
-        return items
-
-    def _object(self, depth: int) -> dict[str, Any]:
-        found = {}
-        while self._next() != b"}":
-            key = self.take(self._length()).decode()
-            found[key] = self.value(self.take(1), depth + 1)
-        self.take(1)
-        return found
-
-    def _next(self) -> bytes:
-        piece = self._data[self.position : self.position + 1]
-        if not piece:
-            raise ValueError("it ends too early")
-        return piece

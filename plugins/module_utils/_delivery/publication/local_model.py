@@ -33,7 +33,7 @@ from ..formats.model_file import (
 )
 from ..formats.onnx import content_of_onnx, read_onnx, refuse_what_triton_cannot_carry
 from ..formats.tensorrt import VERSION_TAG, is_plan, version_of_plan
-from ..formats.trees import read_forest
+from ..formats.trees import refuse_other_answers
 from ..outside import JsonObject
 from .upload import UploadSource
 
@@ -209,6 +209,8 @@ def _read_file(location: str, root: str, overlay: Mapping[str, object] | None) -
     config = config_pbtxt.apply_overlay(found.config, overlay) if overlay else found.config
     if found.missing and not (config.input and config.output):
         raise InvalidOption(found.missing, step=STEP)
+    if found.instead is not None:
+        own = UploadSource.of(found.instead)
     pieces = {f"1/{config.default_model_filename or found.target}": own}
     for path in found.external:
         try:
@@ -260,8 +262,8 @@ def _check_model_files(config: ModelConfig, pieces: Mapping[str, UploadSource]) 
             refuse_what_triton_cannot_carry(read_onnx(piece.file), path)
         elif (why_no_model := _WHY_NO_MODEL.get(backend)) and (reason := why_no_model(piece.file)):
             raise ArtifactError(f"{path} {reason}", step=STEP)
-        elif backend == "fil" and model_type in FIL_FILES and model_type != "treelite_checkpoint":
-            read_forest(piece.file, model_type.partition("_")[0])
+        elif backend == "fil":
+            refuse_other_answers(piece.file, model_type)
 
 
 def _own_tags(config: ModelConfig, pieces: Mapping[str, UploadSource]) -> dict[str, str]:

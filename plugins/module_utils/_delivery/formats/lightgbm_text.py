@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What in a LightGBM model's text Triton's FIL backend would compute otherwise than LightGBM;
+stdlib only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
+
+from ..errors import OtherAnswers
+from .xgboost_document import refuse_other_numbers
+
+_CATEGORICAL, _DEFAULT_LEFT, _MISSING_ZERO = 1, 2, 1
+# Below it LightGBM takes a number for zero: 1e-35 in single precision.
+_ZERO = 1.0000000180025095e-35
+_LINES = (b"threshold=", b"decision_type=", b"is_linear=", b"pandas_categorical:")
+_LONGEST_LINE = 1 << 28
+
+
+def refuse_what_fil_computes_otherwise(file: BinaryIO) -> None:
+    """Read the whole text.
+
+    Raises:
+        OtherAnswers: a model that a server would answer other numbers for, with what would work.
+        ValueError: no text of LightGBM.
+    """
+    file.seek(0)
+    thresholds: list[str] = []
+    categories = False
+    for key, value in _settings(file):
+        if key == "threshold":
+            thresholds = value.split()
+        elif key == "is_linear" and value.strip() == "1":
+            raise OtherAnswers(
+                "its leaves are linear models (linear_tree), which FIL does not compute: train it"
+                " with linear_tree=False"
+            )
+        elif key == "decision_type":
+            kinds = [int(word) for word in value.split()]
+            categories = categories or any(kind & _CATEGORICAL for kind in kinds)
+            _refuse_zero_as_missing(kinds, thresholds)
+        elif key == "pandas_categorical" and categories:
+            for column in _lists(value):
+                refuse_other_numbers(column)
+
+
+def _settings(file: BinaryIO) -> Iterator[tuple[str, str]]:
+    while line := file.readline(_LONGEST_LINE):
+        if line.startswith(_LINES):
+            head, _sign, rest = line.decode("utf-8", "replace").partition(
+                ":" if line.startswith(b"pandas") else "="
+            )
+            yield head, rest
+
+
+def _lists(value: str) -> Iterable[list[Any]]:
+    found = json.loads(value)
+    return [column for column in found or [] if isinstance(column, list)]
+
+
+def _refuse_zero_as_missing(kinds: list[int], thresholds: list[str]) -> None:
+    """FIL compares a zero with the threshold. That is right where the default direction is the same
+    side.
+    """
+    for place, kind in enumerate(kinds):
+        if kind & _CATEGORICAL or (kind >> 2) & 3 != _MISSING_ZERO:
+            continue
+        threshold = float(thresholds[place])
+        if bool(kind & _DEFAULT_LEFT) != (threshold >= _ZERO) or -_ZERO <= threshold < _ZERO:
+            raise OtherAnswers(
+                "it was trained with zero_as_missing, and FIL takes a zero for a number: train it"
+                " without that on data with NaN in place of each zero, and send NaN"
+            )

@@ -1,0 +1,353 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that a server would answer other numbers for than the library that trained them: mended, or
+refused. tests/differential compares with the libraries themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.layout import (
+    Artifact,
+    Layout,
+    Numbering,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.manifest import (
+    FileEntry,
+    Manifest,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
+    ArtifactError,
+    OtherAnswers,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.flavors.conversion import (
+    convert,
+    refuse_other_answers,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.flavors.layouts import (
+    layout_of,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.sklearn_archive import (  # noqa: E501
+    Bag,
+    bag_of,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.sklearn_to_treelite import (  # noqa: E501
+    _histogram_columns,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.trees import (
+    read_forest,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.ubjson import (
+    read_ubjson,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.local_model import (  # noqa: E501
+    read_local_model,
+)
+from support import models
+
+pytest.importorskip("tritonclient")
+
+STUMPS = tuple((0, float(split), -1.0, 1.0, 0) for split in range(6))
+FIL = 'backend: "fil"\nparameters { key: "model_type" value { string_value: "%s" } }\n'
+LIGHTGBM = (
+    "tree\nversion=v4\nnum_class=1\nnum_tree_per_iteration=1\nmax_feature_idx=4\nobjective=regression"
+    "\n\nTree=0\nnum_leaves=3\nnum_cat={cat}\nsplit_feature=0 1\nthreshold={thresholds}\n"
+    "decision_type={kinds}\nis_linear={linear}\n\nend of trees\n\npandas_categorical:{pandas}\n"
+)
+
+
+def stopped(best: object = 2, *, scikit_learn: bool = True, parallel: int = 1) -> dict[str, Any]:
+    document = models.xgboost_document(STUMPS)
+    model = document["learner"]["gradient_booster"]["model"]
+    model["gbtree_model_param"]["num_parallel_tree"] = str(parallel)
+    model["iteration_indptr"] = list(range(0, 7, parallel))
+    document["learner"]["attributes"] = {"best_iteration": str(best)}
+    if scikit_learn:
+        document["learner"]["attributes"]["scikit_learn"] = "{}"
+    return document
+
+
+def dart(document: dict[str, Any]) -> dict[str, Any]:
+    inner = document["learner"]["gradient_booster"]
+    document["learner"]["gradient_booster"] = {
+        "name": "dart",
+        "gbtree": inner,
+        "weight_drop": [0.5] * 6,
+    }
+    return document
+
+
+def written(path: Path, document: dict[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(
+        models.ubjson(document) if path.suffix == ".ubj" else json.dumps(document).encode()
+    )
+    return path
+
+
+def trees_in(data: bytes) -> int:
+    """The number of trees, which every part of the file agrees on."""
+    document = json.loads(data) if data[1:2] == b'"' else read_ubjson(data)
+    booster = document["learner"]["gradient_booster"]
+    model = booster.get("gbtree", booster)["model"]
+    count = int(model["gbtree_model_param"]["num_trees"])
+    assert (len(model["trees"]), len(model["tree_info"])) == (count, count)
+    assert model.get("iteration_indptr", [count])[-1] == count
+    assert len(booster.get("weight_drop", [0] * count)) == count
+    return count
+
+
+def converted(folder: Path, document: dict[str, Any], name: str, model_class: str | None) -> bytes:
+    path = written(folder / "1" / name, document)
+    entry = {"data": name, **({"model_class": model_class} if model_class else {})}
+    artifact = Artifact({name: 1}, (), {"flavors": {"xgboost": entry}}, None, lambda _path: b"")
+    layout = layout_of(artifact, None, Numbering("auto", 1, False))
+    manifest = Manifest.of([FileEntry(f"1/{name}", path.stat().st_size, "")])
+    _layout, made = convert(layout, str(folder), manifest)
+    [one] = made.files
+    data = (folder / one.path).read_bytes()
+    assert one.size == len(data)
+    return data
+
+
+FILES = ["model.json", "model.ubj"]
+SCIKIT_LEARN, BOOSTER = "xgboost.sklearn.XGBClassifier", "xgboost.core.Booster"
+
+
+class TestXgboostThatStoppedEarly:
+    @pytest.mark.parametrize("name", FILES)
+    @pytest.mark.parametrize(
+        ("document", "model_class", "trees"),
+        [
+            (stopped(), SCIKIT_LEARN, 3),
+            (stopped(0), SCIKIT_LEARN, 1),
+            (stopped(5), SCIKIT_LEARN, 6),
+            (stopped(1, parallel=2), SCIKIT_LEARN, 4),
+            (dart(stopped()), SCIKIT_LEARN, 3),
+            # Who answers is what MLmodel says, whatever class saved the file.
+            (stopped(scikit_learn=False), SCIKIT_LEARN, 3),
+            (stopped(), "shop.models.OwnClassifier", 3),
+            (stopped(), BOOSTER, 6),
+            (stopped(), None, 3),
+            (stopped(scikit_learn=False), None, 6),
+            (models.xgboost_document(STUMPS), SCIKIT_LEARN, 6),
+        ],
+    )
+    def test_a_logged_one_is_served_with_the_trees_its_class_uses(
+        self,
+        tmp_path: Path,
+        name: str,
+        document: dict[str, Any],
+        model_class: str | None,
+        trees: int,
+    ) -> None:
+        assert trees_in(converted(tmp_path, document, name, model_class)) == trees
+
+    @pytest.mark.parametrize("name", FILES)
+    def test_files_without_iterations_count_trees_for_each_class(
+        self, tmp_path: Path, name: str
+    ) -> None:
+        document = stopped(0)
+        del document["learner"]["gradient_booster"]["model"]["iteration_indptr"]
+        document["learner"]["learner_model_param"]["num_class"] = "3"
+        assert trees_in(converted(tmp_path, document, name, SCIKIT_LEARN)) == 3
+
+    @pytest.mark.parametrize("name", FILES)
+    def test_a_bare_file_is_published_without_the_others(self, tmp_path: Path, name: str) -> None:
+        for document, trees in ((stopped(), 3), (stopped(scikit_learn=False), 6)):
+            model = read_local_model(str(written(tmp_path / name, document)), "net")
+            [piece] = [piece for path, piece in model.pieces.items() if path.startswith("1/")]
+            data = Path(piece.file).read_bytes() if piece.file else piece.data
+            assert trees_in(data) == trees
+        assert trees_in((tmp_path / name).read_bytes()) == 6
+
+    def test_what_is_left_is_left_byte_for_byte(self, tmp_path: Path) -> None:
+        forest = read_forest(str(written(tmp_path / "a.ubj", stopped())), "xgboost")
+        assert forest.instead is not None
+        whole, cut = read_ubjson((tmp_path / "a.ubj").read_bytes()), read_ubjson(forest.instead)
+        assert cut["learner"]["attributes"] == whole["learner"]["attributes"]
+        model = whole["learner"]["gradient_booster"]["model"]
+        assert cut["learner"]["gradient_booster"]["model"]["trees"] == model["trees"][:3]
+
+    @pytest.mark.parametrize("name", FILES)
+    @pytest.mark.parametrize("best", [6, -1, 99])
+    def test_an_iteration_that_is_not_there_is_refused(
+        self, tmp_path: Path, name: str, best: int
+    ) -> None:
+        with pytest.raises(OtherAnswers, match="is not clear: take the trees that count"):
+            read_forest(str(written(tmp_path / name, stopped(best))), "xgboost")
+
+    @pytest.mark.parametrize("name", FILES)
+    def test_a_damaged_one_is_refused(self, tmp_path: Path, name: str) -> None:
+        for key, value in (
+            ("iteration_indptr", [0, 6, 3, 6]),
+            ("iteration_indptr", {"a": 1}),
+            ("iteration_indptr", []),
+            ("trees", 7),
+            ("gbtree_model_param", {}),
+        ):
+            document = stopped()
+            document["learner"]["gradient_booster"]["model"][key] = value
+            with pytest.raises(ArtifactError):
+                read_forest(str(written(tmp_path / name, document)), "xgboost")
+        with pytest.raises(ArtifactError, match="not a whole XGBoost model"):
+            read_forest(str(written(tmp_path / name, stopped("soon"))), "xgboost")
+
+    def test_the_old_binary_format_is_refused(self, tmp_path: Path) -> None:
+        def text(value: str) -> bytes:
+            return struct.pack("<Q", len(value)) + value.encode()
+
+        head = b"binf" + struct.pack("<fIi", 0.5, 4, 0).ljust(136, b"\0")
+        body = text("binary:logistic") + text("gbtree") + bytes(500)
+        path = tmp_path / "model.bst"
+        for attributes, refused in (
+            (("best_iteration", "scikit_learn"), True),
+            (("best_iteration",), False),
+            (("scikit_learn",), False),
+        ):
+            tail = b"".join(text(name) + text("3") for name in attributes)
+            path.write_bytes(head + body + struct.pack("<Q", len(attributes)) + tail)
+            if refused:
+                with pytest.raises(OtherAnswers, match=r"model.save_model\('model.ubj'\)"):
+                    read_forest(str(path), "xgboost")
+            else:
+                assert read_forest(str(path), "xgboost").features == 4
+
+    @pytest.mark.parametrize("name", ["xgboost.json", "xgboost.ubj"])
+    def test_a_folder_is_refused_when_it_is_published_and_when_it_is_deployed(
+        self, tmp_path: Path, name: str
+    ) -> None:
+        folder = tmp_path / "net"
+        config = FIL % name.replace(".", "_")
+        for document, refused in ((stopped(), True), (stopped(scikit_learn=False), False)):
+            written(folder / "1" / name, document)
+            (folder / "config.pbtxt").write_text(config, encoding="utf-8")
+            layout = Layout(
+                "triton", ((f"net/1/{name}", f"1/{name}", 1),), (), config.encode(), (1,), (1,)
+            )
+            if refused:
+                with pytest.raises(OtherAnswers, match="best_iteration"):
+                    read_local_model(str(folder), "net")
+                with pytest.raises(OtherAnswers, match=f"^read the model: 1/{name} was saved by"):
+                    refuse_other_answers(layout, str(folder))
+            else:
+                read_local_model(str(folder), "net")
+                refuse_other_answers(layout, str(folder))
+
+    def test_a_folder_that_cannot_be_read_is_the_servers_to_judge(self, tmp_path: Path) -> None:
+        (tmp_path / "1").mkdir()
+        (tmp_path / "1/xgboost.json").write_bytes(b"{")
+        config = (FIL % "xgboost_json").encode()
+        files = (("1/xgboost.json", "1/xgboost.json", 1),)
+        refuse_other_answers(Layout("triton", files, (), config, (1,), (1,)), str(tmp_path))
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    ("encoded", "refused"),
+    [
+        ({"type": 15, "values": [10, 20, 30]}, True),
+        ({"type": 15, "values": [2, 0, 1]}, True),
+        ({"type": 15, "values": [0, 1, 2]}, False),
+        ({"offsets": [0, 1, 2], "values": [97, 98]}, False),
+        ({"offsets": [], "values": []}, False),
+    ],
+)
+def test_xgboost_with_categories_that_are_other_numbers_than_its_codes(
+    tmp_path: Path, name: str, encoded: dict[str, Any], refused: bool
+) -> None:
+    document = models.xgboost_document()
+    model = document["learner"]["gradient_booster"]["model"]
+    model["cats"] = {"enc": [encoded]}
+    read_forest(str(written(tmp_path / name, document)), "xgboost")
+    model["trees"][0]["categories_nodes"] = [0]
+    path = str(written(tmp_path / name, document))
+    if refused:
+        with pytest.raises(OtherAnswers, match=r"cat\.codes"):
+            read_forest(path, "xgboost")
+    else:
+        read_forest(path, "xgboost")
+
+
+class TestLightgbm:
+    @pytest.mark.parametrize(
+        ("kinds", "thresholds", "refused"),
+        [
+            ("8 10", "0.5 -0.5", False),
+            ("4 2", "0.5 -0.5", True),
+            ("6 4", "0.5 -0.5", False),
+            ("6 6", "0.5 -0.5", True),
+            ("6 4", "1e-36 -0.5", True),
+            ("6 4", "1.0000000180025095e-35 -1.0000000180025095e-35", True),
+            ("6 4", "1.0000000180025095e-35 -1.0000000180025097e-35", False),
+            ("0 2", "0.5 -0.5", False),
+            ("5 2", "0 -0.5", False),
+        ],
+    )
+    def test_a_zero_that_counts_as_missing(
+        self, tmp_path: Path, kinds: str, thresholds: str, refused: bool
+    ) -> None:
+        text = LIGHTGBM.format(cat=0, thresholds=thresholds, kinds=kinds, linear=0, pandas="null")
+        path = tmp_path / "model.txt"
+        path.write_text(text, encoding="utf-8")
+        if not refused:
+            assert read_forest(str(path), "lightgbm").features == 5
+            return
+        with pytest.raises(OtherAnswers, match="zero_as_missing"):
+            read_forest(str(path), "lightgbm")
+        folder = tmp_path / "net"
+        (folder / "1").mkdir(parents=True)
+        path.rename(folder / "1/model.txt")
+        (folder / "config.pbtxt").write_text(FIL % "lightgbm", encoding="utf-8")
+        with pytest.raises(OtherAnswers, match="zero_as_missing"):
+            read_local_model(str(folder), "net")
+
+    def test_linear_leaves(self, tmp_path: Path) -> None:
+        text = LIGHTGBM.format(cat=0, thresholds="1 2", kinds="2 2", linear=1, pandas="null")
+        (tmp_path / "model.txt").write_text(text, encoding="utf-8")
+        with pytest.raises(OtherAnswers, match="linear_tree=False"):
+            read_forest(str(tmp_path / "model.txt"), "lightgbm")
+
+    @pytest.mark.parametrize(
+        ("kinds", "pandas", "refused"),
+        [
+            ("1 2", "[[10, 20]]", True),
+            ("1 2", '[["a", "b"], [1, 0]]', True),
+            ("2 2", "[[10, 20]]", False),
+            ("1 2", '[["a", "b"], [0, 1], [false, true]]', False),
+            ("1 2", "null", False),
+        ],
+    )
+    def test_categories_that_are_other_numbers_than_its_codes(
+        self, tmp_path: Path, kinds: str, pandas: str, refused: bool
+    ) -> None:
+        text = LIGHTGBM.format(cat=1, thresholds="0 2", kinds=kinds, linear=0, pandas=pandas)
+        (tmp_path / "model.txt").write_text(text, encoding="utf-8")
+        if refused:
+            with pytest.raises(OtherAnswers, match=r"cat\.codes"):
+                read_forest(str(tmp_path / "model.txt"), "lightgbm")
+        else:
+            read_forest(str(tmp_path / "model.txt"), "lightgbm")
+
+
+def histogram(**values: object) -> Bag:
+    bag = bag_of("sklearn.ensemble.HistGradientBoostingRegressor")()
+    bag.values.update(values)
+    return bag
+
+
+def test_columns_of_a_histogram_model_are_put_back() -> None:
+    flags = [False, True, False, True]
+    model = histogram(_n_features=4, _preprocessor=bag_of("x")(), is_categorical_=flags)
+    assert list(_histogram_columns(model)) == [1, 3, 0, 2]
+    for untouched in (
+        histogram(_n_features=4, is_categorical_=flags),
+        histogram(_n_features=4, _preprocessor=None, is_categorical_=None),
+    ):
+        assert list(_histogram_columns(untouched)) == [0, 1, 2, 3]
+    with pytest.raises(ArtifactError, match="unknown version"):
+        _histogram_columns(histogram(_n_features=5, _preprocessor=1, is_categorical_=flags))
