@@ -52,7 +52,9 @@ options:
         TorchScript C(.pt), or a Python C(model.py). It is put into Triton's layout, with a
         configuration made of the inputs and outputs that the file names. O(config) must name those
         that the file does not.
-      - Files are judged by their content. Nothing is run, and no pickle is opened.
+      - Files are judged by their content. Nothing is run, and no pickle is opened. A file that a
+        scikit-learn class of XGBoost saved after it stopped early is published without the trees
+        that the class leaves out; in a folder it is refused.
     type: path
   root:
     description:
@@ -129,7 +131,9 @@ options:
             treelite, TorchScript C(.pt), or a Python C(model.py). It is put into Triton's layout,
             with a configuration made of the inputs and outputs that the file names.
             O(models[].config) must name those that the file does not.
-          - Files are judged by their content. Nothing is run, and no pickle is opened.
+          - Files are judged by their content. Nothing is run, and no pickle is opened. A file that
+            a scikit-learn class of XGBoost saved after it stopped early is published without the
+            trees that the class leaves out; in a folder it is refused.
         type: path
         required: true
       root:

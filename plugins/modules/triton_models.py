@@ -91,7 +91,9 @@ options:
             V(lightgbm) and V(sklearn) go to Triton's FIL backend (V(sklearn) needs the library
             treelite), TorchScript modules of V(pytorch) to its PyTorch backend. Each gets a
             configuration that is made from the model. The scikit-learn classes of XGBoost and
-            LightGBM are served from V(sklearn) too.
+            LightGBM are served from V(sklearn) too. A model of XGBoost's scikit-learn classes that
+            stopped early is served with the trees that its class uses. What a server would compute
+            otherwise than the library that trained the model is refused.
           - Read from the artifact's C(MLmodel) when omitted.
         type: str
         choices: [triton, onnx, xgboost, lightgbm, sklearn, pytorch]

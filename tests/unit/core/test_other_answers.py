@@ -247,30 +247,15 @@ class TestXgboostThatStoppedEarly:
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize(
-    ("encoded", "refused"),
-    [
-        ({"type": 15, "values": [10, 20, 30]}, True),
-        ({"type": 15, "values": [2, 0, 1]}, True),
-        ({"type": 15, "values": [0, 1, 2]}, False),
-        ({"offsets": [0, 1, 2], "values": [97, 98]}, False),
-        ({"offsets": [], "values": []}, False),
-    ],
-)
-def test_xgboost_with_categories_that_are_other_numbers_than_its_codes(
-    tmp_path: Path, name: str, encoded: dict[str, Any], refused: bool
-) -> None:
+def test_xgboost_with_categories_of_a_table(tmp_path: Path, name: str) -> None:
     document = models.xgboost_document()
     model = document["learner"]["gradient_booster"]["model"]
-    model["cats"] = {"enc": [encoded]}
+    model["cats"] = {"enc": [], "feature_segments": [], "sorted_idx": []}
     read_forest(str(written(tmp_path / name, document)), "xgboost")
-    model["trees"][0]["categories_nodes"] = [0]
-    path = str(written(tmp_path / name, document))
-    if refused:
-        with pytest.raises(OtherAnswers, match=r"cat\.codes"):
-            read_forest(path, "xgboost")
-    else:
-        read_forest(path, "xgboost")
+    encoded = {"offsets": [0, 1, 2], "values": [97, 98]}
+    model["cats"] = {"enc": [encoded], "feature_segments": [0, 2], "sorted_idx": [0, 1]}
+    with pytest.raises(OtherAnswers, match=r"cat\.codes in an array"):
+        read_forest(str(written(tmp_path / name, document)), "xgboost")
 
 
 class TestLightgbm:

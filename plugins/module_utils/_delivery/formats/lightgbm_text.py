@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 from ..errors import OtherAnswers
-from .xgboost_document import refuse_other_numbers
 
 _CATEGORICAL, _DEFAULT_LEFT, _MISSING_ZERO = 1, 2, 1
 # Below it LightGBM takes a number for zero: 1e-35 in single precision.
@@ -43,7 +42,7 @@ def refuse_what_fil_computes_otherwise(file: BinaryIO) -> None:
             _refuse_zero_as_missing(kinds, thresholds)
         elif key == "pandas_categorical" and categories:
             for column in _lists(value):
-                refuse_other_numbers(column)
+                _refuse_other_numbers(column)
 
 
 def _settings(file: BinaryIO) -> Iterator[tuple[str, str]]:
@@ -73,3 +72,19 @@ def _refuse_zero_as_missing(kinds: list[int], thresholds: list[str]) -> None:
                 "it was trained with zero_as_missing, and FIL takes a zero for a number: train it"
                 " without that on data with NaN in place of each zero, and send NaN"
             )
+
+
+def _refuse_other_numbers(categories: list[Any]) -> None:
+    """Refuse categories that are numbers and not 0, 1, 2, …
+
+    Raises:
+        OtherAnswers: with what would work.
+    """
+    numbers = all(isinstance(value, int | float) for value in categories)
+    if numbers and categories != list(range(len(categories))):
+        shown = ", ".join(map(str, categories[:4])) + (", …" if len(categories) > 4 else "")
+        raise OtherAnswers(
+            f"one of its columns has the categories {shown}, which its trees know as 0, 1, 2, …, so"
+            " that a server would take the one for the other: train it on the codes"
+            " (frame[column].cat.codes.astype('category'))"
+        )

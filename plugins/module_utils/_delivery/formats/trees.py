@@ -17,7 +17,7 @@ from .lightgbm_text import refuse_what_fil_computes_otherwise
 from .xgboost_document import (
     CUT,
     read_document,
-    refuse_numbered_categories,
+    refuse_named_categories,
     without_unused_trees,
 )
 
@@ -128,7 +128,7 @@ def _xgboost(file: BinaryIO, scikit_learn: bool | None) -> ForestFile:
             " ONNX"
         )
     sizes = learner["learner_model_param"]
-    refuse_numbered_categories(document)
+    refuse_named_categories(document)
     found = _xgboost_forest(
         "xgboost_json" if document.is_json else "xgboost_ubj",
         int(sizes["num_feature"]),

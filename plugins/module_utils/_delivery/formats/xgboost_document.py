@@ -147,32 +147,18 @@ def _cut_ubjson(
     return replace(data, changes)
 
 
-def refuse_numbered_categories(document: Document) -> None:
-    """Refuse a model whose data had categories that are numbers, and other numbers than the codes
-    that its trees compare: a row of numbers would mean something else to a server.
+def refuse_named_categories(document: Document) -> None:
+    """Refuse a model that was trained on a table whose categories have names or numbers of their
+    own. Its trees compare codes, 0, 1, 2, …, and treelite reads no file that holds such a list.
 
     Raises:
         OtherAnswers: so it is, with what would work.
     """
     model, _drops = _ensemble(document.learner["gradient_booster"])
-    splits = any(len(values_of(tree.get("categories_nodes", []))) for tree in model["trees"])
     described = model.get("cats") or {}
-    for one in described.get("enc") or [] if splits else []:
-        if "offsets" not in one:
-            refuse_other_numbers(values_of(one["values"]))
-
-
-def refuse_other_numbers(categories: list[Any]) -> None:
-    """Refuse categories that are numbers and not 0, 1, 2, …
-
-    Raises:
-        OtherAnswers: with what would work.
-    """
-    numbers = all(isinstance(value, int | float) for value in categories)
-    if numbers and categories != list(range(len(categories))):
-        shown = ", ".join(map(str, categories[:4])) + (", …" if len(categories) > 4 else "")
+    if any(len(values_of(described.get(key, []))) for key in ("enc", "feature_segments")):
         raise OtherAnswers(
-            f"one of its columns has the categories {shown}, which its trees know as 0, 1, 2, …, so"
-            " that a server would take the one for the other: train it on the codes"
-            " (frame[column].cat.codes.astype('category'))"
+            "it was trained on a table with columns of categories, which its trees know as 0, 1, 2,"
+            " …: train it on the codes, with frame[column].cat.codes in an array (to_numpy) and"
+            " 'c' for that column in feature_types"
         )

@@ -216,6 +216,7 @@ class Forest:
         self.threads = _number(config, "cpu_nthread", int, -1)
         if self.threads <= 0:
             self.threads = _threads(config)
+        self.threads = min(self.threads, _most_threads())
         if _parameter(config, "treeshap_output"):
             raise _error("Shapley values (treeshap_output) are not computed on this server")
         # As Triton's own backend does: probabilities, though the objective may say class.
@@ -313,6 +314,13 @@ def _threads(config: Config) -> int:
     """
     instances = sum(int(group.get("count") or 1) for group in config.get("instance_group") or [{}])
     return max(1, len(os.sched_getaffinity(0)) // max(1, instances))
+
+
+def _most_threads() -> int:
+    """As many as OpenMP has; GTIL takes a higher number for an error."""
+    text = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    wanted = int(text) if text.isdecimal() else 0
+    return wanted or len(os.sched_getaffinity(0))
 
 
 # ---- serving -------------------------------------------------------------------------------------
