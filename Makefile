@@ -37,8 +37,8 @@ SHELL = tools/minutes.sh
 .SHELLFLAGS = $(OWN_SHELL) $@ -c
 endif
 .DEFAULT_GOAL := help
-.PHONY: help preflight venvs venv-control venv-core quickstart quickstart-down clean \
-	lint sanity unit unit-core integration integration-long test faults compat gpu molecule test-all build \
+.PHONY: help preflight venvs venv-control venv-core venv-frameworks quickstart quickstart-down clean \
+	lint sanity unit unit-core differential-short differential integration integration-long test faults compat gpu molecule test-all build \
 	venvs-old bed $(OLD_CLIENTS) $(OLD_SERVERS) $(MOLECULES)
 
 help: ## this list
@@ -83,6 +83,15 @@ unit: venv-control ## unit tests
 unit-core: venv-core ## the core's tests where there is no Ansible
 	$(CORE)/python -m pytest tests/unit/core $(PYTEST_ARGS)
 
+venv-frameworks: preflight
+	@$(PYTHON) tools/venvs.py frameworks
+
+differential-short: venv-frameworks ## converted models and the libraries that trained them, the same examples each time
+	.venv/frameworks/bin/python -m pytest tests/differential $(PYTEST_ARGS)
+
+differential: venv-frameworks ## the same with other examples each time, and many more: half an hour
+	exec env HYPOTHESIS_PROFILE=search .venv/frameworks/bin/python -m pytest tests/differential $(PYTEST_ARGS)
+
 integration: venvs ## tests on a real MLflow and a real Triton
 	$(WITH_CONTROL) pytest tests/integration -m "not long" $(call PARALLEL,3) --durations=20 $(PYTEST_ARGS)
 
@@ -91,7 +100,7 @@ integration-long: venvs ## the same for S3, fleets, long lists, transfers, acces
 
 # One processor each; integration tests have both, because time-outs are among what they test.
 test: venvs ## everything above
-	@$(BESIDE) --jobs=2 sanity unit lint unit-core
+	@$(BESIDE) --jobs=2 sanity unit lint unit-core differential-short
 	@$(IN_TURN) integration
 
 faults: venvs ## kills, full disks and silent servers

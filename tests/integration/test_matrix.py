@@ -33,6 +33,7 @@ TOLERANCE = 2e-6
 LOGGED = {
     "xgboost_booster": "xgboost",
     "xgboost_classes": "xgboost",
+    "xgboost_stopped_early": "xgboost",
     "lightgbm_booster": "lightgbm",
     "lightgbm_skops": "lightgbm",
     "lightgbm_pickle": "lightgbm",
@@ -41,6 +42,7 @@ LOGGED = {
     "sklearn_histogram": "sklearn",
     "sklearn_of_xgboost": "sklearn",
     "sklearn_of_lightgbm": "sklearn",
+    "sklearn_columns": "sklearn",
     "onnx_logged": "onnx",
 }
 # What is refused, and what the refusal says to do: the second version is logged so.

@@ -94,6 +94,14 @@ def xgboost_classes(case: Case) -> dict[str, Any]:
     return case.logged(mlflow.xgboost.log_model, model, model.predict_proba(case.rows))
 
 
+def xgboost_stopped_early(case: Case) -> dict[str, Any]:
+    noisy = case.binary ^ (numpy.arange(len(case.x)) % 3 == 0)
+    model = xgboost.XGBClassifier(n_estimators=60, learning_rate=0.8, early_stopping_rounds=5)
+    model.fit(case.x[:200], noisy[:200], eval_set=[(case.x[200:], noisy[200:])], verbose=False)
+    assert model.best_iteration + 1 < model.get_booster().num_boosted_rounds()
+    return case.logged(mlflow.xgboost.log_model, model, model.predict_proba(case.rows))
+
+
 def xgboost_json(case: Case) -> dict[str, Any]:
     model = xgboost.XGBRegressor(n_estimators=6, max_depth=3).fit(case.x, case.value)
     model.save_model(case.folder / "trees.json")
@@ -282,6 +290,20 @@ def instead_of_an_objective_of_ones_own(case: Case) -> dict[str, Any]:
     return case.logged(mlflow.xgboost.log_model, model.get_booster(), expected)
 
 
+def sklearn_columns(case: Case) -> dict[str, Any]:
+    """A categorical column that no tree splits by: scikit-learn moves it before the others."""
+    case.x[:, 4], case.rows[:, 4] = 1, 1
+    model = ensemble.HistGradientBoostingRegressor(
+        max_iter=6, categorical_features=[4], random_state=1
+    ).fit(case.x, case.value)
+    return case.logged(
+        mlflow.sklearn.log_model,
+        model,
+        model.predict(case.rows),
+        serialization_format="cloudpickle",
+    )
+
+
 def treelite_file(case: Case) -> dict[str, Any]:
     model = ensemble.ExtraTreesClassifier(9, random_state=1).fit(case.x, case.binary)
     treelite.sklearn.import_model(model).serialize(str(case.folder / "trees.tl"))
@@ -326,6 +348,7 @@ def python_file(case: Case) -> dict[str, Any]:
 CASES = (
     xgboost_booster,
     xgboost_classes,
+    xgboost_stopped_early,
     xgboost_json,
     xgboost_ubj,
     lightgbm_booster,
@@ -344,6 +367,9 @@ CASES = (
     instead_of_a_pipeline_of_xgboost,
     instead_of_a_number_for_what_is_missing,
     instead_of_an_objective_of_ones_own,
+
+
+    sklearn_columns,
     treelite_file,
     onnx_logged,
     onnx_file,

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""scikit-learn's answers and those of the checkpoints that its forests become."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy
+import onnxruntime
+import pandas
+import pytest
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import ArtifactError
+from differential.datasets import Table, assert_same, tables
+from differential.serving import answers, convert_logged
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from skl2onnx import to_onnx
+from sklearn import ensemble, tree
+from sklearn.preprocessing import OrdinalEncoder
+from skops.io import dump
+
+FORMS = st.sampled_from(["skops", "pkl"])
+DEPTHS = st.sampled_from([1, 3, None])
+FORESTS: dict[Any, dict[str, st.SearchStrategy[Any]]] = {
+    ensemble.RandomForestClassifier: {"class_weight": st.sampled_from([None, "balanced"])},
+    ensemble.ExtraTreesClassifier: {"criterion": st.sampled_from(["gini", "entropy"])},
+    ensemble.RandomForestRegressor: {
+        "criterion": st.sampled_from(["squared_error", "absolute_error", "poisson"]),
+        "monotonic_cst": st.sampled_from([None, 1, -1]),
+    },
+    ensemble.ExtraTreesRegressor: {},
+}
+TREES: tuple[Any, ...] = (
+    tree.DecisionTreeClassifier,
+    tree.ExtraTreeClassifier,
+    tree.DecisionTreeRegressor,
+    tree.ExtraTreeRegressor,
+)
+BOOSTED: dict[Any, dict[str, st.SearchStrategy[Any]]] = {
+    ensemble.GradientBoostingClassifier: {"loss": st.sampled_from(["log_loss", "exponential"])},
+    ensemble.GradientBoostingRegressor: {
+        "loss": st.sampled_from(["squared_error", "absolute_error", "huber", "quantile"])
+    },
+}
+HISTOGRAMS: dict[Any, dict[str, st.SearchStrategy[Any]]] = {
+    ensemble.HistGradientBoostingClassifier: {"class_weight": st.sampled_from([None, "balanced"])},
+    ensemble.HistGradientBoostingRegressor: {
+        "loss": st.sampled_from(
+            ["squared_error", "absolute_error", "gamma", "poisson", "quantile"]
+        ),
+        "quantile": st.just(0.3),
+    },
+}
+
+
+def is_classifier(model: Any) -> bool:
+    return hasattr(model, "predict_proba")
+
+
+def target_of(model: Any, table: Table, classes: int) -> Any:
+    if is_classifier(model):
+        return numpy.array(["north", "east", "south"])[table.classes(classes)]
+    return numpy.abs(table.value) + 0.1
+
+
+def expected_of(model: Any, rows: Any) -> Any:
+    return model.predict_proba(rows) if is_classifier(model) else model.predict(rows)
+
+
+def convert(folder: Path, model: Any, form: str) -> Path:
+    path = folder / f"model.{form}"
+    if form == "skops":
+        dump(model, path)
+    else:
+        path.write_bytes(pickle.dumps(model))
+    return convert_logged(folder, "sklearn", {"pickled_model": path.name}, path.name)
+
+
+@st.composite
+def forests(draw: st.DrawFn) -> Any:
+    kind = draw(st.sampled_from([*FORESTS, *TREES]))
+    options = {"max_depth": draw(DEPTHS), "random_state": 1}
+    if kind in FORESTS:
+        options["n_estimators"] = draw(st.integers(1, 8))
+        options |= {name: draw(each) for name, each in FORESTS[kind].items()}
+    return kind(**options)
+
+
+@given(
+    table=tables(),
+    model=forests(),
+    classes=st.sampled_from([2, 3]),
+    form=FORMS,
+    double=st.booleans(),
+)
+def test_a_forest_answers_as_scikit_learn(
+    tmp_path_factory: pytest.TempPathFactory,
+    table: Table,
+    model: Any,
+    classes: int,
+    form: str,
+    double: bool,
+) -> None:
+    x, missing = table.x, True
+    if double:  # thresholds that are no numbers of single precision
+        x = x * (1 + numpy.random.default_rng(1).normal(size=x.shape) * 1e-8)
+    if getattr(model, "monotonic_cst", None):
+        model.set_params(monotonic_cst=[model.monotonic_cst, *[0] * (x.shape[1] - 1)])
+    if isinstance(model, tree.ExtraTreeClassifier | tree.ExtraTreeRegressor):
+        missing = False
+    if not missing or getattr(model, "criterion", "") in ("absolute_error", "poisson"):
+        x, missing = numpy.nan_to_num(x), False
+    model.fit(x, target_of(model, table, classes))
+    rows = table.questions(missing=missing)
+    made = convert(tmp_path_factory.mktemp("made"), model, form)
+    assert_same(answers(made, rows), expected_of(model, rows))
+
+
+@st.composite
+def boosted(draw: st.DrawFn) -> Any:
+    kind = draw(st.sampled_from([*BOOSTED]))
+    return kind(
+        n_estimators=draw(st.integers(1, 8)),
+        learning_rate=draw(st.sampled_from([0.1, 1.0])),
+        init=draw(st.sampled_from([None, "zero"])),
+        max_depth=draw(st.integers(1, 4)),
+        random_state=1,
+        **{name: draw(each) for name, each in BOOSTED[kind].items()},
+    )
+
+
+@given(table=tables(missing=False), model=boosted(), classes=st.sampled_from([2, 3]), form=FORMS)
+def test_boosted_trees_answer_as_scikit_learn(
+    tmp_path_factory: pytest.TempPathFactory, table: Table, model: Any, classes: int, form: str
+) -> None:
+    classes = 2 if model.loss == "exponential" else classes
+    rows = table.questions(missing=False)
+    model.fit(table.x, target_of(model, table, classes))
+    made = convert(tmp_path_factory.mktemp("made"), model, form)
+    assert_same(answers(made, rows), expected_of(model, rows))
+
+
+@st.composite
+def histograms(draw: st.DrawFn) -> Any:
+    kind = draw(st.sampled_from([*HISTOGRAMS]))
+    return kind(
+        max_iter=draw(st.integers(1, 8)),
+        learning_rate=draw(st.sampled_from([0.1, 1.0])),
+        max_depth=draw(DEPTHS),
+        min_samples_leaf=3,
+        early_stopping=draw(st.booleans()),
+        random_state=1,
+        **{name: draw(each) for name, each in HISTOGRAMS[kind].items()},
+    )
+
+
+@given(
+    table=tables(),
+    model=histograms(),
+    classes=st.sampled_from([2, 3]),
+    categorical=st.sampled_from([None, None, "indices", "mask", "dtype"]),
+    place=st.integers(0, 5),
+    form=FORMS,
+)
+def test_histograms_answer_as_scikit_learn(
+    tmp_path_factory: pytest.TempPathFactory,
+    table: Table,
+    model: Any,
+    classes: int,
+    categorical: str | None,
+    place: int,
+    form: str,
+) -> None:
+    """A declared categorical column moves the others; only splits by it may be refused."""
+    x, rows, place = table.x, table.questions(infinities=True), place % len(table.kinds)
+    random = numpy.random.default_rng(table.seed)
+    data: Any = x
+    if categorical:
+        x[:, place] = random.integers(0, 2, table.rows)
+        rows[:, place] = random.integers(0, 2, len(rows))
+        flags = [column == place for column in range(x.shape[1])]
+        model.set_params(categorical_features={"indices": [place], "mask": flags}.get(categorical))
+    asked: Any = rows
+    if categorical == "dtype":
+        model.set_params(categorical_features="from_dtype")
+        data, asked = (pandas.DataFrame(each).rename(columns=str) for each in (x, rows))
+        for frame in (data, asked):
+            frame[str(place)] = frame[str(place)].astype("category")
+    target = target_of(model, table, classes)
+    try:
+        model.fit(data, target)
+    except ValueError as error:  # a class too rare to be set aside for early stopping
+        assume("least populated class" not in str(error) and "test_size" not in str(error))
+        raise
+    splits = any(
+        each.nodes["is_categorical"].any() for stage in model._predictors for each in stage
+    )
+    folder = tmp_path_factory.mktemp("made")
+    if splits:
+        with pytest.raises(ArtifactError, match="it splits by categories"):
+            convert(folder, model, form)
+        return
+    assert_same(answers(convert(folder, model, form), rows), expected_of(model, asked))
+
+
+def table_with_categories() -> tuple[Any, Any]:
+    random = numpy.random.default_rng(0)
+    x = random.normal(size=(400, 4)).astype(numpy.float32)
+    x[:, 1] = random.integers(0, 6, 400) * 10
+    return x, numpy.sin(x[:, 1]) * 3 + x[:, 0]
+
+
+def test_what_is_advised_for_splits_by_categories_is_served(tmp_path: Path) -> None:
+    x, y = table_with_categories()
+    split = ensemble.HistGradientBoostingRegressor(categorical_features=[1]).fit(x, y)
+    with pytest.raises(ArtifactError, match=r"categorical_features=None.*OrdinalEncoder"):
+        convert(tmp_path, split, "skops")
+    encoded = x.copy()
+    encoded[:, [1]] = OrdinalEncoder().fit_transform(x[:, [1]])
+    model = ensemble.HistGradientBoostingRegressor(categorical_features=None).fit(encoded, y)
+    assert_same(answers(convert(tmp_path, model, "skops"), encoded), model.predict(encoded))
+
+
+def test_what_is_advised_for_a_model_to_begin_with_is_served(tmp_path: Path) -> None:
+    x, y = table_with_categories()
+    begun = ensemble.GradientBoostingRegressor(init=ensemble.RandomForestRegressor(3)).fit(x, y)
+    with pytest.raises(ArtifactError, match="train it without init"):
+        convert(tmp_path, begun, "skops")
+    model = ensemble.GradientBoostingRegressor().fit(x, y)
+    assert_same(answers(convert(tmp_path, model, "skops"), x), model.predict(x))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ensemble.AdaBoostClassifier(n_estimators=3),
+        ensemble.BaggingRegressor(n_estimators=3, random_state=1),
+    ],
+)
+def test_what_is_advised_for_other_classes_answers_as_scikit_learn(
+    tmp_path: Path, model: Any
+) -> None:
+    x, y = table_with_categories()
+    model.fit(x, (y > 0).astype(int) if is_classifier(model) else y)
+    with pytest.raises(ArtifactError, match="convert it with skl2onnx and log that with the onnx"):
+        convert(tmp_path, model, "skops")
+    options = {"options": {"zipmap": False}} if is_classifier(model) else {}
+    session = onnxruntime.InferenceSession(to_onnx(model, x[:1], **options).SerializeToString())
+    found = session.run(None, {session.get_inputs()[0].name: x})[-1]
+    assert_same(found, expected_of(model, x))
