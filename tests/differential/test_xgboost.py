@@ -120,7 +120,15 @@ def test_a_booster_answers_as_xgboost(
     if objective == "binary:logistic" and expected.ndim == 1:
         expected = both(expected)
     made = served(tmp_path_factory.mktemp("made"), model, ending, BOOSTER)
-    assert_same(answers(made, table.questions()), expected)
+    found = answers(made, table.questions())
+    if objective == "binary:hinge":
+        # Its answer is a step at 0, where the order of additions decides.
+        steps = numpy.abs(margins.reshape(found.shape)) > 1e-5
+        found, expected = (
+            numpy.where(steps, found, 0),
+            numpy.where(steps, expected.reshape(found.shape), 0),
+        )
+    assert_same(found, expected)
 
 
 @st.composite
