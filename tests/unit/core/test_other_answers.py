@@ -37,6 +37,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.skl
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.sklearn_to_treelite import (  # noqa: E501
     _histogram_columns,
+    round_down,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.trees import (
     read_forest,
@@ -47,6 +48,8 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.ubj
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.local_model import (  # noqa: E501
     read_local_model,
 )
+from hypothesis import example, given
+from hypothesis import strategies as st
 from support import models
 
 pytest.importorskip("tritonclient")
@@ -336,3 +339,18 @@ def test_columns_of_a_histogram_model_are_put_back() -> None:
         assert list(_histogram_columns(untouched)) == [0, 1, 2, 3]
     with pytest.raises(ArtifactError, match="unknown version"):
         _histogram_columns(histogram(_n_features=5, _preprocessor=1, is_categorical_=flags))
+
+
+SINGLES = st.floats(width=32, allow_nan=False)
+
+
+@given(threshold=st.one_of(st.floats(allow_nan=False), SINGLES), value=SINGLES)
+@example(threshold=-1e-60, value=0.0)
+@example(threshold=-1e-60, value=-(2.0**-149))
+@example(threshold=1e300, value=float("inf"))
+@example(threshold=-1e300, value=float("-inf"))
+@example(threshold=0.1, value=struct.unpack("<f", struct.pack("<f", 0.1))[0])
+def test_a_threshold_in_single_precision_decides_the_same(threshold: float, value: float) -> None:
+    rounded = round_down(threshold)
+    assert struct.unpack("<f", struct.pack("<f", rounded))[0] == rounded
+    assert (value <= rounded) == (value <= threshold)

@@ -6,6 +6,7 @@ loads.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,7 @@ _ONE_TREE = frozenset(
 )
 # As scikit-learn does, so that a class which never occurs does not become minus infinity.
 _LEAST_PROBABILITY = 1.1920928955078125e-07
+_LARGEST_SINGLE = (2 - 2**-23) * 2.0**127
 _IDENTITY_LOSSES = frozenset({"squared_error", "absolute_error", "quantile", "huber", "ls", "lad"})
 
 
@@ -164,6 +166,26 @@ def _serialize(forest: _Forest) -> bytes:
     return bytes(builder.commit().serialize_bytes())
 
 
+def round_down(threshold: float) -> float:
+    """The largest number of single precision that is not above the threshold.
+
+    Triton's input is FP32, so that no comparison comes out otherwise, also where a backend keeps
+    thresholds in single precision: rounded to the nearest, one could land on the other side of a
+    value.
+    """
+    try:
+        [single] = struct.unpack("<f", struct.pack("<f", threshold))
+    except OverflowError:
+        return _LARGEST_SINGLE if threshold > 0 else -math.inf
+    if not single > threshold:
+        return float(single)
+    [bits] = struct.unpack("<i", struct.pack("<f", single))
+    # Below zero the greater pattern is the smaller number; 0 is followed by the first of those.
+    below = bits - 1 if single > 0 else bits + 1 if single < 0 else -(2**31) + 1
+    [found] = struct.unpack("<f", struct.pack("<i", below))
+    return float(found)
+
+
 def _tree_nodes(tree: Bag, leaf: Callable[[Any], Any]) -> Iterator[_Node]:
     """``leaf`` makes a leaf's value of the row that scikit-learn keeps for it."""
     nodes, values = tree.get("nodes"), tree.get("values")
@@ -179,7 +201,7 @@ def _tree_nodes(tree: Bag, leaf: Callable[[Any], Any]) -> Iterator[_Node]:
             left,
             right,
             feature,
-            threshold,
+            round_down(threshold),
             bool(missing[place]),
             leaf(values[place]) if left < 0 else None,
         )
@@ -323,7 +345,7 @@ def _histogram_nodes(nodes: Any, columns_of: Sequence[int]) -> Iterator[_Node]:
             left,
             right,
             columns_of[feature],
-            threshold,
+            round_down(threshold),
             bool(missing),
             float(value) if is_leaf else None,
         )
