@@ -16,6 +16,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.obse
     ObservedModel,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.record import Record
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import RepositoryError
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.execution.executor import (
     Executor,
 )
@@ -76,7 +77,7 @@ def test_a_file_that_changed_is_still_seen_when_a_model_is_to_stay_unloaded(
     assert deployed.repository.read("fraud").changed_files == ("1/weights",)
 
 
-def test_a_file_that_changed_is_still_seen_when_a_rollback_changes_nothing_else(
+def test_a_rollback_that_changes_nothing_else_leaves_no_changed_file_in_place(
     deployed: Deployed,
 ) -> None:
     record = deployed.repository.store.record("fraud")
@@ -85,7 +86,8 @@ def test_a_file_that_changed_is_still_seen_when_a_rollback_changes_nothing_else(
         dataclasses.replace(record, wanted="unloaded", rolled_back_from="another deployment")
     )
     deployed.file.write_text("changed by hand")
-    assert deployed.run(state="rolled_back") == ["note that it is to be loaded"]
+    with pytest.raises(RepositoryError, match="1/weights changed on disk"):
+        deployed.run(state="rolled_back")
     assert deployed.repository.read("fraud").changed_files == ("1/weights",)
 
 

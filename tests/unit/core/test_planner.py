@@ -35,6 +35,10 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors impo
     DeliveryError,
     ForeignModel,
     NotFound,
+    RepositoryError,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.report import (
+    status_of,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.plan import (
     Heal,
@@ -1118,3 +1122,123 @@ def test_a_check_run_that_cannot_ask_says_what_a_number_says(
 def test_what_keeps_its_source_is_not_replaced_by_what_was_asked_for_once() -> None:
     wanted = dataclasses.replace(desired(model_uri="models:/fraud/3"), keep_source=True)
     assert not [s for s in make_plan(there(), wanted).steps if isinstance(s, ReplaceUnread)]
+
+
+# -- what somebody loaded over a deployment --------------------------------------------------------
+
+
+def answering(
+    digest: str | None, answers: str | None = "2.51.0", known: tuple[str, str] | None = None
+) -> ObservedModel:
+    """A server whose configuration has this digest, and a record that has ``known``, if any."""
+    one = dataclasses.replace(served(), config_digest=digest, answers=answers)
+    kept = {URL: {"answers": known[0], "digest": known[1]}} if known else {}
+    return there(record=record(served=kept), served=(one,))
+
+
+@pytest.mark.parametrize(
+    ("observed", "is_drift"),
+    [
+        pytest.param(answering("b", known=("2.51.0", "a")), True, id="another configuration"),
+        pytest.param(answering("a", known=("2.51.0", "a")), False, id="the same"),
+        pytest.param(answering("b", known=("2.50.0", "a")), False, id="another release"),
+        pytest.param(answering("b", None, ("2.51.0", "a")), False, id="of an unknown release"),
+        pytest.param(answering("b"), False, id="nothing is written down"),
+    ],
+)
+@pytest.mark.parametrize(
+    "wanted", [desired(), desired(state="rolled_back", rollback_to="2")], ids=["present", "back"]
+)
+def test_a_configuration_loaded_over_the_deployed_one_is_loaded_away(
+    observed: ObservedModel, is_drift: bool, wanted: DesiredModel
+) -> None:
+    plan = make_plan(observed, wanted)
+    kinds: list[type[Step]] = [Heal, Load, WriteRecord] if is_drift else []
+    assert [type(step) for step in plan.steps] == kinds
+    problems = [f"another configuration is served by {URL}"] if is_drift else []
+    assert plan.before.get("problems", []) == problems
+    drift = status_of(observed)["drift"]
+    assert len(drift) == len(problems)
+    assert all("loaded over the deployed one" in said for said in drift)
+
+
+@pytest.mark.parametrize("entry", [3, [], {}, {"answers": "2.51.0"}, {"answers": 1, "digest": 2}])
+def test_what_a_record_says_of_servers_in_another_form_is_passed_over(entry: object) -> None:
+    observed = answering("b", known=("2.51.0", "a"))
+    data = {**record().to_dict(), "served": {URL: entry}}
+    assert not make_plan(
+        dataclasses.replace(observed, record=Record.from_dict(data)), desired()
+    ).steps
+    assert Record.from_dict({**data, "served": entry if entry != {} else 7}).served in ({}, entry)
+
+
+@pytest.mark.parametrize(
+    ("change", "kinds"),
+    [
+        ({"config": {"max_batch_size": 4}}, [Reconfigure, Heal, Load, WriteRecord]),
+        ({"state": "unloaded"}, [Unload, WriteRecord]),
+        ({"state": "absent"}, [Unload, Remove]),
+        ({"mode": "0600"}, [SetPermissions, Heal, Load, WriteRecord]),
+    ],
+)
+def test_other_changes_take_it_away_too(change: dict[str, Any], kinds: list[type[Step]]) -> None:
+    plan = make_plan(answering("b", known=("2.51.0", "a")), desired(**change))
+    assert [type(step) for step in plan.steps] == kinds
+
+
+def test_what_a_server_answers_after_a_load_is_written_down_where_it_is_not_known() -> None:
+    one, two = on_two(2, None)
+    servers = (
+        dataclasses.replace(one, config_digest="a", answers="2.51.0"),
+        dataclasses.replace(two, answers="2.60.0"),
+    )
+    known = {ONE: {"answers": "2.51.0", "digest": "a"}}
+    plan = make_plan(there(record=record(served=known), served=servers), desired())
+    assert plan.actions == ["load on two:8000", "note the configuration that two:8000 serves"]
+    known[TWO] = {"answers": "2.60.0", "digest": "b"}
+    plan = make_plan(there(record=record(served=known), served=servers), desired())
+    assert plan.actions == ["load on two:8000"]
+
+
+# -- files that changed, and a rollback that brings none -------------------------------------------
+
+
+SAME_FILES = record(1, manifest_digest="digest-2", request=desired(config={"a": 1}).request)
+BESIDE = record(2, triton_versions=(1, 2), request=desired(serve_versions=2).request)
+
+
+@pytest.mark.parametrize(
+    ("observed", "to", "says"),
+    [
+        (there(changed_files=("2", "2/a")), "2", "2/a changed on disk"),
+        (there(changed_files=("config.pbtxt",)), "2", "config.pbtxt changed on disk"),
+        (there(folder=False), "2", "its folder is gone"),
+        (
+            there(changed_files=("2/a",), retained=(SAME_FILES,)),
+            None,
+            r'2/a changed .* deploy models:/fraud/1 instead \(state: present, config: {"a": 1}\)',
+        ),
+        (
+            there(changed_files=("2/a",), record=BESIDE, retained=(record(1),)),
+            None,
+            "2/a changed on disk",
+        ),
+    ],
+)
+def test_a_rollback_that_would_leave_changed_files_in_place_is_refused(
+    observed: ObservedModel, to: str | None, says: str
+) -> None:
+    with pytest.raises(RepositoryError, match=says):
+        make_plan(observed, desired(state="rolled_back", rollback_to=to))
+
+
+@pytest.mark.parametrize(
+    "observed",
+    [
+        there(changed_files=("2/a",), retained=(record(1),)),
+        there(changed_files=("config.pbtxt",), retained=(SAME_FILES,)),
+        there(folder=False, retained=(record(1),)),
+    ],
+)
+def test_a_rollback_that_brings_other_files_is_not(observed: ObservedModel) -> None:
+    assert make_plan(observed, desired(state="rolled_back")).rollback is not None

@@ -29,6 +29,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.sour
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
     ForeignModel,
     NotFound,
+    RepositoryError,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.plan import (
     Plan,
@@ -203,6 +204,11 @@ def run(there: ObservedModel, turn: Turn) -> tuple[ObservedModel, DesiredModel, 
         assert desired.state in ("rolled_back", "unloaded")
         event("refused: nothing there")
         return None
+    except RepositoryError:
+        assert desired.state == "rolled_back"
+        assert there.changed_files or not there.folder
+        event("refused: it would leave changed files in place")
+        return None
     return apply(plan, turn.takes_over), desired, plan
 
 
@@ -219,7 +225,7 @@ def test_what_was_done_need_not_be_done_again(turns: list[Turn]) -> None:
         assert again.actions == [], (plan.actions, there)
         assert not again.changed
         assert again.before == again.after
-        # A rollback and an unloading leave files alone that changed on disk.
+        # A rollback of other files, and an unloading, leave files alone that changed on disk.
         assert "problems" not in again.before or desired.uri is None
 
 

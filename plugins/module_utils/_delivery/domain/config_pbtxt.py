@@ -35,6 +35,17 @@ def new_message() -> ModelConfig:
     return model_config_pb2.ModelConfig()
 
 
+def message_release() -> str:
+    """Which fields the message has here, and who writes it as JSON: what decides how the same
+    configuration is spelled.
+    """
+    descriptor = new_message().DESCRIPTOR
+    from google.protobuf import __version__
+
+    fields = hashlib.sha256(descriptor.file.serialized_pb).hexdigest()[:12]
+    return f"protobuf {__version__}, fields {fields}"
+
+
 def parse(data: bytes) -> ModelConfig:
     """Parse config.pbtxt. A UTF-8 byte order mark and CRLF line ends are accepted.
 

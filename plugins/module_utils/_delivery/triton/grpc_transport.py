@@ -7,6 +7,7 @@ import queue
 import time
 from collections.abc import Sequence
 
+from ..domain.config_pbtxt import message_release
 from ..libraries import require
 from ..loopback import is_loopback
 from .address import Access, Address
@@ -176,10 +177,5 @@ class GrpcTransport:
 
     @property
     def spelling(self) -> str:
-        """The JSON is made here, of the fields that this tritonclient knows."""
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            return f"gRPC, tritonclient {version('tritonclient')}, protobuf {version('protobuf')}"
-        except PackageNotFoundError:
-            return "gRPC"
+        """The JSON is made here, of the fields that this client knows."""
+        return f"gRPC, {message_release()}"
