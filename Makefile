@@ -89,8 +89,9 @@ venv-frameworks: preflight
 differential-short: venv-frameworks ## converted models and the libraries that trained them, the same examples each time
 	.venv/frameworks/bin/python -m pytest tests/differential $(PYTEST_ARGS)
 
-differential: venv-frameworks ## the same with other examples each time, and many more: half an hour
-	exec env HYPOTHESIS_PROFILE=search .venv/frameworks/bin/python -m pytest tests/differential $(PYTEST_ARGS)
+differential: venvs venv-frameworks ## the same, and configurations against Triton, with many more examples: half an hour
+	env HYPOTHESIS_PROFILE=search .venv/frameworks/bin/python -m pytest tests/differential $(PYTEST_ARGS)
+	$(WITH_CONTROL) HYPOTHESIS_PROFILE=search pytest tests/integration/test_config_oracle.py $(PYTEST_ARGS)
 
 integration: venvs ## tests on a real MLflow and a real Triton
 	$(WITH_CONTROL) pytest tests/integration -m "not long" $(call PARALLEL,3) --durations=20 $(PYTEST_ARGS)

@@ -445,7 +445,7 @@ LOGGED = {
         "sklearn: {pickled_model: model.pkl}",
         "model.pkl",
         True,
-        "touch, which is not scikit-learn's",
+        "its class is pathlib.Path.touch, and FIL serves",
     ),
     "evil-torch": (
         "pytorch: {model_data: data}",

@@ -5,6 +5,7 @@ the command line.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -112,6 +113,9 @@ def client(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[TritonDepl
     monkeypatch.setitem(plugin_store.registry, "triton", mlflow_deployments)
     made = get_deploy_client("triton")
     yield made
+    for entry in made.list_deployments():
+        with contextlib.suppress(MlflowException):  # an ensemble uses it, and goes first
+            made.delete_deployment(entry["name"], config={"adopt": "true"})
     for entry in made.list_deployments():
         made.delete_deployment(entry["name"], config={"adopt": "true"})
 
@@ -469,7 +473,7 @@ def test_create_of_a_broken_model_leaves_nothing(
             {},
         ),
         ("INVALID_PARAMETER_VALUE", "URLs cannot carry", "a b", "models:/doubler/1", {}),
-        ("INVALID_PARAMETER_VALUE", "reserved", ".", "models:/doubler/1", {}),
+        ("INVALID_PARAMETER_VALUE", "Path traversal is not", ".", "models:/doubler/1", {}),
         (
             "INVALID_PARAMETER_VALUE",
             "known are .*verify",

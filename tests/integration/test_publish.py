@@ -116,7 +116,7 @@ def test_what_is_published_is_found_by_one_search(
 
 def test_what_lies_in_the_registry(registry: Registry, name: str, tmp_path: Path) -> None:
     sample = models.make_onnx(tmp_path)
-    (sample.folder / "2").mkdir()
+    (sample.folder / "empty").mkdir()
     publish_model(registry, name, sample.folder, tags={"a": "b"}, description="text")
     files = files_of(registry, name, 1)
     assert [file.path for file in files.list()] == [
@@ -127,7 +127,7 @@ def test_what_lies_in_the_registry(registry: Registry, name: str, tmp_path: Path
     ]
     manifest = Manifest.from_dict(json.loads(files.read(MANIFEST_NAME)))
     assert manifest == manifest_of_folder(str(sample.folder))
-    assert manifest.folders == ("2",)
+    assert manifest.folders == ("empty",)
     flavor = yaml.safe_load(files.read("MLmodel"))["flavors"]["triton"]
     assert (flavor["data"], flavor["backend"], flavor["files"]) == (
         "network",

@@ -202,7 +202,13 @@ def serialized(case: Case, model: Any) -> dict[str, Any]:
 
 
 def sklearn_of_xgboost(case: Case) -> dict[str, Any]:
-    model = xgboost.XGBClassifier(n_estimators=6, max_depth=3).fit(case.x, case.classes)
+    """It stopped early, so that its class leaves the last trees out."""
+    model = xgboost.XGBClassifier(
+        n_estimators=40, max_depth=3, learning_rate=0.6, early_stopping_rounds=3
+    )
+    noise = case.classes[::-1]
+    model.fit(case.x, case.classes, eval_set=[(case.x, noise)], verbose=False)
+    assert model.best_iteration + 1 < model.get_booster().num_boosted_rounds()
     expected, more = model.predict_proba(case.rows), serialized(case, model)
     return case.logged(mlflow.sklearn.log_model, model, expected, **more)
 
@@ -367,8 +373,6 @@ CASES = (
     instead_of_a_pipeline_of_xgboost,
     instead_of_a_number_for_what_is_missing,
     instead_of_an_objective_of_ones_own,
-
-
     sklearn_columns,
     treelite_file,
     onnx_logged,

@@ -112,7 +112,7 @@ def test_a_single_user_is_asked_by_its_highest_version_and_its_example() -> None
         ({"inputs": {"x": [2]}}, {"inputs": {"x": [2]}}),
     ],
 )
-def test_what_the_list_says_of_a_user_is_how_it_is_asked(verify: object, case: object) -> None:
+def test_what_the_list_says_of_a_user_is_how_it_is_asked(verify: object, case: Any) -> None:
     said = DesiredModel.from_options(
         {"name": "user", "model_uri": "models:/user/1", "verify": verify}
     )

@@ -48,7 +48,10 @@ def layout_of(artifact: Artifact, flavor: str | None, numbering: Numbering) -> L
 
 def _unused_config(artifact: Artifact, flavor: str) -> tuple[str, ...]:
     """A configuration is made for what becomes another file, whose inputs are not the author's."""
-    if flavor not in (*_TREES, "pytorch") or config_pbtxt.CONFIG_NAME not in artifact.files:
+    if (
+        flavor not in ("xgboost", "lightgbm", "sklearn", "pytorch")
+        or config_pbtxt.CONFIG_NAME not in artifact.files
+    ):
         return ()
     said = (
         f"the {config_pbtxt.CONFIG_NAME} beside the model is not used, as flavor {flavor} gets one"

@@ -81,10 +81,15 @@ def values_of(array: object) -> list[Any]:
 
 
 def first_of(data: bytes, array: object, count: int) -> bytes:
-    """The first items of an array as an array, byte for byte."""
+    """The first items of an array as an array, byte for byte.
+
+    Raises:
+        ValueError: that is no array.
+    """
     if isinstance(array, Packed):
         return array.first(count)
-    assert isinstance(array, Items)
+    if not isinstance(array, Items):
+        raise ValueError("it has something else in place of an array")
     pieces = (data[start:end] for start, end in array.spans[:count])
     return b"[#" + _length_of(count) + b"".join(pieces)
 

@@ -65,7 +65,7 @@ def wanted_models(settings: Settings) -> Wanted:
 
 def _model_folder(folder: Path) -> ModelFolder:
     return ModelFolder(
-        lambda: (folder / "config.pbtxt").read_bytes(),
+        (folder / "config.pbtxt").read_bytes,
         lambda: [path.name for path in folder.iterdir() if path.is_dir()],
         lambda path: (folder / path).exists(),
     )
