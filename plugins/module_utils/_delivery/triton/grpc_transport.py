@@ -77,7 +77,7 @@ class GrpcTransport:
         with require("tritonclient", "to ask a Triton server"):
             from tritonclient.utils import InferenceServerException
         answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
-        found = []
+        found, is_silent = [], False
         try:
             if self._own.client is None:
                 self._own.client = self._connected()
@@ -99,10 +99,14 @@ class GrpcTransport:
                         found.append(answer)
                     if response.parameters["triton_final_response"].bool_param:
                         return found
+            except queue.Empty:
+                is_silent = True
+                raise Silent from None
             finally:
-                client.stop_stream(cancel_requests=True)
-        except queue.Empty:
-            raise Silent from None
+                # A request that is cancelled while its model still sends answers stays with Triton
+                # 2.51, whose next unload of that model then never ends. Its end, which the time-out
+                # of the stream bounds, is waited for instead.
+                client.stop_stream(cancel_requests=is_silent)
         except InferenceServerException as error:
             raise self._failure(error, seconds) from error
 
