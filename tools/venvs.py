@@ -64,7 +64,8 @@ OLD_SERVER_TOOLS = (
 @dataclass(frozen=True)
 class Venv:
     """``steps`` are arguments of one ``pip install`` each; ``inputs`` are the texts whose change
-    makes the environment stale.
+    makes the environment stale; ``compiled`` are modules that only processes import which may not
+    keep what they compile.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Venv:
     inputs: tuple[str, ...] = field(default=())
     editable: bool = False
     compiles_once: bool = False
+    compiled: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -86,6 +88,7 @@ class Venv:
         # Scripts of an environment hold absolute paths, so a moved checkout or another interpreter
         # needs a new one.
         facts = [str(ROOT), os.path.realpath(sys.executable), sys.version, self.steps, self.inputs]
+        facts += self.compiled
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -138,6 +141,7 @@ def known_venvs() -> dict[str, Venv]:
             "a Triton server",
             (("-r", str(triton)),),
             (triton.read_text(encoding="utf-8"),),
+            compiled=("numpy", "onnxruntime", "treelite"),
         ),
         Venv(
             "frameworks",
@@ -272,6 +276,9 @@ def install(venv: Venv, lock: int, installation: Installation, uv: Uv | None) ->
     if venv.compiles_once:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         compile_once.install(str(venv.folder / f"lib/python{version}/site-packages"))
+    if venv.compiled:
+        words = [str(venv.python), "-c", f"import {', '.join(venv.compiled)}"]
+        installation.run(words, lock, {"PYTHONDONTWRITEBYTECODE": ""})
     unfinished = venv.folder / (STAMP + ".new")
     unfinished.write_text(venv.digest())
     unfinished.rename(venv.folder / STAMP)
