@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm_python
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "ansible_collections/mlops/triton"
@@ -30,6 +31,21 @@ def import_from_checkout() -> None:
 import_from_checkout()
 # Their assertions say as much as those of a test.
 pytest.register_assert_rewrite("support")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Processes of pytest-xdist share the Pythons that are warm."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        from support import playbooks, servers
+
+        given = playbooks.environment()
+        pythons = {"modules": Path(sys.executable), "playbooks": Path(sys.executable)}
+        if "MLFLOW_SERVER_PYTHON" not in os.environ:
+            pythons["mlflow"] = servers.server_python("MLFLOW_SERVER_PYTHON", "mlflow-server")
+        for use, python in pythons.items():
+            program, end = warm_python.begin(use, str(python), given)
+            os.environ[warm_python.variable(use)] = str(program)
+            config.add_cleanup(end)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

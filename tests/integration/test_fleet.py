@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.re
     Registry,
 )
 from support import models, servers
-from support.playbooks import environment, run_task
+from support.playbooks import ansible_playbook, environment, run_task
 from warm_python import interpreter
 
 pytestmark = [pytest.mark.long, pytest.mark.takes(120)]
@@ -58,10 +57,7 @@ class Fleet:
         inventory = {"all": {"vars": {**self.variables, **overrides}}, "triton": {"hosts": hosts}}
         (self.folder / "inventory.yml").write_text(yaml.safe_dump(inventory, sort_keys=False))
         words = [
-            sys.executable,
-            "-m",
-            "ansible",
-            "playbook",
+            *ansible_playbook(),
             "-i",
             "inventory.yml",
             f"mlops.triton.{playbook}",

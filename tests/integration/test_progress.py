@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from support import models
 from support.fault_proxy import FaultProxy
-from support.playbooks import environment, run_task
+from support.playbooks import ansible_playbook, environment, run_task
 from support.servers import ROOT, MLflow, Triton
 from warm_python import interpreter
 
@@ -251,7 +251,7 @@ def run_in_a_task(
 
 def playbook(folder: Path) -> list[str]:
     return [
-        str(Path(sys.executable).parent / "ansible-playbook"),
+        *ansible_playbook(),
         "-i",
         "localhost,",
         "-c",

@@ -19,7 +19,7 @@ import preflight
 import pytest
 import yaml
 from support import models, servers
-from support.playbooks import environment
+from support.playbooks import ansible_playbook, environment
 from warm_python import interpreter
 
 pytestmark = [pytest.mark.long, pytest.mark.takes(100)]
@@ -45,10 +45,7 @@ class Provisioned:
             yaml.safe_dump({"all": {"vars": {**self.variables, **overrides}}, **groups})
         )
         return [
-            sys.executable,
-            "-m",
-            "ansible",
-            "playbook",
+            *ansible_playbook(),
             "-i",
             str(inventory),
             f"mlops.triton.{playbook}",
@@ -264,10 +261,15 @@ def test_workers_that_outlived_mlflow_do_not_keep_it_from_starting(here: Provisi
     before, workers = here.program("mlflow"), here.children("mlflow")
     os.kill(before, signal.SIGKILL)
     assert workers
-    assert answer_within(60, f"http://127.0.0.1:{here.variables['mlflow_port']}/health", None)
+    # Until then it is they who answer.
+    end = time.monotonic() + 60
+    while any(host.is_alive(pid) for pid in workers) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not [pid for pid in workers if host.is_alive(pid)]
+    url = f"http://127.0.0.1:{here.variables['mlflow_port']}/health"
+    assert answer_within(60, url, None)[0] == 200
     assert changes(here.play("provision", only="mlflow")) == 0
     assert here.program("mlflow") != before
-    assert not [pid for pid in workers if host.is_alive(pid)]
 
 
 def test_a_taken_port_is_named_with_its_variable(here: Provisioned) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +35,7 @@ from support import plugin
 from support.deliveries import deliver_model
 from support.models import Sample, make_python
 from support.modules import publish_by_module, run_module
-from support.playbooks import ROOT, ProcessList, environment, run_task
+from support.playbooks import ROOT, ProcessList, ansible_playbook, environment, run_task
 from support.servers import S3, MLflow, Triton, s3_server, triton_server
 from warm_python import interpreter
 
@@ -498,10 +497,7 @@ def hosts_of_the_examples(mlflow: MLflow, stage: Stage, *names: str) -> dict[str
 def play(folder: Path, playbook: str, *arguments: str) -> str:
     """The recap of a playbook for the example's inventory and the folder's ``here.yml``."""
     words = [
-        sys.executable,
-        "-m",
-        "ansible",
-        "playbook",
+        *ansible_playbook(),
         "-i",
         str(ROOT / "playbooks/inventory/s3.yml"),
         "-i",

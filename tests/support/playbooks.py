@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from warm_python import interpreter
+from warm_python import interpreter, shared
 
 from .servers import ROOT
 
@@ -76,6 +76,12 @@ def environment(**more: str) -> dict[str, str]:
     }
 
 
+def ansible_playbook() -> list[str]:
+    """Words of a command: with a Python that is warm, where tests are spread over processes."""
+    warm = shared("playbooks")
+    return [*([str(warm)] if warm else []), str(Path(sys.executable).parent / "ansible-playbook")]
+
+
 def run_playbook(folder: Path, plays: Any, *arguments: str, **more: str) -> Playbook:
     """Run plays (a file, text, or plain data) against localhost with this Python."""
     path = plays if isinstance(plays, Path) else folder / "playbook.yml"
@@ -89,7 +95,7 @@ def run_playbook(folder: Path, plays: Any, *arguments: str, **more: str) -> Play
         )
     done = subprocess.run(
         [
-            str(Path(sys.executable).parent / "ansible-playbook"),
+            *ansible_playbook(),
             "-i",
             str(inventory),
             str(path),

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from .servers import ROOT
+from .servers import ROOT, warm_program
 
 ENTRY = (
     "[mlflow.deployments]\ntriton = ansible_collections.mlops.triton.plugins.mlflow_deployments\n"
@@ -45,7 +45,7 @@ def deployments(
 ) -> subprocess.CompletedProcess[str]:
     """``mlflow deployments …``."""
     return subprocess.run(
-        [sys.executable, "-m", "mlflow", "deployments", *words],
+        [warm_program("modules") or sys.executable, "-m", "mlflow", "deployments", *words],
         env=dict(variables),
         capture_output=True,
         text=True,

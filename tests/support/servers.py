@@ -17,6 +17,7 @@ import functools
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -48,6 +49,15 @@ def server_python(variable: str, environment: str) -> Path:
     if not path.exists():
         raise ServerError(f"{path} does not exist: run `make venvs` first, or set {variable}.")
     return path
+
+
+def warm_program(use: str) -> Path | None:
+    """A program of tools/warm_python.py, where tests are spread over processes: they share it."""
+    if f"WARM_PYTHON_{use.upper()}" not in os.environ:
+        return None
+    import warm_python
+
+    return warm_python.shared(use)
 
 
 _HELD: list[IO[str]] = []
@@ -352,6 +362,8 @@ class MLflow(Process):
         self.python = (
             Path(python) if python else server_python("MLFLOW_SERVER_PYTHON", "mlflow-server")
         )
+        self.warm = None if python else warm_program("mlflow")
+        self.database = self.folder / "mlflow.db"
         self.port = port or free_ports(1)[0]
         self.url = f"http://127.0.0.1:{self.port}"
         self.artifacts = self.folder / "artifacts"
@@ -359,6 +371,20 @@ class MLflow(Process):
         self.environment: dict[str, str] = {}
 
     def start(self, seconds: float = 120) -> MLflow:
+        if not self.warm or self.database.exists():
+            return self._start(seconds)
+        # Making the tables of a new database takes a second: the first server does it for all.
+        empty = self.warm.with_name("empty.db")
+        with open(self.warm.with_name("lock"), "w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not empty.exists():
+                self._start(seconds)
+                shutil.copyfile(self.database, empty)
+                return self
+        shutil.copyfile(empty, self.database)
+        return self._start(seconds)
+
+    def _start(self, seconds: float) -> MLflow:
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")
         }
@@ -368,7 +394,7 @@ class MLflow(Process):
         environment.update(self.environment)
         self._spawn(
             [
-                str(self.python),
+                str(self.warm or self.python),
                 "-m",
                 "mlflow",
                 "server",
@@ -379,7 +405,7 @@ class MLflow(Process):
                 "-w",
                 "1",
                 "--backend-store-uri",
-                f"sqlite:///{self.folder / 'mlflow.db'}",
+                f"sqlite:///{self.database}",
                 "--serve-artifacts",
                 "--artifacts-destination",
                 str(self.artifacts),
@@ -389,6 +415,19 @@ class MLflow(Process):
         )
         self._wait_until_healthy(f"{self.url}/health", seconds)
         return self
+
+    def kill(self) -> int | None:
+        """Until its port is free: a warm Python's processes end after the one that stands for
+        them.
+        """
+        code = super().kill()
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with contextlib.closing(socket.socket()) as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)):
+                    break
+            time.sleep(0.01)
+        return code
 
     def restart(self) -> MLflow:
         self.stop()
