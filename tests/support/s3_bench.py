@@ -17,6 +17,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.
 )
 
 from .bench import FAST, NAME, Bench
+from .certificates import Authority
 from .servers import S3, Triton, s3_server, triton_server
 
 STATE = "prod.mlops-triton/"
@@ -149,5 +150,10 @@ def s3_benches(folder: Path, *names: str) -> Iterator[list[S3Bench]]:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         for name, value in S3.environment.items():
             patch.setenv(name, value)
+        # The store speaks plain HTTP; Triton and its start wrapper read a hundred and fifty
+        # authorities at each start nevertheless, in half of its time.
+        one = Authority(folder / f"{names[0]}-authority").ca_file
+        for name in ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"):
+            patch.setenv(name, one)
         s3 = stack.enter_context(s3_server(folder / f"{names[0]}-store"))
         yield [stack.enter_context(s3_bench(folder / name, s3, name)) for name in names]
