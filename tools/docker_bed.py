@@ -352,6 +352,9 @@ def make_triton_image() -> bool:
         f"--volume={WHEELS}:/wheels:ro",
         f"--volume={ROLE}:/triton:ro",
         f"--volume={FILES}:/bed:ro",
+        # As in molecule/bed/create.yml.
+        f"--volume={COMPILED}/compile_once.py:/etc/python3.11/sitecustomize.py:ro",
+        f"--volume={COMPILED}/compile_once.d:/usr/lib/python3.11/compile_once.d",
         HOST_IMAGE,
         "sh",
         "/bed/triton_image.sh",
@@ -388,8 +391,8 @@ def up() -> None:
     with hold_lock():
         made = make_host_image()
         fetch_wheels()
-        made = make_triton_image() or made
         compile_once.install(str(COMPILED))
+        made = make_triton_image() or made
         if made:
             # Those of which a newer one took the name. Never beside a scenario: what it is building
             # on such an image has the label too, and no name yet.

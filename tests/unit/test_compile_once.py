@@ -61,6 +61,23 @@ def test_where_nothing_can_be_kept_all_is_compiled(site: Path) -> None:
     assert said(site, "print(1)") == "1"
 
 
+def test_what_a_system_s_python_compiles_is_kept_for_its_environments(tmp_path: Path) -> None:
+    compile_once.install(str(tmp_path))
+    (tmp_path / "compile_once.py").rename(tmp_path / "sitecustomize.py")
+    source = "def where(): return where.__code__.co_filename\nprint(where())"
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "module.py").write_text(source)
+        words = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import sitecustomize\n"
+        words += "import compileall; compileall.compile_file(sys.argv[1], force=True, quiet=1)\n"
+        words += f"sys.path.insert(0, {str(tmp_path / name)!r}); import module"
+        command = [sys.executable, "-IS", "-c", words, str(tmp_path / name / "module.py")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == str(tmp_path / name / "module.py")
+        assert (tmp_path / name / "__pycache__").is_dir()
+        assert len(kept(tmp_path)) == 1
+
+
 def test_installing_again_keeps_what_there_is(site: Path) -> None:
     said(site, "print(1)")
     compile_once.install(str(site))
