@@ -14,9 +14,10 @@ nothing of it left behind.
 The command gets BED_ID (in the names and the label of everything it makes), BED_HOST_IMAGE,
 BED_TRITON_IMAGE, BED_WHEELS, a folder of wheels that hosts mount on /wheels and from which their
 pip installs without an index, BED_COMPILED, with which their Python keeps what it compiles
-(compile_once.py), and BED_PYTHON, which runs modules on this machine (warm_python.py). Wheels come
-from the index that pip of this machine uses: its settings, and the CA bundle, reach the one
-container that fetches them through its environment and read-only mounts.
+(compile_once.py), and BED_PYTHON, which runs modules on this machine (warm_python.py);
+ansible-playbook on its PATH is one whose imports are warm. Wheels come from the index that pip of
+this machine uses: its settings, and the CA bundle, reach the one container that fetches them
+through its environment and read-only mounts.
 """
 
 from __future__ import annotations
@@ -467,22 +468,49 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+@contextlib.contextmanager
+def warm_programs() -> Iterator[dict[str, str]]:
+    """Variables that name them; a run around this one may have them already."""
+    given = {name: os.environ.get(name, "") for name in ("BED_PYTHON", "BED_PROGRAMS")}
+    if all(given.values()):
+        yield given
+        return
+    usual = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+    program, end = warm_python.begin("playbooks", sys.executable, usual)
+    try:
+        python = warm_python.interpreter()
+        warm_python.wait_for(program)
+        shown = program.parent / "bin/ansible-playbook"
+        shown.parent.mkdir()
+        words = [str(program), str(Path(sys.executable).parent / shown.name)]
+        shown.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
+        shown.chmod(0o755)
+        yield {"BED_PYTHON": python, "BED_PROGRAMS": str(shown.parent)}
+    finally:
+        end()
+
+
 def run(command: list[str], keep: bool) -> int:
     try:
         up()
+        return run_in_bed(command)
+    finally:
+        if not keep:
+            down()
+
+
+def run_in_bed(command: list[str]) -> int:
+    with warm_programs() as programs:
         told = {
+            **programs,
+            "PATH": f"{programs['BED_PROGRAMS']}:{os.environ.get('PATH', os.defpath)}",
             "BED_ID": bed_id(),
             "BED_HOST_IMAGE": HOST_IMAGE,
             "BED_TRITON_IMAGE": TRITON_IMAGE,
             "BED_WHEELS": str(WHEELS),
             "BED_COMPILED": str(COMPILED),
-            # That of a run around this one, if there is one.
-            "BED_PYTHON": os.environ.get("BED_PYTHON") or warm_python.interpreter(),
         }
         return carry_out(command, {**os.environ, **told})
-    finally:
-        if not keep:
-            down()
 
 
 def interrupted(*_arguments: object) -> None:
