@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +162,7 @@ def test_two_at_the_same_moment(
         publisher.paused.get(timeout=60)
     gate.unlink()
     results = [run.result(120)["result"] for run in runs]
-    assert not any(result["failed"] for result in results), results
+    assert not [result["msg"] for result in results if result["failed"]]
     assert sorted(result["model"]["version"] for result in results) == [1, 2]
     said = [
         text
@@ -177,6 +179,31 @@ def test_two_at_the_same_moment(
         f"two versions, both whole; {said[0]}; the run after them: version"
         f" {again['model']['version']}"
     )
+
+
+def test_alias_and_tag_at_the_same_moment(
+    mlflow: MLflow, publishers: list[Children], base: Path, row: Row
+) -> None:
+    """four clients that set the same new alias and the same new tag of a version."""
+    clients = [Registry(mlflow.url, 30) for _number in range(4)]
+    shelf = Shelf(mlflow, "met", base / "met")
+    publish = {"name": shelf.name, "path": str(shelf.folder)}
+    together = threading.Barrier(len(clients))
+
+    def set_both(client: Registry, number: int) -> None:
+        together.wait(60)
+        client.set_alias(shelf.name, f"alias{number}", 1)
+        client.set_version_tag(shelf.name, 1, f"tag{number}", "same")
+
+    done = publishers[0].start(publish=publish, tracking_uri=mlflow.url).result(120)["result"]
+    assert not done["failed"], done["msg"]
+    with ThreadPoolExecutor(len(clients)) as pool:
+        for number in range(20):
+            list(pool.map(set_both, clients, [number] * len(clients)))
+    (found,) = shelf.registry.model_info(shelf.name).versions
+    assert len(found.aliases) == 20
+    assert len([key for key in found.tags if key.startswith("tag")]) == 20
+    row.saw("20 aliases and 20 tags, each set by all four")
 
 
 @pytest.mark.parametrize("fault", ["hang up", "lose"])

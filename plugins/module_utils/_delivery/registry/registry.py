@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from urllib.parse import urlsplit
@@ -15,6 +15,7 @@ from ..artifacts.union import UnionRoot, listing_of
 from ..deadline import Deadline
 from ..domain.source import Source
 from ..domain.uri import ModelUri, parse_model_uri
+from ..effects import effect
 from ..errors import NotFound, RegistryError
 from ..outside import JsonDict, MlflowObject
 from ..redact import mask
@@ -398,7 +399,7 @@ class Registry(Connection):
         return int(made.version)
 
     def set_alias(self, name: str, alias: str, version: int) -> None:
-        self.change(
+        self._set(
             "set alias",
             f"{name}@{alias}",
             self.client.set_registered_model_alias,
@@ -408,7 +409,7 @@ class Registry(Connection):
         )
 
     def set_version_tag(self, name: str, version: int, key: str, value: str) -> None:
-        self.change(
+        self._set(
             "set tag",
             f"{name}/{version} {key}",
             self.client.set_model_version_tag,
@@ -417,6 +418,20 @@ class Registry(Connection):
             key,
             value,
         )
+
+    def _set(self, kind: str, subject: str, function: Callable[..., object], *args: str) -> None:
+        """``change`` for a row that MLflow inserts or updates, after it looked which of both.
+
+        Where another client inserted it in between, the database refuses the second, and MLflow
+        says BAD_REQUEST: now the row is there to be updated.
+        """
+        with effect(kind, subject):
+            try:
+                self.ask(kind, function, *args)
+            except RegistryError as error:
+                if code_of(error) != "BAD_REQUEST":
+                    raise
+                self.ask(kind, function, *args)
 
     def delete_version_tag(self, name: str, version: int, key: str) -> None:
         """Remove a tag; one that is gone already is as good."""
