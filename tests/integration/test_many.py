@@ -251,6 +251,24 @@ def test_circles_and_removals_that_would_break_others(lists: Lists) -> None:
     assert [result.changed for result in freed] == [True, True] and lists.names() == {"apart"}
 
 
+def test_many_users_of_a_member_that_failed_are_removed(lists: Lists) -> None:
+    """Triton 2.51 crashes, or serves one of them on, where it unloads two at once."""
+    member = lists.sample("member")
+    users = [make_ensemble(lists.folder, f"user{number}", [member]) for number in range(10)]
+    model = lists.triton.repository / "member" / "1" / "model.py"
+    for _time in range(4):
+        lists.good([entry(member), *map(entry, users)])
+        good = model.read_text()
+        model.write_text("raise ValueError")
+        assert lists.triton.load("member")[0] != 200
+        model.write_text(good)
+        lists.good([{"name": user.name, "state": "absent"} for user in users])
+        assert lists.names() == {"member"}
+        assert [row["name"] for row in lists.triton.index() if row["state"] == "READY"] == [
+            "member"
+        ]
+
+
 def test_removal_waits_for_a_user_that_fails(lists: Lists) -> None:
     """What an ensemble still uses, because its update failed, is not taken away from it."""
     one, two = lists.sample("one"), lists.sample("two")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Concatenate, ParamSpec, TypeVar
@@ -36,6 +37,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 _PROBE = "mlops-triton-mode-probe"
 _POLL = 0.05
+_PATIENCE = 0.5
+"""Seconds for which Triton may say READY of what it has been asked to unload."""
 _LOG_TAIL = 1 << 18
 _VANISHING = 3.0
 
@@ -66,6 +69,7 @@ class TritonServer:
         self.log_file = log_file
         self.timeout = timeout
         self._once = once
+        self._unloading = threading.Lock()
         self._silent_at: str | None = None
         self._release: str | None = None
         self.access = access or Access()
@@ -361,22 +365,46 @@ class TritonServer:
     def unload(self, name: str) -> None:
         """Unload, and return when no version is READY or on its way out; requests in flight are
         answered first.
+
+        Unloads are asked for one after the other: two at once, of ensembles with a member in common
+        of which a load has failed, make Triton 2.51 crash, or serve one of both on.
         """
-        with effect("unload", name):
-            self.ask("unload", self.transport.call, "unload_model", name)
-        deadline = Deadline(self.timeout)
-        while any(
-            row.state in ("READY", "UNLOADING", "LOADING")
+        with effect("unload", name), self._unloading:
+            try:
+                self.ask("unload", self.transport.call, "unload_model", name)
+            except ServerRefused as error:
+                if "versions that are still available" not in error.reason:
+                    raise
+        deadline, patience = Deadline(self.timeout), Deadline(_PATIENCE)
+        while states := [
+            row.state
             for row in self.index().get(name, ()) or self._unlisted(name)
-        ):
+            if row.state in ("READY", "UNLOADING", "LOADING")
+        ]:
             if deadline.passed:
+                doing = "serving it" if "READY" in states else "unloading"
                 raise ServerError(
-                    f"Triton at {self.url} was still unloading after {self.timeout:g} s",
+                    f"Triton at {self.url} was still {doing} after {self.timeout:g} s",
                     model=name,
                     step="unload",
                     server=self.url,
                 )
+            if "READY" not in states:
+                patience = Deadline(_PATIENCE)
+            elif patience.passed:
+                self._unload_forgotten(name)
+                patience = Deadline(_PATIENCE)
             time.sleep(_POLL)
+
+    def _unload_forgotten(self, name: str) -> None:
+        """What Triton serves on after it has said that it unloads it: somebody loaded a member of
+        this ensemble meanwhile, and Triton loaded the ensemble once more. It does not know it any
+        more as what it could unload, until it has loaded it.
+        """
+        with self._unloading:
+            for call in ("load_model", "unload_model"):
+                with contextlib.suppress(ServerRefused):
+                    self.ask("unload", self.transport.call, call, name)
 
 
 def poll_failure(text: str, name: str) -> str | None:
