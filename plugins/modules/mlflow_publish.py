@@ -101,6 +101,9 @@ options:
       - An example to publish with the model. It maps names of inputs to nested lists, with the
         batch dimension where the model has one.
       - Deployments are verified with it. Another example makes a new version.
+      - Where the host of the task has the library that trained a file of XGBoost or LightGBM, both
+        answer the example before a new version is made. Other answers are refused, and the tag
+        C(triton.compared) of the version tells what agreed. For LightGBM, this takes treelite too.
     type: dict
   check_files:
     description:
@@ -182,6 +185,8 @@ options:
           - An example to publish with the model. It maps names of inputs to nested lists, with the
             batch dimension where the model has one.
           - Deployments are verified with it. Another example makes a new version.
+          - Where the host of the task has the library that trained a file of XGBoost or LightGBM,
+            both answer the example before a new version is made, as with O(input_example).
         type: dict
       check_files:
         description:

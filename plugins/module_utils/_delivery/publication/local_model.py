@@ -10,7 +10,7 @@ import json
 import os
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..artifacts.roots import LocalRoot
 from ..disk import hash_file
@@ -35,6 +35,7 @@ from ..formats.onnx import content_of_onnx, read_onnx, refuse_what_triton_cannot
 from ..formats.tensorrt import VERSION_TAG, is_plan, version_of_plan
 from ..formats.trees import refuse_other_answers
 from ..outside import JsonObject
+from .comparison import COMPARED_TAG, compare
 from .upload import UploadSource
 
 _WHY_NO_MODEL = {"pytorch": why_no_torchscript, "tensorrt": why_no_plan}
@@ -54,6 +55,7 @@ class LocalModel:
         backend: name of Triton's backend, as far as can be told.
         example: input tensor → nested lists.
         tags: of a new version, as far as the files tell; those that were asked for go before them.
+        warning: what could not be found out about it.
     """
 
     folder: str
@@ -64,6 +66,7 @@ class LocalModel:
     backend: str
     example: JsonObject | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    warning: str | None = None
 
     @property
     def description(self) -> mlmodel.Description:
@@ -136,16 +139,48 @@ def read_local_model(
     _refuse_unservable(config, name, [*pieces, *folders])
     if example:
         mlmodel.check_example(example, config)
+    backend = _backend(config, pieces)
     return LocalModel(
         folder,
         manifest,
         _content(manifest, pieces),
         pieces,
         config,
-        _backend(config, pieces),
+        backend,
         example,
         _own_tags(config, pieces),
     )
+
+
+def compared(model: LocalModel, path: str) -> LocalModel:
+    """The same with what a comparison with the library that trained it says, see ``comparison``.
+
+    Args:
+        path: what it was read from.
+
+    Raises:
+        OtherAnswers: a server would answer other numbers.
+    """
+    if not model.example or model.backend != "fil":
+        return model
+    parameters = model.config.parameters
+    model_type = parameters["model_type"].string_value if "model_type" in parameters else ""
+    name = model.config.default_model_filename or FIL_FILES.get(model_type or "xgboost")
+    files = {}
+    for place, piece in model.pieces.items():
+        version, _slash, file = place.partition("/")
+        if is_version(version) and file == name:
+            files[int(version)] = piece
+    if not files:
+        return model
+    served = files[max(files)]
+    location = os.path.abspath(os.path.expanduser(path))
+    original = location if os.path.isfile(location) else served.file
+    if not original:
+        return model
+    found = compare(model_type or "xgboost", original, served, model.example)
+    tags = {COMPARED_TAG: found.said} if found.said else {}
+    return replace(model, tags={**model.tags, **tags}, warning=found.warning)
 
 
 Found = tuple[ModelConfig, dict[str, UploadSource], tuple[str, ...]]

@@ -24,14 +24,15 @@ from ..outside import JsonDict, JsonObject, Options
 from ..progress import set_model
 from ..registry.registry import Registry, VersionInfo
 from ..registry.status_tags import with_block, without_block
-from .local_model import LocalModel, read_local_model
+from .comparison import COMPARED_TAG
+from .local_model import LocalModel, compared, read_local_model
 from .upload import upload
 from .upload_location import UploadLocation, close_location, make_location
 
 CONTENT_TAG = "triton.content"
 BACKEND_TAG = "triton.backend"
 EXAMPLE_TAG = "triton.example"
-_OWN_TAGS = (DIGEST_TAG, CONTENT_TAG, BACKEND_TAG, EXAMPLE_TAG)
+_OWN_TAGS = (DIGEST_TAG, CONTENT_TAG, BACKEND_TAG, EXAMPLE_TAG, COMPARED_TAG)
 NEW = "new"
 _LARGEST_LIST = 64 << 20
 # A version's files lie in <experiment>/models/<id>/artifacts or
@@ -134,14 +135,13 @@ class PublicationPlan:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        if not self.lost:
-            return ()
-        return (
-            (
+        said = [self.model.warning] if self.model.warning else []
+        if self.lost:
+            said.append(
                 f"version {self.lost} of '{self.desired.name}' has this content, and its files are"
                 " gone: it is published anew"
-            ),
-        )
+            )
+        return tuple(said)
 
     @property
     def changed(self) -> bool:
@@ -184,9 +184,9 @@ def plan_publication(registry: Registry, desired: DesiredPublication) -> Publica
         model = read_local_model(
             desired.path, desired.name, desired.root, desired.config, desired.input_example
         )
-        return _plan(
-            desired, model, observe_publication(registry, desired.name, model, desired.check_files)
-        )
+        found = observe_publication(registry, desired.name, model, desired.check_files)
+        # What is there already is not judged again, nor are libraries imported for it.
+        return _plan(desired, model if found.same else compared(model, desired.path), found)
     except DeliveryError as error:
         error.about(model=desired.name, left="nothing was published")
         raise
