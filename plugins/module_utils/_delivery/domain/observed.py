@@ -29,6 +29,7 @@ class ObservedModel:
         journal: what a killed run, or a load that was given up on, left.
         retained: previous deployments, the newest first; read only where going back is asked for.
         config: bytes of the deployed config.pbtxt.
+        outdated: why an older release has deployed what would be refused, or made otherwise, today.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ObservedModel:
     config: bytes | None = None
     modes_differ: bool = False
     half_made: bool = False
+    outdated: str | None = None
 
     @classmethod
     def of(
@@ -52,6 +54,7 @@ class ObservedModel:
         served: tuple[ServedModel, ...] = (),
         unreachable: tuple[str, ...] = (),
         retained: tuple[Record, ...] = (),
+        outdated: str | None = None,
     ) -> ObservedModel:
         """What the repository holds, and what the servers say."""
         return cls(
@@ -67,6 +70,7 @@ class ObservedModel:
             config=stored.config,
             modes_differ=stored.modes_differ,
             half_made=stored.half_made,
+            outdated=outdated,
         )
 
     @property

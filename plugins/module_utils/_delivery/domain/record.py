@@ -13,6 +13,9 @@ from ..names import check_model_name
 from .fields import Fields, WrongShape
 
 SCHEMA = 1
+RULES = 1
+"""Of what is made of decision trees and what is refused of them; raised with each change after
+which something deployed would be made otherwise, or refused."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Record:
             document where Triton completes the configuration.
         served: URL of a server → ``answers`` and ``digest``, see ``ServedModel``, of the
             configuration that it answered when the load was proven.
+        rules: ``RULES`` of the release that made the files; 0 before it wrote them down.
 
     A deployment that was taken over without a reload has the deploy id "": nothing that the server
     serves carries one.
@@ -83,6 +87,7 @@ class Record:
     went_back_to: str | None = None
     example: Mapping[str, Any] | None = None
     served: Mapping[str, Any] = field(default_factory=dict)
+    rules: int = 0
     schema: int = SCHEMA
 
     @property

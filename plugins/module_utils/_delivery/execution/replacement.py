@@ -24,7 +24,7 @@ from ..domain.manifest import (
     select_versions,
     sha256,
 )
-from ..domain.record import Record
+from ..domain.record import RULES, Record
 from ..domain.servable import refuse_unservable
 from ..domain.source import Source
 from ..errors import ArtifactError
@@ -202,6 +202,7 @@ class Replacement:
             replaced=describe_replaced(transaction.old),
             transaction=transaction.deploy_id,
             example=layout.example,
+            rules=RULES,
         )
 
     def _put_versions(

@@ -105,11 +105,15 @@ def refuse_other_answers(path: str, model_type: str) -> None:
     if model_type not in FIL_FILES or model_type == "treelite_checkpoint":
         return
     if read_forest(path, model_type.partition("_")[0]).instead is not None:
-        raise OtherAnswers(
+        raise UnusedTrees(
             f"{path} was saved by a scikit-learn class of XGBoost that stopped early, and a server"
             f" would answer with trees that the class leaves out: {CUT}",
             step="read the model",
         )
+
+
+class UnusedTrees(OtherAnswers):
+    """The file's class leaves out trees that a server would count; what is made of it does not."""
 
 
 NAMES = {"xgboost": "XGBoost", "lightgbm": "LightGBM", "treelite": "treelite"}

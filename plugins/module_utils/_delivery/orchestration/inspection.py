@@ -10,7 +10,7 @@ from typing import TypeVar, Union
 
 from ..domain.desired import DesiredModel
 from ..domain.observed import ObservedModel
-from ..domain.record import Record
+from ..domain.record import RULES, Record
 from ..domain.served import ServedModel, VersionRow
 from ..domain.stored import StoredModel
 from ..errors import DeliveryError, JournalRefused
@@ -100,7 +100,12 @@ def observe(
     if repository and desired.state == "rolled_back":
         retained = tuple(repository.store.retained_records(desired.name))
     served, unreachable = _served(servers, desired.name, indexes)
-    return ObservedModel.of(desired.name, stored, served, unreachable, retained)
+    outdated = None
+    if repository and stored.record and stored.record.rules < RULES:
+        from .former_rules import judge
+
+        outdated = judge(stored.record, repository.live(desired.name))
+    return ObservedModel.of(desired.name, stored, served, unreachable, retained, outdated)
 
 
 def _served(

@@ -228,15 +228,14 @@ def _warnings(
     observed: ObservedModel, desired: DesiredModel, layout: Layout | None, steps: tuple[Step, ...]
 ) -> tuple[str, ...]:
     record = observed.record
+    replaces = any(isinstance(step, (Replace, PutSideBySide, ReplaceUnread)) for step in steps)
     forward = (
         record is not None
         and record.rolled_back_from is not None
         and desired.state == "present"
-        and any(
-            isinstance(step, (Replace, PutSideBySide, ReplaceUnread, Reconfigure)) for step in steps
-        )
+        and (replaces or any(isinstance(step, Reconfigure) for step in steps))
     )
-    said = (
+    said: tuple[str, ...] = (
         (
             (
                 f"it was rolled back to {record.pinned_uri} on {record.deployed_at}; this rolls it"
@@ -246,6 +245,8 @@ def _warnings(
         if forward and record
         else ()
     )
+    if observed.outdated and desired.state == "present" and not replaces:
+        said += (observed.outdated,)
     return said + (layout.warnings if layout else ())
 
 
