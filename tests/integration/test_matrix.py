@@ -49,6 +49,8 @@ LOGGED = {
 REMEDIES = {
     "instead_of_a_search": "log its best_estimator_",
     "instead_of_a_pipeline": r"skl2onnx \(options=\{'zipmap': False\} for a classifier\)",
+    "instead_of_several_outputs": "convert it with skl2onnx and log that with the onnx flavor",
+    "instead_of_a_pickle_with_a_function": "log the model with serialization_format='skops'",
     "instead_of_a_zipmap": r"skl2onnx: options=\{'zipmap': False\}",
     "instead_of_anothers_zipmap": "take the node ZipMap out and make its input the output",
     "instead_of_a_pipeline_of_xgboost": r"pipeline\[-1\], with mlflow.xgboost.log_model",

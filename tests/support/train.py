@@ -241,6 +241,26 @@ def instead_of_a_pipeline(case: Case) -> dict[str, Any]:
     return case.logged(mlflow.onnx.log_model, made, expected)
 
 
+def instead_of_several_outputs(case: Case) -> dict[str, Any]:
+    both = numpy.stack([case.value, case.x[:, 1]], axis=1)
+    model = ensemble.RandomForestRegressor(n_estimators=4, max_depth=4).fit(case.x, both)
+    expected = model.predict(case.rows)
+    if case.version == 1:
+        more = {"serialization_format": "cloudpickle"}
+        return case.logged(mlflow.sklearn.log_model, model, expected, **more)
+    return case.logged(mlflow.onnx.log_model, to_onnx(model, case.x[:1]), expected)
+
+
+def instead_of_a_pickle_with_a_function(case: Case) -> dict[str, Any]:
+    model = ensemble.RandomForestClassifier(n_estimators=4, max_depth=4).fit(case.x, case.classes)
+    expected = model.predict_proba(case.rows)
+    more: dict[str, Any] = {"serialization_format": "skops", "skops_trusted_types": [TREES]}
+    if case.version == 1:
+        model.noted = os.path.join
+        more = {"serialization_format": "cloudpickle"}
+    return case.logged(mlflow.sklearn.log_model, model, expected, **more)
+
+
 def instead_of_a_zipmap(case: Case) -> dict[str, Any]:
     model = LogisticRegression().fit(case.x, case.classes)
     options = {"zipmap": False} if case.version == 2 else None
@@ -368,6 +388,8 @@ CASES = (
     sklearn_of_lightgbm,
     instead_of_a_search,
     instead_of_a_pipeline,
+    instead_of_several_outputs,
+    instead_of_a_pickle_with_a_function,
     instead_of_a_zipmap,
     instead_of_anothers_zipmap,
     instead_of_a_pipeline_of_xgboost,

@@ -25,24 +25,12 @@ from ..formats.default_config import bare_config, torchscript_config
 from ..formats.mlmodel import tensors_of
 from ..outside import JsonObject
 
+# Advice is what tests/integration/test_matrix.py has tried: a tool that is not there is not named.
 _INSTEAD = {
-    "tensorflow": (
-        "Triton serves a SavedModel: publish a Triton model folder with 1/model.savedmodel, or"
-        " convert it with tf2onnx"
-    ),
-    "keras": "export it as a SavedModel or as ONNX and publish that",
     "catboost": (
         "save it with save_model('model.onnx', format='onnx'), take the node ZipMap of a classifier"
         " out and make its input the output, and publish that"
     ),
-    "transformers": "export it as ONNX (optimum-cli export onnx) and log that",
-    "sentence_transformers": "export it as ONNX (optimum-cli export onnx) and log that",
-    "spark": "convert it with onnxmltools and log the ONNX model",
-    "h2o": "download it as a MOJO and convert that, or train it with xgboost",
-    "statsmodels": "serve it as a Python model of Triton: publish a model.py",
-    "prophet": "serve it as a Python model of Triton: publish a model.py",
-    "fastai": "export it as ONNX (torch.onnx.export) and log that",
-    "spacy": "serve it as a Python model of Triton: publish a model.py",
 }
 _PYFUNC = "python_function"
 
@@ -58,7 +46,7 @@ def why_not(names: Sequence[str]) -> ArtifactError:
     else:
         advice = next(
             (_INSTEAD[name] for name in others if name in _INSTEAD),
-            "publish it as a Triton model folder or as ONNX",
+            "publish it as ONNX, or a Triton model folder with a model.py that computes it",
         )
     return ArtifactError(f"its flavor {', '.join(others)} cannot be served: {advice}", step=STEP)
 

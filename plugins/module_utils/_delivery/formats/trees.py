@@ -128,8 +128,8 @@ def _xgboost(file: BinaryIO, scikit_learn: bool | None) -> ForestFile:
     booster = learner["gradient_booster"]["name"]
     if booster == "gblinear":
         raise ValueError(
-            "its booster is gblinear, which has no trees and which FIL cannot serve; publish it as"
-            " ONNX"
+            "its booster is gblinear, which has no trees and which FIL cannot serve; publish a"
+            " Triton model folder with a model.py that computes it"
         )
     sizes = learner["learner_model_param"]
     refuse_named_categories(document)
