@@ -12,6 +12,9 @@ import onnxruntime
 import pandas
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import ArtifactError
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.trees import (
+    read_forest,
+)
 from differential.datasets import Table, assert_same, tables
 from differential.serving import answers, convert_logged
 from hypothesis import assume, given
@@ -78,6 +81,11 @@ def convert(folder: Path, model: Any, form: str) -> Path:
     return convert_logged(folder, "sklearn", {"pickled_model": path.name}, path.name)
 
 
+def averages(made: Path) -> bool:
+    """Whether trees are averaged, by which older deployments are told apart."""
+    return read_forest(str(made / "1" / "checkpoint.tl"), "treelite").averages
+
+
 @st.composite
 def forests(draw: st.DrawFn) -> Any:
     kind = draw(st.sampled_from([*FORESTS, *TREES]))
@@ -115,6 +123,7 @@ def test_a_forest_answers_as_scikit_learn(
     model.fit(x, target_of(model, table, classes))
     rows = table.questions(missing=missing)
     made = convert(tmp_path_factory.mktemp("made"), model, form)
+    assert averages(made)
     assert_same(answers(made, rows), expected_of(model, rows))
 
 
@@ -202,7 +211,9 @@ def test_histograms_answer_as_scikit_learn(
         with pytest.raises(ArtifactError, match="it splits by categories"):
             convert(folder, model, form)
         return
-    assert_same(answers(convert(folder, model, form), rows), expected_of(model, asked))
+    made = convert(folder, model, form)
+    assert not averages(made)
+    assert_same(answers(made, rows), expected_of(model, asked))
 
 
 def table_with_categories() -> tuple[Any, Any]:

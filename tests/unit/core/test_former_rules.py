@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import struct
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,12 @@ LIGHTGBM = (
     "\n\nTree=0\nnum_leaves=3\nnum_cat=0\nsplit_feature=0 1\nthreshold=1 2\ndecision_type={kinds}\n"
     "is_linear=0\n\nend of trees\n\nparameters:\n[zero_as_missing: {zero}]\nend of parameters\n"
 )
+
+
+def checkpoint(average: bool) -> str:
+    """The beginning of what treelite 4 writes; none of its bytes is beyond ASCII."""
+    head = struct.pack("<3i2BQiBBi", 4, 0, 0, 3, 3, 2, 5, 1, average, 1)
+    return (head + struct.pack("<Qi", 1, 1) + bytes(64)).decode("ascii")
 
 
 def record_of(folder: Path, flavor: str, filename: str, data: str) -> Record:
@@ -56,8 +63,9 @@ def record_of(folder: Path, flavor: str, filename: str, data: str) -> Record:
     [
         ("lightgbm", "model.txt", LIGHTGBM.format(kinds="4 4", zero=1), "zero_as_missing"),
         ("lightgbm", "model.txt", LIGHTGBM.format(kinds="2 2", zero=0), None),
-        ("sklearn", "checkpoint.tl", "whatever", "mixed up the columns"),
-        ("triton", "checkpoint.tl", "whatever", None),
+        ("sklearn", "checkpoint.tl", checkpoint(average=False), "mixed up the columns"),
+        ("sklearn", "checkpoint.tl", checkpoint(average=True), None),
+        ("triton", "checkpoint.tl", checkpoint(average=False), None),
         ("xgboost", "xgboost.json", json.dumps(models.xgboost_document()), None),
         ("xgboost", "xgboost.json", '{"best_iteration": no model', None),
         ("onnx", "model.onnx", "zero_as_missing", None),
@@ -71,5 +79,4 @@ def test_judge(flavor: str, filename: str, data: str, says: str | None, tmp_path
     assert judge(record, "s3://bucket/net") is None and judge(None, str(tmp_path)) is None
     assert judge(dataclasses.replace(record, manifest={"files": 3}), str(tmp_path)) is None
     (tmp_path / "1" / filename).unlink()
-    if filename != "checkpoint.tl":
-        assert judge(record, str(tmp_path)) is None
+    assert judge(record, str(tmp_path)) is None

@@ -33,7 +33,8 @@ _OLD_SCIKIT_LEARN = struct.pack("<Q", 12) + b"scikit_learn"
 class ForestFile:
     """``task`` is "binary" (one probability), "classes" (one for each) or "regression" (plain
     numbers). ``instead`` is what a server has to read in place of the file, to answer as the
-    library does that trained the model; None where the file is right.
+    library does that trained the model; None where the file is right. ``averages`` is true where
+    the answer is the mean over the trees, as random forests have it, and known of treelite alone.
     """
 
     model_type: str
@@ -41,6 +42,7 @@ class ForestFile:
     task: str
     columns: int = 1
     instead: bytes | None = field(default=None, repr=False)
+    averages: bool = False
 
     @property
     def filename(self) -> str:
@@ -218,7 +220,7 @@ def _treelite(file: BinaryIO) -> ForestFile:
             f"it is a checkpoint of treelite {major}.{minor}, and only those of treelite 4 and"
             " later say what is in them; publish it as a folder with a config.pbtxt"
         )
-    trees, features, task, _average, targets = struct.unpack_from("<QiBBi", data, 14)
+    trees, features, task, average, targets = struct.unpack_from("<QiBBi", data, 14)
     if not trees or task >= len(_TREELITE_TASKS) or targets < 1:
         raise ValueError("its header makes no sense")
     (count,) = struct.unpack_from("<Q", data, 32)
@@ -227,5 +229,7 @@ def _treelite(file: BinaryIO) -> ForestFile:
     classes = max(struct.unpack_from(f"<{count}i", data, 40))
     kind = _TREELITE_TASKS[task]
     if kind == "binary" and targets == 1 and classes == 1:
-        return ForestFile("treelite_checkpoint", features, "binary", 2)
-    return ForestFile("treelite_checkpoint", features, kind, targets * classes)
+        kind, classes = "binary", 2
+    return ForestFile(
+        "treelite_checkpoint", features, kind, targets * classes, averages=bool(average)
+    )

@@ -53,14 +53,14 @@ def judge(record: Record | None, folder: str) -> str | None:
 
 
 def _judge_file(record: Record, model_type: str, location: str, path: str) -> str | None:
-    if model_type == "treelite_checkpoint":
-        if record.flavor != "sklearn":
-            return None
-        return (
-            "it was converted from scikit-learn by rules which mixed up the columns of some"
-            f" HistGradientBoosting models with categories; {_ANEW}"
-        )
     try:
+        if model_type == "treelite_checkpoint":
+            if record.flavor != "sklearn" or trees.read_forest(location, "treelite").averages:
+                return None  # trees that are added up may be a HistGradientBoosting model
+            return (
+                "it was converted from scikit-learn by rules which mixed up the columns of some"
+                f" HistGradientBoosting models with categories; {_ANEW}"
+            )
         if not _has_sign(location, _SIGNS[model_type.partition("_")[0]]):
             return None
         trees.refuse_other_answers(location, model_type)
