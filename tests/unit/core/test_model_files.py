@@ -479,9 +479,8 @@ def test_content_of_a_forest_of_treelite_four(tmp_path: Path) -> None:
 
 
 def layout(flavors: dict[str, Any], names: dict[str, bytes], **more: Any) -> Layout:
-    artifact = Artifact(
-        dict.fromkeys(names, 1), (), {"flavors": flavors, **more}, None, names.__getitem__
-    )
+    sizes = {name: max(1, len(data)) for name, data in names.items()}
+    artifact = Artifact(sizes, (), {"flavors": flavors, **more}, None, names.__getitem__)
     return layout_of(artifact, None, Numbering("auto", 3, False))
 
 
@@ -569,8 +568,21 @@ class TestLayouts:
         assert (judged.example, len(judged.warnings)) == (expected, expected is None)
 
     @pytest.mark.parametrize(
-        "example", [b"no json", b"[" * 60000, b'{"a":' * 200 + b"1" + b"}" * 200, b"3", b"{}"]
+        ("example", "why"),
+        [
+            (b"no json", "is not JSON"),
+            (b"[" * 60000, "is not JSON"),
+            (b'{"a":' * 200 + b"1" + b"}" * 200, "holds no tensors"),
+            (b"3", "holds no tensors"),
+            (b"{}", "holds no tensors"),
+            (b"[" + b"1," * 40000 + b"1]", "has 80003 bytes, and 65536 are read at most"),
+        ],
     )
-    def test_foreign_examples_are_no_error(self, example: bytes) -> None:
+    def test_an_example_that_cannot_be_read_is_told_of(self, example: bytes, why: str) -> None:
         data = {"model.ubj": b"", "input_example.json": example}
-        assert layout({"xgboost": {"data": "model.ubj"}}, data).example is None
+        made = layout({"xgboost": {"data": "model.ubj"}}, data)
+        judged = judge_example(made, b"", [], DesiredModel("net"))
+        (said,) = judged.warnings
+        assert made.example is None and f"(input_example.json {why}" in said
+        assert judge_example(judged, b"", [], DesiredModel("net")).warnings == (said,)
+        assert not judge_example(made, b"", [], DesiredModel("net", verify="none")).warnings

@@ -64,6 +64,7 @@ class Layout:
         example: the model's MLflow input example: tensor name to nested lists, or MLflow's document
             as long as the tensors are not known; None where there is none, or no request can be
             made of it.
+        why_no_example: why an example that is there could not be read, until that is told.
     """
 
     flavor: str
@@ -78,6 +79,7 @@ class Layout:
     conversion: str | None = None
     model_class: str | None = None
     missing: str | None = None
+    why_no_example: str | None = None
 
     @property
     def size(self) -> int:

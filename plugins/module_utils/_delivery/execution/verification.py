@@ -47,12 +47,15 @@ def judge_example(
         urls: of the servers; a decoupled model is not asked over HTTP.
         desired: who has said what to verify with, or not to, is not warned.
     """
+    warns = desired.verify in (None, "auto")
     if layout.example is None:
-        return layout
+        if not layout.why_no_example:
+            return layout
+        said = _left_out(layout.why_no_example, interface_of_text(config))
+        return replace(layout, why_no_example=None, warnings=(*layout.warnings, *([said] * warns)))
     interface = interface_of_text(config)
     if not interface.inputs:
         return layout
-    warns = desired.verify in (None, "auto")
     try:
         example = as_example(example_request(layout.example, interface))
     except InvalidOption as error:
@@ -108,7 +111,7 @@ _GRPC_URL = "name its server as grpc://host:port in triton_url ({url} is HTTP)"
 
 
 def _left_out(reason: str, interface: Interface) -> str:
-    tensors = ", ".join(f"{name}: …" for name in interface.inputs)
+    tensors = ", ".join(f"{name}: …" for name in interface.inputs or ("…",))
     return (
         "it is not verified, as no request can be made of its input example"
         f" ({reason.rstrip('.')}); verify: {{inputs: {{{tensors}}}}} says what to ask it"

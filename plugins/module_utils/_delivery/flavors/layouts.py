@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ..domain import config_pbtxt
@@ -39,9 +39,11 @@ def layout_of(artifact: Artifact, flavor: str | None, numbering: Numbering) -> L
     """
     chosen = flavor or _flavor(artifact)
     made = _MAKERS[chosen](artifact, numbering)
+    example, why_no_example = _example(artifact)
     return replace(
         made,
-        example=next(_examples(artifact), None),
+        example=example,
+        why_no_example=why_no_example,
         warnings=(*made.warnings, *_unused_config(artifact, chosen)),
     )
 
@@ -60,21 +62,29 @@ def _unused_config(artifact: Artifact, flavor: str) -> tuple[str, ...]:
     return (said,)
 
 
-def _examples(artifact: Artifact) -> Iterator[JsonObject]:
-    """The documents that MLflow keeps of an input example, the one for servers first. Whether a
-    request can be made of one depends on the model's tensors.
+def _example(artifact: Artifact) -> tuple[JsonObject | None, str | None]:
+    """The document that MLflow keeps of an input example, the one for servers first; or why none
+    that is there can be read. Whether a request can be made of it depends on the model's tensors.
     """
+    why = None
     for name in ("serving_input_example.json", "input_example.json"):
-        size = artifact.files.get(name)
+        if name not in artifact.files:
+            continue
+        size = artifact.files[name]
         if size is None or size > _LARGEST_EXAMPLE:
+            known = "an unknown number of" if size is None else size
+            why = why or f"{name} has {known} bytes, and {_LARGEST_EXAMPLE} are read at most"
             continue
         try:
             data = json.loads(artifact.read(name))
         except (ValueError, RecursionError):
+            why = why or f"{name} is not JSON"
             continue
         data = {"inputs": data} if isinstance(data, list) else data
         if isinstance(data, dict) and data and _depth(data) <= _DEEPEST_EXAMPLE:
-            yield data
+            return data, None
+        why = why or f"{name} holds no tensors and no table"
+    return None, why
 
 
 def _depth(data: object) -> int:
