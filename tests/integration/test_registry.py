@@ -6,6 +6,8 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +209,29 @@ def test_absent(registry: Registry, model_id: str, uri: str, said: str) -> None:
     with pytest.raises(NotFound) as caught:
         resolve(registry, uri)
     assert said in str(caught.value)
+
+
+def test_the_first_questions_come_at_the_same_moment(
+    server: MLflow, model_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow fills the table of its stores without a lock: who asks meanwhile is told that a
+    registry at http:// is not supported.
+    """
+    from mlflow.tracking._model_registry import registry as stores
+    from mlflow.tracking._model_registry import utils
+
+    register: Any = stores.ModelRegistryStoreRegistry.register
+
+    def slowly(self: Any, scheme: str, builder: object) -> None:
+        time.sleep(0.02)
+        register(self, scheme, builder)
+
+    monkeypatch.setattr(utils, "_model_registry_store_registry", None)
+    monkeypatch.setattr(stores.ModelRegistryStoreRegistry, "register", slowly)
+    one, other = Registry(server.url, 30), Registry(server.url, 30)
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(resolve, (one, other)[i % 2], "models:/net/1") for i in range(8)]
+        assert [source.result().registry_version for source in asked] == [1] * 8
 
 
 def test_read_of_an_absent_file(registry: Registry, model_id: str) -> None:

@@ -38,6 +38,8 @@ T = TypeVar("T")
 UNKNOWN_ENDPOINT = "ENDPOINT_NOT_FOUND"
 """What MLflow's client makes of a question that the server is too old for."""
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
+_STORES = threading.Lock()
+"""Of the process, as is MLflow's table of stores."""
 
 
 class Connection:
@@ -100,9 +102,16 @@ class Connection:
             if self._made is None:
                 with require("mlflow", "to ask the model registry"):
                     from mlflow import MlflowClient
-                self._made = self.ask(
-                    "connect", lambda: MlflowClient(self.tracking_uri, self._registry_uri)
-                )
+
+                def make() -> MlflowObject:
+                    client: MlflowObject = MlflowClient(self.tracking_uri, self._registry_uri)
+                    # MLflow does this at the first question to the registry, and fills the table of
+                    # its stores meanwhile: another thread finds only those that are in it already.
+                    with _STORES:
+                        client._get_registry_client()
+                    return client
+
+                self._made = self.ask("connect", make)
             return self._made
 
     def ask(
