@@ -165,7 +165,7 @@ def test_triton_does_not_answer(scheme: str, bench: Bench, row: Row) -> None:
         said.append(f"after {seconds:.1f} s: {failed}")
     started = time.monotonic()
     failed = _refused_early(bench, f"{scheme}127.0.0.1:{port}")
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 10
     assert "cannot be reached" in failed
     said.append(failed)
     bench.check_agreement(1)

@@ -180,8 +180,8 @@ def test_lock_of_a_dead_run(bench: Bench, row: Row) -> None:
     lock = Path(bench.store.path) / "locks" / f"{NAME}.lock"
     assert f"process {pid}" in lock.read_text()
     started = time.monotonic()
-    done = bench.good(model_uri=bench.source(3), target={"lock_timeout": 1})
-    assert time.monotonic() - started < 3
+    done = bench.good(model_uri=bench.source(3), target={"lock_timeout": 60})
+    assert time.monotonic() - started < 30
     bench.check_agreement(3, retained=1)
     assert any("interrupted deployment was undone" in warning for warning in done.warnings)
     row.saw(f"not in the way: {'; '.join(done.warnings)}")

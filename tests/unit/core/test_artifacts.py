@@ -179,7 +179,7 @@ def test_stalled_transfer_is_given_up() -> None:
     written: list[str] = []
 
     def trickle(stream: Stream) -> None:
-        for _byte in range(100):
+        for _byte in range(1000):
             release.wait(0.05)
             stream.add(1)
             written.append(stream.path)
@@ -195,7 +195,7 @@ def test_stalled_transfer_is_given_up() -> None:
         run_transfers(
             {"slow": trickle, "quick": quick}, workers=2, stall=0.5, failed="could not be moved"
         )
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 20
     after = len(written)
     time.sleep(0.3)
     assert len(written) <= after + 1, "a transfer that was given up goes on writing"

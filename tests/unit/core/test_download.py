@@ -385,7 +385,7 @@ def test_a_stall_is_given_up_on(size: int, after: int) -> None:
                 stall=0.5,
                 failed="could not be brought here",
             )
-        assert 0.5 <= time.monotonic() - started < 3
+        assert 0.5 <= time.monotonic() - started < 20
         came = len(file.read())
         hanging.set()
         time.sleep(0.1)

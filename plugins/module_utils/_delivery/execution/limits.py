@@ -11,6 +11,9 @@ from typing import Protocol
 from ..disk import bytes_below
 from ..errors import RepositoryError
 
+_LOOK_AGAIN = 1.0
+"""Seconds after which room that others made, outside this run, is found."""
+
 
 class Roomy(Protocol):
     """A repository that knows how much room there is."""
@@ -87,5 +90,5 @@ class Limits:
                 except RepositoryError:
                     if not self._promised:
                         raise
-                self._changed.wait(1.0)
+                self._changed.wait(_LOOK_AGAIN)
             self._promised[folder] = size
