@@ -63,6 +63,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication
 from support import models
 
 pytest.importorskip("tritonclient")
+numpy = pytest.importorskip("numpy")
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 TENSORS = {
@@ -363,12 +364,24 @@ class TestPickledLightgbm:
         data = pickle.dumps(stub("lightgbm.sklearn.LGBMClassifier", _Booster=booster))
         assert self.convert(tmp_path, data).read_text(encoding="utf-8") == LIGHTGBM
 
-    def test_a_class_of_its_author_is_no_hindrance(
+    def test_a_class_of_its_author_is_refused_as_its_code_does_not_run(
         self, tmp_path: Path, stub: Callable[..., Any]
     ) -> None:
         booster = stub("lightgbm.basic.Booster", handle=LIGHTGBM)
         data = pickle.dumps(stub("models.Ours", _Booster=booster))
-        assert self.convert(tmp_path, data).read_text(encoding="utf-8") == LIGHTGBM
+        with pytest.raises(ArtifactError, match=r"class models\.Ours is not .*model\.booster_\)"):
+            self.convert(tmp_path, data)
+
+    @pytest.mark.parametrize("held", ["kept", "set"])
+    def test_trees_that_are_left_out_while_it_predicts(
+        self, tmp_path: Path, stub: Callable[..., Any], held: str
+    ) -> None:
+        booster = stub("lightgbm.basic.Booster", handle=LIGHTGBM)
+        said = {"pred_early_stop": True}
+        more = {"_other_params": said} if held == "kept" else said
+        data = pickle.dumps(stub("lightgbm.sklearn.LGBMClassifier", _Booster=booster, **more))
+        with pytest.raises(ArtifactError, match=r"pred_early_stop.*model\.booster_\)"):
+            self.convert(tmp_path, data)
 
     @pytest.mark.parametrize(
         ("data", "said"),
@@ -424,6 +437,8 @@ class TestBoostersOfTheirScikitLearnClasses:
         [
             (SNAPSHOT, {"missing": -999.0}, r"takes -999 for a missing value.*missing=float"),
             (SNAPSHOT, {"missing": 0}, "takes 0 for a missing value"),
+            (SNAPSHOT, {"missing": numpy.float32(-9)}, "takes -9.0 for a missing value"),
+            (SNAPSHOT, {"missing": numpy.int64(-9)}, "takes -9 for a missing value"),
             (b"binf", {}, "log it with mlflow.xgboost.log_model"),
             (None, {}, "was not trained"),
         ],
@@ -459,6 +474,8 @@ class TestBoostersOfTheirScikitLearnClasses:
         assert cut.data.decode() == "".join(
             [head.replace("9 9 9 9 9 9", "9 9 9 9"), *trees[:4], "end of trees\n\nparameters:\n"]
         )
+        booster.best_iteration = numpy.int64(2)
+        assert cut == self.found(tmp_path, stub("lightgbm.sklearn.LGBMRegressor", _Booster=booster))
         booster.best_iteration = -1
         whole = self.found(tmp_path, stub("lightgbm.sklearn.LGBMRegressor", _Booster=booster))
         assert whole.data.decode() == text
@@ -532,6 +549,9 @@ class TestLayouts:
             ({"pytorch": {}}, ["data/model.pt2"], "torch.export"),
             ({"catboost": {}, "python_function": {}}, ["model.cb"], "format='onnx'"),
             ({"python_function": {}}, ["python_model.pkl"], "Python code that only MLflow can run"),
+            ({"python_function": {}}, ["artifacts/net.onnx"], "Python code that only MLflow"),
+            ({"python_function": {}}, ["artifacts/1/model.onnx"], "Python code that only MLflow"),
+            ({"spacy": {}}, ["1/model.onnx"], "flavor spacy cannot be served"),
             ({"xgboost": {}}, ["other.bin"], "no file of a xgboost model"),
             ({"sklearn": {}}, ["a.pkl", "b.pkl"], "2 models"),
         ],
@@ -541,6 +561,17 @@ class TestLayouts:
     ) -> None:
         with pytest.raises(ArtifactError, match=said):
             layout(flavors, dict.fromkeys(names, b""))
+
+    def test_a_configuration_beside_another_flavor_is_meant_for_triton(self) -> None:
+        names = {"config.pbtxt": b'backend: "onnxruntime"', "1/model.onnx": b"x"}
+        assert layout({"python_function": {}}, names).flavor == "triton"
+
+    @pytest.mark.parametrize("kind", ["sparse_matrix_csr", "sparse_matrix_csc"])
+    def test_what_absent_means_to_xgboost_is_told(self, kind: str) -> None:
+        info = {"saved_input_example_info": {"type": kind}}
+        found = layout({"xgboost": {"data": "model.ubj"}}, {"model.ubj": b""}, **info)
+        assert "send NaN" in found.warnings[0]
+        assert not layout({"lightgbm": {}}, {"model.lgb": b""}, **info).warnings
 
     @pytest.mark.parametrize(
         ("example", "expected"),

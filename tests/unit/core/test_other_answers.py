@@ -133,7 +133,7 @@ class TestXgboostThatStoppedEarly:
             (dart(stopped()), SCIKIT_LEARN, 3),
             # Who answers is what MLmodel says, whatever class saved the file.
             (stopped(scikit_learn=False), SCIKIT_LEARN, 3),
-            (stopped(), "shop.models.OwnClassifier", 3),
+            (stopped(), "xgboost.dask.DaskXGBClassifier", 3),
             (stopped(), BOOSTER, 6),
             (stopped(), None, 3),
             (stopped(scikit_learn=False), None, 6),
@@ -305,6 +305,9 @@ class TestLightgbm:
         [
             ("1 2", "[[10, 20]]", True),
             ("1 2", '[["a", "b"], [1, 0]]', True),
+            ("1 2", '[["1", "2"]]', True),
+            ("1 2", '[["0", "1"], ["a", "1.0"]]', False),
+            ("1 2", '[["a", "2"]]', True),
             ("2 2", "[[10, 20]]", False),
             ("1 2", '[["a", "b"], [0, 1], [false, true]]', False),
             ("1 2", "null", False),

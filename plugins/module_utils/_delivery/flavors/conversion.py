@@ -23,7 +23,7 @@ from ..domain.manifest import FileEntry, Manifest
 from ..effects import effect
 from ..errors import ArtifactError, OtherAnswers
 from ..formats import trees
-from ..formats.boosters import Booster, booster_of
+from ..formats.boosters import Booster, booster_of, refuse_other_class
 from ..formats.default_config import forest_config, onnx_config
 from ..formats.model_file import refuse_what_is_no_file, why_no_torchscript
 from ..formats.onnx import read_onnx, refuse_what_triton_cannot_carry
@@ -111,13 +111,15 @@ def _onnx(path: str) -> Made:
 
 def _xgboost(path: str, model_class: str | None) -> Made:
     # MLflow writes the class down since 1.22; before, it took Boosters alone.
+    if model_class is not None:
+        refuse_other_class("xgboost", model_class)
     scikit_learn = None if model_class is None else not model_class.endswith(".Booster")
     return _forest(path, "xgboost", scikit_learn)
 
 
 def _lightgbm(path: str) -> Made:
     if zipfile.is_zipfile(path) or path.endswith(".pkl"):
-        booster = booster_of(path, own=True)
+        booster = booster_of(path)
         if booster is None or booster.family != "lightgbm":
             raise ArtifactError(
                 f"{path} holds no LightGBM model: log the Booster itself (model.booster_)"

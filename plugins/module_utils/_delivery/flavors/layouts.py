@@ -106,12 +106,14 @@ def _flavor(artifact: Artifact) -> str:
     for known in _MAKERS:
         if known in names:
             return known
+    # Files inside a model of another flavor are parts of it: what answers is the code around them.
+    # A configuration beside MLmodel, though, was put there for Triton.
+    if names and config_pbtxt.CONFIG_NAME not in artifact.files:
+        raise why_not(names)
     if _model_folders(artifact):
         return "triton"
     if any(path.endswith(".onnx") for path in artifact.files):
         return "onnx"
-    if names:
-        raise why_not(names)
     raise ArtifactError(
         "the artifact holds no model: neither a folder in Triton's layout nor an .onnx file",
         step="find the model",

@@ -122,7 +122,21 @@ def _one_file(artifact: Artifact, numbering: Numbering, flavor: str, path: str) 
         (1,),
         conversion=flavor,
         model_class=str(model_class) if model_class else None,
+        warnings=_of_sparse_data(artifact) if flavor == "xgboost" else (),
     )
+
+
+def _of_sparse_data(artifact: Artifact) -> tuple[str, ...]:
+    """What is absent from a sparse matrix is missing to XGBoost, and zero to everybody else."""
+    saved = (artifact.mlmodel or {}).get("saved_input_example_info")
+    kind = saved.get("type") if isinstance(saved, Mapping) else None
+    if not str(kind).startswith("sparse_matrix"):
+        return ()
+    said = (
+        "its input example is sparse, and what is absent there is missing to XGBoost: send NaN for"
+        " it, as a zero is a number"
+    )
+    return (said,)
 
 
 def _pytorch(artifact: Artifact, numbering: Numbering) -> Layout:

@@ -6,7 +6,9 @@ library's own model lies in them as it is. Nothing is unpickled.
 from __future__ import annotations
 
 import math
+import operator
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..errors import ArtifactError
@@ -17,6 +19,11 @@ _ORIGINS = {
     "lightgbm": ("lightgbm.sklearn.", "lightgbm.basic.", "lightgbm.dask."),
 }
 _LIGHTGBM = "lightgbm.basic.Booster"
+_NAMES = {"xgboost": "XGBoost", "lightgbm": "LightGBM"}
+_LOG_BOOSTER = {
+    "xgboost": "mlflow.xgboost.log_model(model.get_booster())",
+    "lightgbm": "mlflow.lightgbm.log_model(model.booster_)",
+}
 _LOG = {
     "xgboost": "log it with mlflow.xgboost.log_model",
     "lightgbm": "log it with mlflow.lightgbm.log_model",
@@ -46,12 +53,27 @@ def family_of(root: object) -> str | None:
     )
 
 
-def booster_of(path: str, root: object = None, *, own: bool = False) -> Booster | None:
+def refuse_other_class(family: str, model_class: str) -> None:
+    """Refuse a class that derives from one of the library's: its ``predict`` may be another.
+
+    Args:
+        model_class: module and name, as MLmodel and pickles have it.
+
+    Raises:
+        ArtifactError: with what would work.
+    """
+    if not model_class.startswith(f"{family}."):
+        raise ArtifactError(
+            f"its class {model_class} is not {_NAMES[family]}'s own, and a server runs none of its"
+            f" Python code: log the booster in it, {_LOG_BOOSTER[family]}"
+        )
+
+
+def booster_of(path: str, root: object = None) -> Booster | None:
     """The library's own model in a pickle or skops archive; None where it is of another library.
 
     Args:
         root: what ``read_outline`` has read already.
-        own: whoever logged it said that it is LightGBM's, whatever class of theirs holds it.
 
     Raises:
         ArtifactError: there is none in it, or it answers other numbers than its class does; with
@@ -63,31 +85,60 @@ def booster_of(path: str, root: object = None, *, own: bool = False) -> Booster 
         return None
     inner = root if root.origin == _LIGHTGBM else root.values.get("_Booster")
     family = family_of(root)
-    if family is None and own and isinstance(inner, Bag) and inner.origin == _LIGHTGBM:
-        family = "lightgbm"
     if family is None:
+        held = isinstance(inner, Bag) and inner.origin == _LIGHTGBM
+        if held:
+            refuse_other_class("lightgbm", root.origin)
         return None
     if not isinstance(inner, Bag):
         raise ArtifactError(f"its {root.kind} was not trained: call fit before it is logged")
+    _REFUSE_OWN_MEANINGS[family](root)
     if family == "lightgbm":
         return Booster(family, _lightgbm(inner))
-    _refuse_own_meanings(root)
     return Booster(family, _xgboost(inner, root.kind))
 
 
-def _refuse_own_meanings(root: Bag) -> None:
-    """What the class does around its booster is not in the booster."""
+# What a class does around its booster is not in the booster.
+
+
+def _refuse_meanings_of_xgboost(root: Bag) -> None:
     missing = root.values.get("missing")
-    if isinstance(missing, (int, float)) and not math.isnan(missing):
+    if missing is not None and not _is_nan(missing):
+        shown = f"{missing:g}" if isinstance(missing, (int, float)) else str(missing)
         raise ArtifactError(
-            f"its {root.kind} takes {missing:g} for a missing value, which a server would take for"
+            f"its {root.kind} takes {shown} for a missing value, which a server would take for"
             " a number: train it with NaN for what is missing (missing=float('nan'), the default)"
         )
     if isinstance(root.values.get("objective"), Bag):
         raise ArtifactError(
             f"its {root.kind} has an objective of its own, which is Python code: log its booster,"
-            " mlflow.xgboost.log_model(model.get_booster())"
+            f" {_LOG_BOOSTER['xgboost']}"
         )
+
+
+def _is_nan(value: object) -> bool:
+    """Of a number of Python or numpy; anything else is none."""
+    try:
+        return math.isnan(value)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+
+
+def _refuse_meanings_of_lightgbm(root: Bag) -> None:
+    """Its classes predict with what they were trained with, as far as it has a meaning then."""
+    others = root.values.get("_other_params")
+    for values in (root.values, others if isinstance(others, Mapping) else {}):
+        if values.get("pred_early_stop"):
+            raise ArtifactError(
+                f"its {root.kind} leaves out trees while it predicts (pred_early_stop), which no"
+                f" server does: log the booster in it, {_LOG_BOOSTER['lightgbm']}, which uses all"
+            )
+
+
+_REFUSE_OWN_MEANINGS = {
+    "xgboost": _refuse_meanings_of_xgboost,
+    "lightgbm": _refuse_meanings_of_lightgbm,
+}
 
 
 def _xgboost(inner: Bag, kind: str) -> bytes:
@@ -106,8 +157,19 @@ def _lightgbm(inner: Bag) -> bytes:
     text = inner.values.get("_handle", inner.values.get("handle"))
     if not isinstance(text, str) or not re.match(r"tree\r?\nversion=", text):
         raise ArtifactError(f"its Booster holds no text of a LightGBM model: {_LOG['lightgbm']}")
-    best = inner.values.get("best_iteration")
-    return _cut(text, best if isinstance(best, int) else 0).encode()
+    return _cut(text, _iterations(inner.values.get("best_iteration"))).encode()
+
+
+def _iterations(best: object) -> int:
+    """How many LightGBM predicts with; 0 for all. It may be a number of numpy."""
+    if best is None:
+        return 0
+    try:
+        return operator.index(best)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise ArtifactError(
+            f"its best_iteration is {type(best).__name__} and no whole number: {_LOG['lightgbm']}"
+        ) from error
 
 
 def _cut(text: str, iterations: int) -> str:

@@ -75,16 +75,26 @@ def _refuse_zero_as_missing(kinds: list[int], thresholds: list[str]) -> None:
 
 
 def _refuse_other_numbers(categories: list[Any]) -> None:
-    """Refuse categories that are numbers and not 0, 1, 2, …
+    """Refuse categories that are numbers, or texts of numbers, and not 0, 1, 2, …
 
     Raises:
         OtherAnswers: with what would work.
     """
-    numbers = all(isinstance(value, int | float) for value in categories)
-    if numbers and categories != list(range(len(categories))):
+    # Whoever has a text that is no number looks for its code, as only numbers can be sent.
+    if any(_number(value) not in (None, code) for code, value in enumerate(categories)):
         shown = ", ".join(map(str, categories[:4])) + (", …" if len(categories) > 4 else "")
         raise OtherAnswers(
             f"one of its columns has the categories {shown}, which its trees know as 0, 1, 2, …, so"
             " that a server would take the one for the other: train it on the codes"
             " (frame[column].cat.codes.astype('category'))"
         )
+
+
+def _number(value: object) -> float | None:
+    """What a user would send for a category; None where that is no number."""
+    if isinstance(value, int | float):
+        return value
+    try:
+        return float(str(value))
+    except ValueError:
+        return None
