@@ -95,8 +95,8 @@ options:
             stopped early is served with the trees that its class uses. What a server would compute
             otherwise than the library that trained the model is refused.
           - A class that derives from one of theirs is refused, as a server does not run its code.
-            XGBoost's own files do not say which number was C(missing) in training, so train with NaN,
-            and send NaN.
+            XGBoost's own files do not say which number was C(missing) in training, so train with
+            NaN, and send NaN.
           - Read from the artifact's C(MLmodel) when omitted.
         type: str
         choices: [triton, onnx, xgboost, lightgbm, sklearn, pytorch]

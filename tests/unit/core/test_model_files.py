@@ -562,6 +562,16 @@ class TestLayouts:
         with pytest.raises(ArtifactError, match=said):
             layout(flavors, dict.fromkeys(names, b""))
 
+    @pytest.mark.parametrize("name", ["my model.onnx", "mödel.onnx", 'a"b.onnx', "$(x).onnx"])
+    def test_a_name_that_a_command_line_breaks_becomes_a_plain_one(self, name: str) -> None:
+        found = layout({"onnx": {"data": name}}, {name: b"", "weights of it.bin": b""})
+        assert [target for _source, target, _size in found.files] == [
+            "3/model.onnx" if path == name else f"3/{path}"
+            for path in sorted([name, "weights of it.bin"])
+        ]
+        config = config_pbtxt.parse(found.author_config)
+        assert config.default_model_filename == "model.onnx"
+
     def test_a_configuration_beside_another_flavor_is_meant_for_triton(self) -> None:
         names = {"config.pbtxt": b'backend: "onnxruntime"', "1/model.onnx": b"x"}
         assert layout({"python_function": {}}, names).flavor == "triton"

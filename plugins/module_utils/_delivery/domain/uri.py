@@ -18,6 +18,10 @@ FORMS = (
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _LOGGED_MODEL = re.compile(r"m-[A-Za-z0-9_-]+")
 _ALIAS = re.compile(r"[A-Za-z0-9_-]+")
+# "v1", "1.0", "1 # the good one": MLflow keeps such names from being aliases.
+_NEARLY_A_VERSION = re.compile(r"v?\s*0*([1-9][0-9]*)(?![a-z0-9_])")
+_STAGES = frozenset({"production", "staging", "archived", "none"})
+_QUOTED = re.compile(r"""(['"`])\s*(models|runs|file):.*\1""", re.DOTALL | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ def parse_model_uri(text: str) -> ModelUri:
     text = text.strip()
     if not text or "\0" in text:
         raise _refusal(text, "is empty" if not text else "has a NUL character")
+    if _QUOTED.fullmatch(text):
+        raise _refusal(text, "has quotation marks around it, which are no part of it")
     scheme = _SCHEME.match(text)
     if scheme is None:
         return ModelUri("folder", text, path=text)
@@ -86,11 +92,18 @@ def _parse_models(text: str, rest: str) -> ModelUri:
         return ModelUri("latest", text, name=name)
     if which.isascii() and which.isdigit() and int(which) > 0:
         return ModelUri("version", text, name=name, version=int(which))
-    raise _refusal(
-        text,
-        f"has '{which}' where a version number belongs; stages are gone from MLflow, "
-        f"an alias does their work: models:/{name}@{which.lower() or '<alias>'}",
-    )
+    raise _refusal(text, f"has '{which}' where a version number belongs; {_instead(name, which)}")
+
+
+def _instead(name: str, which: str) -> str:
+    """What was probably meant with what stands in place of a version."""
+    word = which.strip().lower()
+    if word in _STAGES:
+        return f"stages are gone from MLflow, an alias does their work: models:/{name}@{word}"
+    number = _NEARLY_A_VERSION.match(word)
+    if number or not _ALIAS.fullmatch(word) or not word[0].isalpha():
+        return f"it is a whole number from 1 on, as in models:/{name}/{number[1] if number else 1}"
+    return f"an alias is written models:/{name}@{which.strip()}"
 
 
 def _parse_run(text: str, rest: str) -> ModelUri:

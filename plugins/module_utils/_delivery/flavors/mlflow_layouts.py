@@ -6,6 +6,7 @@ here, by ``flavors.conversion``.
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -33,6 +34,9 @@ _INSTEAD = {
     ),
 }
 _PYFUNC = "python_function"
+# Python-based backends hand a file's name on in a command line, which a space splits: the load then
+# hangs, and its name with it.
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 def why_not(names: Sequence[str]) -> ArtifactError:
@@ -61,20 +65,22 @@ def _onnx(artifact: Artifact, numbering: Numbering) -> Layout:
         artifact, "onnx", _entry(artifact, "onnx").get("data"), (".onnx",), ".onnx file"
     )
     version, base = numbering.version(), posixpath.dirname(model)
+    beside = posixpath.join(base, config_pbtxt.CONFIG_NAME)
+    given = beside in artifact.files
+    name = posixpath.basename(model)
+    if not given and not _SAFE_NAME.fullmatch(name):
+        name = "model.onnx"
     files = []
     for path, size in sorted(artifact.files.items()):
         relative = posixpath.relpath(path, base) if base else path
         if _belongs_to_onnx(path, relative, model):
+            target = name if path == model else relative
             labels = path.endswith(".txt")
-            files.append((path, relative if labels else f"{version}/{relative}", size))
-    beside = posixpath.join(base, config_pbtxt.CONFIG_NAME)
-    given = beside in artifact.files
+            files.append((path, target if labels else f"{version}/{target}", size))
     config = (
         artifact.read(beside)
         if given
-        else (
-            f'backend: "onnxruntime"\ndefault_model_filename: "{posixpath.basename(model)}"\n'.encode()  # noqa: E501
-        )
+        else (f'backend: "onnxruntime"\ndefault_model_filename: "{name}"\n'.encode())
     )
     config_pbtxt.parse(config)
     return Layout(
