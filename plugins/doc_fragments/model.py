@@ -83,7 +83,9 @@ options:
       - V(registry) makes the registry version the Triton version, V(artifact) keeps the artifact's
         version folders.
       - V(auto) is V(registry), except for artifacts with several version folders, configurations
-        with C(version_policy.specific), and models that an ensemble in the repository pins.
+        with C(version_policy.specific) or with the path of a file in a numbered folder
+        (C(EXECUTION_ENV_PATH)), and models that an ensemble in the repository pins. Code that opens
+        such a file by its number needs V(artifact).
     type: str
     choices: [auto, registry, artifact]
     default: auto

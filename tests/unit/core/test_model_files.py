@@ -572,6 +572,21 @@ class TestLayouts:
         config = config_pbtxt.parse(found.author_config)
         assert config.default_model_filename == "model.onnx"
 
+    @pytest.mark.parametrize(
+        ("path", "folder"),
+        [
+            ("$$TRITON_MODEL_DIRECTORY/1/env.tar.gz", 1),
+            ("$$TRITON_MODEL_DIRECTORY/env.tar.gz", 3),
+            ("$$TRITON_MODEL_DIRECTORY/10env/env.tar.gz", 3),
+        ],
+    )
+    def test_a_version_folder_that_the_configuration_names_keeps_its_number(
+        self, path: str, folder: int
+    ) -> None:
+        key = 'backend: "python" parameters { key: "EXECUTION_ENV_PATH" value { string_value: '
+        names = {"config.pbtxt": f'{key}"{path}" }} }}'.encode(), "1/model.py": b""}
+        assert layout({}, names).versions == (folder,)
+
     def test_a_configuration_beside_another_flavor_is_meant_for_triton(self) -> None:
         names = {"config.pbtxt": b'backend: "onnxruntime"', "1/model.onnx": b"x"}
         assert layout({"python_function": {}}, names).flavor == "triton"

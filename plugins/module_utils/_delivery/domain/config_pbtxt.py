@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import functools
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,9 @@ CONFIG_NAME = "config.pbtxt"
 ModelConfig: TypeAlias = Any
 """Triton's ``inference.ModelConfig``, or a message in it: generated code without types."""
 _KINDS = {"cpu": "KIND_CPU", "gpu": "KIND_GPU", "auto": "KIND_AUTO"}
+
+# As Triton's Python backend writes the path of the model's folder, in EXECUTION_ENV_PATH.
+_IN_VERSION_FOLDER = re.compile(r"\$\$TRITON_MODEL_DIRECTORY/+[1-9][0-9]*/")
 
 
 def new_message() -> ModelConfig:
@@ -311,6 +315,14 @@ def specific_versions(message: ModelConfig) -> tuple[int, ...]:
         tuple(message.version_policy.specific.versions)
         if message.version_policy.HasField("specific")
         else ()
+    )
+
+
+def names_a_version_folder(message: ModelConfig) -> bool:
+    """True where a parameter holds the path of a file in a numbered folder of the model."""
+    return any(
+        _IN_VERSION_FOLDER.search(parameter.string_value)
+        for parameter in message.parameters.values()
     )
 
 

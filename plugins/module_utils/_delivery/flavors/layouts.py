@@ -254,7 +254,12 @@ def _numbers(present: Sequence[int], message: ModelConfig, numbering: Numbering)
         numbering.mode == "artifact"
         or numbering.registry_version is None
         or numbering.mode == "auto"
-        and (len(present) > 1 or config_pbtxt.specific_versions(message) or numbering.pinned)
+        and (
+            len(present) > 1
+            or config_pbtxt.specific_versions(message)
+            or config_pbtxt.names_a_version_folder(message)
+            or numbering.pinned
+        )
     )
     if keep:
         return {version: version for version in present}
