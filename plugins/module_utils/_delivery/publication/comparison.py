@@ -26,6 +26,9 @@ _INPUT = "input__0"
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-5
 """What a sum of single precision numbers may differ by; the latter counts times the largest
 answer."""
+_MULTICLASS = 2
+"""treelite's number for the task."""
+_PROBABILITIES = ("softmax", "multiclass_ova")
 _FORMATS = {"xgboost_json": "json", "xgboost_ubj": "ubjson"}
 
 Array = Any
@@ -153,7 +156,22 @@ def _with_treelite(path: str, model_type: str, rows: Array) -> Array:
         model = frontend.load_xgboost_model_legacy_binary(path)
     else:
         model = frontend.load_xgboost_model(path, format_choice=_FORMATS[model_type])
+    header = model.get_header_accessor()
+    if int(header.get_field("task_type")[0]) == _MULTICLASS:
+        give_probabilities(header)
     return gtil.predict(model, rows, nthread=1)
+
+
+def give_probabilities(header: Any) -> None:
+    """Replace what names a class, or leaves margins as they are: the rule of backend fil, which
+    runs where this package is not. A test holds the two together.
+    """
+    name = header.get_field("postprocessor")
+    vector = int(header.get_field("leaf_vector_shape")[1]) > 1
+    if name in _PROBABILITIES or (name == "identity_multiclass" and vector):
+        return
+    shares = vector and bool(header.get_field("average_tree_output")[0])
+    header.set_field("postprocessor", "identity_multiclass" if shares else "softmax")
 
 
 def _all_trees(path: str, _model_type: str, rows: Array) -> Array:

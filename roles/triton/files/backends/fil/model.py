@@ -51,6 +51,8 @@ FILENAMES = {
 }
 # treelite's task types whose answer may be a class.
 BINARY, MULTICLASS = 0, 2
+# treelite's postprocessors whose answer for several classes is probabilities.
+PROBABILITIES = ("softmax", "multiclass_ova")
 
 
 def _error(text: str) -> pb_utils.TritonModelException:
@@ -196,6 +198,21 @@ def _probe(path: str, load: Callable[[], object]) -> None:
 # ---- one forest ----------------------------------------------------------------------------------
 
 
+def give_probabilities(header: Any) -> None:
+    """Replace what names a class, or leaves margins as they are, as Triton's own backend does.
+
+    Leaves with a value for each class are no sign of probabilities: XGBoost's multi_output_tree
+    keeps margins in them, random forests shares, which are averaged. The publisher compares by the
+    same rule.
+    """
+    name = header.get_field("postprocessor")
+    vector = int(header.get_field("leaf_vector_shape")[1]) > 1
+    if name in PROBABILITIES or (name == "identity_multiclass" and vector):
+        return
+    shares = vector and bool(header.get_field("average_tree_output")[0])
+    header.set_field("postprocessor", "identity_multiclass" if shares else "softmax")
+
+
 class Forest:
     """A loaded ensemble and how the configuration wants its answers."""
 
@@ -219,12 +236,8 @@ class Forest:
         self.threads = min(self.threads, _most_threads())
         if _parameter(config, "treeshap_output"):
             raise _error("Shapley values (treeshap_output) are not computed on this server")
-        # As Triton's own backend does: probabilities, though the objective may say class.
         if self.proba and task == MULTICLASS:
-            vector = header.get_field("leaf_vector_shape")
-            header.set_field(
-                "postprocessor", "identity_multiclass" if int(vector[1]) > 1 else "softmax"
-            )
+            give_probabilities(header)
         self.columns = self._columns()
 
     def _columns(self) -> int:
