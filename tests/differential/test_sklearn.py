@@ -216,6 +216,84 @@ def test_histograms_answer_as_scikit_learn(
     assert_same(answers(made, rows), expected_of(model, asked))
 
 
+def column_of(kind: str, rows: int, random: Any) -> Any:
+    """More different values than a histogram has bins, many of them more than once: thresholds are
+    values of the data then, not only numbers between two.
+    """
+    few = random.choice(random.lognormal(1, 1, rows // 2), rows)
+    return {
+        "cents": few.round(2),
+        "thousandths": few.round(3) - 2,
+        "percent": (few / 100).round(4),
+        "prices": (few * 10_000).round(2),
+        "whole": (few * 100_000).round(),
+    }[kind]
+
+
+@given(
+    kinds=st.lists(
+        st.sampled_from(["cents", "thousandths", "percent", "prices", "whole"]),
+        min_size=1,
+        max_size=3,
+    ),
+    seed=st.integers(0, 10_000),
+    model=histograms(),
+    classes=st.sampled_from([2, 3]),
+    form=FORMS,
+)
+def test_a_histogram_of_decimals_answers_them_as_scikit_learn(
+    tmp_path_factory: pytest.TempPathFactory,
+    kinds: list[str],
+    seed: int,
+    model: Any,
+    classes: int,
+    form: str,
+) -> None:
+    """Trained on numbers of double precision and asked for them in JSON, in which a client sends
+    the nearest ones of single precision.
+    """
+    random = numpy.random.default_rng(seed)
+    x = numpy.stack([column_of(kind, 1500, random) for kind in kinds], axis=1)
+    value = numpy.sin(x.argsort(axis=0).argsort(axis=0) @ random.normal(size=len(kinds)) / 50)
+    target = numpy.digitize(value, [-0.5, 0.5][: classes - 1])
+    model.fit(x, target if is_classifier(model) else numpy.exp(value))
+    made = convert(tmp_path_factory.mktemp("made"), model, form)
+    assert_same(answers(made, x.tolist()), expected_of(model, x))
+
+
+@given(
+    mean=st.sampled_from([0.0, 1e-30, 1.0, -2.0, 3e4, 1e7, 1.7e9]),
+    seed=st.integers(0, 10_000),
+    model=histograms(),
+    distinct=st.sampled_from([40, 400, 1500]),
+    form=FORMS,
+)
+def test_a_histogram_of_single_precision_answers_as_scikit_learn(
+    tmp_path_factory: pytest.TempPathFactory,
+    mean: float,
+    seed: int,
+    model: Any,
+    distinct: int,
+    form: str,
+) -> None:
+    """Neighbours among the numbers of single precision included, also where their steps change."""
+    random, start = numpy.random.default_rng(seed), numpy.float32(mean)
+    steps = numpy.linspace(start, start * 1.00001, 5, dtype=numpy.float32)
+    near = random.choice([start, *steps], distinct).astype(numpy.float32)
+    for _step in range(3):
+        near = numpy.where(
+            random.random(distinct) < 0.5, numpy.nextafter(near, numpy.float32(-9e37)), near
+        )
+    values = numpy.where(
+        random.random(distinct) < 0.5, near, start + random.normal(size=distinct)
+    ).astype(numpy.float32)
+    x = random.choice(values, (1500, 2))
+    value = numpy.sin(x.argsort(axis=0).argsort(axis=0) @ [0.02, 0.03])
+    model.fit(x, numpy.digitize(value, [0]) if is_classifier(model) else numpy.exp(value))
+    made = convert(tmp_path_factory.mktemp("made"), model, form)
+    assert_same(answers(made, x), expected_of(model, x))
+
+
 def table_with_categories() -> tuple[Any, Any]:
     random = numpy.random.default_rng(0)
     x = random.normal(size=(400, 4)).astype(numpy.float32)

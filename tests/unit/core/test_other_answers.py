@@ -6,6 +6,7 @@ refused. tests/differential compares with the libraries themselves.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.skl
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.sklearn_to_treelite import (  # noqa: E501
     _histogram_columns,
     round_down,
+    round_to_nearest,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.trees import (
     read_forest,
@@ -357,3 +359,33 @@ def test_a_threshold_in_single_precision_decides_the_same(threshold: float, valu
     rounded = round_down(threshold)
     assert struct.unpack("<f", struct.pack("<f", rounded))[0] == rounded
     assert (value <= rounded) == (value <= threshold)
+
+
+@given(threshold=st.one_of(st.floats(allow_nan=False), SINGLES))
+@example(threshold=5.72)
+@example(threshold=-1e-60)
+@example(threshold=1e300)
+@example(threshold=-1e300)
+def test_a_threshold_is_rounded_as_a_client_rounds_the_same_number(threshold: float) -> None:
+    rounded, sent = round_to_nearest(threshold), in_single_precision(threshold)
+    low, high = round_down(threshold), -round_down(-threshold)
+    if math.isinf(sent) or threshold - low == high - threshold:
+        assert rounded == low
+    else:
+        assert rounded == sent
+
+
+def in_single_precision(value: float) -> float:
+    try:
+        return float(struct.unpack("<f", struct.pack("<f", value))[0])
+    except OverflowError:
+        return math.copysign(math.inf, value)
+
+
+def test_a_threshold_halfway_keeps_both_neighbours_on_their_sides() -> None:
+    for number in (1.0, 1.5, -1.0, -2.0, 5.72, 1e30, 2.0**-149, -(2.0**-149), 2.0**-126):
+        low = in_single_precision(number)
+        bits = struct.unpack("<i", struct.pack("<f", low))[0]
+        high = struct.unpack("<f", struct.pack("<i", bits + (1 if low > 0 else -1)))[0]
+        threshold = (low + high) / 2
+        assert low <= round_to_nearest(threshold) < high

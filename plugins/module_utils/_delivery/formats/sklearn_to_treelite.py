@@ -186,6 +186,22 @@ def round_down(threshold: float) -> float:
     return float(found)
 
 
+def round_to_nearest(threshold: float) -> float:
+    """The nearest number of single precision, the lower of two that are as near.
+
+    HistGradientBoosting compares in double precision, with thresholds that are values of the data
+    or lie between two of them. A client's 5.72 is rounded to single precision on its way, so the
+    threshold 5.72 has to become the same number; rounded down, it could end below it. Of numbers in
+    single precision, whose neighbours may lie on both sides of a threshold halfway, the lower one
+    must stay on its side.
+    """
+    below = round_down(threshold)
+    if not abs(threshold) < _LARGEST_SINGLE:
+        return below
+    [single] = struct.unpack("<f", struct.pack("<f", threshold))
+    return float(single) if single - threshold < threshold - below else below
+
+
 def _tree_nodes(tree: Bag, leaf: Callable[[Any], Any]) -> Iterator[_Node]:
     """``leaf`` makes a leaf's value of the row that scikit-learn keeps for it."""
     nodes, values = tree.get("nodes"), tree.get("values")
@@ -345,7 +361,7 @@ def _histogram_nodes(nodes: Any, columns_of: Sequence[int]) -> Iterator[_Node]:
             left,
             right,
             columns_of[feature],
-            round_down(threshold),
+            round_to_nearest(threshold),
             bool(missing),
             float(value) if is_leaf else None,
         )
