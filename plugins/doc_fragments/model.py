@@ -54,7 +54,8 @@ options:
         made from the model. The scikit-learn classes of XGBoost and LightGBM are served from
         V(sklearn) too. A model of XGBoost's scikit-learn classes that stopped early is served with
         the trees that its class uses. What a server would compute otherwise than the library that
-        trained the model is refused.
+        trained the model is refused, such as trees of V(lightgbm) and V(sklearn) that tell numbers
+        apart which are one in single precision, Triton's input.
       - A class that derives from one of theirs is refused, as a server does not run its code.
         XGBoost's own files do not say which number was C(missing) in training, so train with NaN,
         and send NaN.

@@ -181,3 +181,39 @@ def test_numbered_categories_are_refused_and_their_codes_are_served(tmp_path: Pa
     model = lightgbm.train(QUIET, lightgbm.Dataset(frame, value), 5)
     rows = frame.astype(numpy.float32).to_numpy()
     assert_same(answers(convert(tmp_path, model), rows), model.predict(frame))
+
+
+def seconds() -> tuple[Any, Any]:
+    """Times since 1970 and within an hour, in double precision, and what depends on them."""
+    random = numpy.random.default_rng(2)
+    x = numpy.stack([random.normal(size=3000), 1.7e9 + random.integers(0, 3600, 3000)], axis=1)
+    return x, numpy.sin(x[:, 1] / 300) + x[:, 0]
+
+
+def test_what_is_advised_for_times_in_seconds_is_served(tmp_path: Path) -> None:
+    x, y = seconds()
+    with pytest.raises(OtherAnswers, match=r"of column 'Column_1' apart.*X - X\.min\(axis=0\)"):
+        convert(tmp_path, lightgbm.train(QUIET, lightgbm.Dataset(x, y), 20))
+    for data in (x - x.min(axis=0), x.astype("float32")):
+        model = lightgbm.train(QUIET, lightgbm.Dataset(data, y), 20)
+        assert_same(answers(convert(tmp_path, model), data.tolist()), model.predict(data))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        lambda random: random.normal(size=20_000),
+        lambda random: random.normal(size=20_000) * 1e-12,
+        lambda random: numpy.where(random.random(20_000) < 0.5, 0, random.normal(size=20_000)),
+        lambda random: random.lognormal(3, 1, 20_000).round(2),
+        lambda random: 100_000 + random.integers(-100, 100, 20_000) / 100,
+        lambda random: random.integers(2**24 - 300, 2**24, 20_000).astype(float),
+        lambda random: (1.7e9 + random.normal(size=20_000) * 1e5).astype(numpy.float32),
+    ],
+    ids=["normal", "tiny", "zeros", "decimals", "prices", "whole", "float32"],
+)
+def test_what_single_precision_keeps_apart_is_served(tmp_path: Path, column: Any) -> None:
+    x = column(numpy.random.default_rng(3)).reshape(-1, 1)
+    value = numpy.sin(x[:, 0].argsort().argsort() / 50)
+    model = lightgbm.train(QUIET | {"num_leaves": 200}, lightgbm.Dataset(x, value), 20)
+    assert_same(answers(convert(tmp_path, model), x.tolist()), model.predict(x))

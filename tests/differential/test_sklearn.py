@@ -11,7 +11,10 @@ import numpy
 import onnxruntime
 import pandas
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import ArtifactError
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
+    ArtifactError,
+    OtherAnswers,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.trees import (
     read_forest,
 )
@@ -292,6 +295,25 @@ def test_a_histogram_of_single_precision_answers_as_scikit_learn(
     model.fit(x, numpy.digitize(value, [0]) if is_classifier(model) else numpy.exp(value))
     made = convert(tmp_path_factory.mktemp("made"), model, form)
     assert_same(answers(made, x), expected_of(model, x))
+
+
+def test_what_is_advised_for_times_in_seconds_is_served(tmp_path: Path) -> None:
+    random = numpy.random.default_rng(2)
+    x = numpy.stack([random.normal(size=3000), 1.7e9 + random.integers(0, 3600, 3000)], axis=1)
+    y = numpy.sin(x[:, 1] / 300) + x[:, 0]
+    advice = r"apart, .*X - X\.min\(axis=0\)\) and send those, .*X\.astype\('float32'\)"
+    for named in (False, True):
+        data = pandas.DataFrame(x, columns=["a", "when"]) if named else x
+        refused = ensemble.HistGradientBoostingRegressor().fit(data, y)
+        for form in ("skops", "pkl"):
+            with pytest.raises(
+                OtherAnswers, match=("column 'when' " if named else "column 1 ") + advice
+            ):
+                convert(tmp_path, refused, form)
+    for data in (x - x.min(axis=0), x.astype("float32")):
+        model = ensemble.HistGradientBoostingRegressor().fit(data, y)
+        found = answers(convert(tmp_path, model, "skops"), data.tolist())
+        assert_same(found, model.predict(data))
 
 
 def table_with_categories() -> tuple[Any, Any]:

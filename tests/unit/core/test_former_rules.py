@@ -26,9 +26,11 @@ from support import models
 
 LIGHTGBM = (
     "tree\nversion=v4\nnum_class=1\nnum_tree_per_iteration=1\nmax_feature_idx=4\nobjective=regression"
-    "\n\nTree=0\nnum_leaves=3\nnum_cat=0\nsplit_feature=0 1\nthreshold=1 2\ndecision_type={kinds}\n"
-    "is_linear=0\n\nend of trees\n\nparameters:\n[zero_as_missing: {zero}]\nend of parameters\n"
+    "\n\nTree=0\nnum_leaves=3\nnum_cat=0\nsplit_feature=0 0\n"
+    "threshold={pair}\ndecision_type={kinds}\nis_linear=0\n"
+    "\nend of trees\n\nparameters:\n[zero_as_missing: {zero}]\nend of parameters\n"
 )
+TIMES = "1700000015.5000002 1700000031.5000002"
 
 
 def checkpoint(average: bool) -> str:
@@ -61,8 +63,16 @@ def record_of(folder: Path, flavor: str, filename: str, data: str) -> Record:
 @pytest.mark.parametrize(
     ("flavor", "filename", "data", "says"),
     [
-        ("lightgbm", "model.txt", LIGHTGBM.format(kinds="4 4", zero=1), "zero_as_missing"),
-        ("lightgbm", "model.txt", LIGHTGBM.format(kinds="2 2", zero=0), None),
+        (
+            "lightgbm",
+            "model.txt",
+            LIGHTGBM.format(pair="1 2", kinds="4 4", zero=1),
+            "zero_as_missing",
+        ),
+        ("lightgbm", "model.txt", LIGHTGBM.format(pair="1 2", kinds="2 2", zero=0), None),
+        ("lightgbm", "model.txt", LIGHTGBM.format(pair=TIMES, kinds="2 2", zero=0), "hardly does"),
+        ("triton", "model.txt", LIGHTGBM.format(pair=TIMES, kinds="2 2", zero=0), "hardly does"),
+        ("lightgbm", "model.txt", "tree\nsplit_feature=a\nthreshold=1\ndecision_type=2\n", None),
         ("sklearn", "checkpoint.tl", checkpoint(average=False), "mixed up the columns"),
         ("sklearn", "checkpoint.tl", checkpoint(average=True), None),
         ("triton", "checkpoint.tl", checkpoint(average=False), None),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.skl
     _histogram_columns,
     round_down,
     round_to_nearest,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.thresholds import (
+    refuse_close_thresholds,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.trees import (
     read_forest,
@@ -296,6 +300,52 @@ class TestLightgbm:
         with pytest.raises(OtherAnswers, match="zero_as_missing"):
             read_local_model(str(folder), "net")
 
+    @pytest.mark.parametrize(
+        ("features", "thresholds", "kinds", "refused"),
+        [
+            ("0 0", "1700000015.5000002 1700000031.5000002", "2 2", True),
+            ("0 1", "1700000015.5000002 1700000031.5000002", "2 2", False),
+            # Codes of categories are no thresholds.
+            ("0 0", "1700000015.5000002 1700000031.5000002", "2 3", False),
+            ("0 0", "1700000064.0000002 1700000192.0000002", "2 2", False),
+            ("0 0", "1700000015.5000002 1700000815.5000002", "2 2", False),
+            ("0 0", "49999.995000000003 50000.005000000005", "2 2", False),
+            ("0 0", "199999.00500000003 199999.01500000004", "2 2", True),
+            ("0 0", "-1.0000000180025095e-35 1.0000000180025095e-35", "2 2", False),
+            ("0 0", "0.1234567890123 0.1234567890124", "2 2", True),
+        ],
+    )
+    def test_thresholds_that_single_precision_does_not_tell_apart(
+        self, tmp_path: Path, features: str, thresholds: str, kinds: str, refused: bool
+    ) -> None:
+        text = LIGHTGBM.format(cat=0, thresholds=thresholds, kinds=kinds, linear=0, pandas="null")
+        text = text.replace("split_feature=0 1", f"split_feature={features}")
+        text = text.replace("objective=", "feature_names=when b c d e\nobjective=")
+        folder = tmp_path / "net"
+        (folder / "1").mkdir(parents=True)
+        path = folder / "1/model.txt"
+        path.write_text(text, encoding="utf-8")
+        (folder / "config.pbtxt").write_text(FIL % "lightgbm", encoding="utf-8")
+        if not refused:
+            assert read_forest(str(path), "lightgbm").features == 5
+            read_local_model(str(folder), "net")
+            return
+        low, high = (repr(float(word)) for word in thresholds.split())
+        with pytest.raises(OtherAnswers, match=f"{low} and {high} of column 'when' apart"):
+            read_forest(str(path), "lightgbm")
+        with pytest.raises(OtherAnswers, match=r"X\.astype\('float32'\)"):
+            read_local_model(str(folder), "net")
+        layout = Layout(
+            "triton",
+            (("net/1/model.txt", "1/model.txt", 1),),
+            (),
+            (FIL % "lightgbm").encode(),
+            (1,),
+            (1,),
+        )
+        with pytest.raises(OtherAnswers, match=r"^read the model: 1/model\.txt cannot be served"):
+            refuse_other_answers(layout, str(folder))
+
     def test_linear_leaves(self, tmp_path: Path) -> None:
         text = LIGHTGBM.format(cat=0, thresholds="1 2", kinds="2 2", linear=1, pandas="null")
         (tmp_path / "model.txt").write_text(text, encoding="utf-8")
@@ -389,3 +439,52 @@ def test_a_threshold_halfway_keeps_both_neighbours_on_their_sides() -> None:
         high = struct.unpack("<f", struct.pack("<i", bits + (1 if low > 0 else -1)))[0]
         threshold = (low + high) / 2
         assert low <= round_to_nearest(threshold) < high
+
+
+@st.composite
+def neighbours(draw: st.DrawFn) -> list[float]:
+    """Numbers of single precision, most of them next to each other, also around powers of two."""
+    powers = st.integers(-149, 127).map(lambda power: math.ldexp(1.0, power))
+    start = in_single_precision(draw(st.one_of(powers, SINGLES)))
+    bits = struct.unpack("<i", struct.pack("<f", 0.0 if math.isinf(start) else abs(start)))[0]
+    offsets = draw(st.lists(st.integers(-20, 20), min_size=2, max_size=30))
+    places = [min(max(bits + offset, 0), 0x7F7FFFFF) for offset in offsets]
+    sign = draw(st.sampled_from([1, -1]))
+    return [sign * struct.unpack("<f", struct.pack("<i", place))[0] for place in places]
+
+
+def between(values: list[float]) -> list[float]:
+    """Thresholds as LightGBM has them, the next numbers above those halfway, and the others."""
+    ordered = sorted(set(values))
+    halfway = [(low + high) / 2 for low, high in pairwise(ordered)]
+    return [*halfway, *(math.nextafter(number, math.inf) for number in halfway), *ordered]
+
+
+@given(values=neighbours())
+def test_thresholds_of_data_in_single_precision_are_never_refused(values: list[float]) -> None:
+    refuse_close_thresholds({"column 0": between(values)})
+
+
+@given(
+    start=st.integers(-(2**23), 2**23),
+    gaps=st.lists(st.integers(1, 9), min_size=1, max_size=30),
+    digits=st.integers(0, 6),
+)
+def test_thresholds_of_decimals_that_single_precision_keeps_apart_are_never_refused(
+    start: int, gaps: list[int], digits: int
+) -> None:
+    values = [(start + sum(gaps[:place])) / 10**digits for place in range(len(gaps))]
+    refuse_close_thresholds({"column 0": between(values)})
+
+
+def test_thresholds_of_several_trainings_may_be_close_by_chance() -> None:
+    many = [place / 1000 + 1e-9 / 3 for place in range(600)]
+    refuse_close_thresholds({"a": [*many, math.nextafter(many[7], 1), math.nextafter(many[9], 1)]})
+    with pytest.raises(OtherAnswers, match="of a apart"):
+        refuse_close_thresholds({"a": [*many, *(math.nextafter(each, 1) for each in many[:9])]})
+    with pytest.raises(OtherAnswers, match="of b apart"):
+        refuse_close_thresholds({"a": many[:9], "b": [many[0], math.nextafter(many[0], 1)]})
+
+
+def test_thresholds_that_are_no_numbers_are_close_to_none() -> None:
+    refuse_close_thresholds({"a": [math.inf, -math.inf, math.nan, 1e300, 0.0, -0.0]})

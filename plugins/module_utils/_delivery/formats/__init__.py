@@ -7,6 +7,7 @@
 - ``trees``: features and classes of XGBoost, LightGBM and treelite files.
 - ``xgboost_document``: the trees of an XGBoost file that its class answers with.
 - ``lightgbm_text``: what a server would compute otherwise than LightGBM.
+- ``thresholds``: thresholds that Triton's input does not tell apart.
 - ``ubjson``: the binary JSON of XGBoost.
 - ``sklearn_archive``: pickles and skops archives of scikit-learn as inert values.
 - ``boosters``: XGBoost's and LightGBM's models in pickles and skops archives.

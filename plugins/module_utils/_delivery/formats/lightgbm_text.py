@@ -10,11 +10,19 @@ from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 from ..errors import OtherAnswers
+from .thresholds import refuse_close_thresholds
 
 _CATEGORICAL, _DEFAULT_LEFT, _MISSING_ZERO = 1, 2, 1
 # Below it LightGBM takes a number for zero: 1e-35 in single precision.
 _ZERO = 1.0000000180025095e-35
-_LINES = (b"threshold=", b"decision_type=", b"is_linear=", b"pandas_categorical:")
+_LINES = (
+    b"feature_names=",
+    b"split_feature=",
+    b"threshold=",
+    b"decision_type=",
+    b"is_linear=",
+    b"pandas_categorical:",
+)
 _LONGEST_LINE = 1 << 28
 
 
@@ -26,23 +34,34 @@ def refuse_what_fil_computes_otherwise(file: BinaryIO) -> None:
         ValueError: no text of LightGBM.
     """
     file.seek(0)
+    names: list[str] = []
+    features: list[str] = []
     thresholds: list[str] = []
+    # Most trees split where others do, so that only few of the texts become numbers.
+    splits: set[tuple[str, str, str]] = set()
     categories = False
     for key, value in _settings(file):
         if key == "threshold":
             thresholds = value.split()
+        elif key == "split_feature":
+            features = value.split()
+        elif key == "feature_names":
+            names = value.split()
         elif key == "is_linear" and value.strip() == "1":
             raise OtherAnswers(
                 "its leaves are linear models (linear_tree), which FIL does not compute: train it"
                 " with linear_tree=False"
             )
         elif key == "decision_type":
-            kinds = [int(word) for word in value.split()]
+            words = value.split()
+            splits.update(zip(features, thresholds, words))
+            kinds = [int(word) for word in words]
             categories = categories or any(kind & _CATEGORICAL for kind in kinds)
             _refuse_zero_as_missing(kinds, thresholds)
         elif key == "pandas_categorical" and categories:
             for column in _lists(value):
                 _refuse_other_numbers(column)
+    _refuse_close_thresholds(names, splits)
 
 
 def _settings(file: BinaryIO) -> Iterator[tuple[str, str]]:
@@ -72,6 +91,19 @@ def _refuse_zero_as_missing(kinds: list[int], thresholds: list[str]) -> None:
                 "it was trained with zero_as_missing, and FIL takes a zero for a number: train it"
                 " without that on data with NaN in place of each zero, and send NaN"
             )
+
+
+def _refuse_close_thresholds(names: list[str], splits: Iterable[tuple[str, str, str]]) -> None:
+    columns: dict[int, list[float]] = {}
+    for feature, threshold, kind in splits:
+        if not int(kind) & _CATEGORICAL:
+            columns.setdefault(int(feature), []).append(float(threshold))
+    refuse_close_thresholds(
+        {
+            f"column '{names[column]}'" if column < len(names) else f"column {column}": thresholds
+            for column, thresholds in sorted(columns.items())
+        }
+    )
 
 
 def _refuse_other_numbers(categories: list[Any]) -> None:

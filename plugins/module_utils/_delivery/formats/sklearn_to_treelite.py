@@ -15,6 +15,7 @@ from ..errors import ArtifactError
 from ..libraries import require
 from .boosters import family_of
 from .sklearn_archive import Bag, read_estimator, read_outline
+from .thresholds import refuse_close_thresholds
 
 _CLASSIFIERS = frozenset(
     {
@@ -367,8 +368,26 @@ def _histogram_nodes(nodes: Any, columns_of: Sequence[int]) -> Iterator[_Node]:
         )
 
 
+def _refuse_close_thresholds(model: Bag, columns_of: Sequence[int]) -> None:
+    """Only what compares in double precision tells more apart than Triton's input does."""
+    names: Any = model.values.get("feature_names_in_")
+    columns: dict[str, set[float]] = {}
+    for stage in model.get("_predictors"):
+        for tree in stage:
+            nodes = tree.get("nodes")
+            splits = nodes[nodes["is_leaf"] == 0]
+            for feature, threshold in zip(
+                splits["feature_idx"].tolist(), splits["num_threshold"].tolist()
+            ):
+                column = columns_of[feature]
+                name = f"column {column}" if names is None else f"column '{names[column]}'"
+                columns.setdefault(name, set()).add(threshold)
+    refuse_close_thresholds(columns)
+
+
 def _histogram(model: Bag) -> _Forest:
     columns = _histogram_columns(model)
+    _refuse_close_thresholds(model, columns)
     trees = [
         (group, _histogram_nodes(tree.get("nodes"), columns))
         for stage in model.get("_predictors")

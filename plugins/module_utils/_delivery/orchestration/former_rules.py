@@ -5,6 +5,7 @@ on: whoever runs it is told.
 
 from __future__ import annotations
 
+import io
 import os
 
 from ..domain.backends import FIL_FILES
@@ -12,6 +13,7 @@ from ..domain.manifest import Manifest
 from ..domain.record import RULES, Record
 from ..errors import ArtifactError, OtherAnswers
 from ..formats import trees
+from ..formats.lightgbm_text import refuse_what_fil_computes_otherwise
 
 _PIECE = 1 << 16
 # Where a file says of itself what makes it answer otherwise: XGBoost in its first member and in its
@@ -61,7 +63,7 @@ def _judge_file(record: Record, model_type: str, location: str, path: str) -> st
                 "it was converted from scikit-learn by rules which mixed up the columns of some"
                 f" HistGradientBoosting models with categories; {_ANEW}"
             )
-        if not _has_sign(location, _SIGNS[model_type.partition("_")[0]]):
+        if not _has_sign(location, model_type.partition("_")[0]):
             return None
         trees.refuse_other_answers(location, model_type)
     except OtherAnswers as error:
@@ -74,9 +76,24 @@ def _judge_file(record: Record, model_type: str, location: str, path: str) -> st
     return None
 
 
-def _has_sign(location: str, signs: tuple[bytes, ...]) -> bool:
+def _has_sign(location: str, family: str) -> bool:
     with open(location, "rb") as file:
         head = file.read(_PIECE)
         file.seek(max(0, os.path.getsize(location) - _PIECE))
         tail = file.read(_PIECE)
-    return any(sign in head or sign in tail for sign in signs)
+    if any(sign in head or sign in tail for sign in _SIGNS[family]):
+        return True
+    return family == "lightgbm" and _shows_other_answers(head)
+
+
+def _shows_other_answers(head: bytes) -> bool:
+    """Whether the first trees of LightGBM have thresholds that single precision does not tell
+    apart, of which no parameter tells.
+    """
+    try:
+        refuse_what_fil_computes_otherwise(io.BytesIO(head))
+    except OtherAnswers:
+        return True
+    except (ValueError, IndexError):
+        return False  # where the piece ends, or no text of LightGBM
+    return False
