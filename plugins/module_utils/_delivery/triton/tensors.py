@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -20,6 +21,8 @@ Array: TypeAlias = Any
 Values: TypeAlias = Any
 """What a user holds."""
 _KINDS = {"U": "texts", "S": "texts", "M": "dates", "O": "values that are no numbers"}
+_FIRST_LOST = 2**53
+"""Up to it float64 has every whole number."""
 _BESIDE = frozenset({"parameters", "params", "outputs", "id", "signature_name"})
 _TABLES = ("dataframe_split", "dataframe_records", "instances")
 FORMS = (
@@ -271,7 +274,10 @@ def _from_frame(frame: Values, inputs: Mapping[str, Tensor]) -> tuple[Values, bo
     columns, labels = list(frame.columns), frame.index.tolist()
     if len(columns) == 1 and all(label in inputs for label in labels):
         return dict(zip(labels, frame[columns[0]].tolist())), False
-    document = _from_read_json(frame, columns, labels)
+    twice = [str(one) for one, count in Counter(columns).items() if count > 1]
+    if twice and (len(inputs) != 1 or twice[0] in inputs):
+        raise InvalidOption(f"the DataFrame has two columns called {twice[0]}")
+    document = {} if twice else _from_read_json(frame, columns, labels)
     rows = document.get("inputs")
     only_rows = columns == ["inputs"] and isinstance(rows, list) and not _is_sent(rows)
     if only_rows and "inputs" not in inputs and len(inputs) == 1:
@@ -280,13 +286,23 @@ def _from_frame(frame: Values, inputs: Mapping[str, Tensor]) -> tuple[Values, bo
         return document, False
     unknown = [str(column) for column in columns if column not in inputs]
     if unknown and len(inputs) == 1:
-        return {next(iter(inputs)): frame.to_numpy().tolist()}, False
+        return {next(iter(inputs)): _rows_of(frame)}, False
     if unknown:
         raise InvalidOption(
             f"the DataFrame has the column {', '.join(unknown)}; it takes a column for each input"
             f" ({', '.join(inputs)}), or one column indexed by the names of the inputs"
         )
     return {column: frame[column].tolist() for column in columns}, True
+
+
+def _rows_of(frame: Values) -> list[Values]:
+    """The rows with each value as its column has it: beside floats, and of dates, pandas makes
+    other numbers.
+    """
+    kinds = {*frame.dtypes}
+    alike = len(kinds) == 1 and next(iter(kinds)).kind in "iufb"
+    rows: list[Values] = (frame if alike else frame.astype(object)).to_numpy().tolist()
+    return rows
 
 
 def _from_read_json(
@@ -330,11 +346,61 @@ def _from_lists(tensor: Tensor, value: Values) -> Array:
             return numpy.array(value, dtype=object)
         # Not in the tensor's type at once: numpy would cut 1.5 down to 1 without a word.
         array = numpy.array(value)
+        # numpy makes floats of whole numbers that stand beside floats, also of those that are none.
+        if array.dtype == "float64" and (numpy.abs(array) >= _FIRST_LOST).any():
+            array = numpy.array(value, dtype=object)
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidOption(f"input '{tensor.name}' is not a regular array ({error})") from error
-    if array.dtype == object and array.size and all(isinstance(one, int) for one in array.flat):
+    return _each_judged(tensor, array) if array.dtype == object else array
+
+
+def _each_judged(tensor: Tensor, array: Array) -> Array:
+    """Numbers of several kinds as one type that holds each of them; what is no number stays as it
+    is.
+    """
+    import numpy
+
+    values = [one.item() if isinstance(one, numpy.generic) else one for one in array.flat]
+    if not values or not all(isinstance(one, (int, float)) for one in values):
+        return array
+    if all(isinstance(one, int) for one in values) and not all(map(_has_64_bits, values)):
         raise _loss_error(tensor, "a whole number beyond 64 bits")
-    return array
+    for one in values:
+        if not _holds(tensor, one):
+            kind = "whole number" if isinstance(one, int) else "number"
+            raise _loss_error(tensor, f"the {kind} {one}")
+    wanted = "float64" if _is_float(tensor.dtype) else tensor.dtype
+    return numpy.array(values, dtype=wanted).reshape(array.shape)
+
+
+def _has_64_bits(value: int) -> bool:
+    return -(2**63) <= value < 2**64
+
+
+def _holds(tensor: Tensor, value: float) -> bool:
+    """True where the tensor can have exactly this number, as Python compares numbers: to the last
+    digit. A float is rounded to a tensor of floats later.
+    """
+    import numpy
+
+    if _is_float(tensor.dtype):
+        if isinstance(value, float):
+            return True
+        # Beyond 64 bits Python may refuse to make a float.
+        return _has_64_bits(value) and float(_in_type(tensor, numpy.array(float(value)))) == value
+    if tensor.dtype.kind == "b":
+        return value in (0, 1)
+    limits = numpy.iinfo(tensor.dtype)
+    return int(limits.min) <= value <= int(limits.max) and int(value) == value
+
+
+def _in_type(tensor: Tensor, array: Array) -> Array:
+    import numpy
+
+    with numpy.errstate(all="ignore"):
+        if tensor.datatype == "BF16":
+            return _as_bfloat16(array, tensor.dtype)
+        return array.astype(tensor.dtype)
 
 
 def _cast(tensor: Tensor, array: Array, exact: bool) -> Array:
@@ -346,12 +412,7 @@ def _cast(tensor: Tensor, array: Array, exact: bool) -> Array:
         return array
     if array.dtype.kind not in "iub" and not _is_float(array.dtype) and array.size:
         raise _loss_error(tensor, _KINDS.get(array.dtype.kind, f"values of type {array.dtype}"))
-    with numpy.errstate(all="ignore"):
-        cast = (
-            _as_bfloat16(array, tensor.dtype)
-            if tensor.datatype == "BF16"
-            else array.astype(tensor.dtype)
-        )
+    cast = _in_type(tensor, array)
     # numpy calls the way from 64-bit whole numbers to floats safe, and it is not.
     wide = array.dtype.kind in "iu" and array.dtype.itemsize == 8 and tensor.dtype.kind == "f"
     if not wide and tensor.datatype != "BF16" and numpy.can_cast(array.dtype, tensor.dtype, "safe"):
@@ -370,12 +431,16 @@ def _cast(tensor: Tensor, array: Array, exact: bool) -> Array:
 
 def _equal(array: Array, cast: Array) -> Array:
     """Which values survive the way there and back; the sign tells -1 from the largest number of an
-    unsigned type.
+    unsigned type. A float that is too large for a whole number becomes what the processor likes,
+    the largest one too, which is as large as the float again when it comes back.
     """
     import numpy
 
     with numpy.errstate(all="ignore"):
         same = (cast.astype(array.dtype) == array) & ((cast < 0) == (array < 0))
+        for floats, whole in ((array, cast), (cast, array)):
+            if _is_float(floats.dtype) and whole.dtype.kind in "iu":
+                same &= floats.astype("float64") < float(int(numpy.iinfo(whole.dtype).max) + 1)
     if _is_float(array.dtype) and _is_float(cast.dtype):
         same |= numpy.isnan(array) & numpy.isnan(cast)
     return same
