@@ -60,7 +60,7 @@ _MEANING = {
     "serve_versions": "number of registry versions to serve side by side (1)",
     "verify": (
         "an inference that proves the deployment: {inputs: {x: [[1]]}, outputs: {y: [[2]]},"
-        " tolerance: 0.001}"
+        " tolerance: 0.001}; without tolerance whole numbers must be equal, and floats to 0.0001"
     ),
     "keep": "number of previous deployments to retain for rollbacks (1)",
     "adopt": "take over a model of this name that this collection did not deploy (false)",

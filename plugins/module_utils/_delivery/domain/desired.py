@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Union
@@ -147,16 +148,32 @@ def _verify(value: object) -> str | JsonObject | None:
     if value is False:
         return "none"
     if (
-        isinstance(value, Mapping)
-        and value.get("inputs")
-        and not set(value) - {"inputs", "outputs", "tolerance"}
+        not isinstance(value, Mapping)
+        or not value.get("inputs")
+        or set(value) - {"inputs", "outputs", "tolerance"}
+        or not all(isinstance(value.get(key) or {}, Mapping) for key in ("inputs", "outputs"))
     ):
-        return value
-    raise InvalidOption(
-        "verify is none, auto, or a dictionary with inputs and, where wanted, outputs and"
-        " tolerance",
-        step="read the options",
-    )
+        raise InvalidOption(
+            "verify is none, auto, or a dictionary with inputs and, where wanted, outputs and"
+            " tolerance",
+            step="read the options",
+        )
+    _check_tolerance(value.get("tolerance"))
+    return value
+
+
+def _check_tolerance(value: object) -> None:
+    """YAML reads 1e-3 as a text, and a template makes one of every number."""
+    if value is None:
+        return
+    try:
+        number = float(value) if isinstance(value, (int, float, str)) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    if isinstance(value, bool) or not 0 <= number < math.inf:
+        raise InvalidOption(
+            f"verify.tolerance {value!r} is not a number from 0 up", step="read the options"
+        )
 
 
 def _mode(value: object) -> str | None:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 from ..domain.desired import Case, DesiredModel, Example
@@ -22,9 +24,10 @@ from ..triton.inference import (
     served_interface,
 )
 from ..triton.server import TritonServer
-from ..triton.tensors import Request, Tensor
+from ..triton.tensors import Request, Tensor, as_it_stands, is_float
 
 _DEFAULT_TOLERANCE = 1e-4
+_SHOWN = 5
 
 
 def case_of(desired: DesiredModel, record: Record) -> Case | None:
@@ -71,8 +74,9 @@ def verify(server: TritonServer, name: str, version: int, case: Case) -> str | N
 
     Args:
         case: ``inputs`` and ``outputs`` map tensor names to nested lists, with the batch dimension
-            where the model has one; ``tolerance`` is absolute and relative. Of a decoupled model,
-            ``outputs`` are those of all its answers, joined along the first dimension.
+            where the model has one; ``tolerance`` is absolute and relative, and where there is none
+            it is 1e-4 for floats, and whole numbers and booleans have to be equal. Of a decoupled
+            model, ``outputs`` are those of all its answers, joined along the first dimension.
 
     Returns:
         Why the model was not asked, as a warning; None where it answered as it should.
@@ -101,7 +105,8 @@ def verify(server: TritonServer, name: str, version: int, case: Case) -> str | N
         )
     request = _given(case["inputs"], interface, name)
     answer = _ask(server, name, version, request, interface)
-    tolerance = float(case.get("tolerance") or _DEFAULT_TOLERANCE)
+    given = case.get("tolerance")
+    tolerance = None if given is None else float(given)
     for output, expected in (case.get("outputs") or {}).items():
         _compare(output, expected, answer.get(output), tolerance)
     return None
@@ -141,13 +146,11 @@ def _given(values: Mapping[str, object], interface: Interface, name: str) -> Req
 
 
 def _array(tensor: Tensor, value: object, name: str) -> Any:
-    import numpy
-
     try:
-        return numpy.array(value, dtype=tensor.dtype)
-    except (TypeError, ValueError) as error:
+        return as_it_stands(tensor, value)
+    except InvalidOption as error:
         raise InvalidOption(
-            f"verify.inputs.{tensor.name} does not fit {tensor.datatype} ({error})",
+            f"verify.inputs.{tensor.name} does not fit {tensor.datatype} ({error.message})",
             model=name,
             step="verify",
         ) from error
@@ -168,26 +171,85 @@ def _ask(
         ) from error
 
 
-def _compare(output: str, expected: Any, found: Any, tolerance: float) -> None:
+def _compare(output: str, expected: Any, found: Any, tolerance: float | None) -> None:
     import numpy
 
     if found is None:
         raise VerificationFailed(f"the answer has no output '{output}'", step="verify")
-    wanted = numpy.array(expected)
+    try:
+        numpy.array(expected)  # refuses rows of different lengths, which objects may have
+        # Each as it was written: numpy would make floats of whole numbers, and texts of numbers.
+        wanted = numpy.array(expected, dtype=object)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidOption(
+            f"verify.outputs.{output} is not a regular array ({error})", step="verify"
+        ) from error
     if wanted.shape != found.shape:
         raise VerificationFailed(
             f"output '{output}' has shape {list(found.shape)} instead of {list(wanted.shape)}",
             step="verify",
         )
-    if found.dtype.kind in "OSU":
-        same = [v.decode() if isinstance(v, bytes) else str(v) for v in found.ravel()] == [
-            str(v) for v in wanted.ravel()
-        ]
-    else:
-        same = bool(numpy.allclose(found, wanted, rtol=tolerance, atol=tolerance, equal_nan=True))
-    if not same:
+    values, others = found.ravel(), wanted.ravel()
+    for place, one in enumerate(others):
+        others[place] = one.item() if isinstance(one, numpy.generic) else one
+    same = numpy.asarray(_same(values, others, tolerance), dtype=bool)
+    if not same.all():
+        first = int(numpy.argmin(same))
+        start = first if first >= _SHOWN else 0
+        shown = slice(start, start + _SHOWN)
         raise VerificationFailed(
-            f"output '{output}' is {found.ravel()[:5].tolist()}… instead of"
-            f" {wanted.ravel()[:5].tolist()}…",
+            f"output '{output}' is {values[shown].tolist()}… instead of"
+            f" {others[shown].tolist()}…" + (f", from its value {start + 1} on" if start else ""),
             step="verify",
         )
+
+
+def _same(found: Any, wanted: Any, tolerance: float | None) -> Any:
+    """Which values of an output are those that a user wrote down."""
+    if found.dtype.kind in "OSU":
+        return [_as_text(one) == _as_text(other) for one, other in zip(found, wanted)]
+    if is_float(found.dtype):
+        return _same_floats(found, wanted, _DEFAULT_TOLERANCE if tolerance is None else tolerance)
+    return [_is_near(one, other, tolerance or 0) for one, other in zip(found.tolist(), wanted)]
+
+
+def _as_text(value: object) -> bytes | None:
+    """What YAML reads as a number may be meant as a text."""
+    if isinstance(value, bytes):
+        return value
+    return str(value).encode() if isinstance(value, (str, int, float)) else None
+
+
+def _is_near(found: int, wanted: object, tolerance: float) -> bool:
+    """Of a whole number, which Python compares with floats to the last digit."""
+    if not isinstance(wanted, (int, float)):
+        return False
+    if found == wanted or not tolerance or not abs(wanted) < math.inf:
+        return found == wanted
+    exact = Fraction(wanted)
+    return abs(found - exact) <= Fraction(tolerance) * (1 + abs(exact))
+
+
+def _same_floats(found: Any, wanted: Any, tolerance: float) -> Any:
+    """Within the tolerance, or as near as the output's type comes to a float that was written
+    down.
+    """
+    import numpy
+
+    numbers = numpy.array([_as_float(one) for one in wanted], dtype="float64")
+    known = numpy.array([_as_float(one) is not None for one in wanted], dtype=bool)
+    with numpy.errstate(all="ignore"):
+        nearest = numbers.astype(found.dtype).astype("float64")
+    rounded = numpy.array([isinstance(one, float) for one in wanted], dtype=bool)
+    answered = found.astype("float64")
+    near = numpy.isclose(answered, numbers, rtol=tolerance, atol=tolerance, equal_nan=True)
+    return known & (near | (rounded & (answered == nearest)))
+
+
+def _as_float(value: object) -> float | None:
+    if not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # a whole number that no float is near to
+        return None

@@ -320,10 +320,25 @@ def _from_read_json(
 
 
 def as_array(tensor: Tensor, value: Values, by_rows: bool = False) -> Array:
-    """The value in the tensor's type, where nothing of it is lost.
+    """The value in the tensor's type, where nothing of it is lost; lists get the dimension that
+    they leave out.
 
     A number in a list, in JSON or in a DataFrame has no type of its own and is read as the
     tensor's; an array has one, and is cast only where each of its values stays what it is.
+    """
+    import numpy
+
+    array = as_it_stands(tensor, value)
+    if isinstance(value, numpy.ndarray):
+        return array
+    return _in_shape(array, tensor.shape, by_rows)
+
+
+def as_it_stands(tensor: Tensor, value: Values) -> Array:
+    """The same in the shape that is written there.
+
+    Raises:
+        InvalidOption: it cannot be in the tensor's type without loss.
     """
     import numpy
 
@@ -335,7 +350,7 @@ def as_array(tensor: Tensor, value: Values, by_rows: bool = False) -> Array:
         array[()] = value
     else:
         array = _from_lists(tensor, value)
-    return _in_shape(_cast(tensor, array, exact=False), tensor.shape, by_rows)
+    return _cast(tensor, array, exact=False)
 
 
 def _from_lists(tensor: Tensor, value: Values) -> Array:
@@ -369,7 +384,7 @@ def _each_judged(tensor: Tensor, array: Array) -> Array:
         if not _holds(tensor, one):
             kind = "whole number" if isinstance(one, int) else "number"
             raise _loss_error(tensor, f"the {kind} {one}")
-    wanted = "float64" if _is_float(tensor.dtype) else tensor.dtype
+    wanted = "float64" if is_float(tensor.dtype) else tensor.dtype
     return numpy.array(values, dtype=wanted).reshape(array.shape)
 
 
@@ -383,7 +398,7 @@ def _holds(tensor: Tensor, value: float) -> bool:
     """
     import numpy
 
-    if _is_float(tensor.dtype):
+    if is_float(tensor.dtype):
         if isinstance(value, float):
             return True
         # Beyond 64 bits Python may refuse to make a float.
@@ -410,14 +425,14 @@ def _cast(tensor: Tensor, array: Array, exact: bool) -> Array:
         return _as_bytes(tensor, array)
     if array.dtype == tensor.dtype and tensor.datatype != "BF16":
         return array
-    if array.dtype.kind not in "iub" and not _is_float(array.dtype) and array.size:
+    if array.dtype.kind not in "iub" and not is_float(array.dtype) and array.size:
         raise _loss_error(tensor, _KINDS.get(array.dtype.kind, f"values of type {array.dtype}"))
     cast = _in_type(tensor, array)
     # numpy calls the way from 64-bit whole numbers to floats safe, and it is not.
     wide = array.dtype.kind in "iu" and array.dtype.itemsize == 8 and tensor.dtype.kind == "f"
     if not wide and tensor.datatype != "BF16" and numpy.can_cast(array.dtype, tensor.dtype, "safe"):
         return cast
-    rounding = not exact and _is_float(array.dtype) and _is_float(tensor.dtype)
+    rounding = not exact and is_float(array.dtype) and is_float(tensor.dtype)
     same = numpy.isfinite(cast) == numpy.isfinite(array) if rounding else _equal(array, cast)
     if not numpy.all(same):
         first = array[numpy.logical_not(same)].flat[0]
@@ -439,14 +454,15 @@ def _equal(array: Array, cast: Array) -> Array:
     with numpy.errstate(all="ignore"):
         same = (cast.astype(array.dtype) == array) & ((cast < 0) == (array < 0))
         for floats, whole in ((array, cast), (cast, array)):
-            if _is_float(floats.dtype) and whole.dtype.kind in "iu":
+            if is_float(floats.dtype) and whole.dtype.kind in "iu":
                 same &= floats.astype("float64") < float(int(numpy.iinfo(whole.dtype).max) + 1)
-    if _is_float(array.dtype) and _is_float(cast.dtype):
+    if is_float(array.dtype) and is_float(cast.dtype):
         same |= numpy.isnan(array) & numpy.isnan(cast)
     return same
 
 
-def _is_float(dtype: Array) -> bool:
+def is_float(dtype: Array) -> bool:
+    """True of numpy's floats, and of the bfloat16 that newer releases of tritonclient use."""
     return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
