@@ -862,6 +862,52 @@ def test_an_example_that_makes_no_request_stops_no_deployment(
     assert client.get_deployment("rows")["verified"]
 
 
+def named_columns(folder: Path, flavor: dict[str, Any], *names: str) -> Path:
+    """A logged model whose signature has columns, and an example that has them in another order."""
+    specs = [{"type": "double", "name": name, "required": True} for name in names]
+    document = {"flavors": flavor, "signature": {"inputs": json.dumps(specs)}}
+    (folder / "MLmodel").write_text(json.dumps(document), encoding="utf-8")
+    order = [*names[1:], names[0]]
+    example = {"columns": order, "data": [[names.index(name) for name in order]]}
+    (folder / "input_example.json").write_text(json.dumps(example), encoding="utf-8")
+    return folder
+
+
+def test_a_table_is_asked_in_the_order_of_the_model_s_columns(
+    stage: Stage, client: TritonDeploymentClient, tmp_path: Path
+) -> None:
+    """Over both ways, for forests and for an ONNX model with one input; the example of a version
+    that has another order is one of them.
+    """
+    pandas = pytest.importorskip("pandas")
+    forest = tmp_path / "forest"
+    forest.mkdir()
+    (forest / "model.json").write_text(json.dumps(models.xgboost_document(objective="reg:linear")))
+    named_columns(forest, {"xgboost": {"data": "model.json"}}, "a", "b", "c", "d")
+    network = tmp_path / "network"
+    shutil.copytree(models.make_onnx(tmp_path / "made").folder / "1", network)
+    named_columns(network, {"onnx": {"data": "model.onnx"}}, "a", "b", "c")
+    over_grpc = get_deploy_client(f"triton://{stage.triton.grpc_url}?protocol=grpc")
+    for name, folder in (("forest", forest), ("network", network)):
+        client.create_deployment(name, str(folder))
+        assert client.get_deployment(name)["verified"]
+        record = StateStore(str(stage.triton.repository)).record(name)
+        assert record is not None and record.example is not None
+        width = 4 if name == "forest" else 3
+        assert [*record.example.values()] == [[[*range(width)]]]
+        rows = numpy.array([[3, 1, 2, 0], [0, 5, 1, -2]], "float32")[:, :width]
+        frame = pandas.DataFrame(rows, columns=[*"abcd"][:width])
+        for ask in (client, over_grpc):
+            wanted = ask.predict(name, rows)["outputs"].iloc[0].tolist()
+            for table in (frame, frame[frame.columns[::-1]], frame.assign(e=1.0)):
+                assert ask.predict(name, table)["outputs"].iloc[0].tolist() == wanted
+            others = frame.rename(columns={"b": "B"})
+            words = "no column b, and has B, .* frame.to_numpy"
+            refused("INVALID_PARAMETER_VALUE", words, ask.predict, name, others)
+            assert ask.predict(name, others.to_numpy())["outputs"].iloc[0].tolist() == wanted
+        client.delete_deployment(name)
+
+
 def test_the_configuration_is_asked_once_for_each_deployment(
     stage: Stage, client: TritonDeploymentClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

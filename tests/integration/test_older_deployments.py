@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import config_pbtxt
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.execution import replacement
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.flavors import conversion
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats import trees
@@ -81,6 +82,33 @@ def test_trees_that_its_class_leaves_out_are_told_of_until_it_is_deployed_anew(
     assert not deploy_model(target, "older", **wanted).warnings
     assert answer(triton, "older") == pytest.approx(logistic(margins(STUMPS[:3], ROW)[0]))
     assert told(target, "older", **wanted) == ()
+
+
+def test_a_configuration_without_the_columns_stays_in_place(
+    monkeypatch: pytest.MonkeyPatch, triton: Triton, tmp_path: Path
+) -> None:
+    """Releases of before did not write them down; a run of today brings nothing because of that."""
+    named = xgboost_document()
+    named["learner"]["feature_names"] = ["a", "b", "c", "d"]
+    (tmp_path / "model.json").write_text(json.dumps(named))
+    flavor = {"flavors": {"xgboost": {"data": "model.json"}}}
+    (tmp_path / "MLmodel").write_text(json.dumps(flavor))
+    target, wanted = target_of(triton), {"model_uri": str(tmp_path)}
+    made = conversion.forest_config
+    with monkeypatch.context() as older:
+        older.setattr(conversion, "forest_config", lambda forest, columns: made(forest))
+        deploy_model(target, "plain", **wanted)
+    config = triton.repository / "plain" / "config.pbtxt"
+    before = config.read_bytes()
+    assert config_pbtxt.COLUMNS_KEY.encode() not in before
+    for check in (True, False):
+        assert told(target, "plain", check=check, **wanted) == ()
+    assert config.read_bytes() == before
+    assert deploy_model(target, "plain", **wanted, config={"max_batch_size": 8}).changed
+    assert config_pbtxt.COLUMNS_KEY.encode() not in config.read_bytes()
+    deploy_model(target, "plain", state="absent")
+    deploy_model(target, "plain", **wanted)
+    assert config_pbtxt.COLUMNS_KEY.encode() in config.read_bytes()
 
 
 def test_a_folder_that_would_be_refused_today_is_served_on_and_told_of(

@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # the start wrapper imports this file with Python 3.9, which 
     from typing import TypeAlias
 
 DEPLOY_ID_KEY = "mlops_triton_deploy_id"
+COLUMNS_KEY = "mlops_triton_columns"
+"""A parameter: the names of the columns of a model that takes rows of them, as a JSON list."""
 CONFIG_NAME = "config.pbtxt"
 ModelConfig: TypeAlias = Any
 """Triton's ``inference.ModelConfig``, or a message in it: generated code without types."""

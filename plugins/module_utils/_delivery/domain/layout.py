@@ -57,6 +57,8 @@ class Layout:
         publisher: the publisher's manifest with paths of the model folder.
         warnings: sentences on what was left out.
         conversion: what is made of the files when they are here; see ``flavors.conversion``.
+        columns: the names of the columns that the model takes, as its signature has them; none
+            where it does not.
         model_class: the class that answers for the model, as MLmodel names it; None where it does
             not.
         missing: what the artifact does not tell of inputs and outputs, as a sentence; None where it
@@ -77,6 +79,7 @@ class Layout:
     warnings: tuple[str, ...] = ()
     example: JsonObject | None = None
     conversion: str | None = None
+    columns: tuple[str, ...] = ()
     model_class: str | None = None
     missing: str | None = None
     why_no_example: str | None = None

@@ -27,6 +27,7 @@ from ..formats.boosters import Booster, booster_of, refuse_other_class
 from ..formats.default_config import forest_config, onnx_config
 from ..formats.model_file import refuse_what_is_no_file, why_no_torchscript
 from ..formats.onnx import read_onnx, refuse_what_triton_cannot_carry
+from ..formats.sklearn_archive import feature_names, read_outline
 from ..formats.sklearn_to_treelite import treelite_bytes
 
 STEP = "convert the model"
@@ -57,11 +58,7 @@ def convert(layout: Layout, staged: str, manifest: Manifest) -> tuple[Layout, Ma
     if not os.path.getsize(path):
         raise ArtifactError(f"{os.path.basename(path)} is empty", step=STEP)
     try:
-        name, config = (
-            _xgboost(path, layout.model_class)
-            if layout.conversion == "xgboost"
-            else _CONVERTERS[layout.conversion](path)
-        )
+        name, config = _CONVERTERS[layout.conversion](path, layout)
     except ArtifactError as error:
         # The staging folder means nothing to a reader.
         error.message = error.message.replace(path, os.path.basename(path))
@@ -103,60 +100,86 @@ def refuse_other_answers(layout: Layout, staged: str) -> None:
             pass  # whatever is wrong with it, the server says when it loads it
 
 
-def _onnx(path: str) -> Made:
-    described = read_onnx(path)
+def _onnx(path: str, layout: Layout) -> Made:
+    described, name = read_onnx(path), os.path.basename(path)
     refuse_what_triton_cannot_carry(described, path)
-    return os.path.basename(path), onnx_config(described, os.path.basename(path))
+    return name, onnx_config(described, name, layout.columns)
 
 
-def _xgboost(path: str, model_class: str | None) -> Made:
+def _xgboost(path: str, layout: Layout) -> Made:
     # MLflow writes the class down since 1.22; before, it took Boosters alone.
+    model_class = layout.model_class
     if model_class is not None:
         refuse_other_class("xgboost", model_class)
     scikit_learn = None if model_class is None else not model_class.endswith(".Booster")
-    return _forest(path, "xgboost", scikit_learn)
+    return _forest(path, "xgboost", layout.columns, scikit_learn)
 
 
-def _lightgbm(path: str) -> Made:
+def _lightgbm(path: str, layout: Layout) -> Made:
     if zipfile.is_zipfile(path) or path.endswith(".pkl"):
         booster = booster_of(path)
         if booster is None or booster.family != "lightgbm":
             raise ArtifactError(
                 f"{path} holds no LightGBM model: log the Booster itself (model.booster_)"
             )
-        return _of_booster(path, booster)
-    return _forest(path, "lightgbm")
+        return _of_booster(path, booster, layout.columns)
+    return _forest(path, "lightgbm", layout.columns)
 
 
-def _of_booster(path: str, booster: Booster) -> Made:
+def _of_booster(path: str, booster: Booster, columns: tuple[str, ...]) -> Made:
     _write_instead(path, booster.filename, booster.data)
     target = os.path.join(os.path.dirname(path), booster.filename)
-    return _forest(target, booster.family, scikit_learn=True)
+    return _forest(target, booster.family, columns, scikit_learn=True)
 
 
-def _sklearn(path: str) -> Made:
-    booster = booster_of(path)
+def _sklearn(path: str, layout: Layout) -> Made:
+    outline = read_outline(path)
+    booster = booster_of(path, outline)
     if booster is not None:
-        return _of_booster(path, booster)
+        return _of_booster(path, booster, layout.columns)
+    names = feature_names(outline)
     _write_instead(path, "checkpoint.tl", treelite_bytes(path))
-    return _forest(os.path.join(os.path.dirname(path), "checkpoint.tl"), "treelite")
+    return _forest(
+        os.path.join(os.path.dirname(path), "checkpoint.tl"),
+        "treelite",
+        layout.columns,
+        names=names,
+    )
 
 
-def _pytorch(path: str) -> Made:
+def _pytorch(path: str, _layout: Layout) -> Made:
     reason = why_no_torchscript(path)
     if reason:
         raise ArtifactError(f"{path} {reason}")
     return os.path.basename(path), None
 
 
-def _forest(path: str, family: str, scikit_learn: bool | None = None) -> Made:
+def _forest(
+    path: str,
+    family: str,
+    columns: tuple[str, ...],
+    scikit_learn: bool | None = None,
+    names: tuple[str, ...] = (),
+) -> Made:
     forest = trees.read_forest(path, family, scikit_learn)
     if forest.instead is not None:
         _write_instead(path, os.path.basename(path), forest.instead)
     if os.path.basename(path) != forest.filename:
         with effect("rename", path):
             os.rename(path, os.path.join(os.path.dirname(path), forest.filename))
-    return forest.filename, forest_config(forest)
+    columns = _in_order(columns, forest.names or names, forest.features)
+    return forest.filename, forest_config(forest, columns)
+
+
+def _in_order(signature: tuple[str, ...], names: tuple[str, ...], features: int) -> tuple[str, ...]:
+    """The names of a signature in the order of the features: it has that of the table which it was
+    made of. LightGBM's file has underscores for spaces.
+    """
+    if len(signature) != features:
+        return names
+    known = {name.replace(" ", "_"): name for name in signature} | {one: one for one in signature}
+    ordered = tuple(known.get(name, "") for name in names)
+    return ordered if {*ordered} == {*signature} else signature
 
 
 def _write_instead(path: str, name: str, data: bytes) -> None:
@@ -164,8 +187,9 @@ def _write_instead(path: str, name: str, data: bytes) -> None:
     disk.write_file(os.path.join(os.path.dirname(path), name), data)
 
 
-_CONVERTERS: dict[str, Callable[[str], Made]] = {
+_CONVERTERS: dict[str, Callable[[str, Layout], Made]] = {
     "onnx": _onnx,
+    "xgboost": _xgboost,
     "lightgbm": _lightgbm,
     "sklearn": _sklearn,
     "pytorch": _pytorch,

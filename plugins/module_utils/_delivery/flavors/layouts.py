@@ -21,6 +21,7 @@ from ..domain.layout import (
 )
 from ..domain.manifest import FileEntry, Manifest
 from ..errors import ArtifactError
+from ..formats.mlmodel import columns_of
 from ..outside import JsonObject
 from .mlflow_layouts import MLFLOW_MAKERS, why_not
 
@@ -44,6 +45,7 @@ def layout_of(artifact: Artifact, flavor: str | None, numbering: Numbering) -> L
         made,
         example=example,
         why_no_example=why_no_example,
+        columns=columns_of(artifact.mlmodel) if made.conversion else (),
         warnings=(*made.warnings, *_unused_config(artifact, chosen)),
     )
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from ..domain import config_pbtxt
@@ -13,13 +14,21 @@ from .trees import ForestFile
 # A FIL batch is bounded by memory alone; this is what the embedded backend completes a
 # configuration with.
 _FIL_BATCH = 32768
+# A configuration is kept in records and sent with each question for it.
+_LONGEST_COLUMNS = 1 << 16
 Tensor = tuple[str, str, Sequence[int]]
 """Name, type as Triton spells it, sizes."""
 
 
-def onnx_config(model: OnnxFile, filename: str = "model.onnx") -> ModelConfig:
+def onnx_config(
+    model: OnnxFile, filename: str = "model.onnx", columns: Sequence[str] = ()
+) -> ModelConfig:
     """A whole configuration where the file says enough, else the least, which Triton completes at
     the load.
+
+    Args:
+        columns: the names in the model's signature, which are its only input's where that takes as
+            many.
     """
     config = _of_backend("onnxruntime", filename, "model.onnx")
     tensors = [*model.inputs, *model.outputs]
@@ -32,11 +41,18 @@ def onnx_config(model: OnnxFile, filename: str = "model.onnx") -> ModelConfig:
     for side, described in ((config.input, model.inputs), (config.output, model.outputs)):
         for tensor in described:
             add_tensor(side, (tensor.name, str(tensor.data_type), tensor.dims or ()))
+    dims = model.inputs[0].dims or ()
+    if len(model.inputs) == 1 and len(dims) == 2 and dims[1] in (-1, len(columns)):
+        _name_columns(config, columns)
     return config
 
 
-def forest_config(forest: ForestFile) -> ModelConfig:
-    """Probabilities for classes, one column each; plain numbers for everything else."""
+def forest_config(forest: ForestFile, columns: Sequence[str] = ()) -> ModelConfig:
+    """Probabilities for classes, one column each; plain numbers for everything else.
+
+    Args:
+        columns: what the model's columns are called, in the order of its features.
+    """
     config = _of_backend("fil", "", "")
     config.max_batch_size = _FIL_BATCH
     add_tensor(config.input, ("input__0", "TYPE_FP32", [forest.features]))
@@ -51,7 +67,16 @@ def forest_config(forest: ForestFile) -> ModelConfig:
     if forest.task == "binary":
         config.parameters["threshold"].string_value = "0.5"
     config.dynamic_batching.SetInParent()
+    if len(columns) == forest.features:
+        _name_columns(config, columns)
     return config
+
+
+def _name_columns(config: ModelConfig, columns: Sequence[str]) -> None:
+    """For those who send tables; the backends read their parameters by name, and not this one."""
+    text = json.dumps(list(columns))
+    if columns and len(text) <= _LONGEST_COLUMNS:
+        config.parameters[config_pbtxt.COLUMNS_KEY].string_value = text
 
 
 def torchscript_config(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> ModelConfig:

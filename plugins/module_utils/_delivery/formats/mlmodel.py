@@ -139,6 +139,21 @@ def tensors_of(mlmodel: Mapping[str, object] | None, side: str) -> list[Tensor] 
     return found or None
 
 
+def columns_of(mlmodel: Mapping[str, object] | None) -> tuple[str, ...]:
+    """The names of the columns that a signature says a model takes; none where it has tensors, or
+    columns without names of their own.
+    """
+    signature = (mlmodel or {}).get("signature")
+    text = signature.get("inputs") if isinstance(signature, Mapping) else None
+    try:
+        specs = json.loads(text) if isinstance(text, str) else []
+        names = [spec.get("name") for spec in specs if spec.get("type") != "tensor"]
+    except (ValueError, TypeError, AttributeError):
+        return ()
+    named = len(names) == len(specs) == len({*map(str, names)})
+    return tuple(names) if named and all(isinstance(name, str) for name in names) else ()
+
+
 def check_example(example: Mapping[str, object], config: ModelConfig) -> None:
     """Refuse an example that the model has no tensors for. A configuration without inputs is
     completed by Triton, and not judged.

@@ -120,7 +120,11 @@ def read_model_file(path: str) -> ModelFile:
         return (
             _onnx(path, described)
             if isinstance(described, OnnxFile)
-            else ModelFile(described.filename, forest_config(described), instead=described.instead)
+            else ModelFile(
+                described.filename,
+                forest_config(described, described.names),
+                instead=described.instead,
+            )
         )
     return {"tensorrt": _tensorrt, "torchscript": _torchscript, "python": _python}[kind](path)
 

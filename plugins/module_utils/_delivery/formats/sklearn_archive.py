@@ -118,6 +118,14 @@ def read_estimator(path: str) -> Bag:
     return found
 
 
+def feature_names(outline: object) -> tuple[str, ...]:
+    """The names of the columns that an estimator was trained on; none where they had no names."""
+    found = outline.values.get("feature_names_in_") if isinstance(outline, Bag) else None
+    names = found.tolist() if hasattr(found, "tolist") else found
+    named = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return tuple(names) if isinstance(names, list) and named else ()
+
+
 def _read(path: str, reader: type[pickle.Unpickler], otherwise: str) -> object:
     with require("numpy", "to read a model of scikit-learn"):
         import numpy  # noqa: F401 - the readers below rely on it

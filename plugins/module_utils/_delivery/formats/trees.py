@@ -35,6 +35,7 @@ class ForestFile:
     numbers). ``instead`` is what a server has to read in place of the file, to answer as the
     library does that trained the model; None where the file is right. ``averages`` is true where
     the answer is the mean over the trees, as random forests have it, and known of treelite alone.
+    ``names`` are those of the features, where the data had such.
     """
 
     model_type: str
@@ -43,6 +44,7 @@ class ForestFile:
     columns: int = 1
     instead: bytes | None = field(default=None, repr=False)
     averages: bool = False
+    names: tuple[str, ...] = ()
 
     @property
     def filename(self) -> str:
@@ -142,7 +144,11 @@ def _xgboost(file: BinaryIO, scikit_learn: bool | None) -> ForestFile:
         int(sizes.get("num_target", 1)),
         str(learner["objective"]["name"]),
     )
-    return dataclasses.replace(found, instead=without_unused_trees(document, scikit_learn))
+    return dataclasses.replace(
+        found,
+        instead=without_unused_trees(document, scikit_learn),
+        names=_names(learner.get("feature_names"), found.features),
+    )
 
 
 def _xgboost_forest(
@@ -203,11 +209,21 @@ def _lightgbm(file: BinaryIO) -> ForestFile:
     refuse_what_fil_computes_otherwise(file)
     classes, objective = int(head["num_class"]), head.get("objective", "").split(" ")[0]
     features = int(head["max_feature_idx"]) + 1
+    names = _names(head.get("feature_names", "").split(" "), features)
+    if names == tuple(f"Column_{number}" for number in range(features)):
+        names = ()  # LightGBM's own, for data without names
     if objective == "binary":
-        return ForestFile("lightgbm", features, "binary", 2)
+        return ForestFile("lightgbm", features, "binary", 2, names=names)
     if objective == "multiclass":
-        return ForestFile("lightgbm", features, "classes", classes)
-    return ForestFile("lightgbm", features, "regression", classes)
+        return ForestFile("lightgbm", features, "classes", classes, names=names)
+    return ForestFile("lightgbm", features, "regression", classes, names=names)
+
+
+def _names(found: object, features: int) -> tuple[str, ...]:
+    """One for each feature, or none."""
+    names = tuple(found) if isinstance(found, list) else ()
+    named = all(isinstance(name, str) for name in names) and len({*names}) == features
+    return names if named and len(names) == features else ()
 
 
 def _treelite(file: BinaryIO) -> ForestFile:

@@ -143,7 +143,7 @@ def read_local_model(
     return LocalModel(
         folder,
         manifest,
-        _content(manifest, pieces),
+        _content(manifest if os.path.isdir(location) else _nameless(manifest, config), pieces),
         pieces,
         config,
         backend,
@@ -315,6 +315,20 @@ def _own_tags(config: ModelConfig, pieces: Mapping[str, UploadSource]) -> dict[s
     }
     version = found.pop() if len(found) == 1 else None
     return {VERSION_TAG: version} if version else {}
+
+
+def _nameless(manifest: Manifest, config: ModelConfig) -> Manifest:
+    """The manifest of a bare file as releases made it that did not write down its columns: the file
+    has them, and what is published already is the same model.
+    """
+    plain = type(config)()
+    plain.CopyFrom(config)
+    plain.parameters.pop(config_pbtxt.COLUMNS_KEY, None)
+    data = config_pbtxt.render(plain)
+    entries = {entry.path: entry for entry in manifest.files}
+    name = config_pbtxt.CONFIG_NAME
+    entries[name] = FileEntry(name, len(data), hashlib.sha256(data).hexdigest())
+    return Manifest.of(entries.values(), manifest.folders)
 
 
 def _content(manifest: Manifest, pieces: Mapping[str, UploadSource]) -> str:

@@ -3,6 +3,7 @@
 
 - ``server``: one server: index, served configuration, load, unload.
 - ``tensors``: what users hold becomes tensors.
+- ``columns``: which column of a table is which of the model.
 - ``inference``: how a model is asked: once, in a sequence, or for a stream of answers.
 - ``address``: where it listens, and what it wants to see before it answers.
 - ``transport``: how a call can fail, for both ways to a server.

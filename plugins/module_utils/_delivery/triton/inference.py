@@ -5,6 +5,7 @@ and whether its requests belong to sequences.
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -64,6 +65,8 @@ def interface_of(config: JsonObject) -> Interface:
         inputs[name] = Tensor(name, kind, shape, dtype)
         if entry.get("optional"):
             optional.add(name)
+    if len(inputs) == 1:
+        inputs = {name: replace(one, columns=_columns(config, one)) for name, one in inputs.items()}
     batching = config.get("sequence_batching")
     kinds = [
         control.get("data_type")
@@ -80,6 +83,18 @@ def interface_of(config: JsonObject) -> Interface:
         batching is not None,
         "TYPE_STRING" in kinds,
     )
+
+
+def _columns(config: JsonObject, tensor: Tensor) -> tuple[str, ...]:
+    """The names that a made configuration has for the columns of its rows."""
+    entry = (config.get("parameters") or {}).get(config_pbtxt.COLUMNS_KEY) or {}
+    try:
+        names = json.loads(entry.get("string_value") or "[]")
+    except ValueError:
+        return ()
+    fits = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    width = tensor.shape[-1] if tensor.shape else 0
+    return tuple(names) if fits and width in (-1, len(names)) else ()
 
 
 def interface_of_text(config: bytes) -> Interface:

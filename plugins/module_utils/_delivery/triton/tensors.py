@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from ..errors import InvalidOption
+from .columns import places_of
 
 Array: TypeAlias = Any
 """A numpy array."""
@@ -34,13 +35,14 @@ FORMS = (
 @dataclass(frozen=True)
 class Tensor:
     """An input as the model declares it; ``shape`` has the batch dimension, and -1 where any size
-    will do.
+    will do. ``columns`` names those of its rows, where that is known.
     """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     dtype: Array
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -194,21 +196,40 @@ def _key_of(values: Mapping[str, object]) -> str:
 
 def _from_table(columns: object, rows: Values, inputs: Mapping[str, Tensor]) -> tuple[Values, bool]:
     """A column for each input; or, for a model with one input, rows of it, whatever the columns are
-    called.
+    called where the model has no names for them.
     """
     if not isinstance(rows, Sequence) or isinstance(rows, (str, bytes)) or not rows:
         raise InvalidOption("the table has no rows")
-    named = [str(column) for column in columns] if isinstance(columns, Sequence) else []
+    labels = [*columns] if isinstance(columns, Sequence) else []
+    named = [str(label) for label in labels]
     if named and all(column in inputs for column in named):
         if not all(isinstance(row, Sequence) and len(row) == len(named) for row in rows):
             raise InvalidOption("the rows of the table are not as long as its columns are many")
         return {name: [row[place] for row in rows] for place, name in enumerate(named)}, True
     if len(inputs) == 1:
-        return {next(iter(inputs)): rows}, False
+        only = next(iter(inputs.values()))
+        places = None if _is_vectors(rows) else places_of(only.columns, labels)
+        return {only.name: rows if places is None else _in_order(rows, places, len(named))}, False
     raise InvalidOption(
         f"the table has the columns {', '.join(named) or 'without names'}; it takes a column for"
         f" each input ({', '.join(inputs)})"
     )
+
+
+def _is_vectors(rows: Sequence[Values]) -> bool:
+    """One column that has a list in each row."""
+    return all(isinstance(row, Sequence) and len(row) == 1 and _is_listed(row[0]) for row in rows)
+
+
+def _is_listed(value: Values) -> bool:
+    """A list, or an array of numpy."""
+    return hasattr(value, "__len__") and not isinstance(value, (str, bytes))
+
+
+def _in_order(rows: Sequence[Values], places: list[int], width: int) -> list[list[Values]]:
+    if not all(isinstance(row, Sequence) and len(row) == width for row in rows):
+        raise InvalidOption("the rows of the table are not as long as its columns are many")
+    return [[row[place] for place in places] for row in rows]
 
 
 def _is_sent(given: Values) -> bool:
@@ -286,7 +307,10 @@ def _from_frame(frame: Values, inputs: Mapping[str, Tensor]) -> tuple[Values, bo
         return document, False
     unknown = [str(column) for column in columns if column not in inputs]
     if unknown and len(inputs) == 1:
-        return {next(iter(inputs)): _rows_of(frame)}, False
+        only = next(iter(inputs.values()))
+        vectors = len(columns) == 1 and _is_listed(frame.iloc[0, 0])
+        places = None if vectors else places_of(only.columns, columns)
+        return {only.name: _rows_of(frame if places is None else frame.iloc[:, places])}, False
     if unknown:
         raise InvalidOption(
             f"the DataFrame has the column {', '.join(unknown)}; it takes a column for each input"
