@@ -128,9 +128,11 @@ def test_a_table_with_other_names_is_refused(columns: list[str], words: str) -> 
 def test_what_has_no_names_is_taken_as_it_stands() -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(ROWS)
-    unnamed = [frame, pandas.DataFrame(ROWS, columns=[7, 8, 9]), frame.to_numpy(), ROWS]
+    unnamed: list[Any] = [frame, pandas.DataFrame(ROWS, columns=[7, 8, 9]), frame.to_numpy(), ROWS]
     unnamed += [{"data": ROWS}, {"instances": ROWS}, {"dataframe_split": {"data": ROWS}}]
     unnamed += [{"columns": [0, 1, 2], "data": ROWS}, {"columns": ["0", "1", "2"], "data": ROWS}]
+    unnamed += [pandas.DataFrame(ROWS, columns=numpy.array([7, 8, 9], object))]
+    unnamed += [pandas.DataFrame(ROWS, columns=[numpy.int64(7), numpy.int64(8), 9])]
     # One column that holds whole rows.
     unnamed += [pandas.DataFrame({"rows": ROWS}), {"instances": [{"rows": row} for row in ROWS]}]
     unnamed += [pandas.DataFrame({"rows": [numpy.array(row) for row in ROWS]})]

@@ -116,6 +116,8 @@ def test_an_array_of_floats_is_cast_exactly_or_refused(values: list[float], kind
         [[BEYOND, numpy.float32(1)], [3, 4]],
         [numpy.array([BEYOND, 1]), [3.0, 4.0]],
         [numpy.array([BEYOND, 1], object), [3.0, 4]],
+        [[numpy.array(BEYOND), numpy.array(1.0)], [3, 4]],
+        [(BEYOND, 1.0), (3, 4)],
         {"dataframe_split": {"columns": ["u", "v"], "data": [[BEYOND, 1.0], [3, 4]]}},
         {"dataframe_records": [{"u": BEYOND, "v": 1.0}, {"u": 3, "v": 4.0}]},
         {"inputs": [{"name": "x", "shape": [2, 2], "data": [BEYOND, 1.0, 3, 4]}]},

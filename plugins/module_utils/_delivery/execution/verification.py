@@ -24,7 +24,7 @@ from ..triton.inference import (
     served_interface,
 )
 from ..triton.server import TritonServer
-from ..triton.tensors import Request, Tensor, as_it_stands, is_float
+from ..triton.tensors import Request, Tensor, as_it_stands, is_float, plain
 
 _DEFAULT_TOLERANCE = 1e-4
 _SHOWN = 5
@@ -191,7 +191,7 @@ def _compare(output: str, expected: Any, found: Any, tolerance: float | None) ->
         )
     values, others = found.ravel(), wanted.ravel()
     for place, one in enumerate(others):
-        others[place] = one.item() if isinstance(one, numpy.generic) else one
+        others[place] = plain(one)
     same = numpy.asarray(_same(values, others, tolerance), dtype=bool)
     if not same.all():
         first = int(numpy.argmin(same))

@@ -133,11 +133,9 @@ def _of_booster(path: str, booster: Booster, columns: tuple[str, ...]) -> Made:
 
 
 def _sklearn(path: str, layout: Layout) -> Made:
-    outline = read_outline(path)
-    booster = booster_of(path, outline)
+    booster, names = _outlined(path)
     if booster is not None:
         return _of_booster(path, booster, layout.columns)
-    names = feature_names(outline)
     _write_instead(path, "checkpoint.tl", treelite_bytes(path))
     return _forest(
         os.path.join(os.path.dirname(path), "checkpoint.tl"),
@@ -145,6 +143,12 @@ def _sklearn(path: str, layout: Layout) -> Made:
         layout.columns,
         names=names,
     )
+
+
+def _outlined(path: str) -> tuple[Booster | None, tuple[str, ...]]:
+    """Both of one reading, which is let go of before a forest is read."""
+    outline = read_outline(path)
+    return booster_of(path, outline), feature_names(outline)
 
 
 def _pytorch(path: str, _layout: Layout) -> Made:

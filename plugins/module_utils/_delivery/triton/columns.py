@@ -6,6 +6,7 @@ the table's is.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 from ..errors import InvalidOption
 
@@ -31,7 +32,9 @@ def places_of(columns: tuple[str, ...], labels: Sequence[object]) -> list[int] |
                 raise InvalidOption(f"the table has two columns called {twice}")
             places = {name: place for place, name in enumerate(there)}
             return [places[name] for name in wanted]
-    if all(isinstance(label, int) for label in labels) or named == [*map(str, range(len(named)))]:
+    if all(isinstance(label, Integral) for label in labels) or named == [
+        *map(str, range(len(named)))
+    ]:
         return None
     raise InvalidOption(_said(columns, named))
 

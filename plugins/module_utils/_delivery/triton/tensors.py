@@ -399,7 +399,7 @@ def _each_judged(tensor: Tensor, array: Array) -> Array:
     """
     import numpy
 
-    values = [one.item() if isinstance(one, numpy.generic) else one for one in array.flat]
+    values = [plain(one) for one in array.flat]
     if not values or not all(isinstance(one, (int, float)) for one in values):
         return array
     if all(isinstance(one, int) for one in values) and not all(map(_has_64_bits, values)):
@@ -410,6 +410,11 @@ def _each_judged(tensor: Tensor, array: Array) -> Array:
             raise _loss_error(tensor, f"the {kind} {one}")
     wanted = "float64" if is_float(tensor.dtype) else tensor.dtype
     return numpy.array(values, dtype=wanted).reshape(array.shape)
+
+
+def plain(value: Values) -> Values:
+    """Python's own of what numpy has: a number, or an array without dimensions."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 def _has_64_bits(value: int) -> bool:
