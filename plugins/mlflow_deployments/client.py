@@ -15,11 +15,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import mlflow
 from mlflow.deployments import BaseDeploymentClient
+from mlflow.exceptions import MlflowException
 
 from ..module_utils._delivery.domain.desired import DesiredModel
 from ..module_utils._delivery.domain.record import Record
 from ..module_utils._delivery.domain.uri import parse_model_uri
-from ..module_utils._delivery.errors import DeliveryError, InvalidOption, NotFound
+from ..module_utils._delivery.errors import (
+    DeliveryError,
+    InvalidOption,
+    NotFound,
+    as_delivery_error,
+)
 from ..module_utils._delivery.names import check_model_name
 from ..module_utils._delivery.orchestration.inspection import Inspection
 from ..module_utils._delivery.orchestration.target import Target
@@ -204,8 +210,10 @@ class TritonDeploymentClient(BaseDeploymentClient):
             return (self._predictor or self._make_predictor()).predict(
                 url, name, df if inputs is None else inputs
             )
-        except DeliveryError as error:
-            raise to_mlflow_error(error) from None
+        except MlflowException:
+            raise
+        except Exception as error:
+            raise to_mlflow_error(as_delivery_error(error, "predict")) from None
 
     def _make_predictor(self) -> Predictor:
         from .predict import Predictor

@@ -14,6 +14,7 @@ from ..module_utils._delivery.errors import (
     ArtifactError,
     ConfigError,
     DeadlineExceeded,
+    Defect,
     DeliveryError,
     ForeignModel,
     InvalidOption,
@@ -27,10 +28,12 @@ from ..module_utils._delivery.errors import (
     ServerRefused,
     ServerTimeout,
     ServerUnreachable,
+    as_delivery_error,
 )
 
 # The first class that fits counts, so children stand before their parents.
 _CODES = (
+    (Defect, "INTERNAL_ERROR"),
     (AlreadyDeployed, "RESOURCE_ALREADY_EXISTS"),
     (ForeignModel, "RESOURCE_CONFLICT"),
     (LockTimeout, "RESOURCE_CONFLICT"),
@@ -84,15 +87,19 @@ def to_mlflow_error(error: DeliveryError) -> TritonDeploymentError:
 
 @contextmanager
 def report_failures() -> Iterator[None]:
-    """Turn expected errors into MLflow's.
+    """Turn errors into MLflow's.
 
     Raises:
         TritonDeploymentError: with the sentence of the core; what led to it is in ``__context__``.
     """
     try:
         yield
+    except MlflowException:
+        raise
     except DeliveryError as error:
         raise to_mlflow_error(error) from None
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise TritonDeploymentError(f"{error.strerror or error}{where}", "IO_ERROR") from None
+    except Exception as error:
+        raise to_mlflow_error(as_delivery_error(error)) from None

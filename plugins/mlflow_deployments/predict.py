@@ -22,10 +22,10 @@ from ..module_utils._delivery.triton.inference import (
     Interface,
     infer,
     interface_of,
+    request_of,
     served_interface,
 )
 from ..module_utils._delivery.triton.server import TritonServer
-from ..module_utils._delivery.triton.tensors import read_request
 from .failures import to_mlflow_error
 
 _STEP = "predict"
@@ -121,7 +121,7 @@ def _interface(server: TritonServer, name: str) -> Interface:
 
 def _answer(server: TritonServer, name: str, values: Any, interface: Interface) -> Any:
     try:
-        request = read_request(values, interface.inputs)
+        request = request_of(values, interface.inputs)
         if interface.decoupled and not server.address.scheme.startswith("grpc"):
             raise InvalidOption(
                 f"{ONLY_GRPC}: predict with a target such as triton://host:8001?protocol=grpc"

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ._delivery.errors import DeliveryError
+from ._delivery.errors import Defect, as_delivery_error
 from ._delivery.progress import VARIABLE, write_progress
 
 
@@ -28,10 +29,13 @@ def run(module: AnsibleModule, function: Callable[[AnsibleModule], dict[str, Any
     try:
         with write_progress(os.environ.get(VARIABLE)):
             result = function(module)
-    except DeliveryError as error:
-        facts = error.facts
+    except Exception as error:
+        said = as_delivery_error(error)
+        facts = said.facts
         trace = facts.pop("import_traceback", None)
-        module.fail_json(msg=str(error), **({"exception": trace} if trace else {}), **facts)
+        if isinstance(said, Defect):  # which Ansible shows to who asks for it
+            trace = traceback.format_exc()
+        module.fail_json(msg=str(said), **({"exception": trace} if trace else {}), **facts)
     for warning in result.pop("warnings", ()):
         module.warn(warning)
     if not module._diff:

@@ -4,7 +4,13 @@
 from __future__ import annotations
 
 import errno
+import os
+import traceback
 from typing import ClassVar
+
+from .redact import mask
+
+_LONGEST = 300
 
 
 class DeliveryError(Exception):
@@ -273,10 +279,22 @@ class DeadlineExceeded(DeliveryError):
     """A network step did not end in time."""
 
 
-def as_delivery_error(error: DeliveryError | OSError) -> DeliveryError:
-    """What the operating system refused, in a sentence."""
+class Defect(DeliveryError):
+    """An exception that nobody foresaw: the fault is in this collection."""
+
+
+def as_delivery_error(error: Exception, step: str | None = None) -> DeliveryError:
+    """Whatever came up, in a sentence: what the operating system refused, and what nobody foresaw.
+
+    Args:
+        step: what was being done, where the error does not say it itself.
+    """
     if isinstance(error, DeliveryError):
         return error
+    if isinstance(error, MemoryError):
+        return DeliveryError("this host has no memory left for it", step=step)
+    if not isinstance(error, OSError):
+        return Defect(_describe_defect(error), step=step)
     known = {
         errno.ENOSPC: "the disk is full",
         errno.EDQUOT: "the quota is used up",
@@ -288,4 +306,19 @@ def as_delivery_error(error: DeliveryError | OSError) -> DeliveryError:
     return RepositoryError(
         f"{reason}{f' ({error.filename})' if error.filename else ''}",
         step="write the model's files",
+    )
+
+
+def _describe_defect(error: Exception) -> str:
+    """Type, text and place, which a report needs; the text in one line, without credentials, and
+    fit for any output.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{os.path.basename(frames[-1].filename)}, line {frames[-1].lineno}" if frames else ""
+    text = mask(" ".join(str(error).split())).encode(errors="backslashreplace").decode()
+    text = text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+    details = "; ".join(part for part in (text, place) if part)
+    return (
+        f"an unexpected {type(error).__name__}{f' ({details})' if details else ''}: this is a"
+        " defect of mlops.triton, please report it"
     )

@@ -4,8 +4,13 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.mlops.triton.plugins.mlflow_deployments.failures import code_of
+from ansible_collections.mlops.triton.plugins.mlflow_deployments.failures import (
+    TritonDeploymentError,
+    code_of,
+    report_failures,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
+    Defect,
     DeliveryError,
     LoadFailed,
     LoadPending,
@@ -80,6 +85,7 @@ URL = "localhost:8000"
             {"mlflow_error_code": ""},
             "INTERNAL_ERROR",
         ),
+        (Defect("no"), "Defect", {}, "INTERNAL_ERROR"),
         (NotFound("no", holder="me"), "NotFound", {"holder": "me"}, "RESOURCE_DOES_NOT_EXIST"),
     ],
 )
@@ -90,3 +96,15 @@ def test_facts_and_codes(
     usual = {"error": name, "model_name": None, "step": None, "left_in_place": None}
     assert error.facts == {**usual, **facts}
     assert code_of(error) == code
+
+
+def test_mlflow_hears_of_a_defect_in_one_sentence_too() -> None:
+    with pytest.raises(TritonDeploymentError) as caught, report_failures():
+        raise KeyError("left out")
+    assert caught.value.message.startswith("an unexpected KeyError ('left out'; test_errors.py")
+    assert caught.value.error_code == "INTERNAL_ERROR"
+    assert caught.value.facts["error"] == "Defect"
+    refused = TritonDeploymentError("no", "NOT_IMPLEMENTED")
+    with pytest.raises(TritonDeploymentError) as caught, report_failures():
+        raise refused
+    assert caught.value is refused

@@ -2,8 +2,8 @@
 """Carry out a plan: the only place that changes a repository or what a server serves.
 
 A deployment is a transaction: staged, journalled, exchanged, loaded, proven by its deploy id,
-recorded. Whatever fails on the way, the disk goes back first and the servers after it, and the
-error says what is served now.
+recorded. Whatever fails on the way, defects of this collection included, the disk goes back first
+and the servers after it, and the error says what is served now.
 """
 
 from __future__ import annotations
@@ -129,8 +129,8 @@ class Executor:
                     self._each_step(at, lambda step: isinstance(step, ProveUsers))
                 for at in transactions:
                     self._each_step(at, lambda step: isinstance(step, WriteRecord))
-            except (DeliveryError, OSError) as error:
-                failure = as_delivery_error(error)
+            except Exception as error:  # whatever it is, nothing unproven may stay live
+                failure = as_delivery_error(error, "prepare")
                 if not self._are_recorded(transactions):
                     return self._take_back(transactions, at, failure)
                 return [self._finish(one, failure if one is at else None) for one in transactions]
@@ -150,7 +150,12 @@ class Executor:
     def _each_step(self, transaction: Transaction, which: Callable[[Step], bool]) -> None:
         progress.set_model(transaction.name)
         for step in filter(which, transaction.plan.steps):
-            self._step(transaction, step)
+            try:
+                self._step(transaction, step)
+            except DeliveryError:
+                raise
+            except Exception as error:
+                raise as_delivery_error(error, step.summary) from error
 
     def _step(self, transaction: Transaction, step: Step) -> None:
         match step:
@@ -224,8 +229,8 @@ class Executor:
         name = transaction.name
         try:
             self._tidy(transaction)
-        except (DeliveryError, OSError) as error:
-            failure = failure or as_delivery_error(error)
+        except Exception as error:
+            failure = failure or as_delivery_error(error, "tidy up")
             trouble = self._recover(name)
             there = f"the new deployment of {transaction.deployed.pinned_uri} is complete but for"
             failure.about(model=name, left="; ".join([f"{there} tidying up", *trouble]))
@@ -247,7 +252,7 @@ class Executor:
         for one in transactions:
             try:
                 there = self.repository.store.record(one.name)
-            except (DeliveryError, OSError):
+            except Exception:  # not known, so that it is undone
                 return False
             if not one.swapped or there is None or there.transaction != one.deploy_id:
                 return False
@@ -290,15 +295,15 @@ class Executor:
             trouble = self._recover(name)
             if pending:
                 store.write_journal(name, PendingLoad(transaction.deploy_id, now(), pending.server))
-        except (DeliveryError, OSError) as error:
-            trouble.append(f"undoing it failed too ({error}); the next run tries again")
+        except Exception as error:
+            trouble.append(_describe_trouble(error))
         return trouble
 
     def _recover(self, name: str) -> list[str]:
         try:
             self.repository.recover(name)
-        except (DeliveryError, OSError) as error:
-            return [f"undoing it failed too ({error}); the next run tries again"]
+        except Exception as error:
+            return [_describe_trouble(error)]
         return []
 
     def _left(self, transaction: Transaction) -> str:
@@ -313,6 +318,11 @@ class Executor:
             )
         )
         return f"{there}, and {self.serving.describe_served(transaction.name)}"
+
+
+def _describe_trouble(error: Exception) -> str:
+    said = error if isinstance(error, OSError) else as_delivery_error(error)
+    return f"undoing it failed too ({said}); the next run tries again"
 
 
 def _taken_back_with(name: str, failure: DeliveryError) -> DeliveryError:

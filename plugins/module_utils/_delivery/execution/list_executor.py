@@ -13,7 +13,7 @@ from ..artifacts.roots import ArtifactRoot
 from ..domain.desired import DesiredModel
 from ..domain.observed import ObservedModel
 from ..domain.source import Source
-from ..errors import ArtifactError, DeliveryError, as_delivery_error
+from ..errors import ArtifactError, as_delivery_error
 from ..planning.list_order import Order
 from ..planning.outcome import (
     Outcome,
@@ -128,6 +128,7 @@ class ListExecutor:
         """Carry out plans that belong together, under the locks of their models."""
         store = self._repository.store
         at = group[0].desired.name
+        outcomes: dict[str, Outcome] = {}
         try:
             for one in group:
                 at = one.desired.name
@@ -137,9 +138,11 @@ class ListExecutor:
             with contextlib.ExitStack() as locks:
                 for at in sorted(one.desired.name for one in group):
                     locks.enter_context(store.lock(at, self._lock_timeout))
-                return self._change_locked(group, order)
-        except (DeliveryError, OSError) as error:
-            return failed_together(group, at, as_delivery_error(error), order)
+                outcomes = self._change_locked(group, order)
+        except Exception as error:  # told for its models, so that the others of the list go on
+            # A lock that could not be given back takes nothing back of what was done under it.
+            return outcomes or failed_together(group, at, as_delivery_error(error, "lock"), order)
+        return outcomes
 
     def _tidy(self, name: str) -> None:
         """Remove what a run left that was killed before it had changed anything. One that is at
@@ -147,7 +150,7 @@ class ListExecutor:
         """
         store = self._repository.store
         if store.has_leftovers(name):
-            with contextlib.suppress(DeliveryError, OSError), store.lock(name, 0):
+            with contextlib.suppress(Exception), store.lock(name, 0):
                 if store.journal(name) is None:  # else staging may hold what was there before
                     store.clear_staging(name)
 
@@ -164,8 +167,8 @@ class ListExecutor:
                     todo.append(plan)
                     if plan.replacement:
                         self._sources.before_download(plan.replacement.source)
-        except (DeliveryError, OSError) as error:
-            return failed_together(group, at, as_delivery_error(error), order)
+        except Exception as error:
+            return failed_together(group, at, as_delivery_error(error, "plan"), order)
         for plan, applied in zip(todo, self._executor.apply_together(todo) if todo else ()):
             if isinstance(applied.error, ArtifactError) and plan.replacement:
                 self._sources.failed_download(plan.replacement.source)

@@ -15,7 +15,14 @@ from ..domain.config_pbtxt import CONFIG_NAME
 from ..domain.journal import PendingLoad
 from ..domain.record import Record
 from ..domain.served import ServedModel
-from ..errors import DeliveryError, LoadFailed, LoadPending, ServerError, VerificationFailed
+from ..errors import (
+    DeliveryError,
+    LoadFailed,
+    LoadPending,
+    ServerError,
+    VerificationFailed,
+    as_delivery_error,
+)
 from ..planning.plan import User
 from ..planning.versions import must_be_ready, serves_side_by_side
 from ..repository.protocol import Repository
@@ -171,8 +178,9 @@ class Serving:
                         server.load(name)
             else:
                 server.unload(name)
-        except DeliveryError as error:
-            return f"{server.url} could not be brought back ({error.message})"
+        except Exception as error:  # the other servers are brought back all the same
+            said = as_delivery_error(error).message
+            return f"{server.url} could not be brought back ({said})"
         return None
 
     def describe_served(self, name: str) -> str:
@@ -181,7 +189,7 @@ class Serving:
         for server in self.servers.values():
             try:
                 served = server.served(name)
-            except DeliveryError:
+            except Exception:  # the sentence is about another error, which it must not hide
                 continue
             if served.ready:
                 serving.append(f"{server.url} serves version {', '.join(map(str, served.ready))}")

@@ -71,8 +71,8 @@ class Observer:
         def read(name: str) -> None:
             try:
                 found[name] = observe(self._repository, self._servers, wanted[name], indexes)
-            except (DeliveryError, OSError) as error:
-                found[name] = as_delivery_error(error)
+            except Exception as error:  # told for this model; the others go on
+                found[name] = as_delivery_error(error, "see what is there")
 
         do_all(read, dict.fromkeys(wanted, frozenset()), QUESTIONS, self._leave)
         return found

@@ -99,8 +99,8 @@ class PlanBuilder:
                     raise there
                 made = self.plan(there, planned[name].desired)
                 planned[name] = replace(planned[name], plan=made)
-            except (DeliveryError, OSError) as error:
-                planned[name] = replace(planned[name], error=as_delivery_error(error))
+            except Exception as error:  # told for this model; the others go on
+                planned[name] = replace(planned[name], error=as_delivery_error(error, "plan"))
 
         do_all(plan, dict.fromkeys(planned, frozenset()), QUESTIONS, self._leave)
         # What an ensemble of the list pins keeps its version folders, which its own plan could not
@@ -114,8 +114,11 @@ class PlanBuilder:
             if (made := planned[name].plan) and made.replacement:
                 plan(name)
         for name, one in planned.items():
-            if reason := self._why_pins_are_lost(one, planned):
-                planned[name] = replace(one, error=ConfigError(reason, step="plan"))
+            try:
+                if reason := self._why_pins_are_lost(one, planned):
+                    planned[name] = replace(one, error=ConfigError(reason, step="plan"))
+            except Exception as error:
+                planned[name] = replace(one, error=as_delivery_error(error, "plan"))
         return planned
 
     def find_users(self, planned: Mapping[str, Planned]) -> Usage:
@@ -135,8 +138,9 @@ class PlanBuilder:
                 if plan := planned[name].todo:
                     try:
                         added[name] = replace(planned[name], plan=self._usage.add(plan, group))
-                    except DeliveryError as error:
-                        added[name] = replace(planned[name], error=error)
+                    except Exception as error:
+                        said = as_delivery_error(error, "find its users")
+                        added[name] = replace(planned[name], error=said)
         return added
 
     def with_users(self, plan: Plan, together: Collection[str]) -> Plan:

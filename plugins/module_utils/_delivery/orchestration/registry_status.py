@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..domain.record import Record
-from ..errors import DeliveryError, NotFound
+from ..errors import NotFound, as_delivery_error
 from ..execution.transaction import now
 from ..planning.plan import Plan, PutSideBySide, Reconfigure
 from ..planning.versions import serves_side_by_side
@@ -99,8 +99,8 @@ class StatusReport:
                 if not self.check:
                     self._tell(change)
                 said.append(change.describe(self.target))
-        except DeliveryError as error:
-            self._silent.setdefault(error.about(step="report").message, []).append(result.name)
+        except Exception as error:  # what was done is done, and its result must not be lost
+            self._silent.setdefault(as_delivery_error(error).message, []).append(result.name)
         if not said:
             return result
         return dataclasses.replace(

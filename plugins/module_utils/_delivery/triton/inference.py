@@ -139,6 +139,21 @@ def _steps(config: JsonObject) -> Iterable[str]:
         yield str(step["model_name"])
 
 
+def request_of(values: Values, inputs: Mapping[str, Tensor]) -> Request:
+    """``read_request``, which also refuses texts that JSON can write and no server can be sent.
+
+    Raises:
+        InvalidOption: naming the tensor, the form or the character.
+    """
+    try:
+        return read_request(values, inputs)
+    except UnicodeEncodeError as error:
+        character = error.object[error.start : error.end]
+        raise InvalidOption(
+            f"a text has the character {character!a}, which UTF-8 does not have"
+        ) from error
+
+
 # -- an example as a request -----------------------------------------------------------------------
 
 
@@ -153,7 +168,7 @@ def example_request(document: Mapping[str, object], interface: Interface) -> Req
     """
     inputs = interface.inputs
     given = {key: value for key, value in document.items() if key != "params" or key in inputs}
-    asked = read_request(_with_nan(given), inputs)
+    asked = request_of(_with_nan(given), inputs)
     absent = [
         name for name in inputs if name not in asked.arrays and name not in interface.optional
     ]
