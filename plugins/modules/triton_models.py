@@ -153,6 +153,9 @@ options:
           - Outputs that are floats may differ by C(tolerance), absolute and relative, which is
             C(0.0001) when it is not given. Whole numbers, booleans and texts have to be equal; a
             C(tolerance) that is given holds for whole numbers and booleans too.
+          - Values are regular nested lists of numbers, texts and booleans. C(null) is refused; a
+            number that is none is C(.nan). C(inputs) may also be the list of C({name, shape, data})
+            that Triton's own requests have.
           - When the verification fails, the deployment before is put back, and the task fails.
         type: raw
       keep:

@@ -226,3 +226,26 @@ def test_inputs_and_outputs_are_named(verify: Any) -> None:
 
 def wanted(verify: Any) -> DesiredModel:
     return DesiredModel.from_options({"name": "m", "model_uri": "models:/m/1", "verify": verify})
+
+
+def test_inputs_may_be_those_of_tritons_own_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = []
+
+    def infer(_server: Any, _step: str, _name: str, request: Any, *_rest: Any) -> Any:
+        requests.append(request)
+        return {}
+
+    monkeypatch.setattr(verification, "infer", infer)
+    config = {**LOADED, "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [-1, 2]}]}
+    sent = {"name": "x", "shape": [2, 2], "datatype": "FP32", "data": [1, 2, 3, 4]}
+    verify = wanted({"inputs": [sent]}).verify
+    assert isinstance(verify, dict)
+    verification.verify(server_of(config), "m", 1, verify)
+    assert requests[0].arrays["x"][1].tolist() == [[1, 2], [3, 4]]
+    for wrong, words in (
+        ({**sent, "shape": [3]}, "verify: input 'x' has 4 values, and the request says shape"),
+        ({**sent, "name": "z"}, "verify: it has no input 'z'"),
+        ({**sent, "data": ["\ud800"] * 4}, "verify: input 'x' is FP32"),
+    ):
+        with pytest.raises(InvalidOption, match=words):
+            verification.verify(server_of(config), "m", 1, {"inputs": [wrong]})

@@ -17,6 +17,7 @@
 - ``marker``: what says where the state of a repository lies.
 - ``fields``: reads the JSON of these, and says what about it is wrong.
 - ``desired``: what a user asks for of one model.
+- ``cases``: what a user may say to verify with.
 - ``stored``: what the repository holds of one model.
 - ``observed``: what is there of one model: record, files, servers.
 - ``served``: what one server says of one model.

@@ -11,6 +11,7 @@ from typing import Union
 from ..errors import InvalidOption
 from ..names import check_model_name
 from ..outside import JsonDict, JsonObject, Options
+from .cases import is_named, why_no_case
 from .uri import ModelUri, parse_model_uri
 
 _AS_GIVEN = (
@@ -149,15 +150,18 @@ def _verify(value: object) -> str | JsonObject | None:
         return "none"
     if (
         not isinstance(value, Mapping)
-        or not value.get("inputs")
+        or not is_named(value.get("inputs"))
         or set(value) - {"inputs", "outputs", "tolerance"}
-        or not all(isinstance(value.get(key) or {}, Mapping) for key in ("inputs", "outputs"))
+        or not isinstance(value.get("outputs", {}), (Mapping, type(None)))
     ):
         raise InvalidOption(
             "verify is none, auto, or a dictionary with inputs and, where wanted, outputs and"
-            " tolerance",
+            " tolerance; inputs and outputs map names of tensors to nested lists, and inputs may be"
+            " Triton's list of {name, shape, data} too",
             step="read the options",
         )
+    if reason := why_no_case(value):
+        raise InvalidOption(reason, step="read the options")
     _check_tolerance(value.get("tolerance"))
     return value
 

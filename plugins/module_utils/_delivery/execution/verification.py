@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -21,6 +21,7 @@ from ..triton.inference import (
     example_request,
     infer,
     interface_of_text,
+    request_of,
     served_interface,
 )
 from ..triton.server import TritonServer
@@ -74,9 +75,10 @@ def verify(server: TritonServer, name: str, version: int, case: Case) -> str | N
 
     Args:
         case: ``inputs`` and ``outputs`` map tensor names to nested lists, with the batch dimension
-            where the model has one; ``tolerance`` is absolute and relative, and where there is none
-            it is 1e-4 for floats, and whole numbers and booleans have to be equal. Of a decoupled
-            model, ``outputs`` are those of all its answers, joined along the first dimension.
+            where the model has one; ``inputs`` may be Triton's list of tensors too. ``tolerance``
+            is absolute and relative, and where there is none it is 1e-4 for floats, and whole
+            numbers and booleans have to be equal. Of a decoupled model, ``outputs`` are those of
+            all its answers, joined along the first dimension.
 
     Returns:
         Why the model was not asked, as a warning; None where it answered as it should.
@@ -127,8 +129,15 @@ def _not_over_http(url: str) -> str:
     return f"it is not verified, as {ONLY_GRPC}; {_GRPC_URL.format(url=url)} to have it verified"
 
 
-def _given(values: Mapping[str, object], interface: Interface, name: str) -> Request:
+def _given(
+    values: Mapping[str, object] | Sequence[object], interface: Interface, name: str
+) -> Request:
     """What a user wrote, as it stands there."""
+    if not isinstance(values, Mapping):
+        try:
+            return request_of({"inputs": values}, interface.inputs)
+        except InvalidOption as error:
+            raise InvalidOption(f"verify: {error.message}", model=name, step="verify") from error
     arrays = {}
     for tensor, value in values.items():
         if tensor not in interface.inputs:
