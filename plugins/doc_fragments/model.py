@@ -115,6 +115,8 @@ options:
       - Values are regular nested lists of numbers, texts and booleans. C(null) is refused; a number
         that is none is C(.nan). C(inputs) may also be the list of C({name, shape, data}) that
         Triton's own requests have.
+      - What a configuration that lists inputs and outputs shows to be wrong (a name, a type, a
+        missing batch dimension, …) is refused before anything is changed, in check mode too.
       - When the verification fails, the deployment before is put back, and the task fails.
     type: raw
   keep:

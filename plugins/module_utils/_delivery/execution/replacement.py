@@ -35,7 +35,7 @@ from ..planning.versions import serves_side_by_side
 from ..process import holder
 from ..repository.protocol import Repository
 from .transaction import Staged, Transaction, config_in_place, describe_replaced, now
-from .verification import judge_example
+from .verification import judge_case, judge_example
 
 
 class Replacement:
@@ -107,10 +107,13 @@ class Replacement:
         return Staged(layout, manifest, staged)
 
     def _with_judged_example(self, transaction: Transaction, layout: Layout) -> Layout:
-        """Whether a request can be made of the model's example is known now."""
+        """Whether a request can be made of the model's example, or of what ``verify`` says, is
+        known now.
+        """
         desired = transaction.plan.desired
         config = config_for(layout.author_config.decode(), desired.name, "-", desired.request)
         urls = [served.url for served in transaction.plan.observed.served]
+        judge_case(config, urls, desired)
         judged = judge_example(layout, config, urls, desired)
         transaction.warnings += judged.warnings[len(layout.warnings) :]
         return judged

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+from ..domain.cases import has_texts
 from ..domain.desired import Case, DesiredModel, Example
 from ..domain.layout import Layout
 from ..domain.record import Record
 from ..errors import InvalidOption, ServerError, ServerRefused, VerificationFailed
+from ..outside import JsonObject
 from ..triton.address import parse_address
 from ..triton.inference import (
     ONLY_GRPC,
@@ -21,6 +23,7 @@ from ..triton.inference import (
     example_request,
     infer,
     interface_of_text,
+    refuse_misfit,
     request_of,
     served_interface,
 )
@@ -70,6 +73,63 @@ def judge_example(
     return replace(layout, example=example, warnings=(*layout.warnings, *more))
 
 
+def judge_case(
+    config: bytes,
+    urls: Iterable[str],
+    desired: DesiredModel,
+    is_whole: Callable[[], bool] = lambda: True,
+) -> None:
+    """Refuse what a user says to verify with where it can be known before anything is changed that
+    no model of this configuration answers it. What Triton completes is judged when it is served.
+
+    Args:
+        config: what is to be deployed.
+        urls: of the servers.
+        is_whole: no backend adds an input, an output or a batch to what the configuration lists;
+            asked where that matters.
+
+    Raises:
+        InvalidOption: with the name of the tensor.
+    """
+    case = desired.verify
+    if not isinstance(case, Mapping) or desired.state not in ("present", "rolled_back"):
+        return
+    interface = interface_of_text(config)
+    over_http = [url for url in urls if not parse_address(url).scheme.startswith("grpc")]
+    if interface.decoupled and over_http:
+        raise _needs_grpc(over_http[0], desired.name)
+    if not interface.inputs or not interface.outputs:
+        return
+    try:
+        _refuse_case(case, interface, desired.name)
+    except InvalidOption:
+        if is_whole():
+            raise
+
+
+def _refuse_case(case: JsonObject, interface: Interface, name: str) -> None:
+    request = _given(case["inputs"], interface, name)
+    try:
+        refuse_misfit(request, interface)
+    except InvalidOption as error:
+        raise InvalidOption(f"verify.inputs: {error.message}", model=name, step="verify") from error
+    for output, expected in (case.get("outputs") or {}).items():
+        if output not in interface.outputs:
+            raise InvalidOption(
+                f"verify names the output '{output}', and the model has"
+                f" {', '.join(interface.outputs)}",
+                model=name,
+                step="verify",
+            )
+        datatype = interface.outputs[output].datatype
+        if datatype != "BYTES" and has_texts(expected):
+            raise InvalidOption(
+                f"verify.outputs.{output} has texts, and the output is {datatype}",
+                model=name,
+                step="verify",
+            )
+
+
 def verify(server: TritonServer, name: str, version: int, case: Case) -> str | None:
     """Ask the model what ``case`` says, and compare with ``case["outputs"]`` where given.
 
@@ -100,11 +160,7 @@ def verify(server: TritonServer, name: str, version: int, case: Case) -> str | N
         _ask(server, name, version, request, interface)
         return None
     if interface.decoupled and over_http:
-        raise InvalidOption(
-            f"{ONLY_GRPC}: {_GRPC_URL.format(url=server.url)}, or say verify: none",
-            model=name,
-            step="verify",
-        )
+        raise _needs_grpc(server.url, name)
     request = _given(case["inputs"], interface, name)
     answer = _ask(server, name, version, request, interface)
     given = case.get("tolerance")
@@ -122,6 +178,12 @@ def _left_out(reason: str, interface: Interface) -> str:
     return (
         "it is not verified, as no request can be made of its input example"
         f" ({reason.rstrip('.')}); verify: {{inputs: {{{tensors}}}}} says what to ask it"
+    )
+
+
+def _needs_grpc(url: str, name: str) -> InvalidOption:
+    return InvalidOption(
+        f"{ONLY_GRPC}: {_GRPC_URL.format(url=url)}, or say verify: none", model=name, step="verify"
     )
 
 

@@ -18,7 +18,7 @@ from ..domain.layout import Layout, Numbering
 from ..domain.servable import refuse_layout
 from ..domain.source import Source
 from ..errors import ArtifactError, DeliveryError
-from ..execution.verification import judge_example
+from ..execution.verification import judge_case, judge_example
 from ..flavors.layouts import layout_of
 from ..formats import tensorrt
 from ..planning.policy import Policy
@@ -78,6 +78,7 @@ class ArtifactReader:
                 registered=source.registry_version is not None,
             )
         refuse_layout(config, desired.name, layout)
+        judge_case(config, self._urls, desired, lambda: _is_whole(layout, artifacts))
         return judge_example(self._compare(layout, source), config, self._urls, desired)
 
     def _compare(self, layout: Layout, source: Source) -> Layout:
@@ -106,3 +107,14 @@ class ArtifactReader:
                     )
             self._pinned = frozenset(found)
         return self._pinned
+
+
+def _is_whole(layout: Layout, artifacts: ArtifactRoot) -> bool:
+    """False where a Python model adds to its configuration when it is loaded, or that is not
+    known.
+    """
+    programs = [source for source, target, _size in layout.files if target.endswith(".py")]
+    try:
+        return all(b"auto_complete_config" not in artifacts.read(path) for path in programs)
+    except DeliveryError:
+        return False

@@ -11,7 +11,9 @@ from dataclasses import replace
 
 from ..domain.config_pbtxt import config_for
 from ..domain.desired import DesiredModel
+from ..domain.manifest import Manifest
 from ..domain.observed import ObservedModel
+from ..domain.record import Record
 from ..domain.releases import dated_fields
 from ..domain.servable import refuse_deployed, refuse_newer_fields
 from ..domain.source import Source
@@ -26,7 +28,7 @@ from ..errors import (
     as_delivery_error,
 )
 from ..execution.scheduler import do_all
-from ..execution.verification import case_of, verify
+from ..execution.verification import case_of, judge_case, verify
 from ..planning.dependencies import (
     needs_of,
     pins_of,
@@ -193,9 +195,9 @@ class PlanBuilder:
                 )
             if plan.rollback:
                 back = plan.rollback.target
-                self._refuse_newer_fields(
-                    config_for(back.author_config, desired.name, "-", back.request)
-                )
+                config = config_for(back.author_config, desired.name, "-", back.request)
+                self._refuse_newer_fields(config)
+                self._judge_case(config, back, desired)
             return plan
         try:
             return self._plan_present(observed, desired, desired.uri)
@@ -225,6 +227,7 @@ class PlanBuilder:
             if why_reconfigure(observed, desired):
                 refuse_deployed(config, observed.record)
                 self._refuse_newer_fields(config)
+                self._judge_case(config, observed.record, desired)
         failed, proven = self._verified(observed, desired, source)
         plan = make_plan(
             observed, desired, source, layout, failed_verification=failed, proven=proven
@@ -234,6 +237,13 @@ class PlanBuilder:
         if self._repository and step and fetches:
             self._repository.require_space(step.layout.room)
         return plan
+
+    def _judge_case(self, config: bytes, record: Record, desired: DesiredModel) -> None:
+        """Of files that were deployed, programs are not read: what they add is not known."""
+        files = Manifest.from_dict(record.manifest).files
+        has_programs = any(file.path.endswith(".py") for file in files)
+        urls = [server.url for server in self._servers]
+        judge_case(config, urls, desired, lambda: not has_programs)
 
     def _refuse_newer_fields(self, config: bytes) -> None:
         """Servers are asked for their versions where a field needs that."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..domain import config_pbtxt
 from ..errors import InvalidOption, ServerError
@@ -39,6 +39,8 @@ class Interface:
         decoupled: it may answer a request any number of times.
         in_sequences: its requests belong to sequences, each with a correlation id.
         text_ids: the correlation ids are texts.
+        outputs: by name; none where the configuration does not say.
+        shapes: names of inputs that are shapes of other ones, which TensorRT takes.
     """
 
     inputs: Mapping[str, Tensor]
@@ -47,24 +49,16 @@ class Interface:
     decoupled: bool = False
     in_sequences: bool = False
     text_ids: bool = False
+    outputs: Mapping[str, Tensor] = field(default_factory=dict)
+    shapes: frozenset[str] = frozenset()
 
 
 def interface_of(config: JsonObject) -> Interface:
     """Of a configuration as Triton's servers show it, over HTTP or gRPC."""
-    with require("tritonclient", "to ask a model"):
-        import numpy
-        from tritonclient.utils import triton_to_np_dtype
     largest = int(config.get("max_batch_size") or 0)
-    inputs, optional = {}, set()
-    for entry in config.get("input") or ():
-        name, kind = entry["name"], str(entry.get("data_type", "")).removeprefix("TYPE_")
-        kind = "BYTES" if kind == "STRING" else kind
-        batch = () if not largest or entry.get("is_shape_tensor") else (-1,)
-        dtype = numpy.dtype(object if kind == "BYTES" else triton_to_np_dtype(kind) or object)
-        shape = (*batch, *(int(size) for size in entry.get("dims") or ()))
-        inputs[name] = Tensor(name, kind, shape, dtype)
-        if entry.get("optional"):
-            optional.add(name)
+    entries = config.get("input") or ()
+    inputs = {entry["name"]: _tensor(entry, largest > 0) for entry in entries}
+    optional = {entry["name"] for entry in entries if entry.get("optional")}
     if len(inputs) == 1:
         inputs = {name: replace(one, columns=_columns(config, one)) for name, one in inputs.items()}
     batching = config.get("sequence_batching")
@@ -82,6 +76,8 @@ def interface_of(config: JsonObject) -> Interface:
         bool(policy.get("decoupled")),
         batching is not None,
         "TYPE_STRING" in kinds,
+        {entry["name"]: _tensor(entry, largest > 0) for entry in config.get("output") or ()},
+        frozenset(entry["name"] for entry in entries if entry.get("is_shape_tensor")),
     )
 
 
@@ -95,6 +91,18 @@ def _columns(config: JsonObject, tensor: Tensor) -> tuple[str, ...]:
     fits = isinstance(names, list) and all(isinstance(name, str) for name in names)
     width = tensor.shape[-1] if tensor.shape else 0
     return tuple(names) if fits and width in (-1, len(names)) else ()
+
+
+def _tensor(entry: JsonObject, batched: bool) -> Tensor:
+    with require("tritonclient", "to ask a model"):
+        import numpy
+        from tritonclient.utils import triton_to_np_dtype
+    kind = str(entry.get("data_type", "")).removeprefix("TYPE_")
+    kind = "BYTES" if kind == "STRING" else kind
+    batch = (-1,) if batched and not entry.get("is_shape_tensor") else ()
+    dtype = numpy.dtype(object if kind == "BYTES" else triton_to_np_dtype(kind) or object)
+    shape = (*batch, *(int(size) for size in entry.get("dims") or ()))
+    return Tensor(entry["name"], kind, shape, dtype)
 
 
 def interface_of_text(config: bytes) -> Interface:
@@ -169,22 +177,10 @@ def example_request(document: Mapping[str, object], interface: Interface) -> Req
     inputs = interface.inputs
     given = {key: value for key, value in document.items() if key != "params" or key in inputs}
     asked = request_of(_with_nan(given), inputs)
-    absent = [
-        name for name in inputs if name not in asked.arrays and name not in interface.optional
-    ]
-    if absent:
-        raise InvalidOption(f"it has nothing for the input '{absent[0]}'")
+    _refuse_absent(asked, interface)
     arrays = dict(asked.arrays)
     for name, (datatype, array) in arrays.items():
-        shape = inputs[name].shape
-        fits = array.ndim == len(shape) and all(
-            size in (-1, have) for size, have in zip(shape, array.shape)
-        )
-        if not fits:
-            raise InvalidOption(
-                f"input '{name}' takes the shape {list(shape)}, and the example has"
-                f" {list(array.shape)}"
-            )
+        _refuse_shape(inputs[name], array, "the example")
         if interface.largest_batch and not array.shape[0]:
             raise InvalidOption(f"input '{name}' has no row in the example")
         if interface.largest_batch:
@@ -193,6 +189,47 @@ def example_request(document: Mapping[str, object], interface: Interface) -> Req
     if len(rows) > 1:
         raise InvalidOption("its inputs do not have as many rows as one another")
     return Request(arrays)
+
+
+def refuse_misfit(request: Request, interface: Interface) -> None:
+    """Refuse a request that Triton would, for what the whole configuration says of its inputs.
+
+    Of a model without a batch nothing is said about shapes: its backend may find out that it takes
+    one. Nor is it of shapes that are inputs.
+
+    Raises:
+        InvalidOption: naming the input.
+    """
+    _refuse_absent(request, interface)
+    if not interface.largest_batch:
+        return
+    for name, (_datatype, array) in request.arrays.items():
+        if name in interface.shapes:
+            continue
+        _refuse_shape(interface.inputs[name], array, "what is given")
+        if array.shape[0] > interface.largest_batch:
+            raise InvalidOption(
+                f"input '{name}' has {array.shape[0]} rows, and the model takes"
+                f" {interface.largest_batch} at once"
+            )
+
+
+def _refuse_absent(request: Request, interface: Interface) -> None:
+    needed = [name for name in interface.inputs if name not in interface.optional]
+    for name in needed:
+        if name not in request.arrays:
+            raise InvalidOption(f"it has nothing for the input '{name}'")
+
+
+def _refuse_shape(tensor: Tensor, array: Array, given: str) -> None:
+    fits = array.ndim == len(tensor.shape) and all(
+        size in (-1, have) for size, have in zip(tensor.shape, array.shape)
+    )
+    if not fits:
+        raise InvalidOption(
+            f"input '{tensor.name}' takes the shape {list(tensor.shape)}, and {given} has"
+            f" {list(array.shape)}"
+        )
 
 
 def as_example(request: Request) -> dict[str, object]:
