@@ -149,7 +149,8 @@ options:
             HTTP, is left out with a warning; the result's C(verified) then stays C(null).
           - A dictionary C({inputs, outputs, tolerance}) sends C(inputs) (tensor name to nested
             lists) and compares C(outputs) where given. Of a decoupled model, which is asked over
-            gRPC, C(outputs) are those of all its answers, joined along the first dimension.
+            gRPC, C(outputs) are those of all its answers, joined along the first dimension. One
+            whose answers vary in the other dimensions cannot be compared.
           - Outputs that are floats may differ by C(tolerance), absolute and relative, which is
             C(0.0001) when it is not given. Whole numbers, booleans and texts have to be equal; a
             C(tolerance) that is given holds for whole numbers and booleans too.

@@ -837,6 +837,17 @@ def test_a_decoupled_model_is_asked_over_grpc(
     )
 
 
+@pytest.mark.usefixtures("client")
+def test_answers_of_a_decoupled_model_may_vary_in_length(stage: Stage, tmp_path: Path) -> None:
+    longer = "sum = (x.sum(axis=1, keepdims=True) + number).repeat(number + 1, axis=1)"
+    code = DECOUPLED.replace("sum = x.sum(axis=1, keepdims=True) + number", longer)
+    over_grpc = get_deploy_client(f"triton://{stage.triton.grpc_url}?protocol=grpc")
+    over_grpc.create_deployment("growing", special(tmp_path, "growing", STREAM, code, ROW))
+    assert over_grpc.get_deployment("growing")["verified"]
+    pieces = over_grpc.predict("growing", ROW)["outputs"]["y"]
+    assert [one.tolist() for one in pieces] == [[[6]], [[7, 7]], [[8, 8, 8]]]
+
+
 def test_an_example_that_makes_no_request_stops_no_deployment(
     stage: Stage,
     client: TritonDeploymentClient,

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from pathlib import Path
+from typing import Any, cast
 from unittest.mock import Mock
 
 import pytest
@@ -16,6 +18,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors impo
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from support.memory_triton import CONFIG, MemoryTriton, deliver, make_artifact
 
 numpy = pytest.importorskip("numpy")
 pytest.importorskip("tritonclient")
@@ -26,7 +29,18 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.execution i
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.address import (  # noqa: E402
     parse_address,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.inference import (  # noqa: E402
+    infer,
+    interface_of_text,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.server import (  # noqa: E402
+    TritonServer,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.tensors import (  # noqa: E402
+    Request,
+)
 
+PLUGINS = "ansible_collections.mlops.triton.plugins"
 BEYOND = 2**53 + 1
 LOADED: dict[str, Any] = {"backend": "onnxruntime", "name": "m"}
 
@@ -249,3 +263,57 @@ def test_inputs_may_be_those_of_tritons_own_requests(monkeypatch: pytest.MonkeyP
     ):
         with pytest.raises(InvalidOption, match=words):
             verification.verify(server_of(config), "m", 1, {"inputs": [wrong]})
+
+
+# -- models that answer any number of times --------------------------------------------------------
+
+STREAM = CONFIG + "model_transaction_policy { decoupled: true }\n"
+OVER_GRPC = "grpc://localhost:8001"
+
+
+def stream(tmp_path: Path, *shapes: tuple[int, ...]) -> MemoryTriton:
+    """A server whose models answer so, each array filled with its number."""
+    (tmp_path / "models").mkdir()
+    answers = [{"y": numpy.full(shape, number)} for number, shape in enumerate(shapes)]
+    return MemoryTriton(tmp_path / "models", lambda _tensors: answers)
+
+
+def test_any_answer_proves_that_a_model_answers(tmp_path: Path) -> None:
+    triton = stream(tmp_path, (1, 1), (1, 2))
+    model = make_artifact(tmp_path / "new", '{"inputs": {"x": [[1, 2, 3]]}}', STREAM)
+    (result,) = deliver(triton, {"name": "net", "model_uri": model}, url=OVER_GRPC)
+    assert result.error is None and result.record and result.record.verified
+    verify: dict[str, Any] = {"inputs": {"x": [[1, 2, 3]]}}
+    options = {"name": "net", "model_uri": model}
+    (result,) = deliver(triton, {**options, "verify": verify}, url=OVER_GRPC)
+    assert result.error is None
+    verify["outputs"] = {"y": [[0]]}
+    (result,) = deliver(triton, {**options, "verify": verify}, url=OVER_GRPC)
+    assert "in shapes that do not go together ([1, 1], [1, 2])" in str(result.error)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "expected"),
+    [
+        ([(1, 1), (1, 2)], [[[0]], [[1, 1]]]),
+        ([(1,), (1, 1)], [[0], [[1]]]),
+        ([(1, 2), (2, 2)], [[0, 0], [1, 1], [1, 1]]),
+        ([(1, 2)], [[0, 0]]),
+        ([(), ()], [0, 1]),
+    ],
+)
+def test_answers_are_joined_or_a_list(
+    tmp_path: Path, shapes: list[tuple[int, ...]], expected: Any
+) -> None:
+    triton = stream(tmp_path, *shapes)
+    server = TritonServer(OVER_GRPC, 5)
+    server.transport = cast(Any, triton)
+    interface = interface_of_text(STREAM.encode())
+    found: Any = infer(server, "predict", "net", Request({}), interface)["y"]
+    plain = [one.tolist() for one in found] if isinstance(found, list) else found.tolist()
+    assert plain == expected
+    predict = pytest.importorskip(f"{PLUGINS}.mlflow_deployments.predict")
+    frame = predict._to_frame({"y": found})
+    assert frame["outputs"]["y"] is found
+    assert json.loads(frame.to_json()) == {"outputs": {"y": plain}}
+    assert json.loads(predict.Predictions(outputs={"y": found}).to_json())["outputs"]["y"] == plain

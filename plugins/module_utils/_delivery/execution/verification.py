@@ -166,7 +166,15 @@ def verify(server: TritonServer, name: str, version: int, case: Case) -> str | N
     given = case.get("tolerance")
     tolerance = None if given is None else float(given)
     for output, expected in (case.get("outputs") or {}).items():
-        _compare(output, expected, answer.get(output), tolerance)
+        found = answer.get(output)
+        if isinstance(found, list):
+            raise VerificationFailed(
+                f"the answers have output '{output}' in shapes that do not go together"
+                f" ({_shapes_of(found)}), so that it cannot be compared; leave it out of"
+                " verify.outputs",
+                step="verify",
+            )
+        _compare(output, expected, found, tolerance)
     return None
 
 
@@ -179,6 +187,11 @@ def _left_out(reason: str, interface: Interface) -> str:
         "it is not verified, as no request can be made of its input example"
         f" ({reason.rstrip('.')}); verify: {{inputs: {{{tensors}}}}} says what to ask it"
     )
+
+
+def _shapes_of(arrays: Sequence[Any]) -> str:
+    shapes = dict.fromkeys(str(list(array.shape)) for array in arrays)
+    return ", ".join([*shapes][:_SHOWN]) + (", …" if len(shapes) > _SHOWN else "")
 
 
 def _needs_grpc(url: str, name: str) -> InvalidOption:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..domain import config_pbtxt
-from ..errors import InvalidOption, ServerError
+from ..errors import InvalidOption
 from ..libraries import require
 from .server import TritonServer
 from .tensors import Array, Request, Tensor, Values, read_request
@@ -264,11 +264,12 @@ def infer(
     request: Request,
     interface: Interface,
     version: str = "",
-) -> dict[str, Array]:
+) -> dict[str, Array | list[Array]]:
     """Ask a model once; output name → array.
 
     Of a model in sequences it is a sequence of its own, unless ``parameters`` say another thing.
-    What a decoupled model answers is joined along the first dimension.
+    What a decoupled model answers is joined along the first dimension; an output whose shapes do
+    not go together, as pieces of a text often do not, is a list of its arrays instead.
 
     Raises:
         InvalidOption: a decoupled model, and the server is asked over HTTP.
@@ -333,16 +334,16 @@ def outputs_of(result: Answer) -> dict[str, Array]:
     return {name: result.as_numpy(name) for name in names}
 
 
-def _joined(answers: list[dict[str, Array]]) -> dict[str, Array]:
+def _joined(answers: list[dict[str, Array]]) -> dict[str, Array | list[Array]]:
     import numpy
 
-    found: dict[str, Array] = {}
+    found: dict[str, Array | list[Array]] = {}
     for name in dict.fromkeys(name for answer in answers for name in answer):
         arrays = [answer[name] for answer in answers if name in answer]
         try:
-            found[name] = numpy.concatenate(arrays) if len(arrays) > 1 else arrays[0]
-        except ValueError as error:
-            raise ServerError(
-                f"the answers' shapes of output '{name}' do not go together ({error})"
-            ) from error
+            several = [numpy.atleast_1d(one) for one in arrays]  # numbers without a dimension too
+            found[name] = numpy.concatenate(several) if len(arrays) > 1 else arrays[0]
+        except ValueError:
+            # Not along another dimension: which one is meant would follow from chance lengths.
+            found[name] = arrays
     return found
