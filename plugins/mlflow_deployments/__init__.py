@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,10 @@ __all__ = ["TritonDeploymentClient", "run_local", "target_help"]
 
 
 def run_local(
-    name: str, model_uri: str, flavor: str | None = None, config: Mapping[str, Any] | None = None
+    name: str,
+    model_uri: str | os.PathLike[str],
+    flavor: str | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> None:
     """Serve one model on this host until Ctrl-C; see ``embedded.run_local``."""
     from .embedded import run_local as run

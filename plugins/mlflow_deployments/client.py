@@ -74,7 +74,7 @@ class TritonDeploymentClient(BaseDeploymentClient):
     def create_deployment(
         self,
         name: str,
-        model_uri: str,
+        model_uri: str | os.PathLike[str],
         flavor: str | None = None,
         config: Mapping[str, Any] | None = None,
         endpoint: str | None = None,
@@ -83,7 +83,7 @@ class TritonDeploymentClient(BaseDeploymentClient):
 
         Args:
             model_uri: ``models:/name/1``, ``models:/name@alias``, ``models:/name/latest``,
-                ``models:/m-…``, ``runs:/…`` or a folder.
+                ``models:/m-…``, ``runs:/…`` or a folder, also as a ``pathlib.Path``.
             flavor: ``triton`` or one of MLflow's own (onnx, xgboost, …); read from the artifact
                 when omitted.
             config: options of the module ``mlops.triton.triton_model``.
@@ -104,7 +104,7 @@ class TritonDeploymentClient(BaseDeploymentClient):
     def update_deployment(
         self,
         name: str,
-        model_uri: str | None = None,
+        model_uri: str | os.PathLike[str] | None = None,
         flavor: str | None = None,
         config: Mapping[str, Any] | None = None,
         endpoint: str | None = None,
@@ -401,11 +401,17 @@ def _endpoints_error() -> TritonDeploymentError:
     )
 
 
-def _absolute_uri(model_uri: str | None) -> str | None:
+def _absolute_uri(model_uri: str | os.PathLike[str] | None) -> str | None:
     """A folder by its whole path: the record is read where another folder is the current one."""
     if not model_uri:
-        return model_uri
-    uri = parse_model_uri(model_uri)
+        return None
+    if not isinstance(model_uri, (str, os.PathLike)):
+        raise InvalidOption(
+            f"model_uri {model_uri!r} is neither a text nor a path",
+            step="read the options",
+            left="nothing was changed",
+        )
+    uri = parse_model_uri(os.fsdecode(model_uri))
     if uri.kind != "folder" or "://" in uri.text or uri.text.lower().startswith("file:"):
         return uri.text
     return os.path.abspath(os.path.expanduser(uri.text))

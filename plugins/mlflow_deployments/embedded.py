@@ -50,7 +50,10 @@ _STOP_SECONDS = 20.0
 
 
 def run_local(
-    name: str, model_uri: str, flavor: str | None = None, config: Mapping[str, Any] | None = None
+    name: str,
+    model_uri: str | os.PathLike[str],
+    flavor: str | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> None:
     """Serve one model on this host until Ctrl-C.
 

@@ -333,7 +333,7 @@ def _text(value: Any) -> str | None:
         return None
     if isinstance(value, (Mapping, list, tuple)):
         raise TypeError(value)
-    return str(value)
+    return os.fsdecode(value) if isinstance(value, os.PathLike) else str(value)
 
 
 def _mode(value: Any) -> str | None:
