@@ -323,7 +323,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _options
 from ..module_utils._delivery.domain.desired import DesiredModel
-from ..module_utils._delivery.errors import DeliveryError, InvalidOption
+from ..module_utils._delivery.errors import DeliveryError, as_delivery_error
 from ..module_utils._delivery.orchestration.delivery import Delivery
 from ..module_utils._delivery.orchestration.report import Result
 from ..module_utils._delivery.orchestration.target import Target
@@ -340,8 +340,10 @@ def deliver(module: AnsibleModule) -> dict[str, Any]:
                     {**entry, "deployment_set": module.params["deployment_set"]}
                 )
             )
-        except InvalidOption as error:
-            refused[str(entry["name"])] = Result(str(entry["name"]), error=error)
+        except Exception as error:  # told for this entry; the others go on
+            name = str(entry["name"])
+            said = as_delivery_error(error, "read the options")
+            refused[name] = Result(name, error=said.about(model=name, left="nothing was changed"))
     purge = module.params["deployment_set"] if module.params["purge"] else None
     with Delivery(Target.from_options(module.params)) as delivery:
         try:

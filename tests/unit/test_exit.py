@@ -8,6 +8,7 @@ from unittest.mock import Mock
 
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._exit import run
+from ansible_collections.mlops.triton.plugins.modules import triton_models
 
 
 def test_it_is_one_sentence_and_the_traceback_is_for_who_asks() -> None:
@@ -23,3 +24,37 @@ def test_it_is_one_sentence_and_the_traceback_is_for_who_asks() -> None:
     assert failed["msg"].startswith("an unexpected KeyError ('left out'; test_exit.py, line ")
     assert failed["msg"].endswith("this is a defect of mlops.triton, please report it")
     assert failed["error"] == "Defect" and "Traceback" in failed["exception"]
+
+
+def test_options_of_one_entry_do_not_end_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wanted:
+        def __init__(self, options: dict[str, Any]) -> None:
+            self.name = options["name"]
+
+        @staticmethod
+        def from_options(options: dict[str, Any]) -> Wanted:
+            if options["name"] == "net":
+                raise KeyError("left out")
+            return Wanted(options)
+
+    delivered: list[str] = []
+
+    def deliver(wanted: list[Wanted], **more: Any) -> list[Any]:
+        delivered.extend(one.name for one in wanted)
+        assert more["failed"] == ["net"]
+        return []
+
+    delivery = Mock()
+    delivery.return_value.__enter__ = Mock(return_value=Mock(deliver=deliver))
+    delivery.return_value.__exit__ = Mock(return_value=None)
+    monkeypatch.setattr(triton_models, "DesiredModel", Wanted)
+    monkeypatch.setattr(triton_models, "Delivery", delivery)
+    params = {
+        "models": [{"name": "net"}, {"name": "other"}],
+        "deployment_set": None,
+        "purge": False,
+        "model_repository": "/models",
+    }
+    (failure,) = triton_models.deliver(Mock(params=params, check_mode=False))["failures"]
+    assert "model 'net', read the options: an unexpected KeyError" in failure
+    assert delivered == ["other"]
