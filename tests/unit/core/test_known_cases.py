@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import InvalidOption
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
+    InvalidOption,
+    MissingLibrary,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.execution import verification
 
 pytest.importorskip("numpy")
 pytest.importorskip("tritonclient")
@@ -132,6 +136,18 @@ def test_inputs_that_are_shapes_are_the_servers_to_judge(
         tmp_path / "new", CONFIG.replace("[ 3 ] } ]", "[ 3 ] is_shape_tensor: true } ]", 1)
     )
     passes(triton, model_uri=model, verify={"inputs": {"x": [1] * 20}})
+
+
+def test_a_bare_host_still_shows_what_it_would_do(
+    triton: MemoryTriton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacks(_config: bytes) -> Any:
+        raise MissingLibrary("tritonclient is needed")
+
+    monkeypatch.setattr(verification, "interface_of_text", lacks)
+    model = {"model_uri": make_model(tmp_path / "new"), "verify": {"inputs": {"z": [1]}}}
+    (result,) = deliver(triton, {"name": "net", **model}, check=True)
+    assert result.plan and result.plan.replacement and not result.warnings
 
 
 def test_what_is_not_to_be_loaded_is_not_judged(triton: MemoryTriton, tmp_path: Path) -> None:

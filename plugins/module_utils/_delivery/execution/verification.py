@@ -13,7 +13,7 @@ from ..domain.cases import has_texts
 from ..domain.desired import Case, DesiredModel, Example
 from ..domain.layout import Layout
 from ..domain.record import Record
-from ..errors import InvalidOption, ServerError, ServerRefused, VerificationFailed
+from ..errors import InvalidOption, MissingLibrary, ServerError, ServerRefused, VerificationFailed
 from ..outside import JsonObject
 from ..triton.address import parse_address
 from ..triton.inference import (
@@ -94,7 +94,10 @@ def judge_case(
     case = desired.verify
     if not isinstance(case, Mapping) or desired.state not in ("present", "rolled_back"):
         return
-    interface = interface_of_text(config)
+    try:
+        interface = interface_of_text(config)
+    except MissingLibrary:  # without which no server is asked: a check run of a bare host
+        return
     over_http = [url for url in urls if not parse_address(url).scheme.startswith("grpc")]
     if interface.decoupled and over_http:
         raise _needs_grpc(over_http[0], desired.name)
