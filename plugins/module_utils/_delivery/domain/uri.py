@@ -21,7 +21,7 @@ _ALIAS = re.compile(r"[A-Za-z0-9_-]+")
 # "v1", "1.0", "1 # the good one": MLflow keeps such names from being aliases.
 _NEARLY_A_VERSION = re.compile(r"v?\s*0*([1-9][0-9]*)(?![a-z0-9_])")
 _STAGES = frozenset({"production", "staging", "archived", "none"})
-_QUOTED = re.compile(r"""(['"`])\s*(models|runs|file):.*\1""", re.DOTALL | re.IGNORECASE)
+_QUOTED = re.compile(r"""(?is)(['"`])\s*(models|runs|file):.*\1""")
 
 
 @dataclass(frozen=True)
