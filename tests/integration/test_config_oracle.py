@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import (
     config_pbtxt,
+    config_rules,
     releases,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.ensembles import (
@@ -22,6 +23,14 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.ense
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import ConfigError
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
+from support.config_rules import (
+    BROKEN,
+    BROKEN_WITH_BACKEND,
+    CONFIGS,
+    KEPT,
+    KEPT_WITH_BACKEND,
+    model_of,
+)
 from support.config_texts import REFUSED, TAKEN, TEXTS
 from support.models import make_python
 from support.servers import Triton
@@ -193,6 +202,76 @@ def test_an_ensemble_is_judged_as_triton_does(
     # What a member has is not known from the ensemble alone.
     assume(not re.search(r"mapping to non-existing|is not mapped|inconsistent", said))
     assert (why_no_ensemble(config, "ensemble") is None) == (status == 200), f"{text}\n{said}"
+
+
+# ---- what the fields say -------------------------------------------------------------------------
+
+# It completes nothing, and no server of these tests has it, which is what is answered to a good
+# configuration.
+COMPLETES_NOTHING = 'backend: "pytorch"\n'
+
+
+@pytest.fixture(scope="module")
+def fields(triton: Triton) -> Judge:
+    return Judge(triton, "fields")
+
+
+def is_good(fields: Judge, text: str) -> bool:
+    status, said = fields.load((COMPLETES_NOTHING + text).encode())
+    assert status != 200
+    return "unable to find backend" in said
+
+
+def why(text: str) -> str | None:
+    config = config_pbtxt.parse((COMPLETES_NOTHING + text).encode())
+    return config_rules.why_refused(config, config.backend)
+
+
+@pytest.mark.parametrize(("parts", "good"), [(KEPT, True), ([*BROKEN], False)])
+def test_the_known_fields_are_judged_as_triton_does(
+    fields: Judge, parts: list[str], good: bool
+) -> None:
+    judged = {
+        part: (is_good(fields, model_of(part)), why(model_of(part)) is None) for part in parts
+    }
+    assert judged == dict.fromkeys(parts, (good, good))
+
+
+@TRIED
+@given(text=CONFIGS)
+def test_any_fields_are_judged_as_triton_does(fields: Judge, text: str) -> None:
+    reason = why(text)
+    assert (reason is None) == is_good(fields, text), f"{text}\n{reason}"
+
+
+# A model that answers anything, so that all that is said against it is said of its configuration.
+ANSWERS = """
+import numpy
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        zeros = pb_utils.Tensor("y", numpy.zeros((1, 3), "float32"))
+        return [pb_utils.InferenceResponse([zeros]) for _one in requests]
+"""
+
+
+@pytest.fixture(scope="module")
+def loads(triton: Triton) -> Judge:
+    judge = Judge(triton, "loads")
+    (judge.folder / "1" / "model.py").write_text(ANSWERS)
+    return judge
+
+
+@pytest.mark.parametrize("part", [*BROKEN_WITH_BACKEND, *KEPT_WITH_BACKEND])
+def test_what_is_judged_with_the_backends_model_is_judged_as_triton_does(
+    loads: Judge, part: str
+) -> None:
+    text = f'backend: "python"\n{model_of(part)}'
+    status, said = loads.load(text.encode())
+    loads.triton.unload(loads.name)
+    reason = config_rules.why_refused(config_pbtxt.parse(text.encode()), "python")
+    assert (status == 200, reason is None) == (part in KEPT_WITH_BACKEND,) * 2, said
 
 
 def test_the_servers_words_stand_where_they_are_looked_for(judge: Judge) -> None:

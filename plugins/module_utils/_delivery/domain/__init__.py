@@ -10,6 +10,7 @@
 - ``backends``: which backend Triton runs a model with, which file that needs, what code a model
   brings.
 - ``ensembles``: why an ensemble cannot be loaded, as far as its configuration tells.
+- ``config_rules``: why Triton refuses a configuration, as far as its own fields tell.
 - ``releases``: which fields of config.pbtxt came with which release of Triton.
 - ``servable``: what is known, before Triton is asked, to keep a model from loading.
 - ``record``: what is written down of a deployment.

@@ -13,12 +13,14 @@ from ..errors import ArtifactError, ConfigError
 from . import config_pbtxt
 from .backends import FIL_FILES, Loading, backends_of
 from .config_pbtxt import ModelConfig
+from .config_rules import why_refused
 from .ensembles import why_no_ensemble
 from .layout import STEP, Layout
 from .manifest import Manifest
 from .record import Record
 from .releases import dated_fields, too_new
 
+_LARGEST_BATCH = (1 << 31) - 1
 _TREES = frozenset({"xgboost", "lightgbm", "sklearn"})
 
 
@@ -35,9 +37,10 @@ def refuse_unservable(
     Raises:
         ConfigError, ArtifactError: with what would work.
     """
-    if reason := why_no_ensemble(config, name):
-        raise ConfigError(reason, step="read the configuration")
     present, loading = list(paths), Loading.of(config)
+    reason = why_no_ensemble(config, name) or why_refused(config, loading.backend)
+    if reason:
+        raise ConfigError(reason, step="read the configuration")
     loaded = loading.versions(versions)
     if versions and not loaded:
         raise ConfigError(
@@ -100,7 +103,10 @@ def refuse_layout(config: bytes, name: str, layout: Layout) -> None:
     paths = [target for _source, target, _size in layout.files] + [*layout.folders]
     if layout.conversion in _TREES:
         paths += [f"{version}/{file}" for version in layout.versions for file in FIL_FILES.values()]
-    refuse_unservable(config_pbtxt.parse(config), name, layout.versions, paths)
+    message = config_pbtxt.parse(config)
+    if layout.conversion and not message.max_batch_size:
+        message.max_batch_size = _LARGEST_BATCH  # the conversion may write any
+    refuse_unservable(message, name, layout.versions, paths)
 
 
 def refuse_deployed(config: bytes, record: Record) -> None:
