@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import config_pbtxt
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import DeliveryError
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
     Delivery,
@@ -118,6 +119,42 @@ def test_a_version_that_the_policy_does_not_load_is_not_judged(
         model_uri=str(sample.folder),
         config={"version_policy": {"all": {}}},
     )
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"max_batch_size": -1}, "its max_batch_size is -1"),
+        ({"dynamic_batching": {"preferred_batch_size": [9]}}, "write sizes from 1 to"),
+        ({"instance_group": [{"kind": "KIND_CPU", "gpus": [0]}]}, "leave gpus out"),
+        ({"default_model_filename": "my model.py"}, "write it with letters from a to z"),
+    ],
+)
+def test_what_triton_refuses_is_refused_before_it_is_asked(
+    target: Target,
+    triton: Triton,
+    mlflow: MLflow,
+    tmp_path: Path,
+    name: str,
+    config: dict[str, Any],
+    says: str,
+) -> None:
+    """As the author's, as an overlay of a new model and as one of a deployed model."""
+    sample = make_python(tmp_path, name)
+    (sample.folder / "1" / "my model.py").write_bytes(
+        (sample.folder / "1" / "model.py").read_bytes()
+    )
+    model = {"model_uri": str(sample.folder)}
+    refused(target, triton, name, says, **model, config=config)
+    deploy_model(target, name, **model)
+    refused(target, triton, name, says, **model, config=config)
+    assert sample.differences(triton.infer(name, sample.request())[1]) == []
+
+    text = (sample.folder / "config.pbtxt").read_bytes()
+    message = config_pbtxt.apply_overlay(config_pbtxt.parse(text), config)
+    (sample.folder / "config.pbtxt").write_bytes(config_pbtxt.render(message))
+    refused(target, triton, name, says, **model)
+    refused_when_published(mlflow, name, sample.folder, says)
 
 
 def test_a_policy_that_loads_nothing_is_refused(

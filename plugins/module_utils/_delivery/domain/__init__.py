@@ -11,6 +11,7 @@
   brings.
 - ``ensembles``: why an ensemble cannot be loaded, as far as its configuration tells.
 - ``config_rules``: why Triton refuses a configuration, as far as its own fields tell.
+- ``named_files``: why a model cannot be loaded for the files which its configuration names.
 - ``releases``: which fields of config.pbtxt came with which release of Triton.
 - ``servable``: what is known, before Triton is asked, to keep a model from loading.
 - ``record``: what is written down of a deployment.

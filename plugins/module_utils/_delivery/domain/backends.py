@@ -56,6 +56,9 @@ _NEEDED_BY_PLATFORM = {
     "tensorflow_savedmodel": ("model.savedmodel",),
     "tensorflow_graphdef": ("model.graphdef",),
 }
+# The parameter that names a Python environment, for the Python backend and others that are written
+# in Python.
+ENVIRONMENT_KEY = "EXECUTION_ENV_PATH"
 # They look for their own name alone, whatever the configuration calls the file.
 _FIXED = frozenset({"vllm"})
 # They choose a file by the GPU, where cc_model_filenames names one for it.

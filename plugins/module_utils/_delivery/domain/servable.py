@@ -17,6 +17,7 @@ from .config_rules import why_refused
 from .ensembles import why_no_ensemble
 from .layout import STEP, Layout
 from .manifest import Manifest
+from .named_files import why_no_file
 from .record import Record
 from .releases import dated_fields, too_new
 
@@ -38,7 +39,13 @@ def refuse_unservable(
         ConfigError, ArtifactError: with what would work.
     """
     present, loading = list(paths), Loading.of(config)
-    reason = why_no_ensemble(config, name) or why_refused(config, loading.backend)
+    told = backends_of(config, present)
+    backend = told[0] if len(told) == 1 else ""
+    reason = (
+        why_no_ensemble(config, name)
+        or why_refused(config, backend)
+        or why_no_file(config, backend, present)
+    )
     if reason:
         raise ConfigError(reason, step="read the configuration")
     loaded = loading.versions(versions)

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is said of the files which a configuration names is what Triton makes of them: a real server
+is asked for each.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import (
+    config_pbtxt,
+    named_files,
+)
+from support.named_files import MISSING, SAFE, THERE, named
+from support.servers import Triton, triton_server
+
+pytestmark = pytest.mark.takes(25)
+
+COMPLETE = """backend: "python"
+max_batch_size: 8
+input { name: "x" data_type: TYPE_FP32 dims: 3 }
+instance_group { kind: KIND_CPU count: 1 }
+"""
+OUTPUT = 'output { name: "y" data_type: TYPE_FP32 dims: 3 }\n'
+ANSWERS = """
+import numpy
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        zeros = pb_utils.Tensor("y", numpy.zeros((1, 3), "float32"))
+        return [pb_utils.InferenceResponse([zeros]) for _one in requests]
+"""
+
+
+def place(triton: Triton, name: str, part: str, files: dict[str, str]) -> str:
+    folder = triton.repository / name
+    shutil.rmtree(folder, ignore_errors=True)
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    config = COMPLETE + ("" if "output {" in part else OUTPUT) + part
+    (folder / "config.pbtxt").write_text(config)
+    return config
+
+
+def said_of(config: str, files: dict[str, str]) -> str | None:
+    return named_files.why_no_file(config_pbtxt.parse(config.encode()), "python", [*files])
+
+
+def loads(triton: Triton, name: str) -> bool:
+    status, _body = triton.load(name)
+    triton.unload(name)
+    return status == 200
+
+
+def contents(paths: tuple[str, ...]) -> dict[str, str]:
+    return {"1/model.py": ANSWERS, **dict.fromkeys(paths, "\n" * 12)}
+
+
+# The server dies where it is to read a folder, and waits without end for what a shell split up.
+DEADLY = {case for case, (_part, _paths, said) in MISSING.items() if "is a folder" in said}
+ENDLESS = {"environment with a space"}
+
+
+@pytest.mark.parametrize("case", [*sorted({*MISSING} - DEADLY - ENDLESS), *THERE])
+def test_a_file_is_needed_where_triton_needs_it(triton: Triton, case: str) -> None:
+    for good, cases in ((False, MISSING), (True, THERE)):
+        if case in cases:
+            part, paths = cases[case][:2]
+            config = place(triton, "needs", part, contents(paths))
+            assert (said_of(config, contents(paths)) is None) is good
+            assert loads(triton, "needs") is good
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Triton]:
+    """A server that a test may bring down, and the way to what only a shell could write."""
+    monkeypatch.setenv("CARRIED_OUT", str(tmp_path / "carried_out"))
+    # One that waits for a model does not end by itself.
+    with triton_server(tmp_path / "own", extra_args=["--disable-auto-complete-config"]) as server:
+        yield server
+        server.kill()
+
+
+@pytest.mark.parametrize("case", sorted(DEADLY))
+def test_triton_dies_of_a_folder_that_is_named_as_a_file(own: Triton, case: str) -> None:
+    part, paths, _said = MISSING[case]
+    config = place(own, "deadly", part, contents(paths))
+    assert said_of(config, contents(paths)) is not None
+    with pytest.raises(ConnectionError):
+        own.load("deadly")
+
+
+def test_triton_waits_without_end_for_names_with_spaces(own: Triton) -> None:
+    part, paths, _said = MISSING["environment with a space"]
+    for number, (text, files) in enumerate(
+        [(named("my model.py"), {"1/my model.py": ANSWERS}), (part, contents(paths))]
+    ):
+        config = place(own, f"endless_{number}", text, files)
+        assert said_of(config, files) is not None
+        with pytest.raises(TimeoutError):
+            own.load(f"endless_{number}", timeout=3)
+    assert "stol" in own.log_text()
+
+
+def test_a_shell_carries_out_what_stands_in_a_name(own: Triton, tmp_path: Path) -> None:
+    name = "$(echo >$CARRIED_OUT)model.py"
+    files = {f"1/{name}": ANSWERS, "1/model.py": ANSWERS}
+    config = place(own, "carried_out", named(name), files)
+    assert said_of(config, files) is not None
+    assert own.load("carried_out")[0] == 200
+    assert (tmp_path / "carried_out").exists()
+
+
+def test_python_does_not_find_a_name_beyond_ascii(own: Triton) -> None:
+    files = {"1/mod\u00e9le.py": ANSWERS}
+    config = place(own, "beyond", named("mod\u00e9le.py"), files)
+    assert said_of(config, files) is not None
+    assert not loads(own, "beyond")
+
+
+@pytest.mark.parametrize("character", SAFE)
+def test_triton_loads_a_name_that_a_shell_leaves_alone(triton: Triton, character: str) -> None:
+    for name in (f"m{character}x.py", f"{character}m.py"):
+        files = {f"1/{name}": ANSWERS}
+        config = place(triton, "named", named(name), files)
+        assert said_of(config, files) is None
+        assert loads(triton, "named"), name
