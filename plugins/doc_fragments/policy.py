@@ -14,7 +14,9 @@ options:
         or V(ensemble). A model of any other backend is refused before anything is downloaded. Where
         such a model is deployed already, the task fails and leaves it as it is.
       - A model that makes its backend load further code is refused, too. That is a C(libtriton_*)
-        library in its files, or C(runtime) or C(model_operations) in its configuration.
+        library in its files, or C(runtime) or C(model_operations) in its configuration; where the
+        backend may be written in Python, also C(triton_python_backend_stub) in its files, or the
+        parameter C(EXECUTION_ENV_PATH) in its configuration.
       - V(python) runs whatever code the artifact holds, with the rights of the server.
       - Every backend is allowed when omitted.
     type: list

@@ -5,6 +5,7 @@ is asked for each.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain impo
     config_pbtxt,
     named_files,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.backends import code_in
 from support.named_files import MISSING, SAFE, THERE, named
 from support.servers import Triton, triton_server
 
@@ -130,3 +132,21 @@ def test_triton_loads_a_name_that_a_shell_leaves_alone(triton: Triton, character
         config = place(triton, "named", named(name), files)
         assert said_of(config, files) is None
         assert loads(triton, "named"), name
+
+
+def test_a_backend_in_python_runs_what_a_model_brings(own: Triton, tmp_path: Path) -> None:
+    """As ``allowed_backends`` takes it to do."""
+    runs = "#!/bin/sh\necho > $CARRIED_OUT\n"
+    onnx = 'backend: "onnxruntime"\n'
+    environment = THERE["environment"][0]
+    for number, (config, path) in enumerate(
+        [(onnx + environment, "1/env/bin/activate"), (onnx, "triton_python_backend_stub")]
+    ):
+        place(own, f"brings_{number}", "", {path: runs, "1/model.onnx": ""})
+        (own.repository / f"brings_{number}" / "config.pbtxt").write_text(config)
+        code = code_in(config_pbtxt.parse(config.encode()), [path])
+        assert code is not None
+        with contextlib.suppress(TimeoutError):
+            own.load(f"brings_{number}", timeout=3)
+        assert (tmp_path / "carried_out").exists()
+        (tmp_path / "carried_out").unlink()

@@ -191,6 +191,16 @@ def test_each_backend_that_it_may_be_run_with_must_be_allowed() -> None:
             "its configuration loads the library ops.so",
         ),
         (ONNX, "1/libtriton_onnxruntime.so", "it brings the library 1/libtriton_onnxruntime.so"),
+        (
+            ONNX + b'parameters { key: "EXECUTION_ENV_PATH" value { string_value: "e.tar.gz" } }',
+            "1/x",
+            "its parameter EXECUTION_ENV_PATH names a Python environment",
+        ),
+        (
+            ONNX,
+            "triton_python_backend_stub",
+            "it brings the program triton_python_backend_stub",
+        ),
     ],
 )
 def test_code_beside_an_allowed_backend_is_refused(config: bytes, target: str, code: str) -> None:
@@ -198,6 +208,17 @@ def test_code_beside_an_allowed_backend_is_refused(config: bytes, target: str, c
     assert why_new(Policy(("onnxruntime",)), layout(1, target=target), config) == words
     assert why_deployed(Policy(("onnxruntime",)), record(target), config) == words
     assert why_new(Policy(max_size=100), layout(1, target=target), config) is None
+
+
+@pytest.mark.parametrize("backend", ["python", "tensorrt"])
+def test_an_environment_is_the_python_backends_own_and_no_librarys(backend: str) -> None:
+    text = 'parameters { key: "EXECUTION_ENV_PATH" value { string_value: "e.tar.gz" } }'
+    config = f'backend: "{backend}" {text}'.encode()
+    assert why_new(Policy((backend,)), layout(1, target="1/x"), config) is None
+    stub = layout(1, target="triton_python_backend_stub")
+    assert why_new(Policy((backend,)), stub, f'backend: "{backend}"'.encode()) is None
+    ensemble = f'platform: "ensemble" {text}'.encode()
+    assert why_new(Policy(("ensemble",)), layout(1, target="1/x"), ensemble) is None
 
 
 # -- max_size --------------------------------------------------------------------------------------

@@ -59,6 +59,10 @@ _NEEDED_BY_PLATFORM = {
 # The parameter that names a Python environment, for the Python backend and others that are written
 # in Python.
 ENVIRONMENT_KEY = "EXECUTION_ENV_PATH"
+_STUB = "triton_python_backend_stub"
+# Backends that are libraries on every server. Those of ONNX and of forests are written in Python on
+# servers that come from PyPI, and some releases run a model.py of PyTorch in Python.
+LIBRARIES = frozenset({"tensorrt", "tensorflow", "openvino", "dali"})
 # They look for their own name alone, whatever the configuration calls the file.
 _FIXED = frozenset({"vllm"})
 # They choose a file by the GPU, where cc_model_filenames names one for it.
@@ -202,8 +206,15 @@ def code_in(config: ModelConfig, paths: Iterable[str]) -> str | None:
     """What a model makes Triton run beside its backend's own library, in words; None where there is
     no such thing.
 
-    Triton looks for a backend's library in the model's folders before its own.
+    Triton looks for a backend's library in the model's folders before its own, and what is written
+    in Python runs in a program and in an environment that the model may bring.
     """
+    there = list(paths)
+    in_python = not LIBRARIES.union(["ensemble", "python"]).issuperset(backends_of(config, there))
+    if in_python and ENVIRONMENT_KEY in config.parameters:
+        return f"its parameter {ENVIRONMENT_KEY} names a Python environment"
+    if in_python and _STUB in there:
+        return f"it brings the program {_STUB}"
     if config.runtime:
         return f"its configuration names the runtime '{config.runtime}'"
     if config.model_operations.op_library_filename:
@@ -211,6 +222,6 @@ def code_in(config: ModelConfig, paths: Iterable[str]) -> str | None:
             f"its configuration loads the library {config.model_operations.op_library_filename[0]}"
         )
     library = next(
-        (path for path in paths if posixpath.basename(path).startswith("libtriton_")), None
+        (path for path in there if posixpath.basename(path).startswith("libtriton_")), None
     )
     return f"it brings the library {library}" if library else None

@@ -12,13 +12,10 @@ import posixpath
 import re
 from collections.abc import Collection, Iterator
 
-from .backends import ENVIRONMENT_KEY
+from .backends import ENVIRONMENT_KEY, LIBRARIES
 from .config_pbtxt import ModelConfig
 
 _MODEL_FOLDER = "$$TRITON_MODEL_DIRECTORY"
-# Backends that are always libraries, which no shell starts. That of ONNX and that of forests are
-# written in Python on servers that come from PyPI.
-_LIBRARIES = frozenset({"tensorrt", "tensorflow", "openvino", "pytorch", "dali"})
 _RUNS = re.compile(r"[$`;&|<>\n\r]")
 _SPLITS = re.compile(r"[^A-Za-z0-9._+=@,:%^~#!/\u0080-\U0010ffff-]")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
@@ -44,7 +41,7 @@ def why_no_file(config: ModelConfig, backend: str, paths: Collection[str]) -> st
 
 def _of_model_files(config: ModelConfig, backend: str) -> Iterator[str]:
     name = config.default_model_filename
-    by_shell = backend not in _LIBRARIES or bool(config.runtime)
+    by_shell = backend not in LIBRARIES or bool(config.runtime)
     unsafe = (_SPLITS.search(name) or _NOT_ASCII.search(name)) if by_shell else _RUNS.search(name)
     if unsafe:
         yield (
@@ -97,7 +94,7 @@ def _is_folder(path: str, paths: Collection[str]) -> bool:
 
 
 def _of_environment(config: ModelConfig, backend: str, paths: Collection[str]) -> Iterator[str]:
-    if ENVIRONMENT_KEY not in config.parameters or backend in _LIBRARIES:
+    if ENVIRONMENT_KEY not in config.parameters or backend in LIBRARIES:
         return
     value = config.parameters[ENVIRONMENT_KEY].string_value
     what = f"its parameter {ENVIRONMENT_KEY} has '{value}'"
