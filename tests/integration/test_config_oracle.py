@@ -100,6 +100,29 @@ def test_any_text_is_judged_as_triton_does(judge: Judge, text: str) -> None:
     assert is_taken(text) == judge.reads(text), text
 
 
+@pytest.mark.parametrize(
+    ("config", "read", "taken"),
+    [
+        (b"# gr\xf6\xdfe\nbackend: 'nope' # \x80 \xff", True, True),
+        (b"backend: 'nope'\xf6", False, False),
+        (b"\xf6 backend: 'nope'", False, False),
+        # Of a string, Triton wants no UTF-8.
+        (b"backend: 'nope\xf6'", True, False),
+        (b"backend: 'nope\\377'", True, False),
+        (b"backend: 'nope' parameters { key: '\\303' 'a' }", True, False),
+    ],
+)
+def test_bytes_that_are_not_utf8_are_judged_as_triton_does_but_in_strings(
+    judge: Judge, config: bytes, read: bool, taken: bool
+) -> None:
+    assert (UNREADABLE not in judge.load(config)[1]) is read
+    if taken:
+        assert config_pbtxt.parse(config).backend == "nope"
+        return
+    with pytest.raises(ConfigError, match="is not UTF-8" if read else "byte 0xF6 outside"):
+        config_pbtxt.parse(config)
+
+
 @pytest.mark.parametrize("field", releases.SINCE)
 def test_a_field_is_known_since_the_release_that_is_written_down(judge: Judge, field: str) -> None:
     """Where the server that is at hand stands between two releases, it tells them apart."""

@@ -121,6 +121,25 @@ def test_a_version_that_the_policy_does_not_load_is_not_judged(
     )
 
 
+def test_a_comment_in_latin_1_is_deployed_and_published_in_utf8(
+    target: Target, triton: Triton, mlflow: MLflow, tmp_path: Path, name: str
+) -> None:
+    sample = make_python(tmp_path, name)
+    config = sample.folder / "config.pbtxt"
+    config.write_bytes(b"# gr\xf6\xdfe\n" + config.read_bytes())
+    deploy_model(target, name, model_uri=str(sample.folder))
+    assert sample.differences(triton.infer(name, sample.request())[1]) == []
+    live = (triton.repository / name / "config.pbtxt").read_bytes()
+    assert live.decode().startswith("# gr\u00f6\u00dfe\n")
+    assert not deploy_model(target, name, model_uri=str(sample.folder)).changed
+
+    planned = publication.plan_publication(
+        Registry(mlflow.url, 30), publication.DesiredPublication(name, str(sample.folder))
+    )
+    (entry,) = [one for one in planned.model.manifest.files if one.path == "config.pbtxt"]
+    assert entry.size == len(config.read_bytes().decode("latin-1").encode())
+
+
 @pytest.mark.parametrize(
     ("config", "says"),
     [

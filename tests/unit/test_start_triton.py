@@ -201,6 +201,7 @@ PYTHON = 'backend: "python"  # in Python\n'
         (PYTHON + "version_policy { latest { num_versions: 2 } }", ["1/a.py", "2/model.py"], "1"),
         (PYTHON + "version_policy { latest { } }", ["1/main.py"], None),
         ("# python\nbackend: 'onnxruntime'", ["1/main.py"], None),
+        ("# gr\udcf6\udcdfe\n" + PYTHON, ["1/main.py"], "version folder 1 has no model.py"),
         ("backend: { python", ["1/main.py"], None),
         ('parameters { key: "backend" value { string_value: "python" } }', ["1/main.py"], None),
     ],
@@ -213,8 +214,8 @@ def test_a_model_for_whose_python_file_triton_would_wait_without_end_is_left_out
         for path in files if name == "lacking" else ["1/model.py"]:
             (tmp_path / "models" / name / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / "models" / name / path).write_text("")
-        (tmp_path / "models" / name / "config.pbtxt").write_text(
-            config if name == "lacking" else PYTHON
+        (tmp_path / "models" / name / "config.pbtxt").write_bytes(
+            (config if name == "lacking" else PYTHON).encode(errors="surrogateescape")
         )
         record(state, name, {"schema": 1, "name": name, "wanted": "loaded", "author": "python"})
     made = command.make_command(settings.make_settings({**values, "state_dir": str(state)}))

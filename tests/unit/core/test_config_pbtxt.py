@@ -7,7 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import config_pbtxt
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import (
+    config_pbtxt,
+    pbtxt,
+    releases,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import ConfigError
 
 AUTHOR = b"""# a comment that must survive
@@ -124,12 +128,32 @@ def test_overlays_that_cannot_be(overlay: dict[str, object], says: str) -> None:
         deployed(overlay=overlay)
 
 
+def test_any_bytes_are_taken_in_a_comment_and_are_utf8_when_deployed() -> None:
+    author = b'# gr\xf6\xdfe \xc3\xb6\nname: "fraud" # \x80 \xff\n'
+    assert config_pbtxt.parse(author).name == "fraud"
+    text = '# gr\u00f6\u00dfe \u00f6\nname: "fraud" # \x80 \xff\n'
+    assert pbtxt.in_utf8(author).decode() == text
+    assert pbtxt.in_utf8(text.encode()) == text.encode()
+    assert releases.dated_fields(author + b"model_metrics { }")[0].line == 3
+    data = deployed(pbtxt.in_utf8(author))
+    assert data.startswith(text.encode())
+    assert config_pbtxt.deploy_id_of(data) == "id-1"
+
+
+def test_bytes_that_are_utf8_only_together_are_a_string() -> None:
+    assert config_pbtxt.parse(b'name: "\\303" "\\266"').name == "\u00f6"
+
+
 @pytest.mark.parametrize(
     ("author", "says"),
     [
         (b"max_batch_size: {", "line 1"),
         (b'backend: "x"\nbogus: 1', "line 2, column 1"),
-        (b"\xff\xfe", "not UTF-8"),
+        (b"\xff\xfe", "line 1, column 1: the byte 0xFF outside a string or comment"),
+        (b"# gr\xf6\xdfe\n bogus: 1", "line 2, column 2"),
+        (b'# \xf6\nbackend: "a\xf6"', "line 2, column 12: a string that is not UTF-8"),
+        (b'# \xf6\nbackend: "a\\377"', "line 2, column 17: a string that is not UTF-8"),
+        (b'name: "\\303" "a"', "line 1, column 17: a string that is not UTF-8"),
         (b'name: "somebody"', "names the model 'somebody'"),
     ],
 )

@@ -53,7 +53,8 @@ def message_release() -> str:
 
 
 def parse(data: bytes) -> ModelConfig:
-    """Parse config.pbtxt. A UTF-8 byte order mark and CRLF line ends are accepted.
+    """Parse config.pbtxt. A UTF-8 byte order mark, CRLF line ends and, in comments, bytes that are
+    not UTF-8 are accepted.
 
     Raises:
         ConfigError: with line and column where the text does not parse.
@@ -62,7 +63,7 @@ def parse(data: bytes) -> ModelConfig:
     from google.protobuf import text_format
 
     try:
-        text = strip_mark(data).decode("utf-8")
+        text = pbtxt.decode(strip_mark(data))
         text_format.Parse(pbtxt.for_python(text, *_names_by_type()), message)
     except pbtxt.TextRefused as error:
         raise ConfigError(
@@ -70,13 +71,11 @@ def parse(data: bytes) -> ModelConfig:
             f" {error.reason}",
             step="read the configuration",
         ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{CONFIG_NAME} is not UTF-8 text (byte {error.start})", step="read the configuration"
-        ) from error
     except text_format.ParseError as error:
         where = f" in line {error.GetLine()}, column {error.GetColumn()}" if error.GetLine() else ""
         reason = str(error).split(" : ", 1)[-1]
+        if "'utf-8' codec can't decode" in reason:  # it is written in escapes
+            reason = pbtxt.NOT_UTF8
         raise ConfigError(
             f"{CONFIG_NAME} does not parse{where}: {reason}", step="read the configuration"
         ) from error

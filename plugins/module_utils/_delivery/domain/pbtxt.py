@@ -24,6 +24,10 @@ _ESCAPE = re.compile(
     r"\\(?:[abfnrtv\\?'\"]|[0-7]|x[0-9a-fA-F]|u[0-9a-fA-F]{4}|U00[01][0-9a-fA-F]{5})"
 )
 _OPENS = {"{": "}", "<": ">"}
+_BYTE = re.compile("[\udc80-\udcff]")
+"""A byte that is not UTF-8, as ``decode`` keeps it."""
+# Triton takes it, and Python's message has no place for it.
+NOT_UTF8 = "a string that is not UTF-8 cannot be read here: write it in UTF-8"
 
 
 class TextRefused(Exception):
@@ -52,6 +56,22 @@ def _refuse(text: str, at: int, reason: str) -> TextRefused:
 def line_of(text: str, at: int) -> int:
     """The line of a place in the text, counted from 1."""
     return text[:at].count("\n") + 1
+
+
+def decode(data: bytes) -> str:
+    """The text of a configuration. Triton takes any bytes in a comment, such as those of Latin-1:
+    they are kept, and refused elsewhere.
+    """
+    return data.decode("utf-8", "surrogateescape")
+
+
+def in_utf8(data: bytes) -> bytes:
+    """A configuration that parses, in UTF-8: what is none in its comments is taken for Latin-1."""
+    return _as_latin1(decode(data)).encode()
+
+
+def _as_latin1(text: str) -> str:
+    return _BYTE.sub(lambda found: chr(ord(found[0]) - 0xDC00), text)
 
 
 def tokens(text: str) -> list[Token]:
@@ -83,6 +103,8 @@ def _token(text: str, at: int) -> Token:
         return Token("string", _string(text, at), at)
     if here == "+":
         raise _refuse(text, at, "Triton takes no '+' before a number")
+    if _BYTE.match(here):
+        raise _refuse(text, at, f"the byte 0x{ord(here) - 0xDC00:02X} outside a string or comment")
     if not here.isascii():
         name = "a no-break space" if here == "\u00a0" else f"the character U+{ord(here):04X}"
         instead = ": write a plain space" if here.isspace() else ""
@@ -104,6 +126,8 @@ def _string(text: str, at: int) -> str:
     found = _STRING.match(text, at)
     if not found:
         raise _refuse(text, at, "a string that does not end in its line")
+    if byte := _BYTE.search(found[0]):
+        raise _refuse(text, at + byte.start(), NOT_UTF8)
     for escape in re.finditer(r"\\.", found[0]):
         if not _ESCAPE.match(found[0], escape.start()):
             raise _refuse(text, at + escape.start(), f"{escape[0]} is no escape sequence")
@@ -141,7 +165,7 @@ def for_python(
                 edits.append((token.start, len(token.text), number.ljust(len(token.text))))
     for start, length, new in reversed(edits):
         text = text[:start] + new + text[start + length :]
-    return text
+    return _as_latin1(text)
 
 
 def _decimal(number: str) -> str | None:

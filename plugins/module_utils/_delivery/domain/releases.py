@@ -45,7 +45,7 @@ def dated_fields(config: bytes) -> tuple[DatedField, ...]:
     Args:
         config: config.pbtxt, which parses.
     """
-    text = config.decode()
+    text = pbtxt.decode(config)
     words = pbtxt.tokens(text)
     return tuple(
         DatedField(word.text, pbtxt.line_of(text, word.start), *SINCE[word.text])

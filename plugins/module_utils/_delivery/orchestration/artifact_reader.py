@@ -15,6 +15,7 @@ from ..domain import config_pbtxt
 from ..domain.config_pbtxt import config_for
 from ..domain.desired import DesiredModel
 from ..domain.layout import Layout, Numbering
+from ..domain.pbtxt import in_utf8
 from ..domain.servable import refuse_layout
 from ..domain.source import Source
 from ..errors import ArtifactError, DeliveryError
@@ -65,6 +66,7 @@ class ArtifactReader:
             desired.flavor,
             Numbering(desired.version_folders, source.registry_version, pinned),
         )
+        layout = replace(layout, author_config=in_utf8(layout.author_config))
         if layout.missing and not {"input", "output"} <= {*(desired.config or {})}:
             raise ArtifactError(layout.missing, step="find the model")
         config = config_for(layout.author_config.decode(), desired.name, "-", desired.request)

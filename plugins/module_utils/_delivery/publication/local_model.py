@@ -19,6 +19,7 @@ from ..domain.backends import FIL_FILES, FILES, backends_of
 from ..domain.config_pbtxt import ModelConfig
 from ..domain.layout import Artifact, Numbering
 from ..domain.manifest import MANIFEST_NAME, FileEntry, Manifest
+from ..domain.pbtxt import in_utf8
 from ..domain.servable import refuse_unservable
 from ..errors import ArtifactError, InvalidOption, NotFound
 from ..flavors.layouts import is_version, layout_of
@@ -215,9 +216,8 @@ def _read_folder(location: str, root: str, overlay: Mapping[str, object] | None)
         lambda path: local.read(path.removeprefix(f"{folder}/")),
     )
     try:
-        author = config_pbtxt.parse(
-            layout_of(artifact, "triton", Numbering("artifact", None, False)).author_config
-        )
+        given = layout_of(artifact, "triton", Numbering("artifact", None, False)).author_config
+        author = config_pbtxt.parse(given)
     except ArtifactError as error:
         error.message = error.message.replace(
             "the artifact", f"the folder {location}"
@@ -226,6 +226,8 @@ def _read_folder(location: str, root: str, overlay: Mapping[str, object] | None)
     config = config_pbtxt.apply_overlay(author, overlay) if overlay else author
     if config != author:
         pieces[config_pbtxt.CONFIG_NAME] = UploadSource.of(config_pbtxt.render(config))
+    elif in_utf8(given) != given:
+        pieces[config_pbtxt.CONFIG_NAME] = UploadSource.of(in_utf8(given))
     _check_model_files(config, pieces)
     return config, pieces, local.folders()
 

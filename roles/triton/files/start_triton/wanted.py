@@ -73,7 +73,7 @@ def why_without_end(model: ModelFolder) -> str | None:
     in Python is missing (Triton 2.51). None for any other model.
     """
     try:
-        text = model.config().decode()
+        text = pbtxt.decode(model.config())
         loading = Loading.read(pbtxt.read_fields(text.lstrip("\ufeff")))
     except (OSError, ValueError, pbtxt.TextRefused):
         return None  # Triton says what is wrong with it, and goes on
