@@ -25,9 +25,11 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from support.config_rules import (
     BROKEN,
+    BROKEN_ENSEMBLES,
     BROKEN_WITH_BACKEND,
     CONFIGS,
     KEPT,
+    KEPT_ENSEMBLES,
     KEPT_WITH_BACKEND,
     model_of,
 )
@@ -35,7 +37,7 @@ from support.config_texts import REFUSED, TAKEN, TEXTS
 from support.models import make_python
 from support.servers import Triton
 
-pytestmark = pytest.mark.takes(15)
+pytestmark = pytest.mark.takes(20)
 
 MANY = os.environ.get("HYPOTHESIS_PROFILE") == "search"
 TRIED = settings(
@@ -295,6 +297,26 @@ def test_what_is_judged_with_the_backends_model_is_judged_as_triton_does(
     loads.triton.unload(loads.name)
     reason = config_rules.why_refused(config_pbtxt.parse(text.encode()), "python")
     assert (status == 200, reason is None) == (part in KEPT_WITH_BACKEND,) * 2, said
+
+
+STEPS = (
+    ensemble_of(GOOD[:1], [], [], PLATFORM)
+    .replace("max_batch_size: 8\n", "")
+    .replace(
+        'input_map { key: "x" value: "x" } output_map { key: "y" value: "w" }',
+        'input_map { key: "x" value: "x" } output_map { key: "y" value: "y" }',
+    )
+)
+
+
+@pytest.mark.parametrize("part", [*BROKEN_ENSEMBLES, *KEPT_ENSEMBLES])
+def test_the_fields_of_an_ensemble_are_judged_as_triton_does(ensembles: Judge, part: str) -> None:
+    text = f"{STEPS}{model_of(part)}"
+    status, said = ensembles.load(text.encode())
+    config = config_pbtxt.parse(text.encode())
+    assert why_no_ensemble(config, "ensemble") is None
+    assert (config_rules.why_refused(config, "ensemble") is None) == (status == 200), said
+    assert (status == 200) == (part in KEPT_ENSEMBLES)
 
 
 def test_the_servers_words_stand_where_they_are_looked_for(judge: Judge) -> None:

@@ -153,6 +153,23 @@ KEPT_WITH_BACKEND = [
     _warmup(f"'o' {_GIVEN}", more=f"{_X} {_OPTIONAL}"),
 ]
 
+# The same of an ensemble whose one step makes y of x.
+BROKEN_ENSEMBLES = {
+    "max_batch_size: -1": "max_batch_size is -1",
+    'input { name: "x" dims: 3 }': "input 'x' has no data_type",
+    'input { name: "x" data_type: TYPE_FP32 }': "input 'x' has no dims",
+    _output(""): "output 'y' has no dims",
+    _input("dims: 0"): "has 0 in dims",
+    f"batch_input {{ {_COUNT} data_type: TYPE_FP32 source_input: 'z' }}": "'z', which is no input",
+    _warmup(f"'x' {_GIVEN}"): "has a model_warmup, which only its members may have",
+}
+KEPT_ENSEMBLES = [
+    "",
+    _input("dims: -1"),
+    'default_model_filename: "a b"',
+    f"batch_output {{ {_SCATTER} source_input: 'x' }}",
+]
+
 
 _NAMES = st.sampled_from(["x", "x", "y", "z", ""])
 _SIZE = st.sampled_from([1, 2, 3, 4, 6, -1, 3, -1, 0, -2])

@@ -18,8 +18,10 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.serv
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import ConfigError
 from support.config_rules import (
     BROKEN,
+    BROKEN_ENSEMBLES,
     BROKEN_WITH_BACKEND,
     KEPT,
+    KEPT_ENSEMBLES,
     KEPT_WITH_BACKEND,
     model_of,
 )
@@ -51,6 +53,15 @@ def test_a_tensor_without_type_or_dims_is_refused_where_no_backend_completes_it(
     for backend in ("python", "onnxruntime", "tensorrt", "fil", ""):
         assert _why(untyped, backend) is None
         assert _why(shapeless, backend) is None
+
+
+@pytest.mark.parametrize("part", [*BROKEN_ENSEMBLES, *KEPT_ENSEMBLES])
+def test_the_fields_of_an_ensemble_are_judged_too(part: str) -> None:
+    reason = _why(f'platform: "ensemble" {model_of(part)}', "ensemble")
+    if part in BROKEN_ENSEMBLES:
+        assert BROKEN_ENSEMBLES[part] in str(reason)
+    else:
+        assert reason is None
 
 
 def test_inputs_that_a_backend_may_name_are_not_missed() -> None:

@@ -93,3 +93,9 @@ def test_an_environment_is_missed_by_the_python_backend_alone() -> None:
     paths = ("1/$(id)/bin/activate",)
     assert "handed to a shell" in str(_why(broken, "onnxruntime", paths))
     assert _why(broken, "tensorrt", paths) is None
+
+
+def test_an_ensemble_has_labels_and_no_model_file() -> None:
+    config = f"{named('a b')} {with_environment('$$TRITON_MODEL_DIRECTORY/x')}"
+    assert _why(config, "ensemble") is None
+    assert "no l.txt" in str(_why(LABELS % "l.txt", "ensemble"))

@@ -254,7 +254,7 @@ def _of_batch_outputs(config: ModelConfig, completes: bool) -> Iterator[str]:
     for tensor in config.batch_output:
         what = f"its batch_output {_name_of(tensor, 'kind')}"
         yield from _of_source(config, completes, what, tensor)
-        if not tensor.target_name:  # the server dies of it
+        if not tensor.target_name and not config_pbtxt.is_ensemble(config):  # the server dies of it
             yield f"{what} has no target_name: write the output that it is"
         for target, count in Counter(tensor.target_name).items():
             if target not in outputs and not _may_be_named(config, completes):
@@ -290,6 +290,8 @@ def _may_be_named(config: ModelConfig, completes: bool) -> bool:
 def _of_warmup(config: ModelConfig) -> Iterator[str]:
     types = {tensor.name: _name_of(tensor, "data_type") for tensor in config.input}
     required = [tensor.name for tensor in config.input if not tensor.optional]
+    if config.model_warmup and config_pbtxt.is_ensemble(config):
+        yield "it is an ensemble and has a model_warmup, which only its members may have"
     for sample in config.model_warmup:
         if not sample.batch_size:  # Triton leaves the sample out
             continue

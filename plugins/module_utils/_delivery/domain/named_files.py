@@ -30,12 +30,11 @@ def why_no_file(config: ModelConfig, backend: str, paths: Collection[str]) -> st
         backend: that runs the model; "" where it is not known.
         paths: files of the model folder, and folders without a file.
     """
-    reasons = [
-        *_of_model_files(config, backend),
-        *_of_labels(config, paths),
-        *_of_warmup(config, paths),
-        *_of_environment(config, backend, paths),
-    ]
+    reasons = [*_of_labels(config, paths)]
+    if backend != "ensemble":  # it loads no file of a version
+        reasons += _of_model_files(config, backend)
+        reasons += _of_warmup(config, paths)
+        reasons += _of_environment(config, backend, paths)
     return reasons[0] if reasons else None
 
 
