@@ -171,23 +171,18 @@ KEPT_ENSEMBLES = [
 ]
 
 
-_NAMES = st.sampled_from(["x", "x", "y", "z", ""])
-_SIZE = st.sampled_from([1, 2, 3, 4, 6, -1, 3, -1, 0, -2])
-_SHAPE = st.lists(_SIZE, max_size=4).map(lambda sizes: f"[ {', '.join(map(str, sizes))} ]")
-_DATA_TYPE = st.sampled_from(
-    ["TYPE_FP32", "TYPE_INT32", "TYPE_FP32", "TYPE_STRING", "TYPE_INVALID", "99"]
-)
-_COUNTS = st.sampled_from([0, 1, 2, 3, 8, 9])
+def _mostly(good: list[Any], often: int, *bad: Any) -> st.SearchStrategy[Any]:
+    """Each of the good ones as often as said, where the bad ones come once."""
+    return st.sampled_from([*good * often, *bad])
 
 
-def _said(field: str, values: st.SearchStrategy[Any], often: int = 3) -> st.SearchStrategy[str]:
-    """The field with a value, or nothing once in a while."""
-    given = values.map(lambda value: f"{field}: {value}")
-    return st.one_of(*[given] * often, st.just(""))
+def _said(field: str, values: st.SearchStrategy[Any]) -> st.SearchStrategy[str]:
+    return values.map(lambda value: f"{field}: {value}")
 
 
 def _rarely(text: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    return st.one_of(st.just(""), st.just(""), text)
+    """Nothing, three times of four."""
+    return st.tuples(_mostly([False], 3, True), text).map(lambda said: said[1] if said[0] else "")
 
 
 def _block(name: str, *parts: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
@@ -198,66 +193,86 @@ def _some(part: st.SearchStrategy[str], most: int = 2) -> st.SearchStrategy[str]
     return st.lists(part, max_size=most).map(" ".join)
 
 
-def _quoted(names: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    return names.map(lambda name: f"'{name}'")
+def _shape(sizes: st.SearchStrategy[list[Any]]) -> st.SearchStrategy[str]:
+    return sizes.map(lambda some: f"[ {', '.join(map(str, some))} ]")
 
 
 def _named(names: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    quoted = st.lists(_quoted(names), min_size=1, max_size=2)
-    return quoted.map(lambda some: f"[ {', '.join(some)} ]")
+    return _shape(names.flatmap(lambda name: _mostly([[name]], 8, [name, name])))
 
 
-_SIZES = st.lists(_COUNTS, max_size=2).map(str)
+_NAMES = _mostly(["'x'", "'y'"], 6, "'z'", "''")
+_DATA_TYPE = _mostly(["TYPE_FP32", "TYPE_INT32"], 6, "TYPE_STRING", "TYPE_INVALID", "99")
+_COUNTS = st.sampled_from([0, 1, 2, 2, 8, 9])
+_SIZE = _mostly([1, 2, 3, -1], 6, 4, 6, 0, -2)
+_SIZES = st.lists(_SIZE, max_size=4)
+_DIMS = st.lists(_SIZE, min_size=1, max_size=3)
+# Dims and what they become.
+_RESHAPES = st.one_of(
+    st.tuples(_DIMS, _SIZES),
+    _DIMS.map(lambda sizes: (sizes, [1, *sizes])),
+    _DIMS.map(lambda sizes: (sizes, [*sizes, 1])),
+    st.sampled_from(
+        [([1], []), ([2, 3], [6]), ([2, -1, 3, 2], [2, -1, 6]), ([-1, 2], [2, -1]), ([], [1])]
+    ),
+)
 _POLICY = (
     _said("timeout_action", st.sampled_from(["DELAY", "REJECT"])),
     _said("default_timeout_microseconds", st.sampled_from([0, 5])),
 )
 _TENSOR = (
-    _said("name", _quoted(_NAMES), 8),
-    _said("data_type", _DATA_TYPE, 8),
-    _said("dims", _SHAPE, 8),
-    _rarely(_block("reshape", _said("shape", _SHAPE))),
+    _said("name", _NAMES),
+    _said("data_type", _DATA_TYPE),
+    st.one_of(
+        _said("dims", _shape(_DIMS)),
+        _RESHAPES.map("dims: {0[0]} reshape {{ shape: {0[1]} }}".format),
+    ),
 )
-
-
-def _values(field: str, values: st.SearchStrategy[Any]) -> st.SearchStrategy[str]:
-    several = st.lists(values, min_size=1, max_size=3)
-    return several.map(lambda given: f"{field}: [ {', '.join(map(str, given))} ]")
-
-
-_VALUES: list[tuple[str, st.SearchStrategy[Any]]] = [
-    ("int32_false_true", st.sampled_from([0, 1])),
-    ("fp32_false_true", st.sampled_from([0.5, 1])),
-    ("bool_false_true", st.sampled_from(["false", "true"])),
+_BOOLEAN = [
+    "int32_false_true: [ 0, 1 ]",
+    "fp32_false_true: [ 0, 1 ]",
+    "bool_false_true: [ false, true ]",
 ]
-_CONTROLS = _block(
-    "control",
-    _said("kind", st.sampled_from(["CONTROL_SEQUENCE_START", "CONTROL_SEQUENCE_END", _CORRID[6:]])),
-    _said("data_type", _DATA_TYPE, 1),
-    *(_rarely(_values(field, values)) for field, values in _VALUES),
+_CONTROLS = st.one_of(
+    _block(
+        "control",
+        _said("kind", st.sampled_from([f"CONTROL_SEQUENCE_{one}" for one in ("START", "END")])),
+        _mostly(_BOOLEAN, 4, "", "bool_false_true: [ true ]", " ".join(_BOOLEAN[:2])),
+    ),
+    _block(
+        "control",
+        st.just(_CORRID),
+        _said("data_type", _mostly(["TYPE_STRING", "TYPE_UINT64"], 3, "TYPE_FP32")),
+        _mostly([""], 8, *_BOOLEAN),
+    ),
+)
+_CONTROL_INPUT = _block(
+    "control_input",
+    _said("name", _mostly(["'s'", "'e'", "'c'"], 6, "''")),
+    st.one_of(_CONTROLS, _CONTROLS, _some(_CONTROLS)),
 )
 CONFIGS: st.SearchStrategy[str] = st.tuples(
-    _said("max_batch_size", st.sampled_from([8, 8, 2, 0, -1]), 8),
+    _said("max_batch_size", _mostly([8, 2, 0], 4, -1)),
     _some(_block("input", *_TENSOR)),
     _some(_block("output", *_TENSOR)),
     st.one_of(
         st.just(""),
         _block(
             "dynamic_batching",
-            _said("preferred_batch_size", _SIZES, 1),
-            _said("priority_levels", _COUNTS),
+            _rarely(_said("preferred_batch_size", st.lists(_COUNTS, max_size=2))),
+            _rarely(_said("priority_levels", _COUNTS)),
             _said("default_priority_level", _COUNTS),
-            _said("preserve_ordering", st.sampled_from(["true", "false"])),
+            _rarely(_said("preserve_ordering", st.sampled_from(["true", "false"]))),
             _rarely(_block("default_queue_policy", *_POLICY)),
             _rarely(_block("priority_queue_policy { key: 2 value", *_POLICY).map("{} }}".format)),
         ),
         _block(
             "sequence_batching",
-            _some(_block("control_input", _said("name", _quoted(_NAMES)), _some(_CONTROLS))),
+            _some(_CONTROL_INPUT),
             st.one_of(
                 st.just(""),
-                _block("oldest", _said("preferred_batch_size", _SIZES)),
-                _block("direct", _said("minimum_slot_utilization", st.sampled_from([-1, 0.5, 2]))),
+                _block("oldest", _said("preferred_batch_size", st.lists(_COUNTS, max_size=2))),
+                _block("direct", _said("minimum_slot_utilization", _mostly([0.5, 1], 3, -1, 2))),
             ),
         ),
     ),
@@ -273,7 +288,7 @@ CONFIGS: st.SearchStrategy[str] = st.tuples(
         _block(
             "batch_output",
             st.just(_SCATTER),
-            _named(_NAMES).map("target_name: {}".format),
+            _said("target_name", _named(_NAMES)),
             _said("source_input", _named(_NAMES)),
         )
     ),
