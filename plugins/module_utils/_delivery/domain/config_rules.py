@@ -53,6 +53,7 @@ def _reasons(config: ModelConfig, backend: str) -> Iterator[str]:
     for role, tensors in (("input", config.input), ("output", config.output)):
         for number, tensor in enumerate(tensors, 1):
             yield from _of_tensor(config, completes, f"{role} {number}", tensor)
+            yield from _of_use(backend, f"its {role} '{tensor.name}'", tensor)
     yield from _of_batch_inputs(config, completes)
     yield from _of_batch_outputs(config, completes)
     yield from _of_warmup(config)
@@ -220,6 +221,18 @@ def _of_tensor(
         yield (
             f"{what} has dims {_listed(tensor.dims)} and a reshape to {_listed(shape)}, which is"
             " another size: write a shape of as many elements, with each -1 in its place"
+        )
+
+
+def _of_use(backend: str, what: str, tensor: ModelConfig) -> Iterator[str]:
+    if tensor.is_shape_tensor and backend not in ("tensorrt", ""):
+        yield f"{what} has is_shape_tensor, which goes with backend tensorrt alone: leave it out"
+    # Outputs have none.
+    form = _name_of(tensor, "format") if hasattr(tensor, "format") else "FORMAT_NONE"
+    if form in ("FORMAT_NHWC", "FORMAT_NCHW") and tensor.dims and len(tensor.dims) != 3:
+        yield (
+            f"{what} has the format {form} and {len(tensor.dims)} dims: write the 3 dims of an"
+            " image, or leave format out"
         )
 
 
