@@ -118,9 +118,10 @@ def test_a_shell_carries_out_what_stands_in_a_name(own: Triton, tmp_path: Path) 
     assert (tmp_path / "carried_out").exists()
 
 
-def test_python_does_not_find_a_name_beyond_ascii(own: Triton) -> None:
-    files = {"1/mod\u00e9le.py": ANSWERS}
-    config = place(own, "beyond", named("mod\u00e9le.py"), files)
+@pytest.mark.parametrize("name", ["mod\u00e9le.py", "m.x.py", ".m.py"])
+def test_python_does_not_find_a_name_beyond_ascii_or_with_a_dot(own: Triton, name: str) -> None:
+    files = {f"1/{name}": ANSWERS}
+    config = place(own, "beyond", named(name), files)
     assert said_of(config, files) is not None
     assert not loads(own, "beyond")
 

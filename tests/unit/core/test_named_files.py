@@ -44,6 +44,14 @@ def test_a_name_that_a_shell_leaves_alone_is_taken(character: str) -> None:
         assert _why(named(name)) is None
 
 
+@pytest.mark.parametrize("name", ["m.x.py", ".m.py", "a/m.x.py"])
+def test_python_takes_a_dot_for_a_package(name: str) -> None:
+    assert "a dot before its ending" in str(_why(named(name)))
+    for backend in ("onnxruntime", "fil", "mine", "", "tensorrt"):
+        assert _why(named(name), backend) is None
+    assert _why(named("a.b/model.py")) is None
+
+
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorflow", "openvino", "dali"])
 def test_a_backend_that_no_shell_starts_takes_other_names(backend: str) -> None:
     assert _why(named("my größe (1).plan"), backend) is None

@@ -47,6 +47,12 @@ def _of_model_files(config: ModelConfig, backend: str) -> Iterator[str]:
             f"its default_model_filename '{name}' has {_shown(unsafe[0])}, and backends that are"
             f" written in Python hand it to a shell: rename the file, and {_WRITE}"
         )
+    stem = posixpath.basename(name).removesuffix(".py")
+    if backend == "python" and name.endswith(".py") and "." in stem:
+        yield (
+            f"its default_model_filename '{name}' has a dot before its ending, which Python takes"
+            f" for a package: rename the file, such as to {stem.replace('.', '_')}.py"
+        )
     for name in config.cc_model_filenames.values():
         if unsafe := _RUNS.search(name):
             yield (
