@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
+    DesiredModel,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
     InvalidOption,
     MissingLibrary,
@@ -129,13 +132,13 @@ def test_the_shapes_of_a_model_without_a_batch_are_the_servers_to_judge(
     passes(triton, model_uri=model, verify={"inputs": ROW})
 
 
-def test_inputs_that_are_shapes_are_the_servers_to_judge(
-    triton: MemoryTriton, tmp_path: Path
-) -> None:
-    model = make_model(
-        tmp_path / "new", CONFIG.replace("[ 3 ] } ]", "[ 3 ] is_shape_tensor: true } ]", 1)
-    )
-    passes(triton, model_uri=model, verify={"inputs": {"x": [1] * 20}})
+def test_inputs_that_are_shapes_are_the_servers_to_judge() -> None:
+    shape = CONFIG.replace("[ 3 ] } ]", "[ 3 ] is_shape_tensor: true } ]", 1)
+    verify = {"inputs": {"x": [1] * 20}}
+    desired = DesiredModel.from_options({"name": "net", "model_uri": "/model", "verify": verify})
+    verification.judge_case(shape.encode(), ["localhost:8000"], desired)
+    with pytest.raises(InvalidOption, match=r"takes the shape"):
+        verification.judge_case(CONFIG.encode(), ["localhost:8000"], desired)
 
 
 def test_a_bare_host_still_shows_what_it_would_do(
