@@ -29,6 +29,7 @@ from ..module_utils._delivery.errors import (
 from ..module_utils._delivery.names import check_model_name
 from ..module_utils._delivery.orchestration.inspection import Inspection
 from ..module_utils._delivery.orchestration.target import Target
+from ..module_utils._delivery.planning.versions import loaded_versions
 from ..module_utils._delivery.repository.protocol import Repository
 from ..module_utils._delivery.repository.s3.location import is_s3
 from ..module_utils._delivery.repository.state_store import StateStore
@@ -314,7 +315,7 @@ class TritonDeploymentClient(BaseDeploymentClient):
             **_entry(
                 record,
                 self._delivery_target(options, endpoint).repository,
-                max(record.triton_versions, default=None),
+                max(loaded_versions(record), default=None),
                 "READY",
             ),
             "deploy_id": record.deploy_id,
@@ -457,7 +458,7 @@ def _describe(
         if status["ready"]
         else next((row["state"] for row in rows if row["state"] != "READY"), "UNAVAILABLE")
     )
-    entry = _entry(record, repository, max(ready or record.triton_versions, default=None), state)
+    entry = _entry(record, repository, max(ready or loaded_versions(record), default=None), state)
     more = {
         key: status[key]
         for key in ("deployed_at", "deployed_by", "size", "digest", "servers", "drift")

@@ -103,6 +103,12 @@ def test_a_single_user_is_asked_by_its_highest_version_and_its_example() -> None
     assert "verify user, which uses it" in made.actions
 
 
+def test_a_user_whose_policy_loads_a_lower_version_is_asked_by_that_one() -> None:
+    policy = "version_policy { specific { versions: [ 1 ] } }"
+    made = usage(record("one"), record("user", "one", author_config=policy)).add(update("one"))
+    assert users(made) == (User("user", 1),)
+
+
 @pytest.mark.parametrize(
     ("verify", "case"),
     [

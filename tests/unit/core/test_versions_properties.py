@@ -6,7 +6,9 @@ may be.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
+import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
     DesiredModel,
 )
@@ -17,9 +19,11 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.obse
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.record import Record
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.versions import (
+    loaded_versions,
     must_be_ready,
     plan_side_by_side,
     serves,
+    version_to_ask,
 )
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
@@ -129,3 +133,27 @@ def test_a_deployment_that_was_taken_over_carries_no_id(versions: tuple[int, ...
     taken = dataclasses.replace(record(versions, None), deploy_id="")
     assert serves(versions, None, taken) and serves(versions, "", taken)
     assert not serves(versions, "id", taken)
+
+
+SPECIFIC = "version_policy { specific { versions: [ 1 ] } }"
+
+
+@pytest.mark.parametrize(
+    ("author", "request_", "loaded"),
+    [
+        ("", {}, (2,)),
+        ("", {"serve_versions": 2}, (1, 2)),
+        ("version_policy { all { } }", {}, (1, 2)),
+        (SPECIFIC, {}, (1,)),
+        (SPECIFIC, {"config": {"version_policy": None}}, (2,)),
+        ("", {"config": {"version_policy": {"specific": {"versions": [1]}}}}, (1,)),
+        ("version_policy {", {}, (1, 2)),
+    ],
+    ids=["usual", "side by side", "all", "specific", "taken away", "asked for", "unreadable"],
+)
+def test_the_highest_version_that_the_policy_loads_is_asked(
+    author: str, request_: dict[str, Any], loaded: tuple[int, ...]
+) -> None:
+    deployed = dataclasses.replace(record((1, 2), 2), author_config=author, request=request_)
+    assert loaded_versions(deployed) == loaded
+    assert version_to_ask(deployed) == loaded[-1]

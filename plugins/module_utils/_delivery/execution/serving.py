@@ -24,7 +24,7 @@ from ..errors import (
     as_delivery_error,
 )
 from ..planning.plan import User
-from ..planning.versions import must_be_ready, serves_side_by_side
+from ..planning.versions import must_be_ready, serves_side_by_side, version_to_ask
 from ..repository.protocol import Repository
 from ..triton.server import TritonServer
 from .transaction import Transaction, now
@@ -108,7 +108,7 @@ class Serving:
         case = case_of(desired, record)
         if case is None:
             return
-        version = max(record.triton_versions)
+        version = version_to_ask(record)
         said = [verify(self.servers[url], desired.name, version, case) for url in urls]
         transaction.warnings += dict.fromkeys(one for one in said if one)
         if any(said):

@@ -40,6 +40,7 @@ from ..planning.plan import Plan, PutSideBySide
 from ..planning.planner import is_pinned, make_plan, why_reconfigure, why_replace
 from ..planning.policy import Policy
 from ..planning.users import Usage, may_have_users
+from ..planning.versions import version_to_ask
 from ..repository.protocol import Repository
 from ..triton.server import TritonServer
 from .artifact_reader import ArtifactReader
@@ -269,7 +270,7 @@ class PlanBuilder:
         proven = True
         for server in self._servers:
             try:
-                left_out = verify(server, desired.name, max(record.triton_versions), case)
+                left_out = verify(server, desired.name, version_to_ask(record), case)
                 proven = proven and left_out is None
             except VerificationFailed as error:
                 return error.message, False

@@ -19,6 +19,7 @@ from .dependencies import all_users, users_by_model
 from .list_order import Order
 from .outcome import Planned
 from .plan import Plan, ProveUsers, User, WriteRecord
+from .versions import version_to_ask
 
 
 def may_have_users(plan: Plan | None) -> bool:
@@ -93,7 +94,7 @@ class Usage:
         case: Case | None = Example(record.example) if record.example else None
         if isinstance(verify, Mapping):
             case = verify
-        return User(name, max(record.triton_versions), None if verify == "none" else case)
+        return User(name, version_to_ask(record), None if verify == "none" else case)
 
 
 def groups_of(

@@ -8,13 +8,16 @@ file that comes or goes, reloads all of them.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
-from ..domain.config_pbtxt import CONFIG_NAME
+from ..domain.backends import Loading
+from ..domain.config_pbtxt import CONFIG_NAME, config_for, parse
 from ..domain.desired import DesiredModel
 from ..domain.layout import Layout
 from ..domain.observed import ObservedModel
 from ..domain.record import Record
+from ..errors import DeliveryError
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,26 @@ def must_be_ready(record: Record) -> frozenset[int]:
     load only some of its folders.
     """
     return frozenset(record.triton_versions) if serves_side_by_side(record) else frozenset()
+
+
+def loaded_versions(record: Record) -> tuple[int, ...]:
+    """The version folders that its ``version_policy`` loads, lowest first; all of them where its
+    configuration cannot be understood.
+    """
+    folders = tuple(sorted(record.triton_versions))
+    if "version_policy" not in record.author_config and "version_policy" not in (
+        record.request.get("config") or {}
+    ):
+        return folders[-max(1, int(record.request.get("serve_versions") or 1)) :]
+    with contextlib.suppress(DeliveryError):
+        config = config_for(record.author_config, record.name, "-", record.request)
+        return Loading.of(parse(config)).versions(folders) or folders
+    return folders
+
+
+def version_to_ask(record: Record) -> int:
+    """The highest version that a server has of a deployment; of others it knows nothing."""
+    return loaded_versions(record)[-1]
 
 
 def serves(ready: tuple[int, ...], deploy_id: str | None, record: Record | None) -> bool:
