@@ -20,6 +20,10 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain impo
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.ensembles import (
     why_no_ensemble,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.members import (
+    Member,
+    why_members_do_not_fit,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import ConfigError
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
@@ -323,3 +327,106 @@ def test_the_servers_words_stand_where_they_are_looked_for(judge: Judge) -> None
     """Or the tests above would prove nothing."""
     assert UNREADABLE in judge.load(b"bogus: 1")[1]
     assert "unable to find backend" in judge.load(b'backend: "nope"')[1]
+
+
+# ---- ensembles and their members -----------------------------------------------------------------
+
+MEMBERS = {
+    "batched": "max_batch_size: 8 input { name: 'x' data_type: TYPE_FP32 dims: 3 }"
+    " output { name: 'y' data_type: TYPE_FP32 dims: 3 }",
+    "alone": "input { name: 'x' data_type: TYPE_FP32 dims: [ -1, 3 ] }"
+    " output { name: 'y' data_type: TYPE_FP32 dims: [ 2, 3 ] }",
+    "any": "max_batch_size: 4 input { name: 'x' data_type: TYPE_FP32 dims: -1 }"
+    " output { name: 'y' data_type: TYPE_FP32 dims: -1 }",
+    "other": "max_batch_size: 8 input { name: 'x' data_type: TYPE_FP32 dims: 3 }"
+    " input { name: 'o' data_type: TYPE_FP32 dims: 3 optional: true }"
+    " output { name: 'y' data_type: TYPE_FP64 dims: 3 }",
+    "reshaped": "max_batch_size: 8 input { name: 'x' data_type: TYPE_FP32 dims: 3"
+    " reshape { shape: [ 1, 3 ] } } output { name: 'y' data_type: TYPE_FP32 dims: 4 }",
+}
+MODEL = "class TritonPythonModel:\n    def execute(self, requests):\n        return []\n"
+
+
+@pytest.fixture(scope="module")
+def over_members(triton: Triton) -> Judge:
+    for name, text in MEMBERS.items():
+        (triton.repository / name / "1").mkdir(parents=True)
+        (triton.repository / name / "2").mkdir()
+        (triton.repository / name / "config.pbtxt").write_text(f"backend: 'python' {text}")
+        for version in "12":
+            (triton.repository / name / version / "model.py").write_text(MODEL)
+        assert triton.load(name)[0] == 200
+    return Judge(triton, "over")
+
+
+KINDS = st.sampled_from(["FP32"] * 4 + ["FP64"])
+SHAPES = st.sampled_from(["3", "-1", "4", "-1, 3", "2, 3", "3 reshape { shape: [ 1, 3 ] }"])
+STEPS = st.fixed_dictionaries(
+    {
+        "model": st.sampled_from(sorted(MEMBERS)),
+        "version": st.sampled_from([-1] * 8 + [1, 2, 3]),
+        "inputs": st.sampled_from([["x"]] * 8 + [["o"], ["z"], ["o", "x"]]),
+        "output": st.sampled_from(["y"] * 8 + ["z"]),
+    }
+)
+
+
+@TRIED
+@given(
+    steps=st.lists(STEPS, min_size=1, max_size=3),
+    batch=st.sampled_from([0, 4, 8]),
+    kinds=st.tuples(KINDS, KINDS),
+    dims=st.tuples(SHAPES, SHAPES),
+)
+def test_an_ensemble_fits_its_members_as_triton_says(
+    over_members: Judge,
+    steps: list[dict[str, Any]],
+    batch: int,
+    kinds: tuple[str, str],
+    dims: tuple[str, str],
+) -> None:
+    lines = [f"platform: 'ensemble' max_batch_size: {batch}"]
+    for role, name, kind, said in zip(("input", "output"), ("a0", f"a{len(steps)}"), kinds, dims):
+        size, _space, more = said.partition(" reshape")
+        shape = f"dims: [ {size} ]{f' reshape{more}' if more else ''}"
+        lines.append(f"{role} {{ name: '{name}' data_type: TYPE_{kind} {shape} }}")
+    lines.append("ensemble_scheduling {")
+    for number, step in enumerate(steps):
+        maps = [f"input_map {{ key: '{key}' value: 'a{number}' }}" for key in step["inputs"]]
+        maps += [f"output_map {{ key: '{step['output']}' value: 'a{number + 1}' }}"]
+        named = f"model_name: '{step['model']}' model_version: {step['version']}"
+        lines.append(f"step {{ {named} {' '.join(maps)} }}")
+    text = "\n".join([*lines, "}"])
+    config = config_pbtxt.parse(text.encode())
+    assert why_no_ensemble(config, "over") is None
+    known = {
+        name: Member(config_pbtxt.parse(f"backend: 'python' {said}".encode()), (1, 2))
+        for name, said in MEMBERS.items()
+    }
+    status, said = over_members.load(text.encode())
+    assert (why_members_do_not_fit(config, known) is None) == (status == 200), f"{text}\n{said}"
+
+
+WARMUP = (
+    "model_warmup { name: 'w' batch_size: 1 inputs { key: 'a'"
+    " value { data_type: TYPE_FP32 dims: 3 zero_data: true } } }"
+)
+
+
+@pytest.mark.parametrize(
+    ("more", "taken"),
+    [
+        ("", True),
+        ("response_cache { enable: true }", True),
+        ("model_transaction_policy { decoupled: true }", True),
+        (WARMUP, False),
+        ("optimization { }", False),
+    ],
+)
+def test_what_only_members_have_is_judged_as_triton_does(
+    over_members: Judge, more: str, taken: bool
+) -> None:
+    step = {**CHAIN, "model": "batched", "inputs": ["a"], "outputs": ["b"]}
+    text = f"{ensemble_of([step], ['a'], ['b'], PLATFORM)}{more}"
+    assert (over_members.load(text.encode())[0] == 200) is taken
+    assert (why_no_ensemble(config_pbtxt.parse(text.encode()), "over") is None) is taken

@@ -6,6 +6,7 @@ publishing too, and each remedy that is named works. What somebody loads over a 
 from __future__ import annotations
 
 import json
+import shutil
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -270,6 +271,147 @@ def test_a_version_that_no_member_has_is_refused(
     config.write_text(config.read_text().replace("model_version: 7", "model_version: 1"))
     deploy_model(target, name, model_uri=str(pinned.folder))
     assert pinned.differences(triton.infer(name, pinned.request())[1]) == []
+
+
+# What is put for what in an ensemble over one member, what is said, and what would work.
+UNFIT = {
+    "input": ('key: "x" value', 'key: "z" value', "maps the input 'z' of", None),
+    "output": ('key: "y" value', 'key: "z" value', "maps the output 'z' of", None),
+    "type": ("TYPE_FP32", "TYPE_INT32", "its tensor 'x' is TYPE_INT32 for the ensemble", None),
+    "dims": ("[ 3 ]", "[ 4 ]", "its tensor 'x' has the shape [-1, 4]", None),
+    "batch": ("size: 8", "size: 16", "its max_batch_size is 16, and that", {"max_batch_size": 8}),
+    "optimization": (
+        "max_batch",
+        "optimization { }\nmax_batch",
+        "has optimization, which only its members may have",
+        {"optimization": None},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+def test_an_ensemble_that_does_not_fit_its_member_is_refused(
+    target: Target, triton: Triton, tmp_path: Path, name: str, kind: str
+) -> None:
+    old, new, says, remedy = UNFIT[kind]
+    member = make_python(tmp_path, f"{name}-part")
+    ensemble = make_ensemble(tmp_path, name, [member])
+    config = ensemble.folder / "config.pbtxt"
+    whole = config.read_text()
+    config.write_text(whole.replace(old, new))
+    both = [
+        {"name": member.name, "model_uri": str(member.folder)},
+        {"name": name, "model_uri": str(ensemble.folder)},
+    ]
+    for check in (True, False):
+        part, refused_one = deliver_models(target, both, check)
+        assert part.error is None
+        assert says in str(refused_one.error)
+    refused(target, triton, name, says, model_uri=str(ensemble.folder))  # deployed, not listed
+
+    # Triton does refuse it.
+    (triton.repository / name / "1").mkdir(parents=True)
+    (triton.repository / name / "config.pbtxt").write_text(config.read_text())
+    assert triton.load(name)[0] != 200
+    shutil.rmtree(triton.repository / name)
+    if not remedy:
+        config.write_text(whole)
+    deploy_model(target, name, model_uri=str(ensemble.folder), config=remedy)
+    assert ensemble.differences(triton.infer(name, ensemble.request())[1]) == []
+
+
+@pytest.mark.parametrize("change", ["dims", "batch"])
+def test_a_member_that_its_deployed_ensemble_does_not_fit_is_refused(
+    target: Target, triton: Triton, tmp_path: Path, name: str, change: str
+) -> None:
+    member = make_python(tmp_path, f"{name}-part")
+    ensemble = make_ensemble(tmp_path, name, [member])
+    deploy_model(target, member.name, model_uri=str(member.folder))
+    deploy_model(target, name, model_uri=str(ensemble.folder))
+    tensor = {"name": "x", "data_type": "TYPE_FP32", "dims": [4]}
+    config = {"max_batch_size": 4} if change == "batch" else {"input": [tensor]}
+    says = f"'{name}' is deployed, uses it, and could not be loaded any more: its"
+    options = {"model_uri": str(member.folder), "config": config}
+    refused(target, triton, member.name, says, **options)
+    # As it says.
+    lower = {"max_batch_size": 4} if change == "batch" else {"input": [tensor]}
+    both = [
+        {"name": member.name, **options},
+        {"name": name, "model_uri": str(ensemble.folder), "config": lower},
+    ]
+    assert [str(one.error) for one in deliver_models(target, both)] == ["None", "None"]
+
+
+def test_a_member_that_is_nowhere_is_refused(
+    target: Target, triton: Triton, tmp_path: Path, name: str
+) -> None:
+    first, second = (make_python(tmp_path, f"{name}-{part}") for part in "ab")
+    deploy_model(target, first.name, model_uri=str(first.folder))
+    deploy_model(target, name, model_uri=str(make_ensemble(tmp_path / "1", name, [first]).folder))
+    ensemble = make_ensemble(tmp_path / "2", name, [second])
+    says = f"its member '{second.name}' is neither in the list, nor in the repository, nor served"
+    refused(target, triton, name, says, model_uri=str(ensemble.folder))
+
+    both = [
+        {"name": second.name, "model_uri": str(second.folder)},
+        {"name": name, "model_uri": str(ensemble.folder)},
+        {"name": first.name, "state": "absent"},
+    ]
+    assert [one.error for one in deliver_models(target, both)] == [None] * 3
+    says = f"its member '{first.name}' is neither in the list"
+    refused(target, triton, name, says, state="rolled_back")
+
+
+def test_a_version_that_its_member_does_not_load_is_refused(
+    target: Target, triton: Triton, tmp_path: Path, name: str
+) -> None:
+    member = make_python(tmp_path, f"{name}-part")
+    make_python(tmp_path, f"{name}-part", version=2, identity=2)
+    pinned = make_ensemble(tmp_path, name, [member], pinned=1)
+    deploy_model(target, member.name, model_uri=str(member.folder))
+    says = f"it asks for version 1 of '{member.name}', which has 1, 2 and of these loads 2 alone"
+    refused(target, triton, name, says, model_uri=str(pinned.folder))
+
+    # As it says.
+    policy = {"version_policy": {"specific": {"versions": [1]}}}
+    deploy_model(target, member.name, model_uri=str(member.folder), config=policy)
+    deploy_model(target, name, model_uri=str(pinned.folder))
+    assert pinned.differences(triton.infer(name, pinned.request())[1]) == []
+
+
+def test_a_member_that_is_to_stay_unloaded_is_not_loaded_by_its_ensemble(
+    target: Target, triton: Triton, tmp_path: Path, name: str
+) -> None:
+    member = make_python(tmp_path, f"{name}-part")
+    ensemble = make_ensemble(tmp_path, name, [member])
+    unloaded = {"name": member.name, "model_uri": str(member.folder), "state": "unloaded"}
+    deploy_model(target, **unloaded)
+    says = f"its member '{member.name}' is to stay unloaded, and would be loaded with it"
+    refused(target, triton, name, says, model_uri=str(ensemble.folder))
+    both = [unloaded, {"name": name, "model_uri": str(ensemble.folder)}]
+    for check in (True, False):
+        part, whole = deliver_models(target, both, check)
+        assert part.error is None
+        assert says in str(whole.error)
+    assert drift_of(target, member.name) == []
+
+    both[0] = {**unloaded, "state": "present"}
+    assert [one.error for one in deliver_models(target, both)] == [None, None]
+
+
+def test_a_version_that_is_not_the_highest_folder_is_verified_where_it_alone_is_loaded(
+    target: Target, triton: Triton, tmp_path: Path, name: str
+) -> None:
+    sample = make_python(tmp_path, name)
+    make_python(tmp_path, name, version=2, identity=2)
+    options = {
+        "model_uri": str(sample.folder),
+        "config": {"version_policy": {"specific": {"versions": [1]}}},
+        "verify": {"inputs": {"x": [[1, 2, 3]]}, "outputs": {"y": [[2, 4, 6]]}},
+    }
+    deploy_model(target, name, **options)
+    assert triton.infer(name, sample.request())[0] == 200
+    assert not deploy_model(target, name, **options).changed
 
 
 # ---- what this server cannot read ----------------------------------------------------------------

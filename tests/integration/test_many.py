@@ -25,7 +25,6 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desi
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
     DeliveryError,
     InvalidOption,
-    LoadFailed,
     VerificationFailed,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.delivery import (
@@ -275,16 +274,10 @@ def test_removal_waits_for_a_user_that_fails(lists: Lists) -> None:
     both = make_ensemble(lists.folder, "both", [one, two])
     lists.good([entry(one), entry(two), entry(both)])
     broken = make_ensemble(lists.folder / "broken", "both", [one])
-    text = (broken.folder / "config.pbtxt").read_text()
-    (broken.folder / "config.pbtxt").write_text(
-        text.replace('key: "x" value', 'key: "no_such_input" value')
-    )
-    done = {
-        r.name: r
-        for r in lists.deliver([entry(one), {"name": "two", "state": "absent"}, entry(broken)])
-    }
-    assert isinstance(done["both"].error, LoadFailed), repr(done["both"].error)
-    assert "no_such_input" in str(done["both"].error)
+    case = {"inputs": broken.inputs, "outputs": both.expected(both.inputs)}
+    wanted = [entry(one), {"name": "two", "state": "absent"}, entry(broken, verify=case)]
+    done = {r.name: r for r in lists.deliver(wanted)}
+    assert isinstance(done["both"].error, VerificationFailed), repr(done["both"].error)
     assert "'both' still uses it, having failed in this run" in str(done["two"].error)
     assert lists.answers(both)
     good = make_ensemble(lists.folder / "good", "both", [one])
@@ -342,6 +335,15 @@ def with_other_output(sample: Sample) -> Sample:
     """
     for path in (sample.folder / "config.pbtxt", sample.folder / "1" / "model.py"):
         path.write_text(path.read_text().replace('"y"', '"w"'))
+    return sample
+
+
+def without_backend(sample: Sample) -> Sample:
+    """The same model, whose backend Triton tells from its file: whether an ensemble fits it, only
+    the load shows.
+    """
+    path = sample.folder / "config.pbtxt"
+    path.write_text(path.read_text().replace('backend: "python"\n', ""))
     return sample
 
 
@@ -416,7 +418,7 @@ def test_a_member_goes_back_where_a_deployed_ensemble_fails_with_it(
     if fault == "does not answer":
         broken = lists.sample("one", identity=2, fail_infer="no such row")
     else:
-        broken = with_other_output(lists.sample("one", identity=2))
+        broken = without_backend(with_other_output(lists.sample("one", identity=2)))
     check = lists.good([entry(broken)], check=True)
     (done,) = lists.deliver([entry(broken)])
     assert actions(check) == actions([done])
@@ -486,7 +488,7 @@ def test_a_member_and_its_ensemble_are_taken_back_together(lists: Lists, loads: 
     one, apart = lists.sample("one"), lists.sample("apart")
     user = with_example(make_ensemble(lists.folder, "user", [one]))
     lists.good([entry(one), entry(user)])
-    renamed = with_other_output(lists.sample("one", identity=2))
+    renamed = without_backend(with_other_output(lists.sample("one", identity=2)))
     failing = with_example(make_ensemble(lists.folder / "failing", "user", [renamed]))
     other = asks_for(make_ensemble(lists.folder, "other", [renamed]), "w")
     wanted = [entry(failing), entry(other), entry(renamed), entry(apart)]
@@ -513,7 +515,8 @@ def test_members_that_share_an_ensemble_are_proven_together(lists: Lists) -> Non
 
 
 def test_a_rollback_of_a_member_asks_its_ensemble(lists: Lists) -> None:
-    old, new = lists.sample("one"), with_other_output(lists.sample("one", identity=2))
+    old = without_backend(lists.sample("one"))
+    new = with_other_output(lists.sample("one", identity=2))
     lists.good([entry(old)])
     lists.good([entry(new)])
     user = with_example(asks_for(make_ensemble(lists.folder, "user", [new]), "w"))

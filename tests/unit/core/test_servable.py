@@ -8,9 +8,6 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain impo
     config_pbtxt,
     releases,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.ensembles import (
-    lost_pins,
-)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.servable import (
     refuse_newer_fields,
     refuse_unservable,
@@ -153,10 +150,8 @@ def test_every_dated_field_is_one_of_the_configuration_and_has_its_name_alone() 
     assert all(len(held) == 1 or held == inputs_and_outputs for held in holders.values()), holders
 
 
-def test_a_pin_is_lost_where_the_member_is_known_not_to_have_the_version() -> None:
-    text = b"ensemble_scheduling { step { model_name: 'a' model_version: 3 } }"
-    ensemble = config_pbtxt.parse(text)
-    assert lost_pins(ensemble, {}) is None
-    assert lost_pins(ensemble, {"a": ()}) is None
-    assert lost_pins(ensemble, {"a": (2, 3)}) is None
-    assert "version 3 of 'a', which has 1, 2" in str(lost_pins(ensemble, {"a": (1, 2)}))
+@pytest.mark.parametrize("field", ["model_warmup", "optimization"])
+def test_what_only_members_may_have_is_refused_of_an_ensemble(field: str) -> None:
+    text = f"platform: 'ensemble' {field} {{ }} ensemble_scheduling {{ step {{ }} }}"
+    with pytest.raises(ConfigError, match=f"has {field}, which only its members may have: leave"):
+        refuse_unservable(config_pbtxt.parse(text.encode()), "both", (1,), [])

@@ -10,6 +10,7 @@
 - ``backends``: which backend Triton runs a model with, which file that needs, what code a model
   brings.
 - ``ensembles``: why an ensemble cannot be loaded, as far as its configuration tells.
+- ``members``: why an ensemble cannot be loaded over its members.
 - ``config_rules``: why Triton refuses a configuration, as far as its own fields tell.
 - ``named_files``: why a model cannot be loaded for the files which its configuration names.
 - ``releases``: which fields of config.pbtxt came with which release of Triton.

@@ -8,12 +8,13 @@ compares them with a real one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from . import config_pbtxt
 from .config_pbtxt import ModelConfig
 
 NEWEST = "model_version: -1"
+_OF_MEMBERS = frozenset({"model_warmup", "optimization"})
 
 
 def why_no_ensemble(config: ModelConfig, name: str | None) -> str | None:
@@ -30,6 +31,11 @@ def why_no_ensemble(config: ModelConfig, name: str | None) -> str | None:
         return 'it has steps of an ensemble, which needs platform: "ensemble" and no backend'
     if config.instance_group:
         return "it is an ensemble and has an instance_group, which only its members may have"
+    for field in _OF_MEMBERS & {field.name for field, _value in config.ListFields()}:
+        return (
+            f"it is an ensemble and has {field}, which only its members may have: leave it out"
+            f" (config: {{{field}: null}})"
+        )
     if not steps:
         return 'its platform is "ensemble", and its ensemble_scheduling has no step'
     for number, step in enumerate(steps, 1):
@@ -111,19 +117,3 @@ def _waiting_for_each_other(config: ModelConfig, known: set[str]) -> list[str]:
 
 def _names(tensors: Sequence[ModelConfig]) -> list[str]:
     return [tensor.name for tensor in tensors]
-
-
-def lost_pins(config: ModelConfig, versions: Mapping[str, tuple[int, ...]]) -> str | None:
-    """Which version an ensemble asks for that its member does not have.
-
-    Args:
-        versions: version folders of the members of which they are known.
-    """
-    for step in config.ensemble_scheduling.step:
-        there = versions.get(step.model_name)
-        if step.model_version > 0 and there and step.model_version not in there:
-            return (
-                f"it asks for version {step.model_version} of '{step.model_name}', which has"
-                f" {', '.join(map(str, there))}: pin one of these, or write {NEWEST} for the newest"
-            )
-    return None

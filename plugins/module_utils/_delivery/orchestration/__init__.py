@@ -5,6 +5,7 @@
 - ``inspection``: what is deployed; imports nothing that plans or changes.
 - ``delivery``: brings a list of models to their desired state: observe, plan, carry out.
 - ``observation``: what is there of each model of a list.
+- ``surroundings``: what is there beside the models of a list.
 - ``former_rules``: what older releases have deployed, judged by today's rules.
 - ``sources``: what model URIs mean now, and where the files of that are.
 - ``artifact_reader``: what lies in an artifact, as the model folder to be made of it.

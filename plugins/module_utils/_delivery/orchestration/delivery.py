@@ -27,6 +27,7 @@ from .observation import Observer
 from .plan_builder import PlanBuilder
 from .report import Result
 from .sources import Sources
+from .surroundings import Surroundings
 from .target import Target
 
 __all__ = ["Delivery", "Result", "Target"]
@@ -80,9 +81,10 @@ class Delivery(Inspection):
         indexes = observer.ask_servers(check)
         models = [*wanted, *(_to_purge(repository, purge, names) if purge and repository else ())]
         sources = Sources(self.registry, self._tracking_id)
-        builder = self._plan_builder(observer, sources, repository, check)
+        surroundings = Surroundings(repository, self.servers, indexes)
+        builder = self._plan_builder(observer, sources, surroundings, repository, check)
 
-        planned = builder.plan_all(models, observer.observe_all(models, indexes))
+        planned = builder.plan_all(models, observer.observe_all(models, indexes), failed)
         order = order_plans(planned, failed)
         groups = groups_of(planned, order, builder.find_users(planned))
         planned = builder.add_users(planned, groups)
@@ -106,7 +108,12 @@ class Delivery(Inspection):
         return [results[model.name] for model in models]
 
     def _plan_builder(
-        self, observer: Observer, sources: Sources, repository: Repository | None, check: bool
+        self,
+        observer: Observer,
+        sources: Sources,
+        surroundings: Surroundings,
+        repository: Repository | None,
+        check: bool,
     ) -> PlanBuilder:
         target = self.target
         reader = ArtifactReader(
@@ -119,6 +126,7 @@ class Delivery(Inspection):
             observer,
             sources,
             reader,
+            surroundings,
             repository,
             self.servers,
             policy=target.policy,

@@ -5,11 +5,10 @@ Several threads plan at once; nothing is changed.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
-from ..domain.config_pbtxt import config_for
+from ..domain.config_pbtxt import config_for, members
 from ..domain.desired import DesiredModel
 from ..domain.manifest import Manifest
 from ..domain.observed import ObservedModel
@@ -19,7 +18,6 @@ from ..domain.servable import refuse_deployed, refuse_newer_fields
 from ..domain.source import Source
 from ..domain.uri import ModelUri
 from ..errors import (
-    ConfigError,
     DeliveryError,
     MissingLibrary,
     NotFound,
@@ -29,12 +27,8 @@ from ..errors import (
 )
 from ..execution.scheduler import do_all
 from ..execution.verification import case_of, judge_case, verify
-from ..planning.dependencies import (
-    needs_of,
-    pins_of,
-    versions_after,
-    why_pins_are_lost,
-)
+from ..planning.dependencies import pins_of
+from ..planning.members import ensembles_to_load, judge_ensembles
 from ..planning.outcome import Planned
 from ..planning.plan import Plan, PutSideBySide
 from ..planning.planner import is_pinned, make_plan, why_reconfigure, why_replace
@@ -46,6 +40,7 @@ from ..triton.server import TritonServer
 from .artifact_reader import ArtifactReader
 from .observation import QUESTIONS, Observer
 from .sources import Sources
+from .surroundings import Surroundings
 
 
 class PlanBuilder:
@@ -63,6 +58,7 @@ class PlanBuilder:
         observer: Observer,
         sources: Sources,
         reader: ArtifactReader,
+        surroundings: Surroundings,
         repository: Repository | None,
         servers: Sequence[TritonServer],
         *,
@@ -74,6 +70,7 @@ class PlanBuilder:
         self._observer = observer
         self._sources = sources
         self._reader = reader
+        self._surroundings = surroundings
         self._repository = repository
         self._servers = servers
         self._policy = policy
@@ -90,8 +87,13 @@ class PlanBuilder:
         self,
         models: Sequence[DesiredModel],
         observed: Mapping[str, ObservedModel | DeliveryError],
+        failed: Collection[str] = (),
     ) -> dict[str, Planned]:
-        """A plan for each model, by name in the order of the list, or why there is none."""
+        """A plan for each model, by name in the order of the list, or why there is none.
+
+        Args:
+            failed: further names of the list.
+        """
         planned = {model.name: Planned(model) for model in models}
         self._sources.ask_versions(models)
 
@@ -116,19 +118,13 @@ class PlanBuilder:
         for name in sorted(pinned):
             if (made := planned[name].plan) and made.replacement:
                 plan(name)
-        for name, one in planned.items():
-            try:
-                if reason := self._why_pins_are_lost(one, planned):
-                    planned[name] = replace(one, error=ConfigError(reason, step="plan"))
-            except Exception as error:
-                planned[name] = replace(one, error=as_delivery_error(error, "plan"))
-        return planned
+        return self._judge_ensembles(planned, failed)
 
     def find_users(self, planned: Mapping[str, Planned]) -> Usage:
         """Who uses the models of the list that change or go; read where there is such a model."""
         if self._repository and any(may_have_users(one.todo) for one in planned.values()):
             wanted = {name: one.desired for name, one in planned.items() if one.error is None}
-            self._usage = Usage(self._repository.store.readable_records(), wanted)
+            self._usage = Usage(self._surroundings.records(), wanted)
         return self._usage
 
     def add_users(
@@ -152,22 +148,25 @@ class PlanBuilder:
         """
         return self._usage.add(plan, together)
 
-    def _why_pins_are_lost(self, one: Planned, planned: Mapping[str, Planned]) -> str | None:
-        """Which version an ensemble asks for that its member, of the list or deployed, will not
-        have.
+    def _judge_ensembles(
+        self, planned: Mapping[str, Planned], failed: Collection[str]
+    ) -> dict[str, Planned]:
+        """What is beside the list is read where an ensemble is loaded, or what may be part of one
+        changes.
         """
-        if one.todo is None or not (members := needs_of(one.desired, one.plan, None)):
-            return None
-        versions = {}
-        for member in members:
-            listed = planned.get(member)
-            if listed is None and self._repository:
-                with contextlib.suppress(DeliveryError):
-                    record = self._repository.store.record(member)
-                    versions[member] = record.triton_versions if record else ()
-            elif listed and listed.plan and not listed.error:
-                versions[member] = versions_after(listed.plan)
-        return why_pins_are_lost(one.todo, versions)
+        names = {
+            member
+            for config in ensembles_to_load(planned).values()
+            for member in members(config) - planned.keys()
+        }
+        if any(may_have_users(one.todo) for one in planned.values()):
+            records = self._surroundings.records()
+        elif names:
+            records = self._surroundings.records_of(names)
+        else:
+            records = {}
+        nowhere = self._surroundings.nowhere(names - records.keys() - {*failed})
+        return judge_ensembles(planned, records, nowhere)
 
     def plan(self, observed: ObservedModel, desired: DesiredModel) -> Plan:
         """What has to be done; also when it is asked again under the model's lock.

@@ -7,6 +7,7 @@
 - ``policy``: what may be deployed.
 - ``outcome``: what came of each model of a list, or would come.
 - ``dependencies``: which models of a list a model needs, and so comes after.
+- ``members``: whether ensembles fit their members when the run is over.
 - ``list_order``: which models of a list come after which.
 - ``users``: what a change means for the deployed models that use the one that changes.
 """

@@ -8,12 +8,11 @@ from collections.abc import Collection, Mapping
 
 from ..domain import config_pbtxt
 from ..domain.desired import DesiredModel
-from ..domain.ensembles import lost_pins
 from ..domain.record import Record
 from ..errors import DeliveryError
 from .list_order import Member, Order, order_of
 from .outcome import Planned
-from .plan import Plan, PutSideBySide, Reconfigure
+from .plan import Plan, PutSideBySide
 
 
 def needs_of(desired: DesiredModel, plan: Plan | None, record: Record | None) -> frozenset[str]:
@@ -96,28 +95,6 @@ def versions_after(plan: Plan) -> tuple[int, ...]:
         return step.layout.versions
     target = plan.rollback.target if plan.rollback else record
     return target.triton_versions if target else ()
-
-
-def why_pins_are_lost(plan: Plan, versions: Mapping[str, tuple[int, ...]]) -> str | None:
-    """Which version an ensemble that a plan brings, or configures anew, asks for that its member
-    does not have.
-
-    Args:
-        versions: version folders of other models, of which they are known.
-    """
-    record, step = plan.observed.record, plan.replacement
-    if step:
-        author = step.layout.author_config.decode()
-    elif record and any(isinstance(one, Reconfigure) for one in plan.steps):
-        author = record.author_config
-    else:
-        return None
-    if "ensemble_scheduling" not in author and "ensemble_scheduling" not in (
-        plan.desired.config or {}
-    ):
-        return None
-    config = config_pbtxt.config_for(author, plan.desired.name, "-", plan.desired.request)
-    return lost_pins(config_pbtxt.parse(config), versions)
 
 
 def order_plans(planned: Mapping[str, Planned], failed: Collection[str]) -> Order:

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the ensembles that a list loads, and those that are deployed and use what it changes, fit
+their members when the run is over. Pure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+
+from ..domain import config_pbtxt
+from ..domain.config_pbtxt import ModelConfig, config_for
+from ..domain.members import Member, why_members_do_not_fit
+from ..domain.record import Record
+from ..errors import ConfigError, DeliveryError, NeedsOther
+from ..outside import JsonObject
+from .dependencies import versions_after
+from .outcome import Planned
+from .plan import Load, Plan, Reconfigure, ReplaceUnread
+
+
+def ensembles_to_load(planned: Mapping[str, Planned]) -> dict[str, ModelConfig]:
+    """The ensembles that are to be loaded, with the configuration that they will have."""
+    found = {}
+    for name, one in planned.items():
+        if one.todo and any(isinstance(step, Load) for step in one.todo.steps):
+            config = _config_after(one.todo, only_ensembles=True)
+            if config is not None:
+                found[name] = config
+    return found
+
+
+def judge_ensembles(
+    planned: Mapping[str, Planned],
+    records: Mapping[str, Record],
+    nowhere: Collection[str],
+) -> dict[str, Planned]:
+    """The same plans, without those after which an ensemble could not be loaded.
+
+    Args:
+        records: of what is deployed; of models that are not in the list, those of its ensembles'
+            members at least.
+        nowhere: members that are not in the list, not in the repository and not served.
+    """
+    judged = dict(planned)
+    for name, config in ensembles_to_load(planned).items():
+        names = config_pbtxt.members(config)
+        reason = next(
+            (
+                said
+                for other in sorted(names)
+                if (said := _why_not(other, planned, records, nowhere))
+            ),
+            None,
+        ) or why_members_do_not_fit(config, _members_after(names, planned, records))
+        if reason:
+            judged[name] = replace(planned[name], error=ConfigError(reason, step="plan"))
+    for name, reason in dict(_broken_users(judged, records)).items():
+        error = NeedsOther(reason, step="plan", left="nothing was changed")
+        judged[name] = replace(judged[name], error=error)
+    return judged
+
+
+def _why_not(
+    member: str,
+    planned: Mapping[str, Planned],
+    records: Mapping[str, Record],
+    nowhere: Collection[str],
+) -> str | None:
+    """Why an ensemble cannot have this member, whatever that is: Triton loads it with the
+    ensemble.
+    """
+    one, record = planned.get(member), records.get(member)
+    if member in nowhere:
+        return (
+            f"its member '{member}' is neither in the list, nor in the repository, nor served:"
+            " deploy it in the same list, or before"
+        )
+    there = one and one.plan and (one.plan.observed.record or one.plan.observed.foreign)
+    if one and one.desired.state == "absent" and not (there or one.error):
+        return f"its member '{member}' is not there, and the list says that it is to be absent"
+    state = one.desired.state if one else record.wanted if record else None
+    if state == "unloaded":
+        return (
+            f"its member '{member}' is to stay unloaded, and would be loaded with it: set that to"
+            " present in the same list, or before"
+        )
+    return None
+
+
+def _members_after(
+    names: Collection[str], planned: Mapping[str, Planned], records: Mapping[str, Record]
+) -> dict[str, Member]:
+    """The members of an ensemble, of which something is known, as they will be."""
+    found = {}
+    for name in names:
+        if (one := planned.get(name)) is not None:
+            if one.plan and not one.error and one.desired.state != "absent":
+                config = _config_after(one.plan)
+                found[name] = Member(config, versions_after(one.plan))
+        elif record := records.get(name):
+            found[name] = _member_of(record)
+    return found
+
+
+def _member_of(record: Record) -> Member:
+    config = _parse(record.author_config, record.name, record.request)
+    return Member(config, tuple(sorted(record.triton_versions)))
+
+
+def _broken_users(
+    planned: Mapping[str, Planned], records: Mapping[str, Record]
+) -> Iterator[tuple[str, str]]:
+    """Models that change, with the reason why a deployed ensemble could not be loaded over them any
+    more; what does not fit already is no reason.
+    """
+    changing = {
+        name for name, one in planned.items() if one.todo and one.todo.changes_model
+    } & records.keys()
+    for user, record in records.items() if changing else ():
+        one = planned.get(user)
+        goes = one is not None and one.desired.state in ("absent", "unloaded")
+        if user in changing or goes or record.wanted != "loaded" or not _is_ensemble(record):
+            continue
+        config = _parse(record.author_config, record.name, record.request)
+        names = config_pbtxt.members(config) if config is not None else frozenset()
+        if config is None or not names & changing:
+            continue
+        before = {name: _member_of(records[name]) for name in names & records.keys()}
+        if why_members_do_not_fit(config, before) is None and (
+            reason := why_members_do_not_fit(config, _members_after(names, planned, records))
+        ):
+            said = (
+                f"'{user}' is deployed, uses it, and could not be loaded any more: {reason}. What"
+                " fits goes together with it in one list"
+            )
+            yield from ((name, said) for name in sorted(names & changing))
+
+
+def _is_ensemble(record: Record) -> bool:
+    return "ensemble_scheduling" in record.author_config or "ensemble_scheduling" in (
+        record.request.get("config") or {}
+    )
+
+
+def _config_after(plan: Plan, only_ensembles: bool = False) -> ModelConfig | None:
+    """The configuration of a model when its plan is carried out; None where it is not known, or is
+    made of a file that is not here yet.
+    """
+    record, step, desired = plan.observed.record, plan.replacement, plan.desired
+    request: JsonObject = desired.request
+    if step:
+        if step.layout.conversion:
+            return None
+        author = step.layout.author_config.decode()
+    elif any(isinstance(one, ReplaceUnread) for one in plan.steps):
+        return None
+    else:
+        target = plan.rollback.target if plan.rollback else record
+        if target is None:
+            return None
+        author = target.author_config
+        if not any(isinstance(one, Reconfigure) for one in plan.steps):
+            request = target.request
+    if only_ensembles and not (
+        "ensemble_scheduling" in author or "ensemble_scheduling" in (request.get("config") or {})
+    ):
+        return None
+    return _parse(author, desired.name, request)
+
+
+def _parse(author: str, name: str, request: JsonObject) -> ModelConfig | None:
+    """None where it cannot be understood: that is said where the model is planned."""
+    with contextlib.suppress(DeliveryError):
+        return config_pbtxt.parse(config_for(author, name, "-", request))
+    return None
