@@ -399,6 +399,38 @@ def test_a_member_that_is_to_stay_unloaded_is_not_loaded_by_its_ensemble(
     assert [one.error for one in deliver_models(target, both)] == [None, None]
 
 
+@pytest.mark.parametrize("where", ["repository", "server"])
+def test_an_ensemble_that_somebody_else_deployed_counts(
+    target: Target, triton: Triton, tmp_path: Path, name: str, where: str
+) -> None:
+    member = make_python(tmp_path, f"{name}-part")
+    theirs = make_ensemble(tmp_path, name, [member])
+    deploy_model(target, member.name, model_uri=str(member.folder))
+    shutil.copytree(theirs.folder, triton.repository / name)
+    assert triton.load(name)[0] == 200
+    if where == "server":  # as where its files lie in another repository of the server
+        (triton.repository / name / "config.pbtxt").unlink()
+
+    says = f"'{name}' uses it, and was not deployed by this collection: unload that from the server"
+    refused(target, triton, member.name, says, state="absent")
+    refused(target, triton, member.name, says, state="unloaded")
+    options = {"model_uri": str(member.folder), "config": {"max_batch_size": 4}}
+    result = deliver_model(target, member.name, True, **options)
+    assert any("it could not be loaded any more: its max_batch" in one for one in result.warnings)
+    assert theirs.differences(triton.infer(name, theirs.request())[1]) == []
+
+    # As it says.
+    if where == "repository":
+        both = [
+            {"name": member.name, "state": "absent"},
+            {"name": name, "state": "absent", "adopt": True},
+        ]
+        assert [one.error for one in deliver_models(target, both)] == [None, None]
+    else:
+        assert triton.call(f"v2/repository/models/{name}/unload", {})[0] == 200
+        deploy_model(target, member.name, state="absent")
+
+
 def test_a_version_that_is_not_the_highest_folder_is_verified_where_it_alone_is_loaded(
     target: Target, triton: Triton, tmp_path: Path, name: str
 ) -> None:

@@ -235,6 +235,14 @@ def test_a_list_removes_last_what_others_still_use() -> None:
     assert order.stays == NONE
 
 
+def test_a_foreign_ensemble_that_is_removed_goes_before_its_members() -> None:
+    wanted = desired(name="theirs", state="absent", adopt=True)
+    observed = ObservedModel("theirs", folder=True, config=ensemble("one").encode())
+    theirs = Planned(wanted, make_plan(observed, wanted))
+    order = order_plans(in_order(to_remove("one", record()), theirs), ())
+    assert order.after == {"one": {"theirs"}, "theirs": NONE}
+
+
 @pytest.mark.parametrize("others", [(), ("other",)], ids=["alone", "among others"])
 def test_a_model_waits_for_one_of_which_is_known_that_it_failed(others: tuple[str, ...]) -> None:
     listed = in_order(to_deploy("user", depends_on=["one"]), *map(to_deploy, others))

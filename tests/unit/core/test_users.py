@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any
 
 import pytest
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import config_pbtxt
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
     DesiredModel,
     Example,
@@ -59,14 +60,14 @@ def record(name: str, *uses: str, **more: Any) -> Record:
     return dataclasses.replace(made, **more)
 
 
-def plan(name: str, there: Record | None = None, **options: Any) -> Plan:
+def plan(name: str, there: Record | None = None, author: bytes = b"", **options: Any) -> Plan:
     """Version 2 comes, where nothing else is asked for."""
     if options.get("state") not in ("absent", "rolled_back"):
         options = {"model_uri": f"models:/{name}/2", **options}
     wanted = DesiredModel.from_options({"name": name, **options})
     uri = parse_model_uri(f"models:/{name}/2")
     source = Source(uri, name, 2, None, "s-2", "x:/y", None, None)
-    layout = Layout("triton", (("a", "2/a", 1),), (), b"", (2,), (2,))
+    layout = Layout("triton", (("a", "2/a", 1),), (), author, (2,), (2,))
     served = (SERVED,) if there else ()
     observed = ObservedModel(name, record=there, folder=there is not None, served=served)
     return make_plan(observed, wanted, source, layout)
@@ -171,6 +172,52 @@ def test_a_model_goes_where_its_users_are_unloaded_or_in_the_list() -> None:
         usage(record("above", "user")),
     ):
         assert known.add(made) is made
+
+
+# -- ensembles that somebody else deployed ---------------------------------------------------------
+
+
+def foreign(*wanted: DesiredModel, dims: int = 3) -> Usage:
+    step = "step { model_name: 'one' model_version: -1 input_map { key: 'x' value: 'a' } }"
+    text = (
+        f"platform: 'ensemble' input {{ name: 'a' data_type: TYPE_FP32 dims: {dims} }}"
+        f" ensemble_scheduling {{ {step} }}"
+    )
+    config = config_pbtxt.parse(text.encode())
+    return Usage({}, {one.name: one for one in wanted}, {"theirs": config})
+
+
+@pytest.mark.parametrize("options", [{"state": "absent"}, {"state": "unloaded", "model_uri": None}])
+def test_a_model_is_not_taken_away_from_an_ensemble_that_somebody_else_deployed(
+    options: dict[str, Any],
+) -> None:
+    made = plan("one", record("one"), **options)
+    with pytest.raises(NeedsOther) as caught:
+        foreign().add(made)
+    assert str(caught.value) == (
+        "model 'one', plan: 'theirs' uses it, and was not deployed by this collection: unload that"
+        " from the server first, or remove it in the same list (state: absent, adopt: true)."
+        " Nothing was changed."
+    )
+    listed = DesiredModel.from_options({"name": "theirs", "state": "absent", "adopt": True})
+    assert foreign(listed).add(made) is made
+    other = plan("other", record("other"), **options)
+    assert foreign().add(other) is other
+
+
+def test_a_change_under_an_ensemble_that_somebody_else_deployed_is_warned_about() -> None:
+    made = foreign().add(update("one"))
+    said = "'theirs' uses it, and was not deployed by this collection: whether it still answers"
+    assert [warning[: len(said)] for warning in made.warnings] == [said]
+    assert foreign().add(made) == made, "once"
+    assert foreign().add(update("other")).warnings == ()
+
+    author = (
+        b"backend: 'python' input { name: 'x' data_type: TYPE_FP32 dims: 3 }"
+        b" output { name: 'y' data_type: TYPE_FP32 dims: 3 }"
+    )
+    (warning,) = foreign(dims=4).add(plan("one", record("one"), author=author)).warnings
+    assert "it could not be loaded any more: its tensor 'a' has the shape [4] for" in warning
 
 
 # -- groups ----------------------------------------------------------------------------------------

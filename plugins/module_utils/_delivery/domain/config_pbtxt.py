@@ -291,6 +291,22 @@ def applied_in_place(one: bytes, other: bytes) -> bool:
     return messages[0] == messages[1]
 
 
+def from_answer(config: JsonObject) -> ModelConfig:
+    """The message of a configuration as a server answers it. Fields of a newer server are left out.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    from google.protobuf import json_format
+
+    try:
+        return json_format.ParseDict(dict(config), new_message(), ignore_unknown_fields=True)
+    except json_format.ParseError as error:
+        raise ConfigError(
+            f"what the server answers is no configuration ({error})", step="read the configuration"
+        ) from error
+
+
 def is_ensemble(message: ModelConfig) -> bool:
     return (
         message.platform == "ensemble"

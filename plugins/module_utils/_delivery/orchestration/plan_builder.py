@@ -124,7 +124,8 @@ class PlanBuilder:
         """Who uses the models of the list that change or go; read where there is such a model."""
         if self._repository and any(may_have_users(one.todo) for one in planned.values()):
             wanted = {name: one.desired for name, one in planned.items() if one.error is None}
-            self._usage = Usage(self._surroundings.records(), wanted)
+            foreign = self._surroundings.foreign_ensembles()
+            self._usage = Usage(self._surroundings.records(), wanted, foreign)
         return self._usage
 
     def add_users(

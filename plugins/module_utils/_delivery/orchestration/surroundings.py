@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
+from ..domain import config_pbtxt
+from ..domain.config_pbtxt import ModelConfig
 from ..domain.record import Record
 from ..errors import DeliveryError, NotFound
 from ..repository.protocol import Repository
@@ -31,6 +33,7 @@ class Surroundings:
         self._servers = servers
         self._indexes = indexes
         self._records: dict[str, Record] | None = None
+        self._foreign: dict[str, ModelConfig] | None = None
 
     def records(self) -> dict[str, Record]:
         """Of all that is deployed, as far as they can be understood."""
@@ -49,6 +52,36 @@ class Surroundings:
                 if record := self._repository.store.record(name):
                     found[name] = record
         return found
+
+    def foreign_ensembles(self) -> dict[str, ModelConfig]:
+        """Ensembles that are served and have no record. A server is asked for what the repository
+        does not hold, and nothing of models that are not READY.
+        """
+        if self._foreign is None:
+            known = self.records()
+            self._foreign = {}
+            for server in self._servers:
+                index = self._indexes.get(server.url)
+                for name, rows in index.items() if isinstance(index, Mapping) else ():
+                    if (
+                        name not in known
+                        and name not in self._foreign
+                        and any(row.state == "READY" for row in rows)
+                    ):
+                        with contextlib.suppress(DeliveryError):
+                            self._foreign[name] = self._config(server, name)
+            self._foreign = {
+                name: config
+                for name, config in self._foreign.items()
+                if config_pbtxt.is_ensemble(config)
+            }
+        return self._foreign
+
+    def _config(self, server: TritonServer, name: str) -> ModelConfig:
+        text = self._repository.config(name) if self._repository else None
+        if text is not None:
+            return config_pbtxt.parse(text)
+        return config_pbtxt.from_answer(server.config(name))
 
     def nowhere(self, names: Collection[str]) -> frozenset[str]:
         """Those that are neither in the repository nor served; none where that is not known."""

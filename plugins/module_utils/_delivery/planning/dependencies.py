@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 
 from ..domain import config_pbtxt
 from ..domain.desired import DesiredModel
+from ..domain.observed import ObservedModel
 from ..domain.record import Record
 from ..errors import DeliveryError
 from .list_order import Member, Order, order_of
@@ -45,6 +46,14 @@ def uses_of(record: Record | None) -> frozenset[str]:
     with contextlib.suppress(DeliveryError):
         members = _members(record.author_config.encode(), record.request.get("config"))
     return frozenset(record.depends_on) | members
+
+
+def _uses_now(observed: ObservedModel) -> frozenset[str]:
+    """As ``uses_of``, and for a foreign ensemble what its files say."""
+    if observed.record is None and observed.config is not None:
+        with contextlib.suppress(DeliveryError):
+            return _members(observed.config, None)
+    return uses_of(observed.record)
 
 
 def users_by_model(records: Mapping[str, Record]) -> Mapping[str, frozenset[str]]:
@@ -111,5 +120,6 @@ def order_plans(planned: Mapping[str, Planned], failed: Collection[str]) -> Orde
         with contextlib.suppress(DeliveryError):  # said where the model is planned
             needs = needs_of(one.desired, one.plan, record)
         stays = one.desired.state in ("present", "rolled_back")
-        members.append(Member(name, stays, needs, uses_of(record)))
+        uses = _uses_now(one.plan.observed) if one.plan else frozenset()
+        members.append(Member(name, stays, needs, uses))
     return order_of(members)

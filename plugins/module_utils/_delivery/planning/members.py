@@ -97,11 +97,15 @@ def _members_after(
     for name in names:
         if (one := planned.get(name)) is not None:
             if one.plan and not one.error and one.desired.state != "absent":
-                config = _config_after(one.plan)
-                found[name] = Member(config, versions_after(one.plan))
+                found[name] = member_after(one.plan)
         elif record := records.get(name):
             found[name] = _member_of(record)
     return found
+
+
+def member_after(plan: Plan) -> Member:
+    """A model as it is when its plan is carried out."""
+    return Member(_config_after(plan), versions_after(plan))
 
 
 def _member_of(record: Record) -> Member:

@@ -12,11 +12,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 
+from ..domain.config_pbtxt import ModelConfig, members
 from ..domain.desired import Case, DesiredModel, Example
+from ..domain.members import why_members_do_not_fit
 from ..domain.record import Record
 from ..errors import NeedsOther
 from .dependencies import all_users, users_by_model
 from .list_order import Order
+from .members import member_after
 from .outcome import Planned
 from .plan import Plan, ProveUsers, User, WriteRecord
 from .versions import version_to_ask
@@ -35,10 +38,12 @@ class Usage:
     Attributes:
         records: of the models that are deployed.
         wanted: the models of the list.
+        foreign: the ensembles that are served and were not deployed by this collection.
     """
 
     records: Mapping[str, Record] = field(default_factory=dict)
     wanted: Mapping[str, DesiredModel] = field(default_factory=dict)
+    foreign: Mapping[str, ModelConfig] = field(default_factory=dict)
 
     def add(self, plan: Plan, together: Collection[str] = ()) -> Plan:
         """The same plan, which asks the model's users whether they still answer.
@@ -56,7 +61,9 @@ class Usage:
             return plan
         names = self.users_of(plan.desired.name) - {*together}
         plan = replace(
-            plan, steps=tuple(step for step in plan.steps if not isinstance(step, ProveUsers))
+            plan,
+            steps=tuple(step for step in plan.steps if not isinstance(step, ProveUsers)),
+            warnings=tuple(dict.fromkeys((*plan.warnings, *self._warn_of_foreign(plan)))),
         )
         if not names:
             return plan
@@ -87,6 +94,40 @@ class Usage:
                 step="plan",
                 left="nothing was changed",
             )
+
+        if foreign := self._foreign_users(name):
+            named = ", ".join(f"'{user}'" for user in foreign)
+            one = len(foreign) == 1
+            raise NeedsOther(
+                f"{named} use{'s' * one} it, and {'was' if one else 'were'} not deployed by this"
+                f" collection: unload {'that' if one else 'those'} from the server first, or remove"
+                f" {'it' if one else 'them'} in the same list (state: absent, adopt: true)",
+                model=name,
+                step="plan",
+                left="nothing was changed",
+            )
+
+    def _foreign_users(self, name: str) -> list[str]:
+        return sorted(
+            user
+            for user, config in self.foreign.items()
+            if name in members(config) and user not in self.wanted
+        )
+
+    def _warn_of_foreign(self, plan: Plan) -> list[str]:
+        """They are not asked: nothing says how, and that they answered before is their own
+        affair.
+        """
+        name, said = plan.desired.name, []
+        for user in self._foreign_users(name):
+            reason = why_members_do_not_fit(self.foreign[user], {name: member_after(plan)})
+            what = (
+                f"it could not be loaded any more: {reason}"
+                if reason
+                else "whether it still answers is not verified"
+            )
+            said.append(f"'{user}' uses it, and was not deployed by this collection: {what}")
+        return said
 
     def _user(self, name: str) -> User:
         record, desired = self.records[name], self.wanted.get(name)

@@ -130,13 +130,18 @@ class FolderRepository:
         """
         return read_disk(self.store, name, hashes)
 
+    def config(self, name: str) -> bytes | None:
+        """A model's config.pbtxt, whoever deployed it; None where it cannot be read."""
+        with contextlib.suppress(OSError):  # somebody else's, closed to this user
+            return _read_bytes(self.live(name, CONFIG_NAME))
+        return None
+
     def configs(self) -> Iterator[bytes]:
         """Every model's config.pbtxt that can be read."""
         for name in self.names():
-            with contextlib.suppress(OSError):  # somebody else's, closed to this user
-                text = _read_bytes(self.live(name, CONFIG_NAME))
-                if text is not None:
-                    yield text
+            text = self.config(name)
+            if text is not None:
+                yield text
 
     def names(self) -> list[str]:
         """What lies in the repository, models or not."""

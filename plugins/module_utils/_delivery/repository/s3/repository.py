@@ -91,11 +91,14 @@ class S3Repository:
         )
         return dataclasses.replace(stored, changed_files=changed, touched_files=only_touched)
 
+    def config(self, name: str) -> bytes | None:
+        return self.bucket.get(self.location.key(name, CONFIG_NAME))
+
     def configs(self) -> Iterator[bytes]:
         if self._configs is None:
             names = self.names()
             texts = self.bucket.each(
-                lambda name: self.bucket.get(self.location.key(name, CONFIG_NAME)),
+                self.config,
                 names,
             )
             self._configs = {name: text for name, text in zip(names, texts) if text}
