@@ -183,6 +183,7 @@ options:
             calls by BLS. A list of M(mlops.triton.triton_models) changes this model after them, and
             removes it before them.
           - An ensemble needs no such list, because its configuration names them.
+          - A name that is neither in the list, nor in the repository, nor served is warned about.
           - When one of them changes, this model is asked whether it still answers, and the
             change is taken back where it does not. They are not removed or unloaded while this
             model is deployed.

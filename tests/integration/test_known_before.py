@@ -362,6 +362,21 @@ def test_a_member_that_is_nowhere_is_refused(
     refused(target, triton, name, says, state="rolled_back")
 
 
+def test_what_depends_on_names_and_is_nowhere_is_warned_about(
+    target: Target, triton: Triton, tmp_path: Path, name: str
+) -> None:
+    called, caller = (make_python(tmp_path, f"{name}-{part}") for part in "ab")
+    options = {"model_uri": str(caller.folder), "depends_on": [called.name]}
+    said = f"depends_on names '{called.name}', which is neither in the list"
+    for check in (True, False):
+        result = deliver_model(target, caller.name, check, **options)
+        assert result.error is None and result.changed
+        assert [said in warning for warning in result.warnings] == [True]
+    deploy_model(target, called.name, model_uri=str(called.folder))
+    again = deploy_model(target, caller.name, config={"max_batch_size": 4}, **options)
+    assert again.warnings == ()
+
+
 def test_a_version_that_its_member_does_not_load_is_refused(
     target: Target, triton: Triton, tmp_path: Path, name: str
 ) -> None:

@@ -38,6 +38,8 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors impo
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.members import (
     judge_ensembles,
+    said_to_need,
+    warn_of_nowhere,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.outcome import Planned
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.planner import (
@@ -265,3 +267,15 @@ def test_a_deployed_ensemble_does_not_count_where_it_goes_or_never_fitted() -> N
     assert errors(wrong, to_bring("e", ensemble(dims="4"), user), there=(there, user)) == {}
     failed = Planned(to_bring("e", "").desired, error=ArtifactError("x", step="y"))
     assert errors(wrong, failed, there=(there, user)).keys() == {"e", "m"}
+
+
+def test_what_depends_on_names_and_is_nowhere_is_warned_about() -> None:
+    one = to_bring("one", member(), depends_on=["gone", "m"])
+    gone = to_bring("two", "", record("two", member()), state="absent", depends_on=["other"])
+    listed = {"one": one, "two": gone}
+    assert said_to_need(listed) == {"gone", "m"}
+    warned = warn_of_nowhere(listed, ["gone", "other"])
+    assert warned["one"].warnings == (
+        "depends_on names 'gone', which is neither in the list, nor in the repository, nor served",
+    )
+    assert warned["two"] == gone and warned["one"].error is None

@@ -28,7 +28,12 @@ from ..errors import (
 from ..execution.scheduler import do_all
 from ..execution.verification import case_of, judge_case, verify
 from ..planning.dependencies import pins_of
-from ..planning.members import ensembles_to_load, judge_ensembles
+from ..planning.members import (
+    ensembles_to_load,
+    judge_ensembles,
+    said_to_need,
+    warn_of_nowhere,
+)
 from ..planning.outcome import Planned
 from ..planning.plan import Plan, PutSideBySide
 from ..planning.planner import is_pinned, make_plan, why_reconfigure, why_replace
@@ -156,18 +161,17 @@ class PlanBuilder:
         changes.
         """
         names = {
-            member
-            for config in ensembles_to_load(planned).values()
-            for member in members(config) - planned.keys()
+            member for config in ensembles_to_load(planned).values() for member in members(config)
         }
         if any(may_have_users(one.todo) for one in planned.values()):
             records = self._surroundings.records()
         elif names:
-            records = self._surroundings.records_of(names)
+            records = self._surroundings.records_of(names - planned.keys())
         else:
             records = {}
-        nowhere = self._surroundings.nowhere(names - records.keys() - {*failed})
-        return judge_ensembles(planned, records, nowhere)
+        asked = (names | said_to_need(planned)) - planned.keys() - records.keys() - {*failed}
+        nowhere = self._surroundings.nowhere(asked)
+        return judge_ensembles(warn_of_nowhere(planned, nowhere), records, nowhere)
 
     def plan(self, observed: ObservedModel, desired: DesiredModel) -> Plan:
         """What has to be done; also when it is asked again under the model's lock.

@@ -31,6 +31,34 @@ def ensembles_to_load(planned: Mapping[str, Planned]) -> dict[str, ModelConfig]:
     return found
 
 
+def said_to_need(planned: Mapping[str, Planned]) -> frozenset[str]:
+    """What users say that their models call, of models that have something to be done."""
+    return frozenset().union(*(_said_to_need(one) for one in planned.values()))
+
+
+def _said_to_need(one: Planned) -> frozenset[str]:
+    stays = one.todo is not None and one.desired.state in ("present", "rolled_back")
+    return frozenset(one.desired.depends_on or ()) if stays else frozenset()
+
+
+def warn_of_nowhere(planned: Mapping[str, Planned], nowhere: Collection[str]) -> dict[str, Planned]:
+    """The same plans, with a warning where ``depends_on`` names what is not there. It is no more:
+    Triton loads a model whatever it will call.
+    """
+    warned = dict(planned)
+    for name, one in planned.items():
+        missing = sorted(_said_to_need(one) & frozenset(nowhere))
+        if one.plan and missing:
+            said = tuple(
+                f"depends_on names '{other}', which is neither in the list, nor in the repository,"
+                " nor served"
+                for other in missing
+            )
+            plan = replace(one.plan, warnings=(*one.plan.warnings, *said))
+            warned[name] = replace(one, plan=plan)
+    return warned
+
+
 def judge_ensembles(
     planned: Mapping[str, Planned],
     records: Mapping[str, Record],
@@ -41,7 +69,7 @@ def judge_ensembles(
     Args:
         records: of what is deployed; of models that are not in the list, those of its ensembles'
             members at least.
-        nowhere: members that are not in the list, not in the repository and not served.
+        nowhere: names that are not in the list, not in the repository and not served.
     """
     judged = dict(planned)
     for name, config in ensembles_to_load(planned).items():
