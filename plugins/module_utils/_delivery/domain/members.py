@@ -144,10 +144,10 @@ def _why_other_tensor(
     for mapped, has in ((step.input_map, member.input), (step.output_map, member.output)):
         by_name = {tensor.name: tensor for tensor in has}
         for key, tensor in sorted(mapped.items()):
-            found = by_name.get(key)
-            said = found and _Tensor(
-                f"'{step.model_name}'", found.data_type, tuple(found.dims), batched
-            )
+            said = None
+            if found := by_name.get(key):
+                dims = tuple(found.dims)
+                said = _Tensor(f"'{step.model_name}'", found.data_type, dims, batched)
             first = tensors.setdefault(tensor, said)
             if first and said and (reason := _why_not_the_same(tensor, first, said)):
                 return reason
