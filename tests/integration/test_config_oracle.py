@@ -379,7 +379,7 @@ def over_members(triton: Triton) -> Judge:
 
 KINDS = st.sampled_from(["FP32"] * 4 + ["FP64"])
 SHAPES = st.sampled_from(["3", "-1", "4", "-1, 3", "2, 3", "3 reshape { shape: [ 1, 3 ] }"])
-STEPS = st.fixed_dictionaries(
+MEMBER_STEPS = st.fixed_dictionaries(
     {
         "model": st.sampled_from(sorted(MEMBERS) * 2 + sorted(INCOMPLETE)),
         "version": st.sampled_from([-1] * 8 + [1, 2, 3]),
@@ -391,7 +391,7 @@ STEPS = st.fixed_dictionaries(
 
 @TRIED
 @given(
-    steps=st.lists(STEPS, min_size=1, max_size=3),
+    steps=st.lists(MEMBER_STEPS, min_size=1, max_size=3),
     batch=st.sampled_from([0, 4, 8]),
     kinds=st.tuples(KINDS, KINDS),
     dims=st.tuples(SHAPES, SHAPES),
