@@ -167,7 +167,6 @@ BROKEN_ENSEMBLES = {
     _output(""): "output 'y' has no dims",
     _input("dims: 0"): "has 0 in dims",
     f"batch_input {{ {_COUNT} data_type: TYPE_FP32 source_input: 'z' }}": "'z', which is no input",
-    _warmup(f"'x' {_GIVEN}"): "has a model_warmup, which only its members may have",
 }
 KEPT_ENSEMBLES = [
     "",

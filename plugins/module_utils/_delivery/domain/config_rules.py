@@ -303,8 +303,6 @@ def _may_be_named(config: ModelConfig, completes: bool) -> bool:
 def _of_warmup(config: ModelConfig) -> Iterator[str]:
     types = {tensor.name: _name_of(tensor, "data_type") for tensor in config.input}
     required = [tensor.name for tensor in config.input if not tensor.optional]
-    if config.model_warmup and config_pbtxt.is_ensemble(config):
-        yield "it is an ensemble and has a model_warmup, which only its members may have"
     for sample in config.model_warmup:
         if not sample.batch_size:  # Triton leaves the sample out
             continue
