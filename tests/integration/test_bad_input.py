@@ -120,7 +120,7 @@ def misconfigured_artifacts(config: bytes, script: bytes) -> dict[str, dict[str,
         "bad-config": b'backend: "python"\nmax_batch_size: {\n',
         "unknown-field": b'backend: "python"\n  bogus: 1\n',
         "other-name": b'name: "somebody-else"\n' + CONFIG,
-        "below-zero": b'backend: "python"\nmax_batch_size: -1\n',
+        "cached": nameless + b"response_cache { enable: true }\nsequence_batching { }\n",
         "wants-gpu": nameless.replace(b"KIND_CPU", b"KIND_GPU"),
         "names-gpu": nameless.replace(b"KIND_CPU", b"KIND_GPU gpus: [ 0 ]"),
         "no-backend": b'backend: "nope"\nmax_batch_size: 8\n',
@@ -218,11 +218,11 @@ def artifact_cases(server_log: Path, linked: Path) -> list[Case]:
         Case("other-name", ("names the model 'somebody-else'",)),
         Case("other-flavor", ("spacy", "cannot be served")),
         Case(
-            "below-zero",
-            ("'max_batch_size' must be non-negative", "Nothing of it was left"),
+            "cached",
+            ("Please disable the response cache", "Nothing of it was left"),
             {"server_log": str(server_log)},
         ),
-        Case("below-zero", ("server_log", "Nothing of it was left")),
+        Case("cached", ("server_log", "Nothing of it was left")),
         Case(
             "wants-gpu", ("no GPUs are available", "instance_kind: cpu", "Nothing of it was left")
         ),
