@@ -400,7 +400,8 @@ def test_frames() -> None:
         (pandas.DataFrame(), "empty"),
         (pandas.DataFrame({"a": [], "b": []}), "empty"),
         (pandas.DataFrame({"a": [["x", "y"]]}), "'a' .* texts"),
-        (pandas.DataFrame({"a": [[1, None]]}), "'a' .* no numbers"),
+        (pandas.DataFrame({"a": [[1, "y"]]}), "'a' .* texts"),
+        (pandas.DataFrame({"b": [[1, None]]}), "'b' is INT64 and cannot take null"),
         (pandas.DataFrame({"b": [pandas.Timestamp(0)]}), "'b' is INT64"),
     ):
         with pytest.raises(InvalidOption, match=words):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import json
 import math
 from typing import Any
 
@@ -148,7 +149,6 @@ def test_floats_beside_them_are_judged() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        None,
         decimal.Decimal("1.5"),
         decimal.Decimal(2),
         datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc),
@@ -163,6 +163,92 @@ def test_floats_beside_them_are_judged() -> None:
 def test_what_is_no_number_is_refused(value: Any, beside: list[Any], kind: str) -> None:
     with pytest.raises(InvalidOption, match=f"input 'x' is {kind} and cannot take"):
         as_array(tensor(kind, -1), [value, *beside])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        numpy.array([[b"a"]]),
+        [numpy.bytes_(b"a")],
+        [[numpy.str_("a")]],
+        numpy.char.encode([["a"]]),
+        numpy.array([[numpy.bytes_(b"a")]], object),
+        numpy.bytes_(b"a"),
+    ],
+)
+def test_numpy_s_bytes_are_sent_as_bytes(value: Any) -> None:
+    array = as_array(tensor("BYTES", -1, 1), value)
+    assert array.tolist() == [[b"a"]] and type(array[0, 0]) is bytes
+
+
+@given(rows_of(st.integers(0, 2**64 - 1)))
+def test_unsigned_numbers_keep_all_their_digits(rows: list[list[int]]) -> None:
+    """In lists, in Triton's requests and in tables; numpy takes some of them for floats."""
+    pandas = pytest.importorskip("pandas")
+    sent = {"name": "x", "shape": [len(rows), len(rows[0])], "datatype": "UINT64", "data": rows}
+    frame = pandas.DataFrame(numpy.array(rows, "uint64"))
+    for values in ({"x": rows}, {"inputs": [sent]}, json.dumps({"inputs": [sent]}), frame):
+        found = arrays_of(values, {"x": tensor("UINT64", -1, -1)})["x"][1]
+        assert found.dtype == "uint64" and found.tolist() == rows
+
+
+@pytest.mark.parametrize("kind", ["FP32", "FP64"])
+def test_null_is_nan_for_floats(kind: str) -> None:
+    pandas = pytest.importorskip("pandas")
+    table = {"columns": ["u", "v", "w"], "data": [[1, None, 3]]}
+    column = pandas.DataFrame({"u": [1], "v": pandas.array([None], "Int64"), "w": [3.0]})
+    for values in (
+        [[1, None, 3]],
+        {"inputs": [[1, None, 3]]},
+        '{"inputs": [[1, null, 3]]}',
+        {"inputs": [{"name": "x", "shape": [1, 3], "data": [1, None, 3]}]},
+        {"dataframe_split": table},
+        pandas.DataFrame(table["data"], columns=table["columns"], dtype=object),
+        pandas.DataFrame({"u": [1], "v": [None], "w": [3]}),
+        column,
+    ):
+        found = arrays_of(values, {"x": tensor(kind, -1, 3)})["x"][1]
+        assert found.shape == (1, 3) and numpy.isnan(found[0, 1]) and found[0, 0] == 1
+
+
+@pytest.mark.parametrize("kind", ["INT64", "UINT8", "BOOL", "BYTES"])
+def test_null_is_refused_where_nothing_means_it(kind: str) -> None:
+    beside = "a" if kind == "BYTES" else 1
+    for values in ([None, beside], [beside, None], numpy.array([None, beside], object)):
+        with pytest.raises(InvalidOption, match=f"input 'x' is {kind} and cannot take null"):
+            as_array(tensor(kind, -1), values)
+    for of_any in (kind, "FP32"):
+        with pytest.raises(InvalidOption, match="input 'x' is null: give it a value"):
+            as_array(tensor(of_any, -1), None)
+
+
+def test_an_array_of_objects_is_read_as_a_list() -> None:
+    for kind in ("FP32", "INT64", "UINT64"):
+        for values in ([[1, 2, 3]], [1, 2, 3]):
+            made = as_array(tensor(kind, -1, 3), numpy.array(values, dtype=object))
+            assert made.tolist() == [[1, 2, 3]] and made.dtype == TYPES[kind]
+    assert as_array(tensor("FP32", -1), numpy.array([0.1], object))[0] == numpy.float32(0.1)
+    with pytest.raises(InvalidOption, match=r"'x' is INT64 and cannot take .*1\.5"):
+        as_array(tensor("INT64", -1), numpy.array([1.5], object))
+
+
+@pytest.mark.parametrize("kind", [*TYPES, "FP16", "BF16"])
+def test_what_a_refused_array_says_is_meant_is_taken(kind: str) -> None:
+    """The remedy of the sentence, carried out with numpy alone."""
+    dtype = {"FP16": "float16", "BF16": "float32"}.get(kind) or TYPES[kind]
+    one = Tensor("x", kind, (-1,), numpy.dtype(dtype))
+    for values in (numpy.array([2**60 + 1, 257]), numpy.array([1 / 3, 1.1])):
+        if kind == "FP16":
+            values = values.clip(0, 1000)  # what is larger is none, and stays refused
+        try:
+            as_array(one, values)
+        except InvalidOption as error:
+            remedy = error.message.partition("; ")[2].partition(" says that")[0]
+            assert remedy.startswith(".astype(")
+            meant = as_array(one, eval(f"values{remedy}", {"values": values}))
+            assert meant.dtype == dtype and meant.shape == (2,)
+        else:
+            assert kind in ("FP16", "FP64", "INT64", "UINT64")
 
 
 def test_tables_lose_nothing() -> None:

@@ -168,15 +168,14 @@ def request_of(values: Values, inputs: Mapping[str, Tensor]) -> Request:
 def example_request(document: Mapping[str, object], interface: Interface) -> Request:
     """The request that an input example of MLflow makes.
 
-    It has as many rows as the model takes at once, and NaN where the example has nothing, as MLflow
-    writes it.
+    It has as many rows as the model takes at once.
 
     Raises:
         InvalidOption: none can be made of it; the message says why.
     """
     inputs = interface.inputs
     given = {key: value for key, value in document.items() if key != "params" or key in inputs}
-    asked = request_of(_with_nan(given), inputs)
+    asked = request_of(given, inputs)
     _refuse_absent(asked, interface)
     arrays = dict(asked.arrays)
     for name, (datatype, array) in arrays.items():
@@ -244,14 +243,6 @@ def _plain(array: Array) -> object:
     shaped = array.copy().ravel()
     shaped[:] = texts
     return shaped.reshape(array.shape).tolist()
-
-
-def _with_nan(value: Values) -> Values:
-    if isinstance(value, Mapping):
-        return {key: _with_nan(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_with_nan(one) for one in value]
-    return float("nan") if value is None else value
 
 
 # -- asking ----------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ numpy is imported where it is needed; pandas is not imported at all.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -352,6 +353,7 @@ def as_array(tensor: Tensor, value: Values, by_rows: bool = False) -> Array:
     """
     import numpy
 
+    value = _without_objects(tensor, value)
     array = as_it_stands(tensor, value)
     if isinstance(value, numpy.ndarray):
         return array
@@ -366,6 +368,9 @@ def as_it_stands(tensor: Tensor, value: Values) -> Array:
     """
     import numpy
 
+    value = _without_objects(tensor, value)
+    if _is_null(value):
+        raise InvalidOption(f"input '{tensor.name}' is null: give it a value, or leave it out")
     if isinstance(value, numpy.ndarray):
         return _cast(tensor, value, exact=True)
     if isinstance(value, (str, bytes, bytearray)):
@@ -375,6 +380,20 @@ def as_it_stands(tensor: Tensor, value: Values) -> Array:
     else:
         array = _from_lists(tensor, value)
     return _cast(tensor, array, exact=False)
+
+
+def _without_objects(tensor: Tensor, value: Values) -> Values:
+    """An array of objects has no type of its own: for numbers it is the list of these objects."""
+    import numpy
+
+    is_list = isinstance(value, numpy.ndarray) and value.dtype == object
+    return value.tolist() if is_list and tensor.datatype != "BYTES" else value
+
+
+def _is_null(value: Values) -> bool:
+    """What JSON calls null; pandas has an object of its own for it."""
+    pandas = sys.modules.get("pandas")
+    return value is None or (pandas is not None and value is getattr(pandas, "NA", None))
 
 
 def _from_lists(tensor: Tensor, value: Values) -> Array:
@@ -395,11 +414,15 @@ def _from_lists(tensor: Tensor, value: Values) -> Array:
 
 def _each_judged(tensor: Tensor, array: Array) -> Array:
     """Numbers of several kinds as one type that holds each of them; what is no number stays as it
-    is.
+    is. For floats null is NaN, as MLflow and pandas write it; whole numbers have nothing for it.
     """
     import numpy
 
     values = [plain(one) for one in array.flat]
+    if any(map(_is_null, values)):
+        if not is_float(tensor.dtype):
+            raise _loss_error(tensor, "null")
+        values = [math.nan if _is_null(one) else one for one in values]
     if not values or not all(isinstance(one, (int, float)) for one in values):
         return array
     if all(isinstance(one, int) for one in values) and not all(map(_has_64_bits, values)):
@@ -468,9 +491,18 @@ def _cast(tensor: Tensor, array: Array, exact: bool) -> Array:
         raise _loss_error(
             tensor,
             f"{array.dtype} values such as {first!s}",
-            f"; .astype('{tensor.dtype}') says that this is meant" if exact else "",
+            f"; {_how_to_lose(tensor)} says that this is meant" if exact else "",
         )
     return cast
+
+
+def _how_to_lose(tensor: Tensor) -> str:
+    """numpy alone has no bfloat16, and lists are rounded to what a tensor of floats can hold."""
+    return (
+        ".astype('float32').tolist()"
+        if tensor.datatype == "BF16"
+        else (f".astype('{tensor.dtype}')")
+    )
 
 
 def _equal(array: Array, cast: Array) -> Array:
@@ -518,9 +550,12 @@ def _as_bytes(tensor: Tensor, array: Array) -> Array:
         raise _loss_error(tensor, f"values of type {array.dtype}")
     flat = numpy.empty(array.size, dtype=object)
     for index, one in enumerate(array.ravel()):
+        if _is_null(one):
+            raise _loss_error(tensor, "null")
         if not isinstance(one, (str, bytes)):
             raise _loss_error(tensor, f"a value of type {type(one).__name__}")
-        flat[index] = one.encode() if isinstance(one, str) else one
+        # numpy's own bytes are bytes too, of which tritonclient would send how they are shown.
+        flat[index] = one.encode() if isinstance(one, str) else bytes(one)
     return flat.reshape(array.shape)
 
 
