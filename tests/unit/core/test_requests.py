@@ -136,6 +136,55 @@ def test_what_is_not_taken_is_said_with_the_form(document: dict[str, Any], words
         arrays_of(document, ONE)
 
 
+def of_shape(kind: str, *shape: int) -> dict[str, Tensor]:
+    dtype = {"BYTES": object, "FP32": "float32"}[kind]
+    return {"x": Tensor("x", kind, shape, numpy.dtype(dtype))}
+
+
+ROWS = [
+    ((-1, -1), [1, 2, 3], [[1], [2], [3]]),
+    ((-1, 1), [1, 2, 3], [[1], [2], [3]]),
+    ((-1,), [1, 2, 3], [1, 2, 3]),
+    ((-1, 3), [[1, 2, 3]], [[1, 2, 3]]),
+    ((-1, 3, 1), [[1, 2, 3]], [[[1], [2], [3]]]),
+    ((-1, 1, 3), [[1, 2, 3]], [[[1, 2, 3]]]),
+    ((-1, -1, 3), [[1, 2, 3]], [[[1, 2, 3]]]),
+    ((-1, -1, -1), [[[1, 2], [3, 4]]], [[[1, 2], [3, 4]]]),
+    ((3,), [[1, 2, 3]], [1, 2, 3]),
+    ((-1, 3), [1, 2, 3], None),
+    ((-1, -1, -1), [[1, 2, 3]], None),
+    ((-1, -1, 2), [1, 2], None),
+    ((-1, 2, 2), [[1, 2], [3, 4]], None),
+    ((3,), [[1, 2, 3], [4, 5, 6]], None),
+]
+
+
+@pytest.mark.parametrize(("shape", "rows", "expected"), ROWS)
+def test_each_entry_of_instances_is_a_row(shape: Any, rows: Any, expected: Any) -> None:
+    """As TensorFlow Serving and MLflow have it; also in columns of tables."""
+    pandas = pytest.importorskip("pandas")
+    by_name = [{"x": row} for row in rows]
+    for values in (
+        {"instances": rows},
+        {"instances": by_name},
+        {"dataframe_records": by_name},
+        {"dataframe_split": {"columns": ["x"], "data": [[row] for row in rows]}},
+        pandas.DataFrame({"x": rows}),
+    ):
+        if expected is None:
+            with pytest.raises(InvalidOption, match=r"takes rows of the shape .* \{inputs: …\}"):
+                found(values, of_shape("FP32", *shape))
+        else:
+            assert found(values, of_shape("FP32", *shape)) == {"x": expected}
+    texts = {"instances": ["a", "b"]}
+    assert found(texts, of_shape("BYTES", -1, -1)) == {"x": [[b"a"], [b"b"]]}
+
+
+def test_one_tensor_goes_under_inputs() -> None:
+    """The remedy that the refusal of rows names."""
+    assert found({"inputs": [1, 2, 3]}, of_shape("FP32", -1, 3)) == {"x": [[1, 2, 3]]}
+
+
 # -- examples --------------------------------------------------------------------------------------
 
 MODEL = DesiredModel("net")

@@ -96,16 +96,21 @@ def read_request(values: Values, inputs: Mapping[str, Tensor]) -> Request:
                 f"it has no input '{name}' (inputs: {', '.join(inputs)}; forms that are taken:"
                 f" {FORMS})"
             )
-        array = (
-            _sent(tensor, value) if isinstance(value, _Sent) else as_array(tensor, value, by_rows)
-        )
-        found[tensor.name] = (tensor.datatype, array)
+        found[tensor.name] = (tensor.datatype, _read(tensor, value, by_rows))
     return Request(
         found,
         dict(document.get("parameters") or {}),
         _wanted(document.get("outputs")),
         str(document.get("id") or ""),
     )
+
+
+def _read(tensor: Tensor, value: Values, by_rows: bool) -> Array:
+    if isinstance(value, _Sent):
+        return _sent(tensor, value)
+    if isinstance(value, _Rows):
+        return _each_a_row(tensor, value.rows)
+    return as_array(tensor, value, by_rows)
 
 
 def arrays_of(values: Values, inputs: Mapping[str, Tensor]) -> dict[str, tuple[str, Array]]:
@@ -123,6 +128,13 @@ class _Sent:
     datatype: object
     shape: object
     data: object
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Values each of which is a row, and none of them a part of one."""
+
+    rows: Sequence[Values]
 
 
 def _read_json(values: Values, inputs: Mapping[str, Tensor]) -> Values:
@@ -184,7 +196,7 @@ def _unwrap(values: Values, inputs: Mapping[str, Tensor]) -> tuple[Values, bool]
     if not isinstance(rows, Sequence) or isinstance(rows, (str, bytes)) or not rows:
         raise InvalidOption(f"{_key_of(values)} is not a list of rows")
     if not isinstance(rows[0], Mapping):
-        return rows, False
+        return _Rows(rows), False
     columns = [*rows[0]]
     if not all(isinstance(row, Mapping) and {*row} == {*columns} for row in rows):
         raise InvalidOption(f"the rows of {_key_of(values)} do not have the same columns")
@@ -206,7 +218,9 @@ def _from_table(columns: object, rows: Values, inputs: Mapping[str, Tensor]) -> 
     if named and all(column in inputs for column in named):
         if not all(isinstance(row, Sequence) and len(row) == len(named) for row in rows):
             raise InvalidOption("the rows of the table are not as long as its columns are many")
-        return {name: [row[place] for row in rows] for place, name in enumerate(named)}, True
+        return {
+            name: _Rows([row[place] for row in rows]) for place, name in enumerate(named)
+        }, False
     if len(inputs) == 1:
         only = next(iter(inputs.values()))
         places = None if _is_vectors(rows) else places_of(only.columns, labels)
@@ -317,7 +331,7 @@ def _from_frame(frame: Values, inputs: Mapping[str, Tensor]) -> tuple[Values, bo
             f"the DataFrame has the column {', '.join(unknown)}; it takes a column for each input"
             f" ({', '.join(inputs)}), or one column indexed by the names of the inputs"
         )
-    return {column: frame[column].tolist() for column in columns}, True
+    return {column: _Rows(frame[column].tolist()) for column in columns}, False
 
 
 def _rows_of(frame: Values) -> list[Values]:
@@ -586,3 +600,29 @@ def _in_shape(array: Array, shape: tuple[int, ...], by_rows: bool) -> Array:
         if shape[-1] in (1, -1):
             return array[..., None]
     return array
+
+
+def _each_a_row(tensor: Tensor, rows: Sequence[Values]) -> Array:
+    """Rows may leave out a dimension of one, where their shape says which; never are several rows
+    taken for the values of one, however well they would fit.
+    """
+    array, shape = as_it_stands(tensor, rows), tensor.shape
+    if array.ndim == len(shape):
+        return array
+    if array.ndim == len(shape) + 1 and len(rows) == 1:
+        return array[0]  # of a model that takes no batch
+    if array.ndim == len(shape) - 1:
+        have = array.shape
+        shapes = {(*have[:place], 1, *have[place:]) for place in range(1, len(shape))}
+        fitting = [one for one in shapes if _fits(shape[1:], one[1:])]
+        if len(fitting) == 1:
+            return array.reshape(fitting[0])
+    raise InvalidOption(
+        f"input '{tensor.name}' takes rows of the shape {list(shape[1:])}, and each row that is"
+        f" given has {list(array.shape[1:])}: write it in the whole shape, or what is one tensor"
+        " as {inputs: …}"
+    )
+
+
+def _fits(shape: tuple[int, ...], given: tuple[int, ...]) -> bool:
+    return all(size in (-1, have) for size, have in zip(shape, given))
