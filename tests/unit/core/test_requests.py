@@ -185,6 +185,37 @@ def test_one_tensor_goes_under_inputs() -> None:
     assert found({"inputs": [1, 2, 3]}, of_shape("FP32", -1, 3)) == {"x": [[1, 2, 3]]}
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (-1,), (-1, 1)])
+def test_one_number_has_no_dimension(shape: tuple[int, ...]) -> None:
+    """Triton shows a tensor of ONNX without dimensions as one of one value."""
+    wanted = numpy.full((1,) * len(shape), 3.0).tolist()
+    for values in (
+        3,
+        numpy.float32(3),
+        numpy.array(3.0),
+        {"x": 3},
+        {"inputs": [sent("x", "FP32", [], [3])]},
+        {"inputs": [{"name": "x", "shape": [], "data": 3}]},
+    ):
+        assert found(values, of_shape("FP32", *shape)) == {"x": wanted}
+
+
+def test_one_value_is_the_only_input_that_is_needed() -> None:
+    second = {**ROW, "name": "mask", "optional": True}
+    inputs = interface_of({"max_batch_size": 8, "input": [second, ROW]}).inputs
+    for values in (
+        [1, 2, 3],
+        numpy.array([[1, 2, 3]]),
+        "[1, 2, 3]",
+        {"inputs": [1, 2, 3]},
+        {"instances": [[1, 2, 3]]},
+    ):
+        assert found(values, dict(inputs)) == {"x": [[1, 2, 3]]}
+    both = interface_of({"max_batch_size": 8, "input": [{**second, "optional": False}, ROW]})
+    with pytest.raises(InvalidOption, match="does not say which is meant"):
+        found([1, 2, 3], dict(both.inputs))
+
+
 # -- examples --------------------------------------------------------------------------------------
 
 MODEL = DesiredModel("net")

@@ -102,7 +102,7 @@ def _tensor(entry: JsonObject, batched: bool) -> Tensor:
     batch = (-1,) if batched and not entry.get("is_shape_tensor") else ()
     dtype = numpy.dtype(object if kind == "BYTES" else triton_to_np_dtype(kind) or object)
     shape = (*batch, *(int(size) for size in entry.get("dims") or ()))
-    return Tensor(entry["name"], kind, shape, dtype)
+    return Tensor(entry["name"], kind, shape, dtype, optional=bool(entry.get("optional")))
 
 
 def interface_of_text(config: bytes) -> Interface:

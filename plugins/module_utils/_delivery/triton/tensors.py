@@ -36,7 +36,8 @@ FORMS = (
 @dataclass(frozen=True)
 class Tensor:
     """An input as the model declares it; ``shape`` has the batch dimension, and -1 where any size
-    will do. ``columns`` names those of its rows, where that is known.
+    will do. ``columns`` names those of its rows, where that is known. A request may leave out an
+    ``optional`` one.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Tensor:
     shape: tuple[int, ...]
     dtype: Array
     columns: tuple[str, ...] = ()
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,13 @@ def read_request(values: Values, inputs: Mapping[str, Tensor]) -> Request:
     if not by_rows:
         values, by_rows = _unwrap(values, inputs)
     if not isinstance(values, Mapping):
-        if len(inputs) != 1:
+        only = _only(inputs)
+        if only is None:
             raise InvalidOption(
                 f"it has the inputs {', '.join(inputs)}: give a dictionary, as one value alone does"
                 " not say which is meant"
             )
-        values = {next(iter(inputs)): values}
+        values = {only.name: values}
     found = {}
     for name, value in values.items():
         tensor = inputs.get(name)
@@ -103,6 +106,13 @@ def read_request(values: Values, inputs: Mapping[str, Tensor]) -> Request:
         _wanted(document.get("outputs")),
         str(document.get("id") or ""),
     )
+
+
+def _only(inputs: Mapping[str, Tensor]) -> Tensor | None:
+    """The input that is meant where none is named: the only one, or the only one that is needed."""
+    needed = [tensor for tensor in inputs.values() if not tensor.optional]
+    found = needed or [*inputs.values()]
+    return found[0] if len(found) == 1 else None
 
 
 def _read(tensor: Tensor, value: Values, by_rows: bool) -> Array:
@@ -139,8 +149,8 @@ class _Rows:
 
 def _read_json(values: Values, inputs: Mapping[str, Tensor]) -> Values:
     """JSON texts, where a text cannot be the input itself."""
-    takes_text = len(inputs) == 1 and next(iter(inputs.values())).datatype == "BYTES"
-    if not isinstance(values, (str, bytes)) or takes_text:
+    only = _only(inputs)
+    if not isinstance(values, (str, bytes)) or (only and only.datatype == "BYTES"):
         return values
     try:
         return json.loads(values)
@@ -276,6 +286,9 @@ def _sent(tensor: Tensor, given: _Sent) -> Array:
         )
     array = _cast(tensor, _from_lists(tensor, given.data), exact=False)
     shape = given.shape if isinstance(given.shape, Sequence) else array.shape
+    if not shape and array.size == 1:
+        # Triton has no tensor without a dimension, though ONNX and those who ask have.
+        return _in_shape(array.reshape(()), tensor.shape, False)
     try:
         return array.reshape([int(size) for size in shape])
     except (TypeError, ValueError) as error:
@@ -369,7 +382,7 @@ def as_array(tensor: Tensor, value: Values, by_rows: bool = False) -> Array:
 
     value = _without_objects(tensor, value)
     array = as_it_stands(tensor, value)
-    if isinstance(value, numpy.ndarray):
+    if isinstance(value, numpy.ndarray) and value.ndim:
         return array
     return _in_shape(array, tensor.shape, by_rows)
 
