@@ -24,9 +24,15 @@ numpy = pytest.importorskip("numpy")
 pytest.importorskip("tritonclient")
 
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.inference import (  # noqa: E402
+    Interface,
+    _options,
     example_request,
     interface_of,
     interface_of_text,
+    request_of,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.server import (  # noqa: E402
+    TritonServer,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.tensors import (  # noqa: E402
     Tensor,
@@ -111,6 +117,59 @@ def test_parameters_and_wanted_outputs_stand_beside_the_inputs() -> None:
     assert asked.parameters == {"sequence_id": 7, "sequence_start": True}
 
 
+def test_classes_of_an_output_are_asked_for() -> None:
+    asked = request_of(
+        {
+            "inputs": [[1, 2]],
+            "outputs": [
+                {"name": "y", "parameters": {"classification": 2, "binary_data": False}},
+                {"name": "z"},
+            ],
+        },
+        ONE,
+    )
+    assert (asked.outputs, asked.classes) == (("y", "z"), {"y": 2})
+    for url in ("http://h:8000", "grpc://h:8001"):
+        made: Any = _options(TritonServer(url, 1.0), asked, Interface(ONE))["outputs"]
+        shown = [str(one._get_tensor()) for one in made]
+        assert "classification" in shown[0] and "classification" not in shown[1]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"priority": 1, "timeout": 5000, "mine": "a", "other": 1.5, "more": True, "less": -1},
+        {"sequence_id": "a", "sequence_start": True, "sequence_end": False},
+        {"sequence_id": numpy.int64(7), "binary_data_output": False},
+    ],
+)
+def test_parameters_that_triton_has_are_taken(parameters: dict[str, Any]) -> None:
+    made = request_of({"inputs": [[1, 2]], "parameters": parameters}, ONE).parameters
+    assert made == parameters and json.dumps(dict(made))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"timeout": "abc"}, "timeout is 'abc', and has to be a whole number from 0"),
+        ({"timeout": -1}, "timeout is -1"),
+        ({"timeout": 2**63}, "timeout is 9"),
+        ({"priority": 1.5}, "priority is 1.5"),
+        ({"priority": True}, "priority is True"),
+        ({"priority": None}, "priority is None"),
+        ({"sequence_id": 1.5}, "sequence_id is 1.5, .* or a text"),
+        ({"sequence_start": 1}, "sequence_start is 1, and has to be true or false"),
+        ({"mine": [1]}, r"mine is \[1\], and has to be a text"),
+        ({"mine": 2**63}, "mine is 9"),
+    ],
+)
+def test_parameters_that_nobody_can_send_are_refused(
+    parameters: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InvalidOption, match=f"the parameter {words}"):
+        request_of({"inputs": [[1, 2]], "parameters": parameters}, ONE)
+
+
 @pytest.mark.parametrize(
     ("document", "words"),
     [
@@ -124,6 +183,18 @@ def test_parameters_and_wanted_outputs_stand_beside_the_inputs() -> None:
         ({"inputs": [[1, 2]], "params": {"t": 1}}, "params belong to models that MLflow runs"),
         ({"inputs": [[1, 2]], "parameters": 3}, "parameters is not a mapping"),
         ({"inputs": [[1, 2]], "outputs": "y"}, r"outputs is not a list of \{name"),
+        (
+            {"inputs": [[1, 2]], "outputs": [{"name": "y", "parameters": {"region": "r"}}]},
+            "'y' has the parameter 'region', which is not passed on",
+        ),
+        (
+            {"inputs": [[1, 2]], "outputs": [{"name": "y", "parameters": {"classification": "a"}}]},
+            "'y' has the classification 'a', which is no number of classes",
+        ),
+        (
+            {"inputs": [[1, 2]], "outputs": [{"name": "y", "parameters": 1}]},
+            "parameters of output 'y' is not a mapping",
+        ),
         ({"dataframe_split": [[1]]}, "dataframe_split is not"),
         ({"dataframe_split": {"data": []}}, "no rows"),
         ({"dataframe_records": {"a": 1}}, "dataframe_records is not a list of rows"),

@@ -22,6 +22,8 @@ _OWN = frozenset({*_SEQUENCE, "priority", "timeout"})
 # What the request's form on the wire is made of, and not what the model is told.
 _OF_THE_WIRE = frozenset({"binary_data_output", "binary_data_size"})
 _LARGEST_ID = 2**31
+# As wide as Triton's protocol has them.
+_LIMITS = {"sequence_id": 2**63, "priority": 2**64, "timeout": 2**63}
 ONLY_GRPC = (
     "it is a decoupled model (it may answer a request any number of times), which Triton serves in"
     " streams over gRPC alone"
@@ -148,18 +150,41 @@ def _steps(config: JsonObject) -> Iterable[str]:
 
 
 def request_of(values: Values, inputs: Mapping[str, Tensor]) -> Request:
-    """``read_request``, which also refuses texts that JSON can write and no server can be sent.
+    """``read_request``, which also refuses texts that JSON can write and no server can be sent, and
+    parameters that tritonclient cannot write.
 
     Raises:
-        InvalidOption: naming the tensor, the form or the character.
+        InvalidOption: naming the tensor, the form, the parameter or the character.
     """
     try:
-        return read_request(values, inputs)
+        request = read_request(values, inputs)
     except UnicodeEncodeError as error:
         character = error.object[error.start : error.end]
         raise InvalidOption(
             f"a text has the character {character!a}, which UTF-8 does not have"
         ) from error
+    for name, value in request.parameters.items():
+        _refuse_parameter(name, value)
+    return request
+
+
+def _refuse_parameter(name: str, value: object) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if name in _LIMITS:
+        fits = whole and 0 <= value < _LIMITS[name]  # type: ignore[operator]
+        wanted = f"a whole number from 0 to {_LIMITS[name] - 1}"
+        if name == "sequence_id" and isinstance(value, str):
+            return
+        wanted += " or a text" if name == "sequence_id" else ""
+    elif name in _SEQUENCE:
+        fits, wanted = isinstance(value, bool), "true or false"
+    else:
+        fits = isinstance(value, (str, bool, float)) or (
+            whole and -(2**63) <= value < 2**63  # type: ignore[operator]
+        )
+        wanted = "a text, true or false, or a number of 64 bits"
+    if not fits and name not in _OF_THE_WIRE:
+        raise InvalidOption(f"the parameter {name} is {value!r}, and has to be {wanted}")
 
 
 # -- an example as a request -----------------------------------------------------------------------
@@ -311,7 +336,10 @@ def _options(server: TritonServer, request: Request, interface: Interface) -> di
             from tritonclient.grpc import InferRequestedOutput
         else:
             from tritonclient.http import InferRequestedOutput
-        options["outputs"] = [InferRequestedOutput(name) for name in request.outputs]
+        options["outputs"] = [
+            InferRequestedOutput(name, class_count=request.classes.get(name, 0))
+            for name in request.outputs
+        ]
     return options
 
 

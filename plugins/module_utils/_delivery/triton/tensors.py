@@ -25,6 +25,7 @@ Values: TypeAlias = Any
 _KINDS = {"U": "texts", "S": "texts", "M": "dates", "O": "values that are no numbers"}
 _FIRST_LOST = 2**53
 """Up to it float64 has every whole number."""
+_LARGEST_COUNT = 2**31
 _BESIDE = frozenset({"parameters", "params", "outputs", "id", "signature_name"})
 _TABLES = ("dataframe_split", "dataframe_records", "instances")
 FORMS = (
@@ -56,12 +57,15 @@ class Request:
         arrays: tensor name → datatype and array.
         parameters: Triton's, those of sequences among them.
         outputs: the outputs that are wanted; empty for all.
+        classes: output → how many of its classes are wanted instead of its values, for outputs that
+            are asked so.
     """
 
     arrays: Mapping[str, tuple[str, Array]]
     parameters: Mapping[str, object] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
     request_id: str = ""
+    classes: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_request(values: Values, inputs: Mapping[str, Tensor]) -> Request:
@@ -100,11 +104,13 @@ def read_request(values: Values, inputs: Mapping[str, Tensor]) -> Request:
                 f" {FORMS})"
             )
         found[tensor.name] = (tensor.datatype, _read(tensor, value, by_rows))
+    outputs = _wanted(document.get("outputs"))
     return Request(
         found,
-        dict(document.get("parameters") or {}),
-        _wanted(document.get("outputs")),
+        {name: plain(value) for name, value in (document.get("parameters") or {}).items()},
+        tuple(outputs),
         str(document.get("id") or ""),
+        {name: count for name, count in outputs.items() if count},
     )
 
 
@@ -297,12 +303,33 @@ def _sent(tensor: Tensor, given: _Sent) -> Array:
         ) from error
 
 
-def _wanted(outputs: object) -> tuple[str, ...]:
+def _wanted(outputs: object) -> dict[str, int]:
+    """Output → how many classes of it are wanted; 0 for its values."""
     if not outputs:
-        return ()
+        return {}
     if not _is_sent(outputs):
         raise InvalidOption("outputs is not a list of {name: …}")
-    return tuple(str(one["name"]) for one in outputs)  # type: ignore[attr-defined]
+    found = {}
+    for one in outputs:  # type: ignore[attr-defined]
+        name, parameters = str(one["name"]), one.get("parameters") or {}
+        if not isinstance(parameters, Mapping):
+            raise InvalidOption(
+                f"parameters of output '{name}' is not a mapping of names to values"
+            )
+        # Whether numbers travel as JSON is nothing that the answer shows.
+        unknown = [key for key in parameters if key not in ("classification", "binary_data")]
+        if unknown:
+            raise InvalidOption(
+                f"output '{name}' has the parameter '{unknown[0]}', which is not passed on: the one"
+                " that is, is classification"
+            )
+        count = plain(parameters.get("classification", 0))
+        if type(count) is not int or not 0 <= count < _LARGEST_COUNT:
+            raise InvalidOption(
+                f"output '{name}' has the classification {count!r}, which is no number of classes"
+            )
+        found[name] = count
+    return found
 
 
 # -- DataFrames ------------------------------------------------------------------------------------
