@@ -206,7 +206,9 @@ class TritonDeploymentClient(BaseDeploymentClient):
         try:  # without a context manager: a tenth of what this adds to an inference
             url = self._target.urls(endpoint)[0]
             name = (
-                deployment_name if deployment_name is not None else self._only_deployment(endpoint)
+                self._only_deployment(endpoint)
+                if deployment_name is None
+                else check_model_name(deployment_name)
             )
             return (self._predictor or self._make_predictor()).predict(
                 url, name, df if inputs is None else inputs

@@ -762,6 +762,37 @@ def test_predict_refuses_by_the_tensor_s_name(client: TritonDeploymentClient) ->
     refused("RESOURCE_DOES_NOT_EXIST", "unknown model", client.predict, "nothing", {"x": [1]})
 
 
+def test_predict_judges_a_name_as_create_does(client: TritonDeploymentClient) -> None:
+    client.create_deployment("doubler", "models:/doubler/1")
+    for name in ("a/b", "doubler/versions/1", "..", "", "doubler ", 5):
+        said = {
+            str(refused("INVALID_PARAMETER_VALUE", "name", verb, name, ROW))
+            for verb in (client.create_deployment, client.predict)
+        }
+        assert len(said) == 1, said
+
+
+def test_the_best_classes_of_an_output_are_answered(
+    stage: Stage, client: TritonDeploymentClient, tmp_path: Path
+) -> None:
+    folder = Path(
+        special(tmp_path, "labelled", "", SUM.replace("x.sum(axis=1, keepdims=True)", "x"), ROW)
+    )
+    config = (folder / "config.pbtxt").read_text()
+    labelled = config.replace('name: "y"', 'name: "y" label_filename: "labels.txt"')
+    (folder / "config.pbtxt").write_text(labelled.replace("dims: [ 1 ]", "dims: [ 3 ]"))
+    (folder / "labels.txt").write_text("cat\ndog\ncow\n")
+    client.create_deployment("labelled", str(folder))
+    wanted = [{"name": "y", "parameters": {"classification": 2}}]
+    over_grpc = get_deploy_client(f"triton://{stage.triton.grpc_url}?protocol=grpc")
+    for which in (client, over_grpc):
+        answer = which.predict("labelled", {"inputs": {"x": [[1, 5, 3]]}, "outputs": wanted})
+        assert answer["outputs"]["y"].tolist() == [[b"5.000000:1:dog", b"3.000000:2:cow"]]
+        words = "the parameter timeout is 'abc'"
+        asked = {"inputs": ROW, "parameters": {"timeout": "abc"}}
+        refused("INVALID_PARAMETER_VALUE", words, which.predict, "labelled", asked)
+
+
 @with_pandas
 def test_predict_keeps_the_shape_that_scripts_know(client: TritonDeploymentClient) -> None:
     import pandas
