@@ -1074,6 +1074,8 @@ def test_command_line_predicts(
         {"inputs": {"x": [[1, 2, 3]]}},
         {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}]},
         {"dataframe_split": {"columns": ["x"], "data": [[[1, 2, 3]]]}},
+        {"inputs": {"x": [[1, 2, 3]]}, "parameters": {"priority": 1}},
+        [{"id": "q", "inputs": [[1, 2, 3]], "parameters": {"priority": 1}}],
     ):
         question = tmp_path / "question.json"
         question.write_text(json.dumps(content))

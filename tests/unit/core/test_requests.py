@@ -256,6 +256,118 @@ def test_one_tensor_goes_under_inputs() -> None:
     assert found({"inputs": [1, 2, 3]}, of_shape("FP32", -1, 3)) == {"x": [[1, 2, 3]]}
 
 
+BESIDE = {"id": "q7", "outputs": [{"name": "y"}], "parameters": {"priority": 1, "mine": "a"}}
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        {"inputs": {"x": [[1, 2]]}},
+        {"inputs": [sent("x", "FP32", [1, 2], [1, 2])]},
+        {"inputs": [[1, 2]]},
+        {"instances": [[1, 2]]},
+        {"instances": [{"x": [1, 2]}]},
+        {"dataframe_split": {"columns": ["x"], "data": [[[1, 2]]]}},
+        {"dataframe_records": [{"u": 1, "v": 2}]},
+    ],
+)
+@pytest.mark.parametrize("beside", [["id"], ["outputs"], ["parameters"], [*BESIDE]])
+def test_the_command_line_takes_what_stands_beside_the_inputs(
+    wrapped: dict[str, Any], beside: list[str]
+) -> None:
+    """A document in brackets always; and without them what pandas can read."""
+    pandas = pytest.importorskip("pandas")
+    document = {**wrapped, **{key: BESIDE[key] for key in beside}}
+    asked = [read_request(document, ONE), read_request([document], ONE)]
+    asked += [read_request(json.dumps([document]), ONE)]
+    for text in (json.dumps(document), json.dumps([document])):
+        try:
+            frame = pandas.read_json(__import__("io").StringIO(text))
+        except ValueError:  # a mapping beside a list
+            assert not text.startswith("[")
+            continue
+        asked.append(read_request(frame, ONE))
+    for one in asked:
+        assert one.arrays["x"][1].tolist() == [[1.0, 2.0]]
+        assert one.request_id == ("q7" if "id" in beside else "")
+        assert one.outputs == (("y",) if "outputs" in beside else ())
+        assert one.parameters == (BESIDE["parameters"] if "parameters" in beside else {})
+
+
+def test_whole_numbers_of_a_file_stay_whole() -> None:
+    pandas = pytest.importorskip("pandas")
+
+    def read(priority: int) -> Any:
+        text = json.dumps({"inputs": {"x": [[1, 2]]}, "parameters": {"priority": priority}})
+        frame = pandas.read_json(__import__("io").StringIO(text))
+        return read_request(frame, ONE).parameters["priority"]
+
+    assert read(1) == 1 and isinstance(read(1), int)
+    table = pandas.DataFrame({"u": [2.0**60, numpy.inf], "v": [None, 1.5]}, index=["p", "q"])
+    assert found(table, ONE)["x"][1] == [numpy.inf, 1.5]  # no document
+    with pytest.raises(InvalidOption, match=r"put the document in brackets, \[\{…\}\]"):
+        read(2**60 + 1)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [{"x": [1, 2]}, {"x": [3, 4]}],
+        [{"u": 1, "v": 2}, {"v": 4, "u": 3}],
+        {"inputs": [{"x": [1, 2]}, {"x": [3, 4]}]},
+        [sent("x", "FP32", [2, 2], [1, 2, 3, 4])],
+        ({"x": [1, 2]}, {"x": [3, 4]}),
+    ],
+)
+def test_records_and_tensors_need_no_wrapping(values: Any) -> None:
+    wanted = {"x": [[1.0, 2.0], [3.0, 4.0]]}
+    assert found(values, ONE) == wanted
+    assert found(json.dumps(values), ONE) == wanted
+    pair = [sent("a", "FP32", [1, 1], [1]), sent("b", "BYTES", [1, 1], ["u"])]
+    for form in (pair, [{"a": 1, "b": "u"}], {"inputs": pair}):
+        assert found(form, TWO) == {"a": [[1.0]], "b": [[b"u"]]}
+    people = {"x": dataclasses.replace(ONE["x"], columns=("name", "age"))}
+    assert found([{"age": 2, "name": 1}], people) == {"x": [[1.0, 2.0]]}
+    named = {"name": Tensor("name", "BYTES", (-1, 1), numpy.dtype(object))}
+    assert found([{"name": "u"}], named) == {"name": [[b"u"]]}
+    columns = {"x": dataclasses.replace(ONE["x"], columns=("a", "b"))}
+    assert found([{"b": 2, "a": 1}], columns) == {"x": [[1.0, 2.0]]}
+
+
+@pytest.mark.parametrize("values", [None, {}, [], {"inputs": {}}, {"inputs": []}, "{}", ()])
+def test_a_request_without_values_is_refused_with_the_forms(values: Any) -> None:
+    for inputs in (ONE, TWO):
+        with pytest.raises(InvalidOption, match=r"nothing is given \(forms .*instances"):
+            arrays_of(values, inputs)
+    optional = {"x": dataclasses.replace(ONE["x"], optional=True)}
+    assert found({}, optional) == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "spelled"),
+    [
+        ("FP32", ["FP32", "fp32", "float32", "TYPE_FP32", None]),
+        ("BYTES", ["BYTES", "string", "TYPE_STRING"]),
+    ],
+)
+def test_datatypes_may_be_spelled_as_numpy_does(kind: str, spelled: list[Any]) -> None:
+    for one in spelled:
+        (array,) = found(
+            {"inputs": [sent("x", one, [1], ["1" if kind == "BYTES" else 1])]}, of_shape(kind, -1)
+        ).values()
+        assert array == [b"1" if kind == "BYTES" else 1.0]
+    with pytest.raises(InvalidOption, match="and the request says float64"):
+        found({"inputs": [sent("x", "float64", [1], [1])]}, of_shape(kind, -1))
+
+
+@pytest.mark.parametrize("key", ["model_name", "model_version", "signature_name"])
+def test_the_name_of_the_deployment_alone_says_what_is_asked(key: str) -> None:
+    with pytest.raises(InvalidOption, match=f"{key} stands beside the inputs.* leave it out"):
+        arrays_of({"inputs": [[1, 2]], key: "2"}, ONE)
+    usual = {"inputs": [[1, 2]], "signature_name": "serving_default", "model_version": ""}
+    assert found(usual, ONE) == {"x": [[1.0, 2.0]]}
+
+
 @pytest.mark.parametrize("shape", [(), (1,), (-1,), (-1, 1)])
 def test_one_number_has_no_dimension(shape: tuple[int, ...]) -> None:
     """Triton shows a tensor of ONNX without dimensions as one of one value."""

@@ -26,7 +26,18 @@ _KINDS = {"U": "texts", "S": "texts", "M": "dates", "O": "values that are no num
 _FIRST_LOST = 2**53
 """Up to it float64 has every whole number."""
 _LARGEST_COUNT = 2**31
-_BESIDE = frozenset({"parameters", "params", "outputs", "id", "signature_name"})
+_WHICH_MODEL = ("model_name", "model_version", "signature_name")
+_BESIDE = frozenset({"parameters", "params", "outputs", "id", *_WHICH_MODEL})
+_OF_SENT = frozenset({"data", "shape", "datatype", "parameters"})
+_SPELLINGS = {
+    "BOOLEAN": "BOOL",
+    "STRING": "BYTES",
+    "FLOAT16": "FP16",
+    "FLOAT32": "FP32",
+    "FLOAT64": "FP64",
+    "BFLOAT16": "BF16",
+}
+"""How numpy and configurations call what Triton's requests call otherwise."""
 _TABLES = ("dataframe_split", "dataframe_records", "instances")
 FORMS = (
     "{tensor: values}, Triton's {inputs: [{name, shape, datatype, data}]}, MLflow's {inputs: …},"
@@ -82,11 +93,13 @@ def read_request(values: Values, inputs: Mapping[str, Tensor]) -> Request:
     by_rows = False
     if is_frame(values):
         values, by_rows = _from_frame(values, inputs)
-    values = _read_json(values, inputs)
+    values = _without_brackets(_read_json(values, inputs), inputs)
     document = values if _is_document(values, inputs) else {}
-    _refuse_params(document)
+    _refuse_beside(document)
     if not by_rows:
-        values, by_rows = _unwrap(values, inputs)
+        values = _unwrap(values, inputs)
+    if values is None or _is_empty(values, inputs):
+        raise InvalidOption(f"nothing is given (forms that are taken: {FORMS})")
     if not isinstance(values, Mapping):
         only = _only(inputs)
         if only is None:
@@ -112,6 +125,12 @@ def read_request(values: Values, inputs: Mapping[str, Tensor]) -> Request:
         str(document.get("id") or ""),
         {name: count for name, count in outputs.items() if count},
     )
+
+
+def _is_empty(values: Values, inputs: Mapping[str, Tensor]) -> bool:
+    """No value for a model that needs one."""
+    needs = any(not tensor.optional for tensor in inputs.values())
+    return needs and isinstance(values, (Mapping, list, tuple)) and not values
 
 
 def _only(inputs: Mapping[str, Tensor]) -> Tensor | None:
@@ -185,7 +204,20 @@ def _is_split(values: Values, inputs: Mapping[str, Tensor]) -> bool:
     )
 
 
-def _refuse_params(document: Mapping[str, object]) -> None:
+def _without_brackets(values: Values, inputs: Mapping[str, Tensor]) -> Values:
+    """A document that is the one entry of a list, as a file for MLflow's command line needs it."""
+    is_one = isinstance(values, list) and len(values) == 1 and _is_document(values[0], inputs)
+    return values[0] if is_one else values
+
+
+def _refuse_beside(document: Mapping[str, object]) -> None:
+    for key in _WHICH_MODEL:
+        default = "serving_default" if key == "signature_name" else None
+        if document.get(key) not in (None, "", default):
+            raise InvalidOption(
+                f"{key} stands beside the inputs, and the name of the deployment alone says what is"
+                " asked: leave it out (parameters, outputs and id may stand there)"
+            )
     if document.get("params"):
         raise InvalidOption(
             "params belong to models that MLflow runs; what Triton's requests have is parameters"
@@ -194,15 +226,14 @@ def _refuse_params(document: Mapping[str, object]) -> None:
         raise InvalidOption("parameters is not a mapping of names to values")
 
 
-def _unwrap(values: Values, inputs: Mapping[str, Tensor]) -> tuple[Values, bool]:
-    """What a document wraps; and whether it has a row for each example."""
+def _unwrap(values: Values, inputs: Mapping[str, Tensor]) -> Values:
+    """What a document wraps."""
     if _is_split(values, inputs):
         return _from_table(values.get("columns"), values["data"], inputs)
     if not _is_document(values, inputs):
-        return values, False
+        return _from_list(values, inputs)
     if "inputs" in values and "inputs" not in inputs:
-        given = values["inputs"]
-        return (_sent_tensors(given) if _is_sent(given) else given), False
+        return _from_list(values["inputs"], inputs)
     if "dataframe_split" in values:
         table = values["dataframe_split"]
         if not isinstance(table, Mapping) or "data" not in table:
@@ -212,10 +243,26 @@ def _unwrap(values: Values, inputs: Mapping[str, Tensor]) -> tuple[Values, bool]
     if not isinstance(rows, Sequence) or isinstance(rows, (str, bytes)) or not rows:
         raise InvalidOption(f"{_key_of(values)} is not a list of rows")
     if not isinstance(rows[0], Mapping):
-        return _Rows(rows), False
+        return _Rows(rows)
+    return _from_records(rows, _key_of(values), inputs)
+
+
+def _from_list(given: Values, inputs: Mapping[str, Tensor]) -> Values:
+    """Triton's tensors or records, where a list has those."""
+    if not isinstance(given, (list, tuple)) or not given or not isinstance(given[0], Mapping):
+        return given
+    is_record = all({*one} <= {*inputs} for one in given if isinstance(one, Mapping))
+    if _is_sent(given) and all({*one} & _OF_SENT for one in given) and not is_record:
+        return _sent_tensors(given)
+    return _from_records(given, "the list", inputs)
+
+
+def _from_records(
+    rows: Sequence[Mapping[str, Values]], called: str, inputs: Mapping[str, Tensor]
+) -> Values:
     columns = [*rows[0]]
     if not all(isinstance(row, Mapping) and {*row} == {*columns} for row in rows):
-        raise InvalidOption(f"the rows of {_key_of(values)} do not have the same columns")
+        raise InvalidOption(f"the rows of {called} do not have the same columns")
     return _from_table(columns, [[row[key] for key in columns] for row in rows], inputs)
 
 
@@ -223,7 +270,7 @@ def _key_of(values: Mapping[str, object]) -> str:
     return next(key for key in _TABLES if key in values)
 
 
-def _from_table(columns: object, rows: Values, inputs: Mapping[str, Tensor]) -> tuple[Values, bool]:
+def _from_table(columns: object, rows: Values, inputs: Mapping[str, Tensor]) -> Values:
     """A column for each input; or, for a model with one input, rows of it, whatever the columns are
     called where the model has no names for them.
     """
@@ -234,13 +281,11 @@ def _from_table(columns: object, rows: Values, inputs: Mapping[str, Tensor]) -> 
     if named and all(column in inputs for column in named):
         if not all(isinstance(row, Sequence) and len(row) == len(named) for row in rows):
             raise InvalidOption("the rows of the table are not as long as its columns are many")
-        return {
-            name: _Rows([row[place] for row in rows]) for place, name in enumerate(named)
-        }, False
+        return {name: _Rows([row[place] for row in rows]) for place, name in enumerate(named)}
     if len(inputs) == 1:
         only = next(iter(inputs.values()))
         places = None if _is_vectors(rows) else places_of(only.columns, labels)
-        return {only.name: rows if places is None else _in_order(rows, places, len(named))}, False
+        return {only.name: rows if places is None else _in_order(rows, places, len(named))}
     raise InvalidOption(
         f"the table has the columns {', '.join(named) or 'without names'}; it takes a column for"
         f" each input ({', '.join(inputs)})"
@@ -286,7 +331,8 @@ def _sent_tensors(given: Iterable[Mapping[str, object]]) -> dict[str, object]:
 
 def _sent(tensor: Tensor, given: _Sent) -> Array:
     """A tensor of Triton's request form, in the shape that stands there."""
-    if given.datatype not in (None, tensor.datatype):
+    spelled = str(given.datatype or tensor.datatype).upper().removeprefix("TYPE_")
+    if _SPELLINGS.get(spelled, spelled) != tensor.datatype:
         raise InvalidOption(
             f"input '{tensor.name}' is {tensor.datatype}, and the request says {given.datatype}"
         )
@@ -353,12 +399,16 @@ def _from_frame(frame: Values, inputs: Mapping[str, Tensor]) -> tuple[Values, bo
     twice = [str(one) for one, count in Counter(columns).items() if count > 1]
     if twice and (len(inputs) != 1 or twice[0] in inputs):
         raise InvalidOption(f"the DataFrame has two columns called {twice[0]}")
-    document = {} if twice else _from_read_json(frame, columns, labels)
+    keys = dict.fromkeys(map(str, columns))
+    wraps = not twice and (_is_document(keys, inputs) or _is_split(keys, inputs))
+    document = _from_read_json(frame, columns, labels) if wraps else {}
     rows = document.get("inputs")
-    only_rows = columns == ["inputs"] and isinstance(rows, list) and not _is_sent(rows)
+    only_rows = (
+        columns == ["inputs"] and isinstance(rows, list) and not isinstance(rows[0], Mapping)
+    )
     if only_rows and "inputs" not in inputs and len(inputs) == 1:
         return {next(iter(inputs)): rows}, True
-    if _is_document(document, inputs) or _is_split(document, inputs):
+    if wraps:
         return document, False
     unknown = [str(column) for column in columns if column not in inputs]
     if unknown and len(inputs) == 1:
@@ -387,12 +437,50 @@ def _rows_of(frame: Values) -> list[Values]:
 def _from_read_json(
     frame: Values, columns: list[object], labels: list[object]
 ) -> dict[str, Values]:
-    """The document in a file that MLflow's command line read with ``pandas.read_json``."""
+    """The document in a file that MLflow's command line read with ``pandas.read_json``. A key is a
+    column: a mapping has its keys as labels, a list its entries in the rows, anything else is the
+    same in each row. A document in brackets is one row of whole values.
+    """
+    cells = {str(column): frame[column].tolist() for column in columns}
+    row = {key: of_key[0] for key, of_key in cells.items()}
+    if len(labels) == 1 and _has_whole_values(row):
+        return row
     named = all(isinstance(label, str) for label in labels)
-    return {
-        str(column): dict(zip(labels, frame[column].tolist())) if named else frame[column].tolist()
-        for column in columns
+    found: dict[str, Values] = {**cells}
+    if named and len(cells) == 1:
+        found = {key: dict(zip(labels, of_key)) for key, of_key in cells.items()}
+    elif named:
+        found = {key: _labelled(labels, of_key) for key, of_key in cells.items()}
+    return {**found, **({"id": cells["id"][0]} if "id" in cells else {})}
+
+
+def _has_whole_values(row: Mapping[str, Values]) -> bool:
+    """Of a document in brackets; a row of one without them has entries of its lists."""
+    lists = [row[key] for key in ("inputs", *_TABLES) if isinstance(row.get(key), list)]
+    return (
+        isinstance(row.get("outputs"), list)
+        or any(isinstance(row.get(key), Mapping) for key in ("parameters", "dataframe_split"))
+        or any(bool(one) and isinstance(one[0], Mapping) for one in lists)
+    )
+
+
+def _labelled(labels: list[object], cells: list[Values]) -> dict[object, Values]:
+    """Without what pandas put where another key of the document has a label. It makes floats of the
+    whole numbers beside it.
+    """
+    given = {
+        label: cell
+        for label, cell in zip(labels, cells)
+        if cell is not None and not (isinstance(cell, float) and math.isnan(cell))
     }
+    if len(given) == len(labels) or not all(isinstance(cell, float) for cell in given.values()):
+        return given
+    if any(abs(cell) >= _FIRST_LOST for cell in given.values()):
+        raise InvalidOption(
+            "pandas, which reads the file for MLflow's command line, does not keep the digits of a"
+            " number in it: put the document in brackets, [{…}]"
+        )
+    return {label: int(cell) if cell == int(cell) else cell for label, cell in given.items()}
 
 
 # -- values ----------------------------------------------------------------------------------------
