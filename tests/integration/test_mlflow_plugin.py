@@ -772,6 +772,29 @@ def test_predict_judges_a_name_as_create_does(client: TritonDeploymentClient) ->
         assert len(said) == 1, said
 
 
+def test_bytes_of_numpy_reach_the_model_as_they_are(
+    stage: Stage, client: TritonDeploymentClient, tmp_path: Path
+) -> None:
+    """And a bare value is the one input that the model needs."""
+    echo = SUM.replace("x.sum(axis=1, keepdims=True)", "x")
+    more = 'input [ { name: "mask" data_type: TYPE_FP32 dims: [ 1 ] optional: true } ]'
+    folder = Path(special(tmp_path, "echo", more, echo, {"x": [["a", "b", "c"]]}))
+    config = (folder / "config.pbtxt").read_text().replace("TYPE_FP32", "TYPE_STRING", 2)
+    (folder / "config.pbtxt").write_text(config.replace("dims: [ 1 ]", "dims: [ 3 ]", 1))
+    client.create_deployment("echo", str(folder))
+    over_grpc = get_deploy_client(f"triton://{stage.triton.grpc_url}?protocol=grpc")
+    for which in (client, over_grpc):
+        for values in (
+            numpy.array([[b"a", b"b", b"c"]]),
+            {"x": [numpy.bytes_(b"a"), "b", numpy.str_("c")]},
+            numpy.char.encode([["a", "b", "c"]]),
+            {"instances": [["a", "b", "c"]]},
+        ):
+            answer = which.predict("echo", values)["outputs"]["y"]
+            assert answer.tolist() == [[b"a", b"b", b"c"]]
+        refused("INVALID_PARAMETER_VALUE", "nothing is given", which.predict, "echo", {})
+
+
 def test_the_best_classes_of_an_output_are_answered(
     stage: Stage, client: TritonDeploymentClient, tmp_path: Path
 ) -> None:
