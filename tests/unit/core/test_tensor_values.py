@@ -46,10 +46,10 @@ NUMBERS = st.one_of(
 )
 SCALARS = st.one_of(
     NUMBERS,
-    st.integers(-(2**63), 2**63 - 1).map(lambda one: numpy.int64(one)),
-    st.integers(0, 255).map(lambda one: numpy.uint8(one)),
-    st.floats(width=32).map(lambda one: numpy.float32(one)),
-    st.booleans().map(lambda one: numpy.bool_(one)),
+    st.integers(-(2**63), 2**63 - 1).map(numpy.int64),
+    st.integers(0, 255).map(numpy.uint8),
+    st.floats(width=32).map(numpy.float32),
+    st.booleans().map(numpy.bool_),
 )
 
 
@@ -178,7 +178,7 @@ def test_what_is_no_number_is_refused(value: Any, beside: list[Any], kind: str) 
 )
 def test_numpy_s_bytes_are_sent_as_bytes(value: Any) -> None:
     array = as_array(tensor("BYTES", -1, 1), value)
-    assert array.tolist() == [[b"a"]] and type(array[0, 0]) is bytes
+    assert array.tolist() == [[b"a"]] and not isinstance(array[0, 0], numpy.generic)
 
 
 @given(rows_of(st.integers(0, 2**64 - 1)))

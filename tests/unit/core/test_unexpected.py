@@ -58,10 +58,9 @@ def said(error: DeliveryError | None) -> str:
 
 
 def test_it_is_told_as_a_defect_in_one_line() -> None:
-    try:
+    with pytest.raises(TypeError) as caught:
         fails()
-    except TypeError as error:
-        text = said(as_delivery_error(error, step="plan").about(model="net"))
+    text = said(as_delivery_error(caught.value, step="plan").about(model="net"))
     assert text.startswith(
         "model 'net', plan: an unexpected TypeError (unsupported operand type(s) of http://***@host"
         "; test_unexpected.py, line "

@@ -309,8 +309,8 @@ def _of_warmup(config: ModelConfig) -> Iterator[str]:
         what = f"its model_warmup '{sample.name}'"
         # Triton counts them, so that one that may be left out stands for one that may not.
         if len(types.keys() & {*sample.inputs}) < len(required):
-            lacks = next(name for name in required if name not in sample.inputs)
-            yield (f"{what} leaves out the input '{lacks}': write all inputs that are not optional")
+            lacks = ", ".join(f"'{name}'" for name in required if name not in sample.inputs)
+            yield f"{what} leaves out the input {lacks}: write all inputs that are not optional"
         for name, tensor in sorted(sample.inputs.items()):
             given, wanted = _name_of(tensor, "data_type"), types.get(name, "TYPE_INVALID")
             if wanted not in ("TYPE_INVALID", given):

@@ -370,7 +370,8 @@ def _wanted(outputs: object) -> dict[str, int]:
                 " that is, is classification"
             )
         count = plain(parameters.get("classification", 0))
-        if type(count) is not int or not 0 <= count < _LARGEST_COUNT:
+        is_count = isinstance(count, int) and not isinstance(count, bool)
+        if not is_count or not 0 <= count < _LARGEST_COUNT:
             raise InvalidOption(
                 f"output '{name}' has the classification {count!r}, which is no number of classes"
             )
