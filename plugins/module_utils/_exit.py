@@ -15,6 +15,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ._delivery.errors import Defect, as_delivery_error
 from ._delivery.progress import VARIABLE, write_progress
+from ._delivery.redact import mask
 
 
 def run(module: AnsibleModule, function: Callable[[AnsibleModule], dict[str, Any]]) -> None:
@@ -34,7 +35,7 @@ def run(module: AnsibleModule, function: Callable[[AnsibleModule], dict[str, Any
         facts = said.facts
         trace = facts.pop("import_traceback", None)
         if isinstance(said, Defect):  # which Ansible shows to who asks for it
-            trace = traceback.format_exc()
+            trace = mask(traceback.format_exc())
         module.fail_json(msg=str(said), **({"exception": trace} if trace else {}), **facts)
     for warning in result.pop("warnings", ()):
         module.warn(warning)

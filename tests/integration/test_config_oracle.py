@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -39,7 +40,7 @@ from support.config_rules import (
 )
 from support.config_texts import REFUSED, TAKEN, TEXTS
 from support.models import make_python
-from support.servers import Triton
+from support.servers import Triton, triton_server
 
 pytestmark = pytest.mark.takes(20)
 
@@ -344,18 +345,23 @@ MEMBERS = {
     "reshaped": "max_batch_size: 8 input { name: 'x' data_type: TYPE_FP32 dims: 3"
     " reshape { shape: [ 1, 3 ] } } output { name: 'y' data_type: TYPE_FP32 dims: 4 }",
 }
-# Their model.py says the rest when it is loaded: x and y of three FP32 values, batches of eight.
+# Their model.py says the rest when it is loaded: x and y of three FP32 values, o and z beside them,
+# batches of eight.
 INCOMPLETE = {
     "nothing": "",
     "no-output": "input { name: 'x' data_type: TYPE_FP32 dims: 3 }",
     "batch": "max_batch_size: 8",
+    "larger": "max_batch_size: 4 input { name: 'x' data_type: TYPE_FP32 dims: 3 }"
+    " output { name: 'y' data_type: TYPE_FP32 dims: 3 }",
 }
 COMPLETES = """class TritonPythonModel:
     @staticmethod
     def auto_complete_config(config):
         config.set_max_batch_size(8)
         config.add_input({"name": "x", "data_type": "TYPE_FP32", "dims": [3]})
+        config.add_input({"name": "o", "data_type": "TYPE_FP32", "dims": [3], "optional": True})
         config.add_output({"name": "y", "data_type": "TYPE_FP32", "dims": [3]})
+        config.add_output({"name": "z", "data_type": "TYPE_FP32", "dims": [3]})
         return config
 
     def execute(self, requests):
@@ -418,13 +424,42 @@ def test_an_ensemble_fits_its_members_as_triton_says(
     config = config_pbtxt.parse(text.encode())
     assert why_no_ensemble(config, "over") is None
     known = {
-        name: Member(config_pbtxt.parse(f"backend: 'python' {said}".encode()), (1, 2))
+        name: Member(
+            config_pbtxt.parse(f"backend: 'python' {said}".encode()), (1, 2), name in INCOMPLETE
+        )
         for name, said in {**MEMBERS, **INCOMPLETE}.items()
     }
     status, said = over_members.load(text.encode())
     reason = why_members_do_not_fit(config, known)
     if reason or INCOMPLETE.keys().isdisjoint(step["model"] for step in steps):
         assert (reason is None) == (status == 200), f"{text}\n{reason}\n{said}"
+
+
+@pytest.fixture(scope="module")
+def over_completed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
+    """On a server that lets backends complete configurations."""
+    with triton_server(tmp_path_factory.mktemp("completes")) as server:
+        for name, text in INCOMPLETE.items():
+            (server.repository / name / "1").mkdir(parents=True)
+            (server.repository / name / "config.pbtxt").write_text(f"backend: 'python' {text}")
+            (server.repository / name / "1" / "model.py").write_text(COMPLETES)
+            assert server.load(name)[0] == 200
+        yield Judge(server, "over")
+
+
+@pytest.mark.parametrize("name", sorted(INCOMPLETE))
+def test_a_program_adds_to_what_its_configuration_says(over_completed: Judge, name: str) -> None:
+    """So that an ensemble over it is loaded which its configuration alone speaks against."""
+    step = {**CHAIN, "model": name, "inputs": ["a"], "outputs": ["b"]}
+    text = ensemble_of([step], ["a"], ["b"], PLATFORM).replace('key: "y"', 'key: "z"')
+    status, said = over_completed.load(text.encode())
+    assert status == 200, said
+    config = config_pbtxt.parse(text.encode())
+    alone = config_pbtxt.parse(f"backend: 'python' {INCOMPLETE[name]}".encode())
+    assert why_members_do_not_fit(config, {name: Member(alone, (1,), True)}) is None
+    assert (why_members_do_not_fit(config, {name: Member(alone, (1,))}) is None) is (
+        name != "larger"
+    )
 
 
 WARMUP = (

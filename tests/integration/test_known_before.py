@@ -426,7 +426,7 @@ def test_an_ensemble_that_somebody_else_deployed_counts(
     if where == "server":  # as where its files lie in another repository of the server
         (triton.repository / name / "config.pbtxt").unlink()
 
-    says = f"'{name}' uses it, and was not deployed by this collection: unload that from the server"
+    says = f"'{name}' uses it, and no record here tells of it: unload that from the server"
     refused(target, triton, member.name, says, state="absent")
     refused(target, triton, member.name, says, state="unloaded")
     options = {"model_uri": str(member.folder), "config": {"max_batch_size": 4}}

@@ -26,6 +26,22 @@ def test_it_is_one_sentence_and_the_traceback_is_for_who_asks() -> None:
     assert failed["error"] == "Defect" and "Traceback" in failed["exception"]
 
 
+def test_no_credentials_are_in_what_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "sesame99")
+    module = Mock(params={})
+    module.fail_json.side_effect = SystemExit
+
+    def function(_module: Any) -> dict[str, Any]:
+        raise ValueError("cannot use https://bob:hunter2@host/x with sesame99")
+
+    with pytest.raises(SystemExit):
+        run(module, function)
+    failed = module.fail_json.call_args.kwargs
+    for shown in (failed["msg"], failed["exception"]):
+        assert "cannot use https://***@host/x" in shown
+        assert "hunter2" not in shown and "sesame99" not in shown
+
+
 def test_options_of_one_entry_do_not_end_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
     class Wanted:
         def __init__(self, options: dict[str, Any]) -> None:

@@ -304,7 +304,7 @@ def as_delivery_error(error: Exception, step: str | None = None) -> DeliveryErro
     }
     reason = known.get(error.errno or 0, error.strerror or str(error))
     return RepositoryError(
-        f"{reason}{f' ({error.filename})' if error.filename else ''}",
+        mask(f"{reason}{f' ({error.filename})' if error.filename else ''}"),
         step="write the model's files",
     )
 

@@ -141,6 +141,24 @@ def test_inputs_that_are_shapes_are_the_servers_to_judge() -> None:
         verification.judge_case(CONFIG.encode(), ["localhost:8000"], desired)
 
 
+@pytest.mark.parametrize(
+    ("listed", "verify"),
+    [
+        ('name: "x" data_type: TYPE_FP32', {"inputs": ROW}),
+        ('name: "x" dims: [ 3 ]', {"inputs": {"x": [["a", "b", "c"]]}}),
+    ],
+)
+def test_types_and_shapes_that_are_completed_are_the_servers_to_judge(
+    listed: str, verify: Any
+) -> None:
+    config = (
+        f'backend: "onnxruntime" max_batch_size: 8 input {{ {listed} }}'
+        ' output { name: "y" data_type: TYPE_FP32 dims: [ 3 ] }'
+    )
+    desired = DesiredModel.from_options({"name": "net", "model_uri": "/model", "verify": verify})
+    verification.judge_case(config.encode(), ["localhost:8000"], desired)
+
+
 def test_a_bare_host_still_shows_what_it_would_do(
     triton: MemoryTriton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,3 +194,32 @@ def test_another_configuration_and_a_rollback_are_judged_too(
     both = {"inputs": {**ROW, "more": [["a"]]}}
     refused(triton, "names the input 'more'", state="rolled_back", verify=both)
     passes(triton, state="rolled_back", verify={"inputs": ROW, "outputs": {"y": ROW["x"]}})
+
+
+OVER = """platform: "ensemble" max_batch_size: 16
+input { name: "a" data_type: TYPE_FP32 dims: 3 } output { name: "b" data_type: TYPE_FP32 dims: 3 }
+ensemble_scheduling { step { model_name: "net" model_version: -1
+input_map { key: "x" value: "a" } output_map { key: "z" value: "b" } } }
+"""
+
+
+@pytest.mark.parametrize("deployed", [True, False])
+@pytest.mark.parametrize("adds", [True, False])
+def test_an_ensemble_may_use_what_a_program_adds(
+    triton: MemoryTriton, tmp_path: Path, deployed: bool, adds: bool
+) -> None:
+    """A larger batch and an output; only the program of its member tells."""
+    member = Path(make_model(tmp_path / "new"))
+    if adds:
+        (member / "1/model.py").write_text("def auto_complete_config(config): ...\n")
+    (tmp_path / "over/1").mkdir(parents=True)
+    (tmp_path / "over/config.pbtxt").write_text(OVER, encoding="utf-8")
+    wanted = [{"name": "net", "model_uri": str(member)}]
+    if deployed:
+        deliver(triton, *wanted)
+        wanted = []
+    ensemble = {"name": "over", "model_uri": str(tmp_path / "over")}
+    result = deliver(triton, *wanted, ensemble)[-1]
+    assert (result.error is None) is adds, result.error
+    if not adds:
+        assert "its max_batch_size is 16" in str(result.error)

@@ -399,6 +399,32 @@ def test_one_value_is_the_only_input_that_is_needed() -> None:
         found([1, 2, 3], dict(both.inputs))
 
 
+PROMPT = {
+    "max_batch_size": 0,
+    "input": [
+        {"name": "text_input", "data_type": "TYPE_STRING", "dims": [1]},
+        {"name": "stream", "data_type": "TYPE_BOOL", "dims": [1], "optional": True},
+        {"name": "more", "data_type": "TYPE_STRING", "dims": [1], "optional": True},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "sent_as"),
+    [
+        ('{"text_input": ["hi"], "more": ["{}"]}', {"text_input": [b"hi"], "more": [b"{}"]}),
+        ('{"inputs": {"text_input": ["hi"]}}', {"text_input": [b"hi"]}),
+        ("tell me a story", {"text_input": [b"tell me a story"]}),
+        ('{"answer": "in JSON"}', {"text_input": [b'{"answer": "in JSON"}']}),
+        ("42", {"text_input": [b"42"]}),
+    ],
+)
+def test_a_text_that_names_inputs_is_json_and_another_is_the_text(
+    text: str, sent_as: dict[str, Any]
+) -> None:
+    assert found(text, dict(interface_of(PROMPT).inputs)) == sent_as
+
+
 # -- examples --------------------------------------------------------------------------------------
 
 MODEL = DesiredModel("net")

@@ -195,7 +195,7 @@ def test_a_model_is_not_taken_away_from_an_ensemble_that_somebody_else_deployed(
     with pytest.raises(NeedsOther) as caught:
         foreign().add(made)
     assert str(caught.value) == (
-        "model 'one', plan: 'theirs' uses it, and was not deployed by this collection: unload that"
+        "model 'one', plan: 'theirs' uses it, and no record here tells of it: unload that"
         " from the server first, or remove it in the same list (state: absent, adopt: true)."
         " Nothing was changed."
     )
@@ -207,7 +207,7 @@ def test_a_model_is_not_taken_away_from_an_ensemble_that_somebody_else_deployed(
 
 def test_a_change_under_an_ensemble_that_somebody_else_deployed_is_warned_about() -> None:
     made = foreign().add(update("one"))
-    said = "'theirs' uses it, and was not deployed by this collection: whether it still answers"
+    said = "'theirs' uses it, and no record here tells of that: whether it still answers"
     assert [warning[: len(said)] for warning in made.warnings] == [said]
     assert foreign().add(made) == made, "once"
     assert foreign().add(update("other")).warnings == ()

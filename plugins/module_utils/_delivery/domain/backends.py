@@ -225,3 +225,8 @@ def code_in(config: ModelConfig, paths: Iterable[str]) -> str | None:
         (path for path in there if posixpath.basename(path).startswith("libtriton_")), None
     )
     return f"it brings the library {library}" if library else None
+
+
+def completes(program: bytes) -> bool:
+    """True where a program for the Python backend may add to its configuration at the load."""
+    return b"auto_complete_config" in program

@@ -148,6 +148,13 @@ def _verify(value: object) -> str | JsonObject | None:
         return value
     if value is False:
         return "none"
+    if isinstance(value, Mapping):
+        # Templates make these of what is not given.
+        value = {
+            key: one
+            for key, one in value.items()
+            if one or key == "inputs" or not isinstance(one, (str, list))
+        }
     if (
         not isinstance(value, Mapping)
         or not is_named(value.get("inputs"))

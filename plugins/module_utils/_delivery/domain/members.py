@@ -27,10 +27,12 @@ class Member:
     Attributes:
         config: None where it is not known.
         folders: the version folders; empty where they are not known.
+        adds: its program may add inputs, outputs and a larger batch to what its configuration says.
     """
 
     config: ModelConfig | None
     folders: tuple[int, ...] = ()
+    adds: bool = False
 
     @property
     def loaded(self) -> tuple[int, ...]:
@@ -68,8 +70,8 @@ def why_members_do_not_fit(config: ModelConfig, members: Mapping[str, Member]) -
         reason = _why_no_version(step, member)
         if reason is None and member.config is not None:
             reason = (
-                _why_no_batch(config, step.model_name, member.config)
-                or _why_not_mapped(number, step, member.config)
+                (None if member.adds else _why_no_batch(config, step.model_name, member.config))
+                or _why_not_mapped(number, step, member.config, member.adds)
                 or _why_other_tensor(step, member.config, tensors)
             )
         if reason:
@@ -106,7 +108,7 @@ def _why_no_batch(config: ModelConfig, name: str, member: ModelConfig) -> str | 
     return None
 
 
-def _why_not_mapped(number: int, step: ModelConfig, member: ModelConfig) -> str | None:
+def _why_not_mapped(number: int, step: ModelConfig, member: ModelConfig, adds: bool) -> str | None:
     """Which tensor of a step its member does not have, and which input of the member has none."""
     name = step.model_name
     for kind, mapped, has in (
@@ -114,7 +116,8 @@ def _why_not_mapped(number: int, step: ModelConfig, member: ModelConfig) -> str 
         ("output", step.output_map, member.output),
     ):
         known = [tensor.name for tensor in has]
-        for unknown in sorted(mapped.keys() - {*known}) if _says_all(member) else ():
+        says_all = _says_all(member) and not adds
+        for unknown in sorted(mapped.keys() - {*known}) if says_all else ():
             return (
                 f"step {number} of the ensemble maps the {kind} '{unknown}' of '{name}', which has"
                 f" {', '.join(known)}: name one of these as the key in {kind}_map"

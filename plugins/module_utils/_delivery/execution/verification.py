@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+from ..domain import config_pbtxt
 from ..domain.cases import has_texts
 from ..domain.desired import Case, DesiredModel, Example
 from ..domain.layout import Layout
@@ -101,13 +103,19 @@ def judge_case(
     over_http = [url for url in urls if not parse_address(url).scheme.startswith("grpc")]
     if interface.decoupled and over_http:
         raise _needs_grpc(over_http[0], desired.name)
-    if not interface.inputs or not interface.outputs:
+    if not interface.inputs or not interface.outputs or not _says_all(config):
         return
     try:
         _refuse_case(case, interface, desired.name)
     except InvalidOption:
         if is_whole():
             raise
+
+
+def _says_all(config: bytes) -> bool:
+    """Whether each tensor that it lists has a type and a shape, which many backends complete."""
+    message = config_pbtxt.parse(config)
+    return all(tensor.data_type and tensor.dims for tensor in (*message.input, *message.output))
 
 
 def _refuse_case(case: JsonObject, interface: Interface, name: str) -> None:
@@ -234,13 +242,32 @@ def _given(
 
 def _array(tensor: Tensor, value: object, name: str) -> Any:
     try:
-        return as_it_stands(tensor, value)
+        return as_it_stands(tensor, _as_meant(tensor, value))
     except InvalidOption as error:
         raise InvalidOption(
             f"verify.inputs.{tensor.name} does not fit {tensor.datatype} ({error.message})",
             model=name,
             step="verify",
         ) from error
+
+
+def _as_meant(tensor: Tensor, value: Any) -> Any:
+    """A template makes texts of numbers, and YAML numbers of texts: which is meant, the input says.
+    An array is what it lists.
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_as_meant(tensor, one) for one in value]
+    if tensor.datatype == "BYTES":
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return str(value) if is_number else value
+    if not isinstance(value, str) or tensor.datatype == "BOOL":
+        return value
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(value)
+    return value
 
 
 def _ask(

@@ -6,6 +6,7 @@ stdlib only.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
@@ -24,6 +25,7 @@ _LINES = (
     b"pandas_categorical:",
 )
 _LONGEST_LINE = 1 << 28
+_NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", re.ASCII)
 
 
 def refuse_what_fil_computes_otherwise(file: BinaryIO) -> None:
@@ -126,7 +128,5 @@ def _number(value: object) -> float | None:
     """What a user would send for a category; None where that is no number."""
     if isinstance(value, int | float):
         return value
-    try:
-        return float(str(value))
-    except ValueError:
-        return None
+    # pandas' text for what is missing is "nan", which nobody sends in place of a code.
+    return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else None

@@ -12,6 +12,7 @@ from dataclasses import replace
 from ..artifacts.metadata import read_artifact
 from ..artifacts.roots import ArtifactRoot
 from ..domain import config_pbtxt
+from ..domain.backends import completes
 from ..domain.config_pbtxt import config_for
 from ..domain.desired import DesiredModel
 from ..domain.layout import Layout, Numbering
@@ -80,7 +81,7 @@ class ArtifactReader:
                 registered=source.registry_version is not None,
             )
         refuse_layout(config, desired.name, layout)
-        judge_case(config, self._urls, desired, lambda: _is_whole(layout, artifacts))
+        judge_case(config, self._urls, desired, lambda: is_whole(layout, artifacts))
         return judge_example(self._compare(layout, source), config, self._urls, desired)
 
     def _compare(self, layout: Layout, source: Source) -> Layout:
@@ -111,12 +112,12 @@ class ArtifactReader:
         return self._pinned
 
 
-def _is_whole(layout: Layout, artifacts: ArtifactRoot) -> bool:
+def is_whole(layout: Layout, artifacts: ArtifactRoot) -> bool:
     """False where a Python model adds to its configuration when it is loaded, or that is not
     known.
     """
     programs = [source for source, target, _size in layout.files if target.endswith(".py")]
     try:
-        return all(b"auto_complete_config" not in artifacts.read(path) for path in programs)
+        return not any(completes(artifacts.read(path)) for path in programs)
     except DeliveryError:
         return False

@@ -42,7 +42,7 @@ from ..planning.users import Usage, may_have_users
 from ..planning.versions import version_to_ask
 from ..repository.protocol import Repository
 from ..triton.server import TritonServer
-from .artifact_reader import ArtifactReader
+from .artifact_reader import ArtifactReader, is_whole
 from .observation import QUESTIONS, Observer
 from .sources import Sources
 from .surroundings import Surroundings
@@ -171,7 +171,25 @@ class PlanBuilder:
             records = {}
         asked = (names | said_to_need(planned)) - planned.keys() - records.keys() - {*failed}
         nowhere = self._surroundings.nowhere(asked)
-        return judge_ensembles(warn_of_nowhere(planned, nowhere), records, nowhere)
+        planned = warn_of_nowhere(planned, nowhere)
+        judged = judge_ensembles(planned, records, nowhere)
+        refused = {name for name, one in judged.items() if one.error is not planned[name].error}
+        # Only where a refusal would follow are programs read: one may add what is missing.
+        adding = {
+            name for name in refused | names if refused and self._adds(name, planned, records)
+        }
+        return judge_ensembles(planned, records, nowhere, adding) if adding else judged
+
+    def _adds(
+        self, name: str, planned: Mapping[str, Planned], records: Mapping[str, Record]
+    ) -> bool:
+        """Whether a program adds to the configuration of a model as it will be."""
+        plan = planned[name].plan if name in planned else None
+        if plan and plan.replacement:
+            step = plan.replacement
+            return not is_whole(step.layout, self._sources.artifacts(step.source))
+        record = plan.observed.record if plan else records.get(name)
+        return record is not None and self._surroundings.adds_to_its_configuration(record)
 
     def plan(self, observed: ObservedModel, desired: DesiredModel) -> Plan:
         """What has to be done; also when it is asked again under the model's lock.

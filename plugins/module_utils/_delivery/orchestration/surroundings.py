@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Collection, Mapping, Sequence
 
 from ..domain import config_pbtxt
+from ..domain.backends import Loading, completes
 from ..domain.config_pbtxt import ModelConfig
 from ..domain.record import Record
 from ..errors import DeliveryError, NotFound
@@ -52,6 +53,17 @@ class Surroundings:
                 if record := self._repository.store.record(name):
                     found[name] = record
         return found
+
+    def adds_to_its_configuration(self, record: Record) -> bool:
+        """Of a deployed model; True where its program is not known."""
+        with contextlib.suppress(DeliveryError):
+            loading = Loading.of(config_pbtxt.parse(record.author_config.encode()))
+            if loading.backend != "python":
+                return False
+            version, file = max(record.triton_versions), loading.filename or "model.py"
+            program = self._repository and self._repository.text(record.name, f"{version}/{file}")
+            return not program or completes(program)
+        return True
 
     def foreign_ensembles(self) -> dict[str, ModelConfig]:
         """Ensembles that are served and have no record. A server is asked for what the repository

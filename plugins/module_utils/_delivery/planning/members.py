@@ -63,6 +63,7 @@ def judge_ensembles(
     planned: Mapping[str, Planned],
     records: Mapping[str, Record],
     nowhere: Collection[str],
+    adding: Collection[str] = (),
 ) -> dict[str, Planned]:
     """The same plans, without those after which an ensemble could not be loaded.
 
@@ -70,6 +71,7 @@ def judge_ensembles(
         records: of what is deployed; of models that are not in the list, those of its ensembles'
             members at least.
         nowhere: names that are not in the list, not in the repository and not served.
+        adding: models whose programs may add to their configurations.
     """
     judged = dict(planned)
     for name, config in ensembles_to_load(planned).items():
@@ -81,10 +83,10 @@ def judge_ensembles(
                 if (said := _why_not(other, planned, records, nowhere))
             ),
             None,
-        ) or why_members_do_not_fit(config, _members_after(names, planned, records))
+        ) or why_members_do_not_fit(config, _members_after(names, planned, records, adding))
         if reason:
             judged[name] = replace(planned[name], error=ConfigError(reason, step="plan"))
-    for name, reason in dict(_broken_users(judged, records)).items():
+    for name, reason in dict(_broken_users(judged, records, adding)).items():
         error = NeedsOther(reason, step="plan", left="nothing was changed")
         judged[name] = replace(judged[name], error=error)
     return judged
@@ -118,7 +120,10 @@ def _why_not(
 
 
 def _members_after(
-    names: Collection[str], planned: Mapping[str, Planned], records: Mapping[str, Record]
+    names: Collection[str],
+    planned: Mapping[str, Planned],
+    records: Mapping[str, Record],
+    adding: Collection[str],
 ) -> dict[str, Member]:
     """The members of an ensemble, of which something is known, as they will be."""
     found = {}
@@ -128,7 +133,7 @@ def _members_after(
                 found[name] = member_after(one.plan)
         elif record := records.get(name):
             found[name] = _member_of(record)
-    return found
+    return {name: replace(one, adds=name in adding) for name, one in found.items()}
 
 
 def member_after(plan: Plan) -> Member:
@@ -142,7 +147,7 @@ def _member_of(record: Record) -> Member:
 
 
 def _broken_users(
-    planned: Mapping[str, Planned], records: Mapping[str, Record]
+    planned: Mapping[str, Planned], records: Mapping[str, Record], adding: Collection[str]
 ) -> Iterator[tuple[str, str]]:
     """Models that change, with the reason why a deployed ensemble could not be loaded over them any
     more; what does not fit already is no reason.
@@ -159,9 +164,14 @@ def _broken_users(
         names = config_pbtxt.members(config) if config is not None else frozenset()
         if config is None or not names & changing:
             continue
-        before = {name: _member_of(records[name]) for name in names & records.keys()}
+        before = {
+            name: replace(_member_of(records[name]), adds=name in adding)
+            for name in names & records.keys()
+        }
         if why_members_do_not_fit(config, before) is None and (
-            reason := why_members_do_not_fit(config, _members_after(names, planned, records))
+            reason := why_members_do_not_fit(
+                config, _members_after(names, planned, records, adding)
+            )
         ):
             said = (
                 f"'{user}' is deployed, uses it, and could not be loaded any more: {reason}. What"

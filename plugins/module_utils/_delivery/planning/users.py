@@ -99,8 +99,8 @@ class Usage:
             named = ", ".join(f"'{user}'" for user in foreign)
             one = len(foreign) == 1
             raise NeedsOther(
-                f"{named} use{'s' * one} it, and {'was' if one else 'were'} not deployed by this"
-                f" collection: unload {'that' if one else 'those'} from the server first, or remove"
+                f"{named} use{'s' * one} it, and no record here tells of {'it' if one else 'them'}:"
+                f" unload {'that' if one else 'those'} from the server first, or remove"
                 f" {'it' if one else 'them'} in the same list (state: absent, adopt: true)",
                 model=name,
                 step="plan",
@@ -126,7 +126,7 @@ class Usage:
                 if reason
                 else "whether it still answers is not verified"
             )
-            said.append(f"'{user}' uses it, and was not deployed by this collection: {what}")
+            said.append(f"'{user}' uses it, and no record here tells of that: {what}")
         return said
 
     def _user(self, name: str) -> User:

@@ -132,8 +132,12 @@ class FolderRepository:
 
     def config(self, name: str) -> bytes | None:
         """A model's config.pbtxt, whoever deployed it; None where it cannot be read."""
+        return self.text(name, CONFIG_NAME)
+
+    def text(self, name: str, path: str) -> bytes | None:
+        """A small file of a model, whoever deployed it; None where it cannot be read."""
         with contextlib.suppress(OSError):  # somebody else's, closed to this user
-            return _read_bytes(self.live(name, CONFIG_NAME))
+            return _read_bytes(self.live(name, path))
         return None
 
     def configs(self) -> Iterator[bytes]:

@@ -173,14 +173,23 @@ class _Rows:
 
 
 def _read_json(values: Values, inputs: Mapping[str, Tensor]) -> Values:
-    """JSON texts, where a text cannot be the input itself."""
+    """JSON texts, where a text cannot be the input itself: a model of one input. Where others may
+    be left out, only what names inputs is no text for the one that is needed.
+    """
     only = _only(inputs)
-    if not isinstance(values, (str, bytes)) or (only and only.datatype == "BYTES"):
+    is_text = only is not None and only.datatype == "BYTES"
+    if not isinstance(values, (str, bytes)) or (is_text and len(inputs) == 1):
         return values
     try:
-        return json.loads(values)
+        read = json.loads(values)
     except (ValueError, RecursionError) as error:
+        if is_text:
+            return values
         raise InvalidOption("the text is not JSON") from error
+    names_inputs = isinstance(read, Mapping) and (
+        _is_document(read, inputs) or bool(read.keys() & inputs.keys())
+    )
+    return read if names_inputs or not is_text else values
 
 
 def _is_document(values: Values, inputs: Mapping[str, Tensor]) -> bool:

@@ -92,7 +92,11 @@ class S3Repository:
         return dataclasses.replace(stored, changed_files=changed, touched_files=only_touched)
 
     def config(self, name: str) -> bytes | None:
-        return self.bucket.get(self.location.key(name, CONFIG_NAME))
+        return self.text(name, CONFIG_NAME)
+
+    def text(self, name: str, path: str) -> bytes | None:
+        """As for a folder: a small file of a model."""
+        return self.bucket.get(self.location.key(name, path))
 
     def configs(self) -> Iterator[bytes]:
         if self._configs is None:
