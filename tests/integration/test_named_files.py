@@ -18,7 +18,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain impo
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.backends import code_in
 from support.named_files import MISSING, SAFE, THERE, named
-from support.servers import Triton, triton_server
+from support.servers import Triton, server_python, triton_server
 
 pytestmark = pytest.mark.takes(25)
 
@@ -88,6 +88,10 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
 
 @pytest.mark.parametrize("case", [*sorted({*MISSING} - DEADLY - ENDLESS), *THERE])
 def test_a_file_is_needed_where_triton_needs_it(triton: Triton, case: str) -> None:
+    if case.startswith("environment") and " " in str(
+        server_python("TRITON_SERVER_PYTHON", "triton-server")
+    ):
+        pytest.skip("a server in a folder with a space hands a shell half a path of its libraries")
     for good, cases in ((False, MISSING), (True, THERE)):
         if case in cases:
             part, paths = cases[case][:2]
