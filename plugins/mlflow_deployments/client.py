@@ -354,6 +354,9 @@ class TritonDeploymentClient(BaseDeploymentClient):
         statuses += there.status(sorted(unseen)) if unseen else []
         entries = []
         for status in sorted(statuses, key=lambda one: str(one["name"])):
+            if name is None and status["state"] == "unknown":
+                entries.append(_unknown_entry(status, repository))
+                continue
             record = there.record(status["name"])
             meta = theirs.get(status["name"])
             if record is not None:
@@ -482,6 +485,17 @@ def _peer_entry(
         ),
         "mlflow_model_uri": meta.get("mlflow_model_uri"),
         "flavor": meta.get("flavor"),
+    }
+
+
+def _unknown_entry(status: Mapping[str, Any], repository: str) -> dict[str, Any]:
+    """A deployment whose record cannot be understood; ``drift`` says why, and what to do."""
+    return {
+        "name": status["name"],
+        "version": "",
+        "state": "UNKNOWN",
+        "triton_model_path": os.path.join(repository, status["name"]),
+        "drift": status["drift"],
     }
 
 

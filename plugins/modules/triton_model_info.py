@@ -66,7 +66,9 @@ models:
       returned: always
       sample: sid-minibert-onnx
     state:
-      description: V(present), V(absent), or V(foreign) for one that this collection did not deploy.
+      description: V(present), V(unloaded), V(absent), V(foreign) for one that this collection did
+        not deploy, or V(unknown) where its record is damaged or newer; RV(models[].drift) says what
+        to do then.
       type: str
       returned: always
       sample: present

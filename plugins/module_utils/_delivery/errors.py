@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import traceback
+from collections.abc import Mapping
 from typing import ClassVar
 
 from .redact import mask
@@ -62,11 +63,12 @@ class DeliveryError(Exception):
         )
         text = f"{head}: {self.message}" if head else self.message
         if not self.left:
-            return text
+            return text.rstrip("; ")
         begins_with_word = self.left.split(" ", 1)[0].isalpha()  # and not with a model's URI
         return (
-            f"{text.rstrip('.')}."
-            f" {self.left[0].upper() if begins_with_word else self.left[0]}{self.left[1:]}."
+            f"{text.rstrip('.; ')}."
+            f" {self.left[0].upper() if begins_with_word else self.left[0]}"
+            f"{self.left[1:].rstrip('.; ')}."
         )
 
     @property
@@ -260,9 +262,14 @@ class RepositoryError(DeliveryError):
 
 
 class RecordRefused(RepositoryError):
-    """A model's record is newer or damaged."""
+    """A model's record is newer or damaged.
+
+    Attributes:
+        document: what is written there, where that can be read at all.
+    """
 
     shown_as = "RepositoryError"
+    document: Mapping[str, object] | None = None
 
 
 class JournalRefused(RepositoryError):

@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import InvalidOption, RecordRefused, RepositoryError
+from ..errors import ArtifactError, InvalidOption, RecordRefused, RepositoryError
 from ..names import check_model_name
-from .fields import Fields, WrongShape
+from ..outside import JsonObject
+from .fields import Fields, WrongShape, read_json
+from .manifest import Manifest
 
 SCHEMA = 1
+_STEP, _NOTHING = "read the record", "nothing was changed"
 RULES = 1
 """Of what is made of decision trees and what is refused of them; raised with each change after
 which something deployed would be made otherwise, or refused."""
@@ -34,7 +37,7 @@ class Record:
         config_digest: sha256 of config.pbtxt without the deploy id.
         request: the options that shaped the files (config, instance_kind, version_folders, flavor,
             owner, group, mode).
-        fingerprint: ``disk.fingerprint`` of the folder, taken after the swap.
+        fingerprint: how each file looked when a run had proven its bytes; see ``ProvenFiles``.
         author_config: config.pbtxt as the author published it, so that options can change without a
             download.
         depends_on: names of models that it calls, as its user says; those of an ensemble stand in
@@ -108,9 +111,8 @@ class Record:
             raise RecordRefused(
                 f"its record has schema {schema} and this version of the collection reads up to"
                 f" {SCHEMA}: use the newer version that wrote it",
-                model=data.get("name"),
-                step="read the record",
-                left="nothing was changed",
+                step=_STEP,
+                left=_NOTHING,
             )
         kinds = {f.name: str(f.type) for f in dataclasses.fields(cls)}
         values: dict[str, Any] = {key: value for key, value in data.items() if key in kinds}
@@ -130,11 +132,51 @@ class Record:
             return cls(**{**values, **tuples})
         except (KeyError, TypeError) as error:
             raise RecordRefused(
-                f"its record is damaged ({error})",
-                model=data.get("name"),
-                step="read the record",
-                left="nothing was changed",
+                f"its record is damaged ({error})", step=_STEP, left=_NOTHING
             ) from error
+
+
+def read_record(body: bytes, name: str, path: str, copy: str | None = None) -> Record:
+    """What a state has written down of a model.
+
+    Args:
+        path: where, for sentences.
+        copy: the retained copy that it belongs to.
+
+    Raises:
+        RecordRefused: it is newer or damaged; the sentence says what to do.
+    """
+    document = None
+    try:
+        document = Fields(read_json(body)).data
+        record = Record.from_dict(document)
+        Manifest.from_dict(record.manifest)
+        if record.name != name:
+            raise WrongShape(f"it is of {record.name!r}")
+        return record
+    except RecordRefused as error:
+        error.message += f"; it is {path}" if _is_newer(document) else _way_out(path, copy)
+        refused = error
+    except (WrongShape, ArtifactError) as error:
+        said = f"its record is damaged ({error}){_way_out(path, copy)}"
+        refused = RecordRefused(said, step=_STEP, left=_NOTHING)
+        refused.__cause__ = error
+    refused.document = document
+    raise refused.about(model=name)
+
+
+def _is_newer(document: JsonObject | None) -> bool:
+    schema = document.get("schema") if document else None
+    return isinstance(schema, int) and schema > SCHEMA
+
+
+def _way_out(path: str, copy: str | None) -> str:
+    if copy:
+        return f": it is {path}; remove {copy}, and there is no going back to that deployment"
+    return (
+        f": put {path} back from a backup, or remove it; the model is somebody else's then, which"
+        " adopt: true takes over or, with state: absent, removes"
+    )
 
 
 def _fits(value: object, kind: str) -> bool:

@@ -6,6 +6,7 @@ planned again there.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
@@ -186,12 +187,14 @@ class ListExecutor:
 
     def _plan_again(self, planned: Planned, together: Collection[str]) -> Outcome:
         """What is still to be done, and what was recovered on the way."""
-        name, plan, warnings = planned.desired.name, planned.todo, planned.warnings
+        name, plan = planned.desired.name, planned.todo
         done = self._repository.recover(name)
         observed = self._planner.observe(planned.desired)
         if plan is None or observed != plan.observed:
             plan = self._planner.plan(observed, planned.desired)
         plan = self._planner.with_users(plan, together)
+        # What the first plan warned of may be so no more.
+        warnings = dataclasses.replace(planned, plan=plan).warnings
         return Outcome(plan, observed.record, bool(done), (*warnings, *((done,) if done else ())))
 
     def _require_explicit(self, plan: Plan) -> None:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from ..domain.desired import DesiredModel
-from ..errors import InvalidOption, MissingLibrary
+from ..errors import InvalidOption, MissingLibrary, RecordRefused
 from ..execution.limits import Limits
 from ..execution.list_executor import ListExecutor
 from ..planning.dependencies import order_plans
@@ -177,11 +177,20 @@ def _refuse_repeated(names: Sequence[str]) -> None:
 
 
 def _to_purge(repository: Repository, purge: str, named: Collection[str]) -> list[DesiredModel]:
-    """The models of a deployment set that are not named any more. Raises RepositoryError for a
-    damaged record.
+    """The models of a deployment set that are not named any more. One whose record does not say
+    its set is among them, so that its failure is told.
     """
+
+    def may_belong(name: str) -> bool:
+        try:
+            record = repository.store.record(name)
+        except RecordRefused as error:
+            said = error.document or {}
+            return said.get("deployment_set", purge) == purge
+        return record is not None and record.deployment_set == purge
+
     return [
         DesiredModel(name, state="absent", purged_from=purge)
-        for name, record in sorted(repository.store.records().items())
-        if record.deployment_set == purge and name not in named
+        for name in repository.store.recorded_names()
+        if name not in named and may_belong(name)
     ]

@@ -13,7 +13,7 @@ from ..domain.observed import ObservedModel
 from ..domain.record import RULES, Record
 from ..domain.served import ServedModel, VersionRow
 from ..domain.stored import StoredModel
-from ..errors import DeliveryError, JournalRefused
+from ..errors import DeliveryError, JournalRefused, RecordRefused
 from ..names import check_model_name
 from ..outside import JsonDict
 from ..repository.factory import open_repository
@@ -71,18 +71,22 @@ class Inspection:
         """
         repository = self.repository
         indexes: Indexes = {server.url: server.index() for server in self.servers}
-        wanted = sorted(repository.store.records()) if names is None else list(names)
+        wanted = repository.store.recorded_names() if names is None else list(names)
         entries = []
         for name in wanted:
+            more: JsonDict = {}
             try:
                 stored, unread = repository.read(name), []
             except JournalRefused as error:  # told of this model; the others go on
                 record = repository.store.record(name)
                 stored, unread = StoredModel(record, folder=record is not None), [error.message]
+            except RecordRefused as error:
+                stored, unread = StoredModel(), [error.message]
+                more = {"state": "unknown", "foreign": False}
             observed = ObservedModel.of(name, stored, *_served(self.servers, name, indexes))
             status = status_of(observed)
             status["drift"] += unread
-            entries.append({**describe(name, observed.record), **status})
+            entries.append({**describe(name, observed.record), **status, **more})
         return entries
 
 

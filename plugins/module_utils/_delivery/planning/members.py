@@ -54,8 +54,7 @@ def warn_of_nowhere(planned: Mapping[str, Planned], nowhere: Collection[str]) ->
                 " nor served"
                 for other in missing
             )
-            plan = replace(one.plan, warnings=(*one.plan.warnings, *said))
-            warned[name] = replace(one, plan=plan)
+            warned[name] = replace(one, said=(*one.said, *said))
     return warned
 
 

@@ -19,11 +19,13 @@ class Planned:
 
     Attributes:
         error: why not; a plan that was made before is kept beside it.
+        said: warnings that come from the other models of the list, whatever the plan.
     """
 
     desired: DesiredModel
     plan: Plan | None = None
     error: DeliveryError | None = None
+    said: tuple[str, ...] = ()
 
     @property
     def todo(self) -> Plan | None:
@@ -32,7 +34,9 @@ class Planned:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        return (*self.plan.warnings, *self.plan.observed.unreachable) if self.plan else ()
+        if self.plan is None:
+            return ()
+        return (*self.plan.warnings, *self.said, *self.plan.observed.unreachable)
 
 
 @dataclass(frozen=True)

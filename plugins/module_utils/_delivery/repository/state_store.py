@@ -10,10 +10,8 @@ import fcntl
 import os
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from .. import disk
-from ..domain.fields import WrongShape, read_json
 from ..domain.journal import (
     FolderMove,
     FolderSwap,
@@ -24,7 +22,7 @@ from ..domain.journal import (
     read_journal,
 )
 from ..domain.marker import MARKER, Marker
-from ..domain.record import Record
+from ..domain.record import Record, read_record
 from ..effects import effect
 from ..errors import InvalidOption, LockTimeout, RecordRefused, RepositoryError
 from ..process import holder
@@ -135,13 +133,13 @@ class StateStore:
         return found.st_mtime_ns, found.st_ino
 
     def record(self, name: str) -> Record | None:
-        data = _read_json(self._file("records", name), name)
-        return Record.from_dict(data) if data is not None else None
+        path = self._file("records", name)
+        body = _read(path, name)
+        return read_record(body, name, path) if body is not None else None
 
-    def records(self) -> dict[str, Record]:
-        """All records by model name; a damaged one raises."""
-        found = {name: self.record(name) for name in self._names("records")}
-        return {name: record for name, record in found.items() if record}
+    def recorded_names(self) -> list[str]:
+        """The models that have a record, whether it can be understood or not."""
+        return self._names("records")
 
     def readable_records(self) -> dict[str, Record]:
         """The records that can be understood, by model name: a damaged one is told of where its own
@@ -201,9 +199,10 @@ class StateStore:
         base = self.retained(name)
         found = []
         for entry in sorted(os.listdir(base)) if os.path.isdir(base) else []:
-            data = _read_json(os.path.join(base, entry, "record.json"), name)
-            if data is not None:
-                found.append(Record.from_dict(data))
+            copy = os.path.join(base, entry)
+            path = os.path.join(copy, "record.json")
+            if (body := _read(path, name)) is not None:
+                found.append(read_record(body, name, path, copy))
         return sorted(found, key=lambda record: record.deployed_at, reverse=True)
 
     def retained_contents(self, name: str) -> dict[str, set[str]]:
@@ -337,17 +336,3 @@ def _read(path: str, name: str | None = None, step: str = "read the state") -> b
             step=step,
             left="nothing was changed",
         ) from error
-
-
-def _read_json(path: str, name: str) -> dict[str, Any] | None:
-    body = _read(path, name)
-    if body is None:
-        return None
-    about = {"model": name, "step": "read the state", "left": "nothing was changed"}
-    try:
-        data = read_json(body)
-    except WrongShape as error:
-        raise RecordRefused(f"{path} cannot be read ({error})", **about) from error
-    if not isinstance(data, dict):
-        raise RecordRefused(f"{path} is not a JSON object", **about)
-    return data

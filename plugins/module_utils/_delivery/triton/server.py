@@ -419,4 +419,4 @@ def poll_failure(text: str, name: str) -> str | None:
 def _first_cause(text: str) -> str:
     """Triton's reason without the stack of a Python backend, in one line."""
     head = text.split("\n\nAt:", 1)[0]
-    return "Triton answered: " + " ".join(head.split())
+    return "Triton answered: " + " ".join(head.split()).rstrip(".; ")

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ... import disk
-from ...domain.fields import WrongShape, read_json
 from ...domain.journal import (
     Journal,
     JournalFile,
@@ -21,7 +20,7 @@ from ...domain.journal import (
     read_journal,
 )
 from ...domain.marker import MARKER, Marker, refused_marker
-from ...domain.record import Record
+from ...domain.record import Record, read_record
 from ...errors import InvalidOption, LockTimeout, RecordRefused, RepositoryError
 from .bucket import Bucket, Conflict, Unsupported
 from .location import S3Location, is_s3, parse_s3
@@ -106,24 +105,18 @@ class S3Store:
         return f"{self.path}/records/{name}.json"
 
     def record(self, name: str) -> Record | None:
-        data = self._json(self.key("records", f"{name}.json"), name)
-        return Record.from_dict(data) if data is not None else None
+        return self._read_record(self.key("records", f"{name}.json"), name)
 
-    def records(self) -> dict[str, Record]:
-        return self._records(self.record)
+    def recorded_names(self) -> list[str]:
+        """As for a folder: the models that have a record."""
+        head = self.state_location.key("records", "")
+        keys = [key[len(head) :] for key in self.bucket.objects(head)]
+        return sorted(key[: -len(".json")] for key in keys if key.endswith(".json"))
 
     def readable_records(self) -> dict[str, Record]:
         """As for a folder: the records that can be understood."""
-        return self._records(self._readable_record)
-
-    def _records(self, read: Callable[[str], Record | None]) -> dict[str, Record]:
-        head = self.state_location.key("records", "")
-        names = sorted(
-            key[len(head) : -len(".json")]
-            for key in self.bucket.objects(head)
-            if key.endswith(".json")
-        )
-        found = dict(zip(names, self.bucket.each(read, names)))
+        names = self.recorded_names()
+        found = dict(zip(names, self.bucket.each(self._readable_record, names)))
         return {name: record for name, record in found.items() if record}
 
     def _readable_record(self, name: str) -> Record | None:
@@ -163,20 +156,11 @@ class S3Store:
     def _write(self, key: str, data: Mapping[str, Any]) -> None:
         self.bucket.put(key, json.dumps(data, indent=2, sort_keys=True).encode() + b"\n")
 
-    def _json(self, key: str, name: str) -> dict[str, Any] | None:
+    def _read_record(self, key: str, name: str, copy: str | None = None) -> Record | None:
         body = self.bucket.get(key)
         if body is None:
             return None
-        about = {"model": name, "step": "read the state", "left": _NOTHING}
-        try:
-            data = read_json(body)
-        except WrongShape as error:
-            raise RecordRefused(
-                f"{self.location.base}/{key} cannot be read ({error})", **about
-            ) from error
-        if not isinstance(data, dict):
-            raise RecordRefused(f"{self.location.base}/{key} is not a JSON object", **about)
-        return data
+        return read_record(body, name, f"{self.location.base}/{key}", copy)
 
     # -- what belongs to one model -----------------------------------------------------------------
 
@@ -194,11 +178,11 @@ class S3Store:
             if key.endswith("/record.json")
             and key.count("/") == (self.key("retained", name, "x", "record.json").count("/"))
         ]
-        found = [
-            Record.from_dict(data)
-            for data in self.bucket.each(lambda key: self._json(key, name), keys)
-            if data
-        ]
+
+        def read(key: str) -> Record | None:
+            return self._read_record(key, name, self.retained(name, key.split("/")[-2]))
+
+        found = [record for record in self.bucket.each(read, keys) if record]
         return sorted(found, key=lambda record: record.deployed_at, reverse=True)
 
     def retained_contents(self, name: str) -> dict[str, set[str]]:
