@@ -136,14 +136,15 @@ def replaced(
 def reconfigured(plan: Plan, old: Record, transaction: str) -> Record:
     keep = plan.desired.serve_versions
     versions = tuple(sorted(old.triton_versions))
+    stays = plan.desired.state == "rolled_back"
     return dataclasses.replace(
         old,
         deploy_id=transaction,
         request=plan.desired.request,
         triton_versions=versions[-keep:] if serves_side_by_side(old) else versions,
         transaction=transaction,
-        rolled_back_from=None,
-        went_back_to=None,
+        rolled_back_from=old.rolled_back_from if stays else None,
+        went_back_to=old.went_back_to if stays else None,
     )
 
 

@@ -107,7 +107,9 @@ def begin(models: S3Repository, client: Any, tmp_path: Path) -> S3Swap:
     for path, body in AFTER.items():
         (tmp_path / "new" / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "new" / path).write_bytes(body)
-    models.store.write_record(record(fingerprint=models.fingerprint(NAME)))
+    manifest = models.manifest(models.live(NAME))
+    there = record(fingerprint=models.fingerprint(NAME), manifest=manifest.to_dict())
+    models.store.write_record(there)
     old = models.store.record(NAME)
     return models.begin(NAME, [Move(models.live(NAME), str(tmp_path / "new"))], "d2", old, 1)
 
@@ -202,6 +204,21 @@ def test_a_journal_that_is_not_understood_leaves_everything_alone(
         assert f"s3://models/{JOURNAL}" in str(refused.value)
         assert "Nothing was changed." in str(refused.value)
     assert keys(client) == before
+
+
+def test_what_was_changed_by_hand_is_still_seen_after_an_undone_change(
+    models: S3Repository, client: Any, tmp_path: Path
+) -> None:
+    """What comes back is what lay there, and not what was deployed."""
+    begin(models, client, tmp_path)
+    put(client, "prod/fraud/1/model.py", b"by hand")
+    old = models.store.record(NAME)
+    models.put(
+        NAME, models.begin(NAME, [Move(models.live(NAME), str(tmp_path / "new"))], "d3", old, 1)
+    )
+    assert models.recover(NAME) == "an interrupted deployment was undone"
+    assert live(client)["1/model.py"] == b"by hand"
+    assert models.read(NAME).changed_files == ("1/model.py",)
 
 
 def test_the_advice_on_a_damaged_journal_helps(

@@ -16,6 +16,7 @@ import pwd
 import shutil
 import stat
 import subprocess
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -198,6 +199,22 @@ def newest(root: str) -> float:
     for current, names, files in os.walk(root):
         times += [os.lstat(os.path.join(current, entry)).st_mtime for entry in [*names, *files]]
     return max(times)
+
+
+def touch_versions(folder: str, when: float) -> None:
+    """Give the version folders of a model a time, in seconds since 1970."""
+    for entry in sorted(os.listdir(folder)):
+        if entry.isdigit():
+            with effect("touch", os.path.join(folder, entry)):
+                os.utime(os.path.join(folder, entry), (when, when))
+
+
+def go_on_from(old: str, new: str) -> None:
+    """Give the model folder ``new`` times above those of ``old``, whose place it takes, where they
+    lie in the future: Triton may have seen them, and passes over what is older.
+    """
+    if os.path.isdir(old) and os.path.isdir(new) and (last := newest(old)) > time.time():
+        touch_versions(new, last + 1)
 
 
 def set_permissions(root: str, owner: int, group: int, mode: int) -> None:

@@ -9,9 +9,14 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery import disk
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.config_pbtxt import (
+    config_for,
+    digest_without_id,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
     DesiredModel,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.layout import OWN_FILES
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.observed import (
     ObservedModel,
 )
@@ -20,6 +25,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors impo
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.execution.executor import (
     Executor,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.plan import Plan
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.planner import (
     make_plan,
 )
@@ -36,14 +42,18 @@ class Deployed:
         self.file = folder / "models/fraud/1/weights"
         self.file.parent.mkdir(parents=True)
         self.file.write_text("deployed")
+        self.config = folder / "models/fraud/config.pbtxt"
+        config = config_for("", "fraud", "id", {})
+        self.config.write_bytes(config)
         self.repository = FolderRepository(str(folder / "models"))
         self.repository.store.ensure()
         live = self.repository.live("fraud")
-        manifest = manifest_of_folder(live)
+        manifest = manifest_of_folder(live, ignore=OWN_FILES)
         self.write(
             Record(
                 "fraud", "id", "models:/fraud/1", "models:/fraud/1", "models:/m-1", "triton", (1,),
-                manifest.to_dict(), manifest.digest, "", {}, "then", "me",
+                manifest.to_dict(), manifest.digest, digest_without_id(config, "id") or "",
+                {}, "then", "me",
                 fingerprint=disk.fingerprint(live), transaction="id",
             )
         )  # fmt: skip
@@ -56,12 +66,18 @@ class Deployed:
 
     def run(self, **options: object) -> list[str]:
         """Bring it to a state; returns what was done."""
+        plan = self.plan(**options)
+        self.apply(plan)
+        return plan.actions
+
+    def plan(self, **options: object) -> Plan:
         store, stored = self.repository.store, self.repository.read("fraud")
         retained = tuple(store.retained_records("fraud"))
         observed = ObservedModel.of("fraud", stored, (), (), retained)
-        plan = make_plan(observed, DesiredModel.from_options({"name": "fraud", **options}))
+        return make_plan(observed, DesiredModel.from_options({"name": "fraud", **options}))
+
+    def apply(self, plan: Plan) -> None:
         Executor(self.repository, [], lambda source: pytest.fail("nothing to fetch")).apply(plan)
-        return plan.actions
 
 
 @pytest.fixture
@@ -88,6 +104,19 @@ def test_a_rollback_that_changes_nothing_else_leaves_no_changed_file_in_place(
     deployed.file.write_text("changed by hand")
     with pytest.raises(RepositoryError, match="1/weights changed on disk"):
         deployed.run(state="rolled_back")
+    assert deployed.repository.read("fraud").changed_files == ("1/weights",)
+
+
+def test_a_file_that_changes_while_a_run_works_is_seen_by_the_next(deployed: Deployed) -> None:
+    """The record has how files looked when they were proven, and not how they look at its end."""
+    plan = deployed.plan(state="unloaded")
+    deployed.file.write_text("changed meanwhile")
+    deployed.apply(plan)
+    assert deployed.repository.read("fraud").changed_files == ("1/weights",)
+
+
+def test_a_file_that_is_gone_is_told_of_and_not_its_folder(deployed: Deployed) -> None:
+    deployed.file.unlink()
     assert deployed.repository.read("fraud").changed_files == ("1/weights",)
 
 

@@ -20,6 +20,9 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.execution.l
     Limits,
     Turn,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.execution.proven_files import (
+    ProvenFiles,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.execution.replacement import (
     Replacement,
 )
@@ -63,12 +66,20 @@ def test_what_is_put_in_place_anew_is_not_proven_yet(step: str) -> None:
     """The proof was of another configuration, or of an earlier load."""
     repository: Any = Mock()
     repository.put.return_value = None
+    repository.fingerprint.return_value = {}
+    repository.live.return_value = "models/fraud"
     repository.moves_out.return_value = []
     old = record(verified=PROVEN)
     observed = ObservedModel("fraud", record=old, folder=True, config=b"")
     limits = Limits()
     transaction = Transaction(
-        Plan(DESIRED, observed, (), {}, {}), old, "id-2", limits, Turn(limits.loads), new=old
+        Plan(DESIRED, observed, (), {}, {}),
+        old,
+        "id-2",
+        ProvenFiles(repository, "fraud", {}),
+        limits,
+        Turn(limits.loads),
+        new=old,
     )
     replacement = Replacement(repository, Mock(), None)
     replacement.staged_config = Mock(return_value="staged")  # type: ignore[method-assign]

@@ -20,13 +20,14 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.execution.s
 )
 
 RECORD = cast(Any, Mock(deploy_id="wanted", triton_versions=(1,), request={}))
+RECORD.name = "model"
 
 
 def load_without_answer(served: Any) -> None:
     server = Mock(url="server")
     server.load.side_effect = LoadPending("was still loading", step="load")
     server.served.side_effect = [served]
-    Serving(Mock(), [server])._load_until_served(server, "model", RECORD)
+    Serving(Mock(), [server])._load_until_served(server, RECORD, Mock())
 
 
 @pytest.mark.parametrize(

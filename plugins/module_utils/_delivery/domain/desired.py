@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -141,6 +142,15 @@ class DesiredModel:
     def request(self) -> JsonDict:
         """The options that shape the files, for the record."""
         return {key: getattr(self, key) for key in _REQUEST}
+
+    def as_recorded(self, request: JsonObject) -> DesiredModel:
+        """The same, with the options that shaped files which are there already."""
+        known = {key: request[key] for key in _REQUEST if request.get(key) is not None}
+        omitted = {
+            key: None for key in _REQUEST if key not in ("version_folders", "serve_versions")
+        }
+        usual = {"version_folders": "auto", "serve_versions": 1}
+        return dataclasses.replace(self, **{**omitted, **usual, **known})
 
 
 def _verify(value: object) -> str | JsonObject | None:

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from .config_pbtxt import CONFIG_NAME
 from .journal import Journal
 from .record import Record
 from .served import ServedModel
-from .stored import StoredModel
+from .stored import Fingerprint, StoredModel
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,9 @@ class ObservedModel:
         record: of the deployment, None where there is none of ours.
         folder: True where the model's folder exists.
         changed_files: paths whose bytes are not those that were deployed, missing and new ones too.
-        touched_files: paths whose times or inode are not those of the record, and whose bytes are.
+        touched_files: paths whose times or inode are not those of the record, and whose bytes are:
+            what a server has loaded of them since is not known.
+        proven: how the files look whose bytes are those that were deployed.
         half_made: True where the folder is what an interrupted run put there: the next run takes it
             away again.
         modes_differ: True where permission bits are not those that were deployed.
@@ -45,6 +48,7 @@ class ObservedModel:
     modes_differ: bool = False
     half_made: bool = False
     outdated: str | None = None
+    proven: Fingerprint = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -71,7 +75,15 @@ class ObservedModel:
             modes_differ=stored.modes_differ,
             half_made=stored.half_made,
             outdated=outdated,
+            proven=stored.proven,
         )
+
+    @property
+    def lost_files(self) -> tuple[str, ...]:
+        """Changed files that only a copy of the deployment could bring back: config.pbtxt is made
+        from the record.
+        """
+        return tuple(path for path in self.changed_files if path != CONFIG_NAME)
 
     @property
     def taken(self) -> bool:

@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from .journal import Journal
 from .record import Record
+
+Fingerprint = Mapping[str, Sequence[object]]
+"""Relative path → what costs little to ask of a file: ``[size, mtime_ns, ctime_ns, inode, mode]``
+in a folder, ``[size, ETag]`` in S3."""
 
 
 @dataclass(frozen=True)
@@ -21,3 +26,4 @@ class StoredModel:
     changed_files: tuple[str, ...] = ()
     touched_files: tuple[str, ...] = ()
     modes_differ: bool = False
+    proven: Fingerprint = field(default_factory=dict)

@@ -4,6 +4,7 @@
 - ``list_executor``: the plans of a list: each in its turn and under its lock, planned again there.
 - ``executor``: ``apply(plan)``: the steps, the record, and the way back when one fails.
 - ``transaction``: what one transaction has done so far.
+- ``proven_files``: which files are those of the deployment, for the record.
 - ``replacement``: the steps that bring new files or a new configuration.
 - ``rollback``: the step that brings a retained deployment back.
 - ``serving``: the servers' part: load until proven, unload, bring back what was served.

@@ -40,6 +40,7 @@ from ..planning.plan import (
 from ..repository.protocol import Repository
 from ..triton.server import TritonServer
 from .limits import Limits, Turn
+from .proven_files import ProvenFiles
 from .replacement import Replacement
 from .rollback import Rollback
 from .serving import Serving
@@ -113,6 +114,7 @@ class Executor:
                     plan,
                     plan.observed.record,
                     new_deploy_id(),
+                    ProvenFiles(self.repository, plan.desired.name, plan.observed.proven),
                     self.limits,
                     turn,
                     new=plan.observed.record,
@@ -175,7 +177,7 @@ class Executor:
                 self._set_permissions(transaction)
             case Heal():
                 transaction.turn.take()
-                self.repository.touch(transaction.name)
+                transaction.files.through(lambda: self.repository.touch(transaction.name))
             case Load():
                 self.serving.load(transaction, step.servers)
             case Verify():
@@ -194,12 +196,9 @@ class Executor:
                 assert_never(step)
 
     def _set_permissions(self, transaction: Transaction) -> None:
-        self.repository.set_permissions(
-            transaction.plan.desired, self.repository.live(transaction.name)
-        )
-        transaction.new = dataclasses.replace(
-            transaction.deployed, request=transaction.plan.desired.request
-        )
+        desired, live = transaction.plan.desired, self.repository.live(transaction.name)
+        transaction.files.through(lambda: self.repository.set_permissions(desired, live))
+        transaction.new = dataclasses.replace(transaction.deployed, request=desired.request)
 
     def _write_record(self, transaction: Transaction) -> None:
         desired, record = transaction.plan.desired, transaction.deployed
@@ -211,13 +210,9 @@ class Executor:
             record = dataclasses.replace(record, depends_on=desired.depends_on)
         if transaction.plan.proven and record.verified is None and not transaction.swapped:
             record = dataclasses.replace(record, verified=now())
-        # What lies there is what was deployed only where this run put it there, or found it so.
-        proven = transaction.swapped or transaction.took_over
-        if proven or not transaction.plan.observed.changed_files:
-            found = self.repository.fingerprint(transaction.name, transaction.journal)
-            record = dataclasses.replace(record, fingerprint=found)
         transaction.new = dataclasses.replace(
             record,
+            fingerprint=transaction.files.of(record),
             wanted="unloaded" if desired.state == "unloaded" else "loaded",
             deployment_set=desired.deployment_set or record.deployment_set,
         )
@@ -307,16 +302,18 @@ class Executor:
         return []
 
     def _left(self, transaction: Transaction) -> str:
-        old = transaction.old
-        there = (
-            f"{old.pinned_uri} is in place as before"
-            if old
-            else (
-                "what was there before is in place"
-                if transaction.plan.observed.folder
+        old, observed = transaction.old, transaction.plan.observed
+        if not observed.folder:
+            there = (
+                f"the files of {old.pinned_uri} are gone as before"
+                if old
                 else "nothing of it was left in the repository"
             )
-        )
+        elif old is None:
+            there = "what was there before is in place"
+        else:
+            changed = "".join(f", {path} changed on disk" for path in observed.changed_files[:1])
+            there = f"{old.pinned_uri} is in place as before{changed}"
         return f"{there}, and {self.serving.describe_served(transaction.name)}"
 
 

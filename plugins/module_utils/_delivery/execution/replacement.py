@@ -143,11 +143,15 @@ class Replacement:
             transaction.name,
             moves,
             transaction.deploy_id,
-            transaction.old,
+            transaction.to_retain,
             transaction.plan.desired.keep,
         )
         transaction.swapped = True
-        if warning := self.repository.put(transaction.name, transaction.journal):
+        swap = transaction.journal
+        warning = transaction.files.through(
+            lambda: self.repository.put(transaction.name, swap), [move.live for move in moves]
+        )
+        if warning:
             transaction.warnings.append(warning)
 
     def _write_own_files(
@@ -284,11 +288,14 @@ class Replacement:
             (FileEntry(_renumbered(e.path, back), e.size, e.sha256) for e in manifest.files),
             (_renumbered(f, back) for f in manifest.folders),
         )
+        live = self.repository.live(desired.name)
         try:
-            found = self.repository.manifest(self.repository.live(desired.name))
+            found, text = transaction.files.seen_by(
+                lambda: (self.repository.manifest(live), self.repository.config(desired.name))
+            )
         except ArtifactError:
             return False
-        config = transaction.plan.observed.config or b""
+        config = text or b""
         if wanted != found or config != layout.author_config:
             return False
         made = self._new_record(transaction, step, layout, wanted, config)
@@ -332,8 +339,8 @@ class Replacement:
             deployed_by=holder(),
             replaced=describe_replaced(old),
             transaction=transaction.deploy_id,
-            rolled_back_from=None,
-            went_back_to=None,
+            rolled_back_from=old.rolled_back_from if desired.state == "rolled_back" else None,
+            went_back_to=old.went_back_to if desired.state == "rolled_back" else None,
             verified=None,
             served={},
         )

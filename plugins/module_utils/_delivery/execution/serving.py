@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import re
 from collections.abc import Sequence
 
 from ..deadline import Deadline
-from ..domain.config_pbtxt import CONFIG_NAME
 from ..domain.journal import PendingLoad
 from ..domain.record import Record
 from ..domain.served import ServedModel
@@ -27,6 +27,7 @@ from ..planning.plan import User
 from ..planning.versions import must_be_ready, serves_side_by_side, version_to_ask
 from ..repository.protocol import Repository
 from ..triton.server import TritonServer
+from .proven_files import ProvenFiles
 from .transaction import Transaction, now
 from .verification import case_of, verify
 
@@ -53,14 +54,16 @@ class Serving:
                     continue
             transaction.loaded.append(server)
             try:
-                served = self._load_until_served(server, transaction.name, record)
+                served = self._load_until_served(server, record, transaction.files)
                 _note_answer(transaction, served)
             except LoadFailed as error:
                 if hint := _hint(error):
                     error.message = error.message.rstrip(".; ") + hint
                 raise
 
-    def _load_until_served(self, server: TritonServer, name: str, record: Record) -> ServedModel:
+    def _load_until_served(
+        self, server: TritonServer, record: Record, files: ProvenFiles
+    ) -> ServedModel:
         """Load until the server proves that it serves this deployment; returns what it says then.
 
         The first load may join one of other files that an earlier run gave up on. And Triton passes
@@ -70,9 +73,10 @@ class Serving:
         Raises:
             ServerError: it answers that it loaded, and serves something else.
         """
+        name = record.name
         for ahead in (None, None, *_AHEAD):
             if ahead is not None:
-                self.repository.touch(name, ahead)
+                files.through(functools.partial(self.repository.touch, name, ahead))
             try:
                 server.load(name)
             except LoadPending:
@@ -173,7 +177,7 @@ class Serving:
                     if transaction.old and (said := _why_not_again(transaction)):
                         return f"{server.url} was not asked to load again, as {said}"
                     if transaction.old and (before.deploy_id or "") == wanted:
-                        self._load_until_served(server, name, transaction.old)
+                        self._load_until_served(server, transaction.old, transaction.files)
                     else:  # it never did serve it: nothing to be insisted on
                         server.load(name)
             else:
@@ -242,8 +246,8 @@ def _why_not_again(transaction: Transaction) -> str | None:
     """Why what the repository holds is not what was deployed: Triton may wait without end for a
     file that is gone.
     """
-    changed = [path for path in transaction.plan.observed.changed_files if path != CONFIG_NAME]
-    return f"{changed[0]} changed on disk" if changed else None
+    lost = transaction.plan.observed.lost_files
+    return f"{lost[0]} changed on disk" if lost else None
 
 
 def _describe_id(served: ServedModel) -> str:

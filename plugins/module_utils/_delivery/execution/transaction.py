@@ -20,6 +20,7 @@ from ..outside import JsonDict
 from ..planning.plan import Plan
 from ..triton.server import TritonServer
 from .limits import Limits, Turn
+from .proven_files import ProvenFiles
 
 
 class Staged(NamedTuple):
@@ -37,6 +38,7 @@ class Transaction:
     Attributes:
         old: the record before; ``new`` the one to be written.
         deploy_id: of this transaction, and of the deployment where that gets a new one.
+        files: what has been proven of the model's files.
         limits: shared with the other models of a list.
         turn: shared with the models that are changed together with this one.
         staged: what was brought before anything changed.
@@ -51,6 +53,7 @@ class Transaction:
     plan: Plan
     old: Record | None
     deploy_id: str
+    files: ProvenFiles
     limits: Limits
     turn: Turn
     new: Record | None = None
@@ -68,6 +71,18 @@ class Transaction:
         return self.plan.desired.name
 
     @property
+    def to_retain(self) -> Record | None:
+        """The deployment that is replaced, where it is worth a retained copy: its files are whole,
+        and it is another one than what comes. Any other would only displace a useful copy.
+        """
+        old, new, observed = self.old, self.new, self.plan.observed
+        if old is None or not observed.folder or observed.lost_files:
+            return None
+        if new is not None and _says_what(old) == _says_what(new):
+            return None
+        return old
+
+    @property
     def deployed(self) -> Record:
         """What is in place now.
 
@@ -77,6 +92,10 @@ class Transaction:
         if self.new is None:
             raise NotFound("it is not deployed", model=self.name)
         return self.new
+
+
+def _says_what(record: Record) -> tuple[object, ...]:
+    return record.pinned_uri, record.manifest_digest, record.config_digest, record.triton_versions
 
 
 def new_deploy_id() -> str:

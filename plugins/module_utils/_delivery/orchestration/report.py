@@ -126,6 +126,7 @@ def status_of(observed: ObservedModel) -> JsonDict:
         for one in observed.served
     ]
     drift = [f"{path} changed on disk" for path in observed.changed_files]
+    drift += [f"{path} was touched" for path in observed.touched_files]
     if record:
         drift += [] if observed.folder else ["its folder is gone"]
         for one in observed.served:

@@ -86,12 +86,8 @@ def why_replace(
         return "replace"
     if not observed.folder:
         return "deploy again, as its folder is gone,"
-    lost = [path for path in observed.changed_files if path != CONFIG_NAME]
-    if lost:
-        return (
-            f"deploy again, as {lost[0]}{f' and {len(lost) - 1} more' if len(lost) > 1 else ''}"
-            " changed on disk,"
-        )
+    if lost := observed.lost_files:
+        return f"deploy again, as {_and_more(lost)} changed on disk,"
     request = record.request
     if (desired.flavor or record.flavor) != record.flavor or desired.version_folders != request.get(
         "version_folders"
@@ -165,6 +161,7 @@ def make_plan(
         steps = _absent_steps(observed)
     elif desired.state == "rolled_back":
         target = _rollback_target(observed, desired)
+        desired = desired.as_recorded(target.request)
         steps = _rollback_steps(observed, desired, target, failed_verification)
     elif desired.uri is None:
         steps = _unload_steps(observed, desired)
@@ -295,13 +292,8 @@ def _rollback_steps(
     record = observed.record
     _refuse_lost_files(observed, target)
     if record is None or target == record:
-        steps = _load_steps(observed, desired, failed_verification)
-        note = (
-            "note that it is to be loaded"
-            if record is not None and record.wanted != "loaded"
-            else _note_answers(observed, steps)
-        )
-        return (*steps, WriteRecord(note)) if note else steps
+        change = _change_in_place(observed, desired)
+        return _present_steps(observed, desired, change, failed_verification, proven=False)
     everywhere = tuple(one.url for one in observed.served)
     return (
         RollBack(
@@ -309,6 +301,7 @@ def _rollback_steps(
             record,
             target,
         ),
+        *_heals(observed),
         Load(f"load on {', '.join(everywhere)}", everywhere),
         *_verify_step(desired, target.example, everywhere),
         WriteRecord("write the record"),
@@ -320,7 +313,7 @@ def _refuse_lost_files(observed: ObservedModel, target: Record) -> None:
     brings none but those of a retained copy.
     """
     record = observed.record
-    lost = [path for path in observed.changed_files if path != CONFIG_NAME or target == record]
+    lost = observed.lost_files
     if record is None or (
         target != record
         and target.manifest_digest != record.manifest_digest
@@ -329,8 +322,7 @@ def _refuse_lost_files(observed: ObservedModel, target: Record) -> None:
     ):
         return
     if lost or not observed.folder:
-        inner = [path for path in lost if not any(one.startswith(f"{path}/") for one in lost)]
-        what = f"{inner[0]} changed on disk" if observed.folder else "its folder is gone"
+        what = f"{lost[0]} changed on disk" if observed.folder else "its folder is gone"
         options = _document("present", target.pinned_uri, target.pinned_uri, None, target.request)
         asked = ", ".join(
             f"{key}: {value if isinstance(value, str) else json.dumps(value)}"
@@ -374,13 +366,14 @@ def _load_steps(
 ) -> tuple[Step, ...]:
     """What a model needs whose files are as they should be."""
     pending = isinstance(observed.journal, PendingLoad)
-    overridden = _overridden(observed)
+    heals = _heals(observed)
+    healed = {url for heal in heals for url in heal.servers}
     to_load = tuple(
         one.url
         for one in observed.served
-        if pending or one.url in overridden or not serves(one.ready, one.deploy_id, observed.record)
+        if pending or one.url in healed or not serves(one.ready, one.deploy_id, observed.record)
     )
-    steps: list[Step] = [*_heal_overridden(observed)]
+    steps: list[Step] = [*heals]
     if failed_verification and not to_load:
         to_load = tuple(one.url for one in observed.served)
         steps.append(
@@ -399,13 +392,24 @@ def _overridden(observed: ObservedModel) -> tuple[str, ...]:
     return tuple(one.url for one in observed.served if observed.overridden(one))
 
 
-def _heal_overridden(observed: ObservedModel) -> tuple[Heal, ...]:
-    """Triton keeps a configuration that came with a load until the files on disk are newer."""
-    overridden = _overridden(observed)
-    if not overridden:
-        return ()
-    summary = "load again, as another configuration was loaded over the deployed one"
-    return (Heal(summary, overridden),)
+def _heals(observed: ObservedModel) -> tuple[Heal, ...]:
+    """What is served and may be something else than what lies there, under its deploy id.
+
+    Triton keeps a configuration that came with a load until the files on disk are newer. And a file
+    that was touched may have had other bytes when a server loaded it.
+    """
+    serving = tuple(one.url for one in observed.served if one.ready)
+    if observed.touched_files and serving:
+        said = _and_more(observed.touched_files)
+        return (Heal(f"load again, as {said} was touched since it was loaded", serving),)
+    if overridden := _overridden(observed):
+        summary = "load again, as another configuration was loaded over the deployed one"
+        return (Heal(summary, overridden),)
+    return ()
+
+
+def _and_more(paths: Sequence[str]) -> str:
+    return f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}"
 
 
 def _note_answers(observed: ObservedModel, steps: Sequence[Step]) -> str | None:
@@ -453,8 +457,15 @@ def _change(
             return Replace(summary, uri, source, layout)
         said = _describe_side_by_side(versions, layout)
         return PutSideBySide(said, uri, source, layout, record, versions)
-    if record and (why := why_reconfigure(observed, desired)):
-        return Reconfigure(why, record)
+    return _change_in_place(observed, desired)
+
+
+def _change_in_place(
+    observed: ObservedModel, desired: DesiredModel
+) -> Reconfigure | SetPermissions | None:
+    """The step that changes what needs no other files."""
+    if observed.record and (why := why_reconfigure(observed, desired)):
+        return Reconfigure(why, observed.record)
     if _permissions_differ(observed, desired):
         return SetPermissions("set owner, group and mode of its files")
     return None
@@ -478,7 +489,7 @@ def _present_steps(
         everywhere = tuple(one.url for one in observed.served)
         brings = change.layout if isinstance(change, (Replace, PutSideBySide)) else observed.record
         steps += [
-            *(() if isinstance(change, Replace) else _heal_overridden(observed)),
+            *(() if isinstance(change, Replace) else _heals(observed)),
             Load(f"load on {', '.join(everywhere)}", everywhere),
             *_verify_step(desired, brings.example if brings else None, everywhere),
         ]
@@ -533,13 +544,14 @@ def _permissions_differ(observed: ObservedModel, desired: DesiredModel) -> bool:
 
 def _note(observed: ObservedModel, desired: DesiredModel) -> str | None:
     record = observed.record
-    if record is None or desired.uri is None:
+    if record is None:
         return None
     wanted = "unloaded" if desired.state == "unloaded" else "loaded"
     if record.wanted != wanted:
         return f"note that it is to be {wanted}"
-    if record.model_uri != desired.uri.text or record.alias != desired.asked_alias:
-        return f"note that it is asked for as {desired.uri.text}"
+    uri = desired.uri
+    if uri and (record.model_uri != uri.text or record.alias != desired.asked_alias):
+        return f"note that it is asked for as {uri.text}"
     if desired.deployment_set and record.deployment_set != desired.deployment_set:
         return f"note that it belongs to the deployment set {desired.deployment_set}"
     if desired.depends_on is not None and record.depends_on != desired.depends_on:
@@ -561,6 +573,7 @@ def _before(observed: ObservedModel, failed_verification: str | None = None) -> 
     state = "present" if record.wanted == "loaded" else "unloaded"
     document = _document(state, record.pinned_uri, record.model_uri, record.alias, record.request)
     problems = [f"{path} changed on disk" for path in observed.changed_files]
+    problems += [f"{path} was touched" for path in observed.touched_files]
     if not observed.folder:
         problems = ["the folder is gone"]
     problems += [

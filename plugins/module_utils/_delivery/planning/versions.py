@@ -12,7 +12,7 @@ import contextlib
 from dataclasses import dataclass
 
 from ..domain.backends import Loading
-from ..domain.config_pbtxt import CONFIG_NAME, config_for, parse
+from ..domain.config_pbtxt import config_for, parse
 from ..domain.desired import DesiredModel
 from ..domain.layout import Layout
 from ..domain.observed import ObservedModel
@@ -94,9 +94,7 @@ def plan_side_by_side(
         or len(layout.versions) != 1
     ):
         return None
-    if [
-        path for path in observed.changed_files if path != CONFIG_NAME
-    ] or record.flavor != layout.flavor:
+    if observed.lost_files or record.flavor != layout.flavor:
         return None
     wanted = layout.versions[0]
     if wanted != registry_version or record.registry_version not in record.triton_versions:

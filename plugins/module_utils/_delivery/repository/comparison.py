@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol
 
 from ..domain.config_pbtxt import CONFIG_NAME, digest_without_id
 from ..domain.manifest import FileEntry, Manifest
 from ..domain.record import Record
+from ..domain.stored import Fingerprint
 
 
 class Files(Protocol):
@@ -26,39 +27,56 @@ Each = Callable[[Callable[[str], bool], Sequence[str]], Iterable[bool]]
 """As ``map``; a repository in S3 asks several at a time."""
 
 
+class Compared(NamedTuple):
+    """Paths whose bytes are not those that were deployed, missing and new ones too; paths that were
+    only touched; and how the files look that are as they were deployed.
+    """
+
+    changed: tuple[str, ...]
+    touched: tuple[str, ...]
+    proven: Fingerprint
+
+
 def compare(
     record: Record,
     files: Files,
     config: bytes | None,
-    touched: Collection[str],
-    suspects: Collection[str],
+    found: Fingerprint,
     each: Each = map,
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Paths whose bytes are not those that were deployed, and paths that were only touched.
+    *,
+    hashes: bool = False,
+) -> Compared:
+    """Compare what is there with what was deployed. Bytes are read of what does not look as the
+    record says.
 
     Args:
         config: bytes of config.pbtxt.
-        touched: paths which do not look as the record says, by what costs little to ask.
-        suspects: paths whose bytes are to be compared, those that were touched among them.
+        found: how the files look, asked before any byte was read.
+        hashes: read the bytes of all.
     """
-    if not suspects:
-        return (), ()
     manifest = Manifest.from_dict(record.manifest)
     wanted = {entry.path: entry for entry in manifest.files}
+    known = {CONFIG_NAME, *wanted, *manifest.folders}
+    paths = known | found.keys()
+    touched = {p for p in paths if not same(record.fingerprint.get(p), found.get(p))}
 
     def differs(path: str) -> bool:
         if path == CONFIG_NAME:
-            return (
-                config is None
-                or digest_without_id(config, record.deploy_id) != record.config_digest
-            )
+            # What was taken over may have none.
+            return digest_without_id(config or b"", record.deploy_id) != record.config_digest
         if path not in wanted:
             return not (path in manifest.folders and files.has_folder(path))
         return _bytes_differ(files, wanted[path])
 
-    paths = sorted(suspects)
-    changed = tuple(path for path, different in zip(paths, each(differs, paths)) if different)
-    return changed, tuple(sorted({*touched} - {*changed, CONFIG_NAME}))
+    suspects = sorted(paths if hashes else touched)
+    answers = each(differs, suspects)
+    different = [path for path, is_different in zip(suspects, answers) if is_different]
+    # A folder that is empty since its file is gone is told of by its file.
+    changed = [path for path in different if not any(o.startswith(f"{path}/") for o in different)]
+    # The time of an empty folder says nothing of what could be loaded from it.
+    only_touched = sorted(touched - {*changed, *manifest.folders})
+    proven = {path: found[path] for path in found.keys() - {*changed}}
+    return Compared(tuple(changed), tuple(only_touched), proven)
 
 
 def _bytes_differ(files: Files, entry: FileEntry) -> bool:
@@ -66,6 +84,6 @@ def _bytes_differ(files: Files, entry: FileEntry) -> bool:
     return size is None or size != entry.size or files.sha256(entry.path) != entry.sha256
 
 
-def same(one: Sequence[Any] | None, other: Sequence[Any] | None) -> bool:
+def same(one: Sequence[object] | None, other: Sequence[object] | None) -> bool:
     """True where both are there and tell of the same file."""
     return one is not None and other is not None and list(one) == list(other)

@@ -13,7 +13,6 @@ import os
 import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 from .. import disk
 from ..disk import hash_file
@@ -23,10 +22,10 @@ from ..domain.journal import FolderMove, FolderSwap, Journal, Move, Removal, Swa
 from ..domain.layout import META_NAME, OWN_FILES
 from ..domain.manifest import FileEntry, Manifest
 from ..domain.record import Record
-from ..domain.stored import StoredModel
+from ..domain.stored import Fingerprint, StoredModel
 from ..errors import ArtifactError, RepositoryError
 from . import recovery
-from .comparison import compare, same
+from .comparison import compare
 from .state_store import StateStore
 
 
@@ -39,26 +38,26 @@ def read_disk(store: StateStore, name: str, hashes: bool = False) -> StoredModel
     folder = os.path.join(store.repository, name)
     record, journal = store.record(name), store.journal(name)
     there = os.path.isdir(folder)
+    # Before any byte is read: what changes meanwhile looks otherwise from then on.
+    before = disk.fingerprint(folder) if there and record else {}
     config = _read_bytes(os.path.join(folder, CONFIG_NAME)) if there else None
     stored = StoredModel(record, there, journal, config=config)
     if record is None:
         return dataclasses.replace(stored, half_made=_moved_in(store, journal, folder))
-    found, wanted = disk.fingerprint(folder) if there else {}, record.fingerprint
+    wanted = record.fingerprint
     # mlflow-meta.json is for readers of another tool; adding it back would cost a reload.
-    paths = {
-        path for path in {*wanted, *found} if path != META_NAME and not disk.is_byproduct(path)
+    found = {
+        path: look
+        for path, look in before.items()
+        if path != META_NAME and not disk.is_byproduct(path)
     }
-    touched = {path for path in paths if not same(wanted.get(path), found.get(path))}
-    changed, only_touched = compare(
-        record, _Files(folder), config, touched, paths if hashes else touched
-    )
+    compared = compare(record, _Files(folder), config, found, hashes=hashes)
     return dataclasses.replace(
         stored,
-        changed_files=changed,
-        touched_files=only_touched,
-        modes_differ=any(
-            found[path][4] != wanted[path][4] for path in paths & found.keys() if path in wanted
-        ),
+        changed_files=compared.changed,
+        touched_files=compared.touched,
+        proven=compared.proven,
+        modes_differ=any(found[path][4] != wanted[path][4] for path in found.keys() & wanted),
     )
 
 
@@ -167,10 +166,8 @@ class FolderRepository:
         """
         return manifest_of_folder(folder, ignore=OWN_FILES)
 
-    def fingerprint(self, name: str, journal: Swap | None = None) -> dict[str, list[Any]]:
-        """By which a later run sees that nothing changed; ``journal`` is that of a change which is
-        about to end.
-        """
+    def fingerprint(self, name: str) -> Fingerprint:
+        """How its files look now, by which a later run sees that nothing changed."""
         return disk.fingerprint(self.live(name))
 
     # -- a model being made ------------------------------------------------------------------------
@@ -228,6 +225,7 @@ class FolderRepository:
             elif move.staged_inode is None:
                 disk.move_new(live, staged)
             else:
+                disk.go_on_from(live, staged)
                 atomic = disk.exchange(live, staged) and atomic
         if atomic:
             return None
@@ -251,11 +249,7 @@ class FolderRepository:
         change.
         """
         folder = self.live(name)
-        when = max(time.time(), disk.newest(folder) + 1) + ahead
-        for entry in sorted(os.listdir(folder)):
-            if entry.isdigit():
-                with disk.effect("touch", os.path.join(folder, entry)):
-                    os.utime(os.path.join(folder, entry), (when, when))
+        disk.touch_versions(folder, max(time.time(), disk.newest(folder) + 1) + ahead)
 
     def remove(self, name: str, transaction: str) -> None:
         """Remove a model with its record and retained copies."""

@@ -69,6 +69,7 @@ def _undo_moves(store: StateStore, journal: FolderSwap) -> None:
         elif there is None:
             disk.move_new(staged, live)
         else:
+            disk.go_on_from(live, staged)
             disk.exchange(live, staged)
 
 

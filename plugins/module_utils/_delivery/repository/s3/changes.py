@@ -196,6 +196,7 @@ def moved_in(store: S3Store, name: str, journal: Journal | None) -> bool:
 
 def _undo(store: S3Store, name: str, journal: S3Swap) -> None:
     bucket, copies, strays = store.bucket, [], []
+    before: dict[str, tuple[int, str]] = {}
     for move in journal.moves:
         there = listing(bucket, move.live)
         lost = [rel for rel in move.old if not same(there.get(rel), move.old[rel])]
@@ -203,6 +204,7 @@ def _undo(store: S3Store, name: str, journal: S3Swap) -> None:
         for rel in lost:
             if rel in kept:
                 copies.append((move.backup + rel, move.live + rel, kept[rel][0]))
+                before[move.live + rel] = move.old[rel]
             else:
                 raise RepositoryError(
                     f"the copy of {move.live}{rel} that was made before the change is not there"
@@ -214,30 +216,34 @@ def _undo(store: S3Store, name: str, journal: S3Swap) -> None:
     store.check_lock(name)
     bucket.delete(strays)
     if copies:
-        _note_fingerprint(store, name)
+        _note_new_etags(store, name, before)
     if journal.old_record:
         bucket.delete_below(store.key("retained", name, journal.old_record.key, ""))
 
 
-def _note_fingerprint(store: S3Store, name: str) -> None:
-    """A copy of a large object has another ETag than what it was copied from."""
-    record, now = store.record(name), fingerprint(store, name)
-    if record and record.fingerprint != now:
-        store.write_record(dataclasses.replace(record, fingerprint=now))
+def _note_new_etags(store: S3Store, name: str, before: Keys) -> None:
+    """A copy of a large object has another ETag than what it was copied from.
+
+    Args:
+        before: size and ETag of what came back, as the journal has them. What did not look so when
+            it was recorded had been changed, and is to be found out.
+    """
+    record, model = store.record(name), store.location.key(name)
+    if record is None:
+        return
+    now = fingerprint(store, name)
+    came = {key[len(model) :].strip("/"): look for key, look in before.items()}
+    noted = {
+        path: now[path] if path in now and same(came.get(path), look) else look
+        for path, look in record.fingerprint.items()
+    }
+    if noted != record.fingerprint:
+        store.write_record(dataclasses.replace(record, fingerprint=noted))
 
 
-def fingerprint(store: S3Store, name: str, journal: Journal | None = None) -> dict[str, list[Any]]:
-    """Of the model as it is, less what the journal's change will yet remove."""
-    model = store.location.key(name)
-    moves = journal.moves if isinstance(journal, S3Swap) else ()
-    gone = {move.live + rel for move in moves for rel in move.later}
-    return visible(
-        {
-            rel: found
-            for rel, found in listing(store.bucket, model).items()
-            if model + rel not in gone
-        }
-    )
+def fingerprint(store: S3Store, name: str) -> dict[str, list[Any]]:
+    """How a model's files look now."""
+    return visible(listing(store.bucket, store.location.key(name)))
 
 
 def visible(found: Objects) -> dict[str, list[Any]]:

@@ -20,9 +20,9 @@ from ...domain.journal import Move, S3Swap, Swap
 from ...domain.layout import META_NAME, OWN_FILES
 from ...domain.manifest import FileEntry, Manifest
 from ...domain.record import Record
-from ...domain.stored import StoredModel
+from ...domain.stored import Fingerprint, StoredModel
 from ...errors import ArtifactError, InvalidOption, RepositoryError
-from ..comparison import compare, same
+from ..comparison import compare
 from . import changes
 from .boto3_bucket import open_bucket
 from .bucket import Bucket, Objects
@@ -81,15 +81,15 @@ class S3Repository:
         if record is None:
             half_made = changes.moved_in(self.store, name, journal)
             return dataclasses.replace(stored, half_made=half_made)
-        paths = {path for path in {*record.fingerprint, *found} if path != META_NAME}
-        touched = {
-            path for path in paths if not same(record.fingerprint.get(path), found.get(path))
-        }
         files = _Files(self.bucket, self.location.key(name), found)
-        changed, only_touched = compare(
-            record, files, config, touched, paths if hashes else touched, self.bucket.each
+        ours = {path: look for path, look in found.items() if path != META_NAME}
+        compared = compare(record, files, config, ours, self.bucket.each, hashes=hashes)
+        return dataclasses.replace(
+            stored,
+            changed_files=compared.changed,
+            touched_files=compared.touched,
+            proven=compared.proven,
         )
-        return dataclasses.replace(stored, changed_files=changed, touched_files=only_touched)
 
     def config(self, name: str) -> bytes | None:
         return self.text(name, CONFIG_NAME)
@@ -135,8 +135,8 @@ class S3Repository:
             (FileEntry(rel, found[rel][0], digest) for rel, digest in zip(files, sums)), folders
         )
 
-    def fingerprint(self, name: str, journal: Swap | None = None) -> dict[str, list[Any]]:
-        return changes.fingerprint(self.store, name, journal)
+    def fingerprint(self, name: str) -> Fingerprint:
+        return changes.fingerprint(self.store, name)
 
     # -- a model being made ------------------------------------------------------------------------
 

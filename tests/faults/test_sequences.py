@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Operations one after another, and what somebody else does between them: the shortest sequences
+after which something else was served than what was said. tests/chaos looks for more of them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import RepositoryError
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.inspection import (  # noqa: E501
+    Inspection,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
+    Target,
+)
+from support.bench import NAME, VERIFY, Bench
+from support.deliveries import deliver_models
+from support.rows import Row
+
+pytestmark = pytest.mark.takes(60)
+DAY = 86400.0
+
+
+def change_by_hand(bench: Bench, identity: int = 900) -> bytes:
+    """Another number in the deployed model's program; returns what was there."""
+    path = bench.repository / NAME / "1" / "model.py"
+    before = path.read_bytes()
+    lines = before.decode().splitlines(keepends=True)
+    path.write_text("".join(
+        f"IDENTITY = {identity}\n" if line.startswith("IDENTITY =") else line for line in lines
+    ))  # fmt: skip
+    return before
+
+
+def edit_configuration(bench: Bench) -> None:
+    path = bench.repository / NAME / "config.pbtxt"
+    path.write_text(path.read_text().replace("max_batch_size: 8", "max_batch_size: 7"))
+
+
+@pytest.mark.parametrize("loss", ["changed", "removed"])
+def test_unloaded_does_not_make_changed_files_the_deployment(
+    loss: str, bench: Bench, row: Row
+) -> None:
+    """a file {loss} by hand, unloaded, deployed again."""
+    source = bench.source(1)
+    bench.good(model_uri=source)
+    change_by_hand(bench)
+    if loss == "removed":
+        (bench.repository / NAME / "1" / "model.py").unlink()
+    bench.good(state="unloaded")
+    assert "1/model.py changed on disk" in bench.drift()
+    healed = bench.good(model_uri=source)
+    assert healed.plan and "1/model.py changed on disk" in healed.plan.actions[0]
+    bench.check_agreement(1)
+    row.saw(healed.plan.actions[0])
+
+
+def test_a_file_that_was_changed_and_put_back_is_not_served(bench: Bench, row: Row) -> None:
+    """a file changed by hand, the server restarted, the file put back."""
+    source = bench.source(1)
+    bench.good(model_uri=source)
+    before = change_by_hand(bench)
+    bench.crash()
+    assert bench.identity() == 900
+    (bench.repository / NAME / "1" / "model.py").write_bytes(before)
+    assert bench.drift() == ["1/model.py was touched"]
+    healed = bench.good(model_uri=source)
+    bench.check_agreement(1)
+    assert not bench.good(model_uri=source).changed
+    row.saw(healed.plan.actions[0] if healed.plan else "")
+
+
+@pytest.mark.parametrize("what", ["configuration", "side by side"])
+def test_a_rollback_in_place_leaves_no_changed_file_behind(
+    what: str, bench: Bench, row: Row
+) -> None:
+    """a file changed by hand, then a rollback of {what}, which brings no files."""
+    if what == "configuration":
+        bench.good(model_uri=bench.source(1))
+        bench.good(model_uri=bench.source(1), config={"max_batch_size": 4})
+    else:
+        versions = {"1": bench.source(1), "2": bench.source(2)}
+        for number in versions:
+            done = bench.run(
+                {"registry": versions}, model_uri=f"models:/{NAME}/{number}", serve_versions=2
+            )["result"]
+            assert not done["failed"], done["msg"]
+    change_by_hand(bench)
+    record = bench.record()
+    refused = bench.deliver(state="rolled_back")
+    assert "1/model.py changed on disk" in str(refused.error)
+    assert bench.record() == record
+    row.saw(str(refused.error))
+
+
+def test_rolled_back_puts_back_what_present_puts_back(bench: Bench, row: Row) -> None:
+    """rolled back, then config.pbtxt edited by hand, or unloaded by hand, and rolled back again."""
+    bench.good(model_uri=bench.source(1))
+    bench.good(model_uri=bench.source(2))
+    bench.good(state="rolled_back")
+    edit_configuration(bench)
+    bench.crash()
+    assert bench.served_config()["max_batch_size"] == 7
+    said = bench.good(state="rolled_back").plan
+    bench.check_agreement(1, retained=1)
+    assert bench.served_config()["max_batch_size"] == 8
+    assert not bench.good(state="rolled_back").changed
+    bench.triton.unload(NAME)
+    bench.good(state="rolled_back")
+    bench.check_agreement(1, retained=1)
+    row.saw(f"{', '.join(said.actions if said else ())}")
+
+
+@pytest.mark.parametrize("loss", ["folder", "file", "removed file"])
+def test_rolled_back_says_what_it_cannot_put_back(loss: str, bench: Bench, row: Row) -> None:
+    """rolled back, then a {loss} is lost, and rolled back again."""
+    bench.good(model_uri=bench.source(1))
+    bench.good(model_uri=bench.source(2))
+    bench.good(state="rolled_back")
+    if loss == "folder":
+        shutil.rmtree(bench.repository / NAME)
+    elif loss == "file":
+        change_by_hand(bench)
+    else:
+        (bench.repository / NAME / "1" / "model.py").unlink()
+    refused = bench.deliver(state="rolled_back")
+    assert isinstance(refused.error, RepositoryError)
+    source = str(bench.folder / "sources" / f"{NAME}-1" / NAME)
+    assert f"deploy {source} instead (state: present" in str(refused.error)
+    bench.good(model_uri=source)
+    bench.check_agreement(1)
+    row.saw(str(refused.error))
+
+
+def test_rolled_back_on_what_was_unloaded_is_recorded(bench: Bench, row: Row) -> None:
+    """unloaded, then rolled back to the same version, then a restart."""
+    bench.good(model_uri=bench.source(1))
+    bench.good(model_uri=bench.source(2))
+    bench.good(state="rolled_back")
+    bench.good(state="unloaded")
+    back = bench.good(state="rolled_back")
+    bench.check_agreement(1)
+    bench.crash()
+    bench.check_agreement(1)
+    assert not bench.good(state="rolled_back").changed
+    row.saw(", ".join(back.plan.actions if back.plan else ()))
+
+
+@pytest.mark.parametrize("damage", ["a file changed", "the folder removed", "config.pbtxt edited"])
+def test_what_is_put_right_takes_no_retained_copy_away(damage: str, bench: Bench, row: Row) -> None:
+    """deployment put right after {damage}, then a rollback."""
+    bench.good(model_uri=bench.source(1))
+    second = bench.source(2)
+    bench.good(model_uri=second)
+    if damage == "a file changed":
+        change_by_hand(bench)
+    elif damage == "the folder removed":
+        shutil.rmtree(bench.repository / NAME)
+    else:
+        edit_configuration(bench)
+    bench.good(model_uri=second)
+    bench.check_agreement(2, retained=1)
+    bench.good(state="rolled_back")
+    bench.check_agreement(1, retained=1)
+    row.saw("it goes back to the deployment before, and not to the damaged one")
+
+
+def test_a_rollback_keeps_owner_and_mode(bench: Bench, row: Row) -> None:
+    """a deployment with a mode of its own, replaced, and brought back."""
+    bench.good(model_uri=bench.source(1), mode="0640")
+    bench.good(model_uri=bench.source(2), mode="0644")
+    bench.good(state="rolled_back")
+    files = [path for path in (bench.repository / NAME).rglob("*") if path.is_file()]
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in files}
+    assert set(modes.values()) == {"0o640"}, modes
+    row.saw("each file has the mode that it was deployed with")
+
+
+@pytest.mark.parametrize("days", [30, 4000])
+def test_failed_deployments_and_times_in_the_future(days: int, bench: Bench, row: Row) -> None:
+    """files {days} days ahead, then deployments that fail again and again, then a good one."""
+    source = bench.source(1)
+    bench.good(model_uri=source)
+    ahead = time.time() + days * DAY
+    for path in (bench.repository / NAME).rglob("*"):
+        os.utime(path, (ahead, ahead))
+    bench.good(model_uri=source)
+    wrong = bench.source(4, wrong=True)
+    for identity in (2, 3, 5):
+        for _time in range(identity):
+            failed = bench.deliver(model_uri=wrong, verify=VERIFY)
+            assert "output 'y'" in str(failed.error), str(failed.error)
+        bench.good(model_uri=bench.source(identity))
+        bench.check_agreement(identity)
+    newest = max(path.stat().st_mtime for path in (bench.repository / NAME).rglob("*"))
+    row.saw(f"each good one is served; times are {(newest - ahead) / DAY:.0f} days further on")
+
+
+def test_a_damaged_record_stops_no_other_model(bench: Bench, row: Row) -> None:
+    """damaged record of one model of a set: list with purge, inspection, and the way out."""
+    sources = {name: bench.source(number, name) for number, name in ((1, "a"), (2, "b"), (3, "c"))}
+    for name, source in sources.items():
+        bench.good(name=name, model_uri=source, deployment_set="blue")
+    path = Path(bench.store.record_path("b"))
+    path.write_text("{}")
+    wanted = {"name": "a", "model_uri": sources["a"], "deployment_set": "blue"}
+    done = deliver_models(bench.target, [wanted], purge="blue")
+    by_name = {one.name: one for one in done}
+    assert by_name["a"].error is None and by_name["c"].error is None and by_name["c"].changed
+    error = str(by_name["b"].error)
+    assert str(path) in error and "model 'b'" in error and "adopt: true" in error
+    with Inspection(Target.from_options(bench.target)) as there:
+        states = {one["name"]: (one["state"], one["drift"]) for one in there.status()}
+    assert states["a"] == ("present", [])
+    assert states["b"][0] == "unknown" and str(path) in states["b"][1][0]
+    path.unlink()
+    bench.good(name="b", state="absent", adopt=True)
+    assert not (bench.repository / "b").exists()
+    assert bench.left_behind(models_there=("a",)) == []
+    row.saw(error)
