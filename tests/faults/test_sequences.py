@@ -52,7 +52,8 @@ def test_unloaded_does_not_make_changed_files_the_deployment(
     change_by_hand(bench)
     if loss == "removed":
         (bench.repository / NAME / "1" / "model.py").unlink()
-    bench.good(state="unloaded")
+    unloaded = bench.good(state="unloaded")
+    assert "1/model.py changed on disk" in str(unloaded.warnings)
     assert "1/model.py changed on disk" in bench.drift()
     healed = bench.good(model_uri=source)
     assert healed.plan and "1/model.py changed on disk" in healed.plan.actions[0]
@@ -223,3 +224,42 @@ def test_a_damaged_record_stops_no_other_model(bench: Bench, row: Row) -> None:
     assert not (bench.repository / "b").exists()
     assert bench.left_behind(models_there=("a",)) == []
     row.saw(error)
+
+
+@pytest.mark.parametrize("state", ["present", "unloaded", "absent"])
+def test_a_server_that_starts_again_just_before_the_record(
+    state: str, bench: Bench, row: Row
+) -> None:
+    """server started again between the last answer and the record of {state}."""
+    gate = bench.folder / "gate"
+    gate.touch()
+    options = {"model_uri": bench.source(1)} if state == "present" else {"state": state}
+    if state != "present":
+        bench.good(model_uri=bench.source(1))
+    kind = "load" if state == "present" else "unload"
+    run = bench.begin(0, {"pause": [kind, "after", str(gate)]}, **options)
+    bench.child(0).paused.get(timeout=20)
+    bench.crash()
+    gate.unlink()
+    done = run.result(60)["result"]
+    assert not done["failed"], done["msg"]
+    if state == "unloaded":
+        assert bench.identity() is None and bench.drift() == []
+    else:
+        bench.check_agreement(1 if state == "present" else None)
+    row.saw(f"{', '.join(done['actions'])}: and it is so")
+
+
+def test_taken_over_is_what_lies_there(bench: Bench, row: Row) -> None:
+    """somebody else's files changed after they were loaded, then taken over."""
+    sample, before = bench.sample(1), bench.triton.loads(NAME)
+    shutil.copytree(sample.folder, bench.repository / NAME)
+    bench.triton.load(NAME)
+    assert bench.identity() == 1
+    second = bench.sample(2)
+    shutil.copyfile(second.folder / "1/model.py", bench.repository / NAME / "1/model.py")
+    taken = bench.good(model_uri=str(second.folder), adopt=True)
+    assert bench.identity() == 2
+    assert not bench.good(model_uri=str(second.folder)).changed
+    assert bench.triton.loads(NAME) - before == 2
+    row.saw(", ".join(taken.plan.actions if taken.plan else ()))

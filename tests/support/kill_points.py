@@ -58,7 +58,7 @@ def _with_history(bench: Bench) -> int:
         wanted = [3 - (_now(bench) or 1)]
     for identity in wanted:
         done = bench.run(model_uri=source(bench, identity))["result"]
-        assert not done["failed"], done
+        assert not done["failed"], done["msg"]
     return _now(bench)
 
 
@@ -157,7 +157,7 @@ def at_all_points(
     # the run does more then: the points are counted in one that does not.
     time.sleep(1.1)
     whole = benches[0].run(**options)
-    assert not whole["result"]["failed"], whole["result"]
+    assert not whole["result"]["failed"], whole["result"]["msg"]
     kinds = [kind for kind, _subject in whole["effects"]]
     assert kinds, "there is no point at which to kill it"
     print(f"\n{name}: N = {len(kinds)}: {', '.join(kinds)}", flush=True)

@@ -496,6 +496,22 @@ def test_what_somebody_else_put_there_since_then_stays(models: FolderRepository)
     assert versions(models) == ["old 1", "somebody else's", "old 3"]
 
 
+def test_a_model_that_got_the_inode_of_the_run_s_own_stays(models: FolderRepository) -> None:
+    """A file system may give the inode of what was deleted to what comes next."""
+    live, staged = Path(models.live(NAME)), Path(models.store.staging(NAME, "d2")) / "model"
+    fill(staged / "1", "new")
+    (staged / "config.pbtxt").write_text('parameters { key: "id" value { string_value: "d2" } }')
+    models.put(NAME, models.begin(NAME, [Move(str(live), str(staged))], "d2", None, 1))
+    assert models.read(NAME).half_made
+    (live / "config.pbtxt").write_text('backend: "python"\n')
+    shutil.rmtree(live / "1")
+    fill(live / "1", "somebody else's")
+    assert not models.read(NAME).half_made
+    models.recover(NAME)
+    assert which(live / "1") == "somebody else's"
+    assert models.store.journal(NAME) is None
+
+
 def test_a_swap_whose_record_was_written_is_finished(models: FolderRepository) -> None:
     models.put(NAME, begin(models))
     models.store.write_record(record(deploy_id="d2", transaction="d2", triton_versions=(1, 2)))

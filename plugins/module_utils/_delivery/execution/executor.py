@@ -131,6 +131,8 @@ class Executor:
                     self._each_step(at, lambda step: isinstance(step, ProveUsers))
                 for at in transactions:
                     self._each_step(at, lambda step: isinstance(step, WriteRecord))
+                for at in transactions:
+                    self.serving.confirm(at)
             except Exception as error:  # whatever it is, nothing unproven may stay live
                 failure = as_delivery_error(error, "prepare")
                 if not self._are_recorded(transactions):
@@ -229,6 +231,9 @@ class Executor:
             trouble = self._recover(name)
             there = f"the new deployment of {transaction.deployed.pinned_uri} is complete but for"
             failure.about(model=name, left="; ".join([f"{there} tidying up", *trouble]))
+        if failure:
+            there = f"the new deployment of {transaction.deployed.pinned_uri} is in place"
+            failure.about(model=name, left=f"{there}, and {self.serving.describe_served(name)}")
         return Applied(transaction.new, transaction.warnings, failure)
 
     def _tidy(self, transaction: Transaction) -> None:

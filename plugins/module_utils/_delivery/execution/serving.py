@@ -20,6 +20,7 @@ from ..errors import (
     LoadFailed,
     LoadPending,
     ServerError,
+    ServerUnreachable,
     VerificationFailed,
     as_delivery_error,
 )
@@ -47,11 +48,8 @@ class Serving:
         transaction.turn.take()
         for url in urls:
             server = self.servers[url]
-            if transaction.took_over:
-                served = server.served(transaction.name)
-                if served.ready:
-                    _note_answer(transaction, served)
-                    continue
+            # What was taken over too: its files may have been changed since they were loaded, and
+            # Triton does nothing where they were not.
             transaction.loaded.append(server)
             try:
                 served = self._load_until_served(server, record, transaction.files)
@@ -106,6 +104,28 @@ class Serving:
                         transaction.name
                     )  # joins the load that was given up on, which an unload would not stop
             self.servers[url].unload(transaction.name)
+
+    def confirm(self, transaction: Transaction) -> None:
+        """What was written down is so: a server that was started again between the proof and the
+        record has done what was written down before.
+
+        Raises:
+            ServerUnreachable: it went down, and did not come back within its time-out.
+        """
+        name, record = transaction.name, transaction.new
+        wanted = record if record and record.wanted == "loaded" else None
+        for url in sorted(transaction.plan.servers):
+            server = self.servers[url]
+            try:
+                served = server.served(name)
+            except ServerUnreachable:
+                if not server.wait_live(Deadline(server.timeout)):
+                    raise
+                served = server.served(name)
+            if wanted and not _serves(served, wanted):
+                self._load_until_served(server, wanted, transaction.files)
+            elif not wanted and served.ready:
+                server.unload(name)
 
     def verify(self, transaction: Transaction, urls: Sequence[str]) -> None:
         desired, record = transaction.plan.desired, transaction.deployed

@@ -242,6 +242,9 @@ def _warnings(
         if forward and record
         else ()
     )
+    if desired.state == "unloaded" and desired.uri is None and observed.changed_files:
+        changed = _and_more(observed.changed_files)
+        said += (f"{changed} changed on disk: the next deployment with a model_uri puts it right",)
     if observed.outdated and desired.state == "present" and not replaces:
         said += (observed.outdated,)
     return said + (layout.warnings if layout else ())

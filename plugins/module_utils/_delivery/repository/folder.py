@@ -66,7 +66,7 @@ def _moved_in(store: StateStore, journal: Journal | None, path: str) -> bool:
     return isinstance(journal, FolderSwap) and any(
         store.sides(move)[0] == path
         and move.live_inode is None
-        and disk.inode(path) == move.staged_inode
+        and recovery.brought(store, journal, move)
         for move in journal.moves
     )
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import os
 
 from .. import disk
-from ..domain.journal import FolderSwap, PendingLoad, Removal
+from ..domain.config_pbtxt import CONFIG_NAME
+from ..domain.journal import FolderMove, FolderSwap, PendingLoad, Removal
 from .retention import prune
 from .state_store import StateStore
 
@@ -53,6 +54,27 @@ def recover(store: StateStore, name: str, *, server_starts: bool = False) -> str
     return done
 
 
+def brought(store: StateStore, journal: FolderSwap, move: FolderMove) -> bool:
+    """True where what lies at the live side is what a run put there.
+
+    A file system gives the inode of what was deleted to what comes next. A model is therefore known
+    by its deploy id too.
+    """
+    live = store.sides(move)[0]
+    if disk.inode(live) != move.staged_inode:
+        return False
+    is_model = os.path.dirname(move.live) == ""
+    return not is_model or journal.deploy_id.encode() in _config(live)
+
+
+def _config(model: str) -> bytes:
+    try:
+        with open(os.path.join(model, CONFIG_NAME), "rb") as stream:
+            return stream.read()
+    except OSError:
+        return b""
+
+
 def _undo_moves(store: StateStore, journal: FolderSwap) -> None:
     for move in reversed(journal.moves):
         live, staged = store.sides(move)
@@ -62,7 +84,7 @@ def _undo_moves(store: StateStore, journal: FolderSwap) -> None:
         there = disk.inode(live)
         if there == move.live_inode:
             continue
-        if move.live_inode is None and there != move.staged_inode:
+        if move.live_inode is None and not brought(store, journal, move):
             continue  # somebody else's since then
         if move.live_inode is None:
             disk.move_new(live, staged)
