@@ -99,6 +99,17 @@ def test_a_rollback_in_place_leaves_no_changed_file_behind(
     row.saw(str(refused.error))
 
 
+def test_a_rollback_brings_the_files_of_a_version_folder_that_both_have(
+    bench: Bench, row: Row
+) -> None:
+    """folders with a version 1 each, the first with serve_versions: 2, then a rollback."""
+    bench.good(model_uri=bench.source(1), serve_versions=2)
+    bench.good(model_uri=bench.source(2))
+    bench.good(state="rolled_back")
+    bench.check_agreement(1, retained=1)
+    row.saw("version 1 has the bytes of the deployment that came back")
+
+
 def test_rolled_back_puts_back_what_present_puts_back(bench: Bench, row: Row) -> None:
     """rolled back, then config.pbtxt edited by hand, or unloaded by hand, and rolled back again."""
     bench.good(model_uri=bench.source(1))

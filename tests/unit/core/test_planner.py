@@ -925,6 +925,13 @@ def test_a_model_is_unloaded_from_servers_that_hold_any_of_it(state: str) -> Non
     assert plan.steps[0].servers == ((URL,) if state == "UNAVAILABLE" else (URL, TWO))
 
 
+def test_what_is_on_its_way_out_need_not_be_unloaded_again() -> None:
+    leaving = ServedModel(URL, (VersionRow(2, "UNLOADING"),), None)
+    unloaded = there(record=record(wanted="unloaded"), served=(leaving,))
+    for options in ({"model_uri": None}, {}):
+        assert make_plan(unloaded, desired(state="unloaded", **options), source()).actions == []
+
+
 @pytest.mark.parametrize(
     "wanted", [desired(), desired(state="rolled_back", rollback_to="2")], ids=["present", "back"]
 )

@@ -88,12 +88,13 @@ class Rollback:
         self, transaction: Transaction, old: Record, target: Record
     ) -> list[Move] | None:
         """Version folders in and out, from retained copies; None where one of them is not
-        retained.
+        retained, or where what stays is not the same in both.
         """
-        wanted = Manifest.from_dict(target.manifest)
+        wanted, there = Manifest.from_dict(target.manifest), Manifest.from_dict(old.manifest)
+        both = tuple(one for one in target.triton_versions if one in old.triton_versions)
         if files_outside_versions(wanted, target.triton_versions) != files_outside_versions(
-            Manifest.from_dict(old.manifest), old.triton_versions
-        ):
+            there, old.triton_versions
+        ) or select_versions(wanted, both) != select_versions(there, both):
             return None
         moves = []
         for version in sorted(set(target.triton_versions) - set(old.triton_versions)):

@@ -8,7 +8,7 @@ Check mode, the diff, ``changed`` and the real run all come from the one Plan.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from ..domain.config_pbtxt import CONFIG_NAME
 from ..domain.desired import DesiredModel
@@ -355,11 +355,12 @@ def _unload_steps(observed: ObservedModel, desired: DesiredModel) -> tuple[Step,
     return steps
 
 
-def _unload_everywhere(observed: ObservedModel) -> tuple[Unload, ...]:
+def _unload_everywhere(
+    observed: ObservedModel, states: Collection[str] = ("READY", "LOADING")
+) -> tuple[Unload, ...]:
+    """``states``: of a version that is still to be unloaded."""
     loaded = tuple(
-        one.url
-        for one in observed.served
-        if any(row.state in ("READY", "LOADING", "UNLOADING") for row in one.rows)
+        one.url for one in observed.served if any(row.state in states for row in one.rows)
     )
     return (Unload(f"unload from {', '.join(loaded)}", loaded),) if loaded else ()
 
@@ -436,7 +437,8 @@ def _verify_step(
 
 
 def _absent_steps(observed: ObservedModel) -> tuple[Step, ...]:
-    steps: list[Step] = [*_unload_everywhere(observed)]
+    # Files go when nothing answers of them any more.
+    steps: list[Step] = [*_unload_everywhere(observed, ("READY", "LOADING", "UNLOADING"))]
     if observed.folder or observed.record:
         steps.append(Remove("remove its files, record and retained copies"))
     return tuple(steps)
