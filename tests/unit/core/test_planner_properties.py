@@ -31,6 +31,9 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors impo
     NotFound,
     RepositoryError,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.report import (
+    status_of,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.plan import (
     Plan,
     Reconfigure,
@@ -228,6 +231,22 @@ def test_what_was_done_need_not_be_done_again(turns: list[Turn]) -> None:
         # An unloading leaves files alone that changed on disk, and they are told of.
         stays = desired.state == "unloaded" and desired.uri is None
         assert "problems" not in again.before or stays
+
+
+@given(st.lists(TURNS, min_size=1, max_size=3), st.sampled_from(HAPPENINGS))
+def test_inspection_tells_of_what_the_same_run_would_put_right(
+    turns: list[Turn], happens: str
+) -> None:
+    there = NOTHING
+    for turn in turns:
+        there, desired, _plan = run(there, turn) or (there, None, None)
+        if desired is None or desired.uri is None:
+            continue
+        assert status_of(there)["drift"] == []
+        found = happening(happens)(there)
+        again = plan_of(found, desired, turn.version)
+        event(f"{happens}: {', '.join(kind.__name__ for kind in kinds_of(again)) or 'nothing'}")
+        assert bool(again.steps) == bool(status_of(found)["drift"]), (again.actions, found)
 
 
 @given(st.lists(TURNS, min_size=1, max_size=4))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..domain.journal import PendingLoad
 from ..domain.observed import ObservedModel
 from ..domain.record import Record
+from ..domain.served import ServedModel
 from ..errors import DeliveryError
 from ..outside import JsonDict
 
@@ -127,23 +128,10 @@ def status_of(observed: ObservedModel) -> JsonDict:
     ]
     drift = [f"{path} changed on disk" for path in observed.changed_files]
     drift += [f"{path} was touched" for path in observed.touched_files]
+    drift += ["permissions were changed"] if observed.modes_differ else []
     if record:
         drift += [] if observed.folder else ["its folder is gone"]
-        for one in observed.served:
-            if record.wanted == "unloaded":
-                drift += [f"{one.url} serves it though it is to stay unloaded"] if one.ready else []
-            elif not one.ready:
-                drift.append(f"{one.url} does not serve it")
-            elif (one.deploy_id or "") != record.deploy_id:
-                drift.append(
-                    f"{one.url} serves {one.deploy_id or 'a deployment without an id'} instead of"
-                    f" {record.deploy_id}"
-                )
-            elif observed.overridden(one):
-                drift.append(
-                    f"{one.url} serves another configuration, which was loaded over the deployed"
-                    " one"
-                )
+        drift += [said for one in observed.served if (said := _drift_of(observed, record, one))]
     elif observed.foreign:
         drift.append("this collection did not deploy it")
     if observed.journal:
@@ -161,3 +149,33 @@ def status_of(observed: ObservedModel) -> JsonDict:
         "foreign": observed.foreign,
         **({"state": "foreign"} if observed.foreign else {}),
     }
+
+
+def _drift_of(observed: ObservedModel, record: Record, served: ServedModel) -> str | None:
+    """Where a server is not as the record has it."""
+    url = served.url
+    if record.wanted == "unloaded":
+        doing = {"READY": "serves", "LOADING": "loads"}
+        done = next((doing[row.state] for row in served.rows if row.state in doing), None)
+        return f"{url} {done} it though it is to stay unloaded" if done else None
+    if not served.ready:
+        return f"{url} does not serve it"
+    if (served.deploy_id or "") != record.deploy_id:
+        other = served.deploy_id or "a deployment without an id"
+        return f"{url} serves {other} instead of {record.deploy_id}"
+    if said := _other_versions(record, served):
+        return said
+    if observed.overridden(served):
+        return f"{url} serves another configuration, which was loaded over the deployed one"
+    return None
+
+
+def _other_versions(record: Record, served: ServedModel) -> str | None:
+    """Which versions a server lacks of a deployment, or has beside it."""
+    ready, ours = set(served.ready), set(record.triton_versions)
+    is_side_by_side = int(record.request.get("serve_versions") or 1) > 1
+    lacks = sorted(ours - ready) if is_side_by_side or not ready & ours else []
+    for what, versions in (("does not serve", lacks), ("also serves", sorted(ready - ours))):
+        if versions:
+            return f"{served.url} {what} version {', '.join(map(str, versions))}"
+    return None
