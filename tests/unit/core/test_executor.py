@@ -125,3 +125,14 @@ def test_new_times_of_files_are_noted(deployed: Deployed) -> None:
     assert deployed.repository.read("fraud").touched_files == ("1/weights",)
     deployed.run(state="unloaded")
     assert deployed.repository.read("fraud").touched_files == ()
+
+
+@pytest.mark.parametrize("key", ["owner", "group"])
+def test_another_owner_than_was_asked_for_is_seen(key: str, deployed: Deployed) -> None:
+    there = deployed.file.stat()
+    mine = str(there.st_uid if key == "owner" else there.st_gid)
+    for asked, differs in ((mine, False), ("54321", True), ("no-such-name", False)):
+        record = deployed.repository.store.record("fraud")
+        assert record is not None
+        deployed.write(dataclasses.replace(record, request={key: asked}))
+        assert deployed.repository.read("fraud").modes_differ is differs

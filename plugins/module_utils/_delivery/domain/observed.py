@@ -26,7 +26,8 @@ class ObservedModel:
         proven: how the files look whose bytes are those that were deployed.
         half_made: True where the folder is what an interrupted run put there: the next run takes it
             away again.
-        modes_differ: True where permission bits are not those that were deployed.
+        modes_differ: True where permission bits, or an owner or group that options name, are not as
+            they were deployed.
         served: one entry for each server that answered.
         unreachable: sentences on the servers that did not.
         journal: what a killed run, or a load that was given up on, left.

@@ -57,8 +57,21 @@ def read_disk(store: StateStore, name: str, hashes: bool = False) -> StoredModel
         changed_files=compared.changed,
         touched_files=compared.touched,
         proven=compared.proven,
-        modes_differ=any(found[path][4] != wanted[path][4] for path in found.keys() & wanted),
+        modes_differ=any(found[path][4] != wanted[path][4] for path in found.keys() & wanted)
+        or _is_of_another(folder, found, record),
     )
+
+
+def _is_of_another(folder: str, paths: Iterable[str], record: Record) -> bool:
+    """True where a file has another owner or group than the options asked for."""
+    asked = [record.request.get("owner"), record.request.get("group")]
+    if asked == [None, None]:
+        return False
+    with contextlib.suppress(RepositoryError, OSError):  # no such user any more; gone meanwhile
+        user, group = disk.user_id(asked[0], -1), disk.group_id(asked[1], -1)
+        found = [os.lstat(os.path.join(folder, path)) for path in paths]
+        return any(user not in (-1, f.st_uid) or group not in (-1, f.st_gid) for f in found)
+    return False
 
 
 def _moved_in(store: StateStore, journal: Journal | None, path: str) -> bool:
