@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -334,10 +334,19 @@ def new_bench(
 
 
 class Supervisor:
-    """Starts the server again when it ends, as systemd and supervisord do."""
+    """Starts the server again when it ends.
 
-    def __init__(self, triton: Triton) -> None:
+    Args:
+        spares: what the server had started lives on, as under supervisord; systemd ends it too.
+        start: how it is started; as the role does where this is None.
+    """
+
+    def __init__(
+        self, triton: Triton, *, spares: bool = False, start: Callable[[], Triton] | None = None
+    ) -> None:
         self.triton = triton
+        self._end = triton.desert if spares else triton.kill
+        self._start = start or triton.start
         self.restarts = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -353,7 +362,7 @@ class Supervisor:
     def _watch(self) -> None:
         while not self._over.wait(0.05):
             if not self.triton.running:
-                self.triton.kill()
+                self._end()
                 with contextlib.suppress(ServerError):
-                    self.triton.start()
+                    self._start()
                     self.restarts += 1

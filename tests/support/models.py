@@ -425,6 +425,7 @@ def make_forest(
 # ---- Python backend ------------------------------------------------------------------------------
 
 _PYTHON_MODEL = """\
+import ctypes
 import os
 import time
 
@@ -439,7 +440,8 @@ FAIL_INFER = {fail_infer!r}
 
 class TritonPythonModel:
     def initialize(self, args):
-        time.sleep({load_delay!r})
+        wait = ctypes.PyDLL(None).sleep if {holds!r} else time.sleep
+        wait({load_delay!r})
         if {crash!r}:
             os._exit(13)
         if FAIL:
@@ -470,6 +472,7 @@ def make_python(
     identity: int = 1,
     wrong: bool = False,
     load_delay: float = 0,
+    holds: bool = False,
     infer_delay: float = 0,
     crash: bool = False,
     fail: str | None = None,
@@ -481,7 +484,9 @@ def make_python(
     """y = 2 x, and a number that tells one deployment from another.
 
     `crash` ends the process in initialize, `fail` raises there, `fail_infer` answers each request
-    with that error, `wrong` answers 2 x + 1.
+    with that error, `wrong` answers 2 x + 1. `holds` keeps the interpreter's lock for the whole
+    seconds of `load_delay`, as a library may that reads much: the process does not see meanwhile
+    that its server is gone, and lives on.
     """
     folder = Path(folder) / name
     place = folder / str(version)
@@ -490,6 +495,7 @@ def make_python(
         identity=identity,
         offset=1 if wrong else 0,
         load_delay=load_delay,
+        holds=holds,
         infer_delay=infer_delay,
         crash=crash,
         fail=fail,

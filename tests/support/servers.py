@@ -131,6 +131,7 @@ class Process:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log = self.folder / f"{self.name}.log"
         self._child: subprocess.Popen[bytes] | None = None
+        self._deserted: list[int] = []
 
     @property
     def pid(self) -> int:
@@ -143,6 +144,10 @@ class Process:
         return self._child is not None and self._child.poll() is None
 
     def _spawn(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        if self._child is not None:
+            if self.running:
+                raise ServerError(f"{self.name} is running already")
+            self.desert()
         with open(self.log, "ab") as log:
             self._child = subprocess.Popen(
                 list(command),
@@ -185,13 +190,41 @@ class Process:
         return self.kill()
 
     def kill(self) -> int | None:
-        if self._child is None:
-            return None
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._child.pid, signal.SIGKILL)
-        code = self._child.wait()
-        self._child = None
+        code = None
+        if self._child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._child.pid, signal.SIGKILL)
+            code = self._child.wait()
+            self._child = None
+        for leader in self._deserted:
+            for pid in group_members(leader):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        self._deserted.clear()
         return code
+
+    def desert(self) -> None:
+        """SIGKILL for the server alone, as the kernel does when memory is short; what the server
+        started lives on until ``kill`` or ``stop``.
+        """
+        if self._child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._child.pid, signal.SIGKILL)
+            self._child.wait()
+            self._deserted.append(self._child.pid)
+            self._child = None
+
+
+def group_members(leader: int) -> list[int]:
+    """Processes of the session that ``leader`` made, which itself has ended. Nobody else gets its
+    number while one of them lives.
+    """
+    found = []
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        with contextlib.suppress(OSError):
+            if os.getsid(pid) == leader and pid != leader:
+                found.append(pid)
+    return found
 
 
 class Triton(Process):
@@ -225,12 +258,29 @@ class Triton(Process):
         self.grpc_url = f"127.0.0.1:{self.settings['grpc_port']}"
         self.metrics_url = f"127.0.0.1:{self.settings['metrics_port']}"
         self.config = self.folder / "server.json"
+        self._became: tuple[list[str], dict[str, str]] = ([], {})
 
     def start(self, seconds: float = 60) -> Triton:
         self.config.write_text(json.dumps(self.settings, indent=2))
         self._spawn([str(self.python), str(START_TRITON), "--config", str(self.config)])
         self._wait_until_healthy(f"http://{self.url}/v2/health/live", seconds)
+        self._became = _command_line(self.pid), _environment(self.pid)
         return self
+
+    def start_without_wrapper(self, seconds: float = 60) -> Triton:
+        """As somebody else's supervisor would: what the wrapper became at the last start."""
+        command, environment = self._became
+        self._spawn(command, environment)
+        self._wait_until_healthy(f"http://{self.url}/v2/health/live", seconds)
+        return self
+
+    def kill(self) -> int | None:
+        code = super().kill()
+        # The Python backend's memory, of 1 MiB and more for each model, outlives what is killed.
+        prefix = self.settings["shm_region_prefix"]
+        for path in Path("/dev/shm").glob(f"{prefix}????????-*-*-*-*") if prefix else ():
+            path.unlink(missing_ok=True)
+        return code
 
     def restart(self) -> Triton:
         self.stop()
@@ -301,6 +351,20 @@ def _command_line(pid: int) -> list[str]:
     except OSError:
         return []
     return [word.decode(errors="replace") for word in raw.split(b"\0")[:-1]]
+
+
+def _environment(pid: int) -> dict[str, str]:
+    raw = Path(f"/proc/{pid}/environ").read_bytes()
+    pairs = (item.decode(errors="replace").partition("=") for item in raw.split(b"\0") if item)
+    return {name: value for name, _sign, value in pairs}
+
+
+def is_alive(pid: int) -> bool:
+    """Also of what is not this process's child; one that has ended may wait for its parent."""
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
 
 
 def _stub_model(words: Sequence[str], repository: Path) -> str:
