@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import http.server
 import importlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -37,6 +39,7 @@ from start_triton import (  # noqa: E402
     failures,
     folder,
     installation,
+    leftovers,
     settings,
 )
 
@@ -822,3 +825,199 @@ def test_a_copy_without_the_core_is_one_sentence(values: dict[str, Any], tmp_pat
     assert done.returncode == failures.EXIT_CONFIG
     assert done.stderr.startswith(f"start_triton: {place} is incomplete (")
     assert len(done.stderr.splitlines()) == 1
+
+
+# ---- what a former server left -------------------------------------------------------------------
+
+SERVER = 200
+STUB = "/opt/backends/python/triton_python_backend_stub"
+
+
+@pytest.fixture
+def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Writes processes as the kernel shows them."""
+    folder = tmp_path / "proc"
+    monkeypatch.setattr(leftovers, "PROC", folder)
+
+    def process(pid: int, parent: int, *words: str, inside: str = "", state: str = "S") -> None:
+        (folder / str(pid)).mkdir(parents=True)
+        (folder / str(pid) / "cmdline").write_bytes(b"".join(f"{w}\0".encode() for w in words))
+        (folder / str(pid) / "status").write_text(
+            f"Name:\tx\nState:\t{state} (x)\nPPid:\t{parent}\nNSpid:\t{pid}{inside}\n"
+        )
+
+    process(1, 0, "init")
+    process(50, 1, "supervisord")
+    return process
+
+
+def stub_words(model_file: str, server: int = SERVER, program: str = STUB) -> list[str]:
+    """As Triton 2.51 starts it."""
+    shared = "shm8d17a6e7-0d3c-4b0c-a7c4-4ac1e6a8ef5d"
+    backend = "/opt/backends/python"
+    return [
+        *(program, model_file, shared, "1048576", "1048576", str(server), backend),
+        *("336", "doubler_0_0", "DEFAULT"),
+    ]
+
+
+def found_leftovers(repository: str = "/models", **given: Any) -> list[int]:
+    made = settings.make_settings({"runtime": "container", "model_repository": repository, **given})
+    return [stub.pid for stub in leftovers.find_leftovers(made)]
+
+
+@pytest.mark.parametrize("parent", [1, 50], ids=["init", "subreaper"])
+def test_a_stub_of_a_server_that_is_gone_is_found(proc: Any, parent: int) -> None:
+    proc(300, parent, *stub_words("/models/doubler/1/model.py"))
+    assert found_leftovers() == [300]
+    assert found_leftovers("/models/") == [300]
+
+
+def test_the_number_of_a_server_that_is_gone_may_be_another_process_now(proc: Any) -> None:
+    proc(SERVER, 50, "/opt/tritonserver/bin/tritonserver", "--model-repository=/models")
+    proc(300, 1, *stub_words("/models/doubler/1/model.py"))
+    assert found_leftovers() == [300]
+
+
+def test_a_stub_of_a_living_server_is_spared(proc: Any) -> None:
+    """Of the same repository, also where a shell stands between both."""
+    proc(SERVER, 50, "/opt/tritonserver/bin/tritonserver", "--model-repository=/models")
+    proc(300, SERVER, *stub_words("/models/doubler/1/model.py"))
+    proc(310, SERVER, "bash", "-c", "source activate && stub")
+    proc(311, 310, *stub_words("/models/doubler/1/model.py"))
+    assert found_leftovers() == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        stub_words("/others/doubler/1/model.py"),
+        stub_words("/models/nested/doubler/1/model.py"),
+        stub_words("models/doubler/1/model.py"),
+        stub_words("/models/doubler/1/model.py", program="/usr/bin/python3"),
+        stub_words("/models/doubler/1/model.py")[:5],
+        ["vi", "/models/doubler/1/model.py"],
+        [],
+    ],
+    ids=["another", "a repository in ours", "relative", "program", "short", "editor", "kernel"],
+)
+def test_what_is_no_stub_of_this_repository_is_spared(proc: Any, words: list[str]) -> None:
+    proc(300, 1, *words)
+    assert found_leftovers() == []
+
+
+def test_a_stub_in_a_container_is_spared(proc: Any) -> None:
+    """It names its server by the number that this has in the container."""
+    proc(4000, 50, "tritonserver")
+    proc(4001, 4000, *stub_words("/models/doubler/1/model.py", 1), inside="\t33")
+    assert found_leftovers() == []
+
+
+def test_a_stub_of_another_user_is_spared(proc: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    proc(300, 1, *stub_words("/models/doubler/1/model.py"))
+    user = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+    assert found_leftovers() == []
+
+
+def test_a_link_to_the_repository_is_followed(proc: Any, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "link").symlink_to("models")
+    proc(300, 1, *stub_words(f"{tmp_path}/link/doubler/1/model.py"))
+    assert found_leftovers(f"{tmp_path}/models") == [300]
+
+
+def test_a_stub_of_a_repository_in_s3_is_known_by_its_backend(proc: Any) -> None:
+    """Its file lies in a copy that Triton made."""
+    proc(300, 1, *stub_words("/tmp/folderYIjtqP/1/model.py"))
+    given = {"runtime": "native", "repository": "s3://bucket/models"}
+    assert found_leftovers(**given, backend_directory="/opt/backends") == [300]
+    assert found_leftovers(**given, backend_directory="/opt/other/backends") == []
+    assert found_leftovers("s3://bucket/models") == []
+
+
+def test_a_host_without_proc_is_none_of_its_business(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leftovers, "PROC", tmp_path / "nothing")
+    assert found_leftovers() == []
+
+
+def test_one_that_cannot_be_ended_does_not_keep_the_server_from_starting(
+    proc: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proc(300, 1, *stub_words("/models/doubler/1/model.py"))
+    proc(301, 1, *stub_words("/models/doubler/1/model.py"), state="Z")
+    proc(302, 1, *stub_words("/models/doubler/1/model.py"))
+    asked = []
+
+    def kill(pid: int, number: int) -> None:
+        asked.append((pid, number))
+        if pid == 300:
+            raise PermissionError(1, "Operation not permitted")
+        if pid == 302:
+            raise ProcessLookupError
+
+    monkeypatch.setattr(os, "kill", kill)
+    monkeypatch.setattr(leftovers, "SHARED", tmp_path)
+    shared = stub_words("")[2]
+    (tmp_path / shared).touch()
+    (tmp_path / f"{shared}-of-another").touch()
+    made = settings.make_settings({"runtime": "container", "model_repository": "/models"})
+    said = leftovers.end_leftovers(made)
+    assert sorted(asked) == [(pid, signal.SIGKILL) for pid in (300, 301, 302)]
+    left = "which a server that is gone had left,"
+    assert sorted(said) == [
+        f"process 300 of doubler_0_0, {left} cannot be ended (Operation not permitted)",
+        f"process 301 of doubler_0_0, {left} is ended",
+    ]
+    assert not (tmp_path / shared).exists()
+    assert (tmp_path / f"{shared}-of-another").exists()
+
+
+PARENT = """
+import os, subprocess, sys
+stub = ["triton_python_backend_stub", sys.argv[1], "shm", "1", "1", str(os.getpid())]
+stub += ["/backends/python", "336", "m_0", "DEFAULT"]
+child = subprocess.Popen(stub, executable=sys.executable, stdin=subprocess.DEVNULL)
+print(child.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_server_starts_when_what_a_former_one_left_has_ended(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    """Real processes: a living server keeps its own, of a dead one they are ended."""
+    script = tmp_path / "models" / "m" / "1" / "model.py"
+    script.parent.mkdir(parents=True)
+    script.write_text("import time\ntime.sleep(60)\n")
+    servers = [
+        subprocess.Popen(
+            [sys.executable, "-c", PARENT, str(script)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _number in range(2)
+    ]
+    stubs = [int(server.stdout.readline()) for server in servers if server.stdout]
+    try:
+        servers[0].kill()
+        servers[0].wait()
+        done = run(values, tmp_path)
+        left = f"process {stubs[0]} of m_0, which a server that is gone had left, is ended"
+        assert done.returncode == 0
+        assert "--model-repository" in done.stdout
+        assert [line for line in done.stderr.splitlines() if "is ended" in line] == [
+            f"start_triton: {left}"
+        ]
+        assert leftovers.read_stub(stubs[1]) is not None
+    finally:
+        for server in servers:
+            server.kill()
+            server.communicate()
+        for pid in stubs:
+            with contextlib.suppress(OSError):
+                if leftovers.read_stub(pid):
+                    os.kill(pid, signal.SIGKILL)

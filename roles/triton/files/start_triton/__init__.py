@@ -12,6 +12,7 @@
 - ``folder``: state, records and recovery of a repository in a folder.
 - ``store``: state, records and recovery of a repository in S3.
 - ``repository``: either of the two.
+- ``leftovers``: processes of models whose server is gone.
 - ``command``: the command line and the environment of tritonserver.
 - ``privileges``: the rights that this program and the server have.
 - ``health``: the health check of a container.

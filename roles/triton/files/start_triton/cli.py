@@ -36,10 +36,13 @@ def report_health(settings: Settings) -> int:
 
 
 def start(settings: Settings) -> int:
-    """Recover, prepare, take on the server's rights and become it."""
+    """Recover, prepare, take on the server's rights, end what a former server left and become the
+    server.
+    """
     from .backends import prepare_backends
     from .checks import unreadable
     from .command import make_command
+    from .leftovers import end_leftovers
     from .privileges import become
     from .repository import recover
 
@@ -51,7 +54,7 @@ def start(settings: Settings) -> int:
     for sentence in command.warnings:
         say(sentence)
     become(settings.run_as)
-    for sentence in unreadable(settings):
+    for sentence in unreadable(settings) + end_leftovers(settings):
         say(sentence)
     exec_server(command.argv, command.environment, settings.log_file)
     return 0
