@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestrati
 )
 from support.bench import NAME, VERIFY, Bench, Supervisor
 from support.rows import Row
+from support.servers import Triton, free_ports, is_alive
 
 
 def refused(bench: Bench, result: Result, *words: str, served: int = 1) -> str:
@@ -265,7 +267,7 @@ def test_server_killed_during_an_update(
     seconds = time.monotonic() - started
     assert failed["failed"]
     assert failed["error"] == "ServerError", failed["msg"]
-    assert "cannot be reached" in failed["msg"], failed["msg"]
+    assert "cannot be reached" in failed["msg"] or "went down during the load" in failed["msg"]
     assert supervised or "down" in failed["msg"], failed["msg"]
     assert "IDENTITY = 1\n" in (bench.repository / NAME / "1" / "model.py").read_text()
     if supervised:
@@ -278,6 +280,112 @@ def test_server_killed_during_an_update(
     bench.good(model_uri=new)
     bench.check_agreement(2, retained=1)
     row.saw(f"failed after {seconds:.1f} s: {failed['msg']} The next run succeeded")
+
+
+@pytest.mark.parametrize("transport", ["HTTP", "gRPC"])
+@pytest.mark.parametrize("wrapper", [True, False], ids=["wrapper", "no wrapper"])
+def test_server_alone_is_killed_during_an_update(
+    wrapper: bool, transport: str, bench: Bench, row: Row
+) -> None:
+    """server alone killed in a load (over {transport}), up at once (start wrapper: {wrapper})."""
+    bench.good(model_uri=bench.source(1))
+    start = bench.triton.start if wrapper else bench.triton.start_without_wrapper
+    # Its backend process lives on without its server, with the connection of the load.
+    new = bench.source(2, load_delay=40, holds=True)
+    run = bench.begin(0, {"target": over(bench, transport)}, model_uri=new)
+    stubs = wait_for_new_stub(bench)
+    started = time.monotonic()
+    with Supervisor(bench.triton, spares=True, start=start):
+        os.kill(bench.triton.pid, signal.SIGKILL)
+        failed = run.result(60)["result"]
+    seconds = time.monotonic() - started
+    assert failed["error"] == "ServerError", failed["msg"]
+    assert "load: Triton at " in failed["msg"], failed["msg"]
+    assert "went down during the load" in failed["msg"] or "cannot be reached" in failed["msg"]
+    assert "serves version 1" in failed["msg"]
+    assert seconds < 10, "it waited for an answer that cannot come"
+    bench.check_agreement(1)
+    living = [pid for pid in stubs if is_alive(pid)]
+    assert not living or not wrapper, "the start wrapper ends what a former server left"
+    bench.triton.kill()
+    bench.triton.start()
+    bench.good(model_uri=bench.source(3))
+    bench.check_agreement(3, retained=1)
+    row.saw(f"failed after {seconds:.1f} s of 20: {failed['msg']} The next run succeeded")
+
+
+def wait_for_new_stub(bench: Bench) -> list[int]:
+    """Until the model's new instance has been loading for a while; its processes, old and new."""
+    old = bench.triton.stub_pids(NAME)
+    deadline = time.monotonic() + 10
+    while not set(bench.triton.stub_pids(NAME)) - set(old):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(1)
+    return bench.triton.stub_pids(NAME)
+
+
+def test_server_that_stays_down(bench: Bench, row: Row) -> None:
+    """server alone killed in a load, and nobody starts it again."""
+    bench.good(model_uri=bench.source(1))
+    new = bench.source(2, load_delay=40, holds=True)
+    run = bench.begin(0, {"target": {"timeout": 6}}, model_uri=new)
+    wait_for_new_stub(bench)
+    started = time.monotonic()
+    bench.triton.desert()
+    failed = run.result(60)["result"]
+    seconds = time.monotonic() - started
+    assert "went down during the load" in failed["msg"], failed["msg"]
+    assert "was not up again within 6 s" in failed["msg"], failed["msg"]
+    assert seconds < 10, "it waits once for the server, and not for an answer before"
+    bench.triton.kill()
+    bench.triton.start()
+    bench.check_agreement(1)
+    row.saw(f"failed after {seconds:.1f} s: {failed['msg']}")
+
+
+def test_slow_load_of_a_living_server(bench: Bench, row: Row) -> None:
+    """slow load on a server with one HTTP thread, which answers nothing meanwhile."""
+    settings = {**bench.triton.settings, "extra_args": ["--disable-auto-complete-config"]}
+    settings["http_threads"] = 1
+    bench.triton.kill()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench.triton, "settings", settings)
+        bench.triton.start()
+        started = time.monotonic()
+        bench.good(model_uri=bench.source(1, load_delay=9, holds=True))
+        seconds = time.monotonic() - started
+        assert seconds >= 9
+        bench.check_agreement(1)
+        opened = len(os.listdir(f"/proc/{bench.triton.pid}/fd"))
+    bench.triton.kill()
+    row.saw(f"waited for, {seconds:.1f} s; the server has {opened} files open")
+
+
+def test_stubs_of_another_living_server(bench: Bench, base: Path, row: Row) -> None:
+    """two servers of one repository, of which one is killed alone and started again."""
+    bench.good(model_uri=bench.source(1, load_delay=1))
+    settings = {**bench.triton.settings, "shm_region_prefix": "mlops_triton_other"}
+    settings.update(zip(("http_port", "grpc_port"), free_ports(2)))
+    other = Triton(base / "other", settings=settings)
+    try:
+        other.start()
+        living, left = other.stub_pids(NAME), bench.triton.stub_pids(NAME)
+        assert len(living) == len(left) == 1
+        # Stopped, they cannot see that their server is gone.
+        for pid in [*living, *left]:
+            os.kill(pid, signal.SIGSTOP)
+        bench.triton.desert()
+        bench.triton.start()
+        assert [is_alive(pid) for pid in living] == [True]
+        assert [is_alive(pid) for pid in left] == [False]
+        os.kill(living[0], signal.SIGCONT)
+        assert other.infer(NAME, bench.sample(1).request())[0] == 200
+    finally:
+        other.stop()
+    assert f"process {left[0]} of doubler_0" in bench.triton.log_text()
+    bench.check_agreement(1)
+    row.saw("what the killed server had left was ended, and the other one answers")
 
 
 def test_stub_killed(bench: Bench, row: Row) -> None:

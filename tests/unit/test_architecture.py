@@ -60,7 +60,7 @@ THIRD_PARTY = {
     },
     "google": {"domain.config_pbtxt"},
     "requests": {"registry.connection"},
-    "gevent": {"triton.http_transport"},
+    "gevent": {"triton.http_transport", "triton.watch"},
     "geventhttpclient": {"triton.http_transport"},
     "numpy": {
         "formats.sklearn_archive",

@@ -12,9 +12,13 @@ from collections.abc import Sequence
 from ..libraries import require
 from .address import Access, Address
 from .transport import ASK_AGAIN, Answer, Gone, JsonObject, Refused, Silent, ThreadClients
+from .watch import Watch
 
 # Until a load that was sent has surely been taken up by a thread of the server.
 _TAKEN_UP = 0.03
+# What may take minutes, and whose answer a server that is up again does not give. Other questions
+# are asked again soon, or of models that are loaded. gRPC's connections are not inherited.
+_WATCHED = ("load_model", "unload_model")
 
 
 class HttpTransport:
@@ -81,7 +85,11 @@ class HttpTransport:
                 if method != "load_model":
                     self._wait_until_taken_up()
                 self._own.client, self._own.loads = self._connected(), self._loads
-            return getattr(self._own.client, method)(*args, headers=self._headers, **kwargs)
+            with Watch(self._address) if method in _WATCHED else contextlib.nullcontext():
+                return getattr(self._own.client, method)(*args, headers=self._headers, **kwargs)
+        except Gone:
+            self.close()
+            raise
         except gevent.Timeout as error:
             self.close()
             if error is not timer:

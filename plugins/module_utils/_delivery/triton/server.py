@@ -31,7 +31,7 @@ from ..progress import step
 from .address import Access, parse_address
 from .grpc_transport import GrpcTransport
 from .http_transport import HttpTransport
-from .transport import Gone, JsonObject, Refused, Silent, Transport
+from .transport import Gone, JsonObject, Refused, Silent, Transport, WentDown
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -111,6 +111,10 @@ class TritonServer:
                 f"Triton at {self.url} did not answer within {self.timeout:g} s",
                 step=step,
                 server=self.url,
+            ) from error
+        except WentDown as error:
+            raise ServerUnreachable(
+                f"Triton at {self.url} went down during the {step}", step=step, server=self.url
             ) from error
         except Gone as error:
             raise ServerUnreachable(

@@ -30,6 +30,13 @@ class Gone(Exception):
     """The connection was refused or broke."""
 
 
+class WentDown(Gone):
+    """The server ended while it was asked; it may be up again."""
+
+    def __init__(self) -> None:
+        super().__init__("the server went down")
+
+
 Answer: TypeAlias = Any
 """What tritonclient returns: JSON, or an object of its own."""
 JsonObject: TypeAlias = Mapping[str, Any]
