@@ -73,6 +73,8 @@ def interrupt(repository: Path, name: str) -> None:
     state = StateStore(str(repository))
     staged = Path(state.staging(name, "id")) / "model"
     staged.mkdir(parents=True)
+    block = 'parameters { key: "mlops_triton_deploy_id" value { string_value: "id" } }\n'
+    (staged / "config.pbtxt").write_text(block)
     move = {
         "live": name,
         "staged": os.path.relpath(staged, state.path),
