@@ -18,7 +18,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestrati
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
     Target,
 )
-from support.bench import NAME, VERIFY, Bench
+from support.bench import NAME, QUESTION, VERIFY, Bench
 from support.deliveries import deliver_models
 from support.rows import Row
 
@@ -235,6 +235,32 @@ def test_a_damaged_record_stops_no_other_model(bench: Bench, row: Row) -> None:
     assert not (bench.repository / "b").exists()
     assert bench.left_behind(models_there=("a",)) == []
     row.saw(error)
+
+
+@pytest.mark.parametrize("damage", ["folder", "file", "stray"])
+def test_a_deployment_that_fails_where_the_one_before_is_damaged(
+    damage: str, bench: Bench, row: Row
+) -> None:
+    """{damage} lost or added by hand, then a deployment that fails its verification."""
+    bench.good(model_uri=bench.source(1))
+    if damage == "folder":
+        shutil.rmtree(bench.repository / NAME)
+    elif damage == "file":
+        (bench.repository / NAME / "1" / "model.py").unlink()
+    else:
+        (bench.repository / NAME / "notes.txt").write_text("by hand")
+    failed = str(bench.deliver(model_uri=bench.source(4, wrong=True), verify=VERIFY).error)
+    assert "output 'y'" in failed
+    if damage == "stray":
+        assert bench.identity() == 1
+        assert "is in place as before, notes.txt changed on disk" in failed
+    else:
+        # What failed does not answer on.
+        assert bench.triton.infer(NAME, QUESTION)[0] != 200
+        assert "could not load it again" in failed and "no server serves it" in failed
+    bench.good(model_uri=str(bench.folder / "sources" / f"{NAME}-1" / NAME))
+    bench.check_agreement(1)
+    row.saw(failed)
 
 
 @pytest.mark.parametrize("state", ["present", "unloaded", "absent"])

@@ -21,6 +21,7 @@ class ObservedModel:
         record: of the deployment, None where there is none of ours.
         folder: True where the model's folder exists.
         changed_files: paths whose bytes are not those that were deployed, missing and new ones too.
+        missing_files: those of them that are gone.
         touched_files: paths whose times or inode are not those of the record, and whose bytes are:
             what a server has loaded of them since is not known.
         proven: how the files look whose bytes are those that were deployed.
@@ -40,6 +41,7 @@ class ObservedModel:
     record: Record | None = None
     folder: bool = False
     changed_files: tuple[str, ...] = ()
+    missing_files: tuple[str, ...] = ()
     touched_files: tuple[str, ...] = ()
     served: tuple[ServedModel, ...] = ()
     unreachable: tuple[str, ...] = ()
@@ -67,6 +69,7 @@ class ObservedModel:
             record=stored.record,
             folder=stored.folder,
             changed_files=stored.changed_files,
+            missing_files=stored.missing_files,
             touched_files=stored.touched_files,
             served=served,
             unreachable=unreachable,

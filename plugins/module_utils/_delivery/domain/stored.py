@@ -24,6 +24,7 @@ class StoredModel:
     half_made: bool = False
     config: bytes | None = None
     changed_files: tuple[str, ...] = ()
+    missing_files: tuple[str, ...] = ()
     touched_files: tuple[str, ...] = ()
     modes_differ: bool = False
     proven: Fingerprint = field(default_factory=dict)

@@ -195,7 +195,8 @@ class Serving:
                 )
                 if (served.deploy_id or "") != wanted or not served.ready or more:
                     if transaction.old and (said := _why_not_again(transaction)):
-                        return f"{server.url} was not asked to load again, as {said}"
+                        server.unload(name)
+                        return f"{server.url} could not load it again, as {said}"
                     if transaction.old and (before.deploy_id or "") == wanted:
                         self._load_until_served(server, transaction.old, transaction.files)
                     else:  # it never did serve it: nothing to be insisted on
@@ -263,11 +264,13 @@ def _note_answer(transaction: Transaction, served: ServedModel) -> None:
 
 
 def _why_not_again(transaction: Transaction) -> str | None:
-    """Why what the repository holds is not what was deployed: Triton may wait without end for a
-    file that is gone.
+    """Why what the repository holds cannot be loaded: Triton may wait without end for a file that
+    is gone.
     """
-    lost = transaction.plan.observed.lost_files
-    return f"{lost[0]} changed on disk" if lost else None
+    observed = transaction.plan.observed
+    if not observed.folder:
+        return "its folder is gone"
+    return f"{observed.missing_files[0]} is gone" if observed.missing_files else None
 
 
 def _describe_id(served: ServedModel) -> str:

@@ -28,11 +28,13 @@ Each = Callable[[Callable[[str], bool], Sequence[str]], Iterable[bool]]
 
 
 class Compared(NamedTuple):
-    """Paths whose bytes are not those that were deployed, missing and new ones too; paths that were
-    only touched; and how the files look that are as they were deployed.
+    """Paths whose bytes are not those that were deployed, missing and new ones too; those of them
+    that are missing; paths that were only touched; and how the files look that are as they were
+    deployed.
     """
 
     changed: tuple[str, ...]
+    missing: tuple[str, ...]
     touched: tuple[str, ...]
     proven: Fingerprint
 
@@ -76,7 +78,8 @@ def compare(
     # The time of an empty folder says nothing of what could be loaded from it.
     only_touched = sorted(touched - {*changed, *manifest.folders})
     proven = {path: found[path] for path in found.keys() - {*changed}}
-    return Compared(tuple(changed), tuple(only_touched), proven)
+    missing = tuple(path for path in changed if path in known and path not in found)
+    return Compared(tuple(changed), missing, tuple(only_touched), proven)
 
 
 def _bytes_differ(files: Files, entry: FileEntry) -> bool:

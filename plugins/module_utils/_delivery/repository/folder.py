@@ -55,6 +55,7 @@ def read_disk(store: StateStore, name: str, hashes: bool = False) -> StoredModel
     return dataclasses.replace(
         stored,
         changed_files=compared.changed,
+        missing_files=compared.missing,
         touched_files=compared.touched,
         proven=compared.proven,
         modes_differ=any(found[path][4] != wanted[path][4] for path in found.keys() & wanted)

@@ -87,6 +87,7 @@ class S3Repository:
         return dataclasses.replace(
             stored,
             changed_files=compared.changed,
+            missing_files=compared.missing,
             touched_files=compared.touched,
             proven=compared.proven,
         )
