@@ -182,6 +182,19 @@ def test_what_is_put_right_takes_no_retained_copy_away(damage: str, bench: Bench
     row.saw("it goes back to the deployment before, and not to the damaged one")
 
 
+def test_what_was_added_by_hand_does_not_come_back(bench: Bench, row: Row) -> None:
+    """files and a version folder added by hand, then another deployment, then a rollback."""
+    bench.good(model_uri=bench.source(1))
+    live = bench.repository / NAME
+    (live / "notes.txt").write_text("by hand")
+    (live / "1" / ".model.py.swp").write_text("by hand")
+    shutil.copytree(live / "1", live / "7")
+    bench.good(model_uri=bench.source(2))
+    bench.good(state="rolled_back")
+    bench.check_agreement(1, retained=1)
+    row.saw("the deployment comes back without them")
+
+
 def test_a_rollback_keeps_owner_and_mode(bench: Bench, row: Row) -> None:
     """a deployment with a mode of its own, replaced, and brought back."""
     bench.good(model_uri=bench.source(1), mode="0640")

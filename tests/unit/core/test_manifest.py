@@ -125,3 +125,11 @@ def test_large_file_is_hashed_in_pieces(tmp_path: Path) -> None:
     data = random.Random(2).randbytes(3 * (1 << 20) + 1)
     (tmp_path / "large").write_bytes(data)
     assert hash_file(str(tmp_path / "large")) == hashlib.sha256(data).hexdigest()
+
+
+def test_strays_are_what_is_beside_the_files_of_a_manifest() -> None:
+    wanted = Manifest.of([FileEntry("1/a", 1), FileEntry("1/deep/b", 1)], ["2"])
+    more = [FileEntry(path, 1) for path in ("1/c", "1/deep/d", "7/a", "7/e/f", "notes")]
+    found = Manifest.of([*wanted.files, *more], ["2/empty", "8"])
+    assert wanted.strays(found) == ["1/c", "1/deep/d", "2/empty", "7", "8", "notes"]
+    assert wanted.strays(wanted) == wanted.strays(Manifest.of([], ["1"])) == []

@@ -100,6 +100,24 @@ class Manifest:
                 )
         return lines
 
+    def strays(self, other: Manifest) -> list[str]:
+        """What ``other`` (what is there) has beside what should be there; a folder of which nothing
+        should be there is one path.
+        """
+        ours = {
+            part
+            for path in (*(e.path for e in self.files), *self.folders)
+            for part in _with_parents(path)
+        }
+        theirs = (*(e.path for e in other.files), *other.folders)
+        tops = (next((p for p in _with_parents(path) if p not in ours), None) for path in theirs)
+        return sorted({path for path in tops if path})
+
+
+def _with_parents(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+
 
 def confine(path: str) -> str:
     """Return ``path`` normalised if it stays inside the folder it is relative to.

@@ -90,6 +90,12 @@ class ObservedModel:
         return tuple(path for path in self.changed_files if path != CONFIG_NAME)
 
     @property
+    def is_damaged(self) -> bool:
+        """Files of the deployment are not as they were deployed; others may lie beside them."""
+        files = self.record.manifest["files"] if self.record else ()
+        return not self.folder or not {one["path"] for one in files}.isdisjoint(self.changed_files)
+
+    @property
     def taken(self) -> bool:
         """The name is in use: a record, a folder, or a READY model; what an interrupted run left is
         not in the way.

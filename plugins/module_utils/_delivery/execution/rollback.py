@@ -71,9 +71,12 @@ class Rollback:
     def _prepared_copy(self, transaction: Transaction, target: Record, config: bytes) -> str:
         """The retained copy that holds the target's files, its configuration written anew."""
         retained = self._retained_files(target)
-        different = Manifest.from_dict(target.manifest).differences(
-            self.repository.manifest(retained)
-        )
+        wanted, found = Manifest.from_dict(target.manifest), self.repository.manifest(retained)
+        # What somebody had added to the deployment is no part of it.
+        if strays := wanted.strays(found):
+            self.repository.remove_strays(retained, strays)
+            found = self.repository.manifest(retained)
+        different = wanted.differences(found)
         if different:
             raise ArtifactError(
                 f"the retained copy is not what was deployed: {'; '.join(different[:5])}",

@@ -76,7 +76,7 @@ class Transaction:
         and it is another one than what comes. Any other would only displace a useful copy.
         """
         old, new, observed = self.old, self.new, self.plan.observed
-        if old is None or not observed.folder or observed.lost_files:
+        if old is None or observed.is_damaged:
             return None
         if new is not None and _says_what(old) == _says_what(new):
             return None

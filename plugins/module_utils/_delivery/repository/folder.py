@@ -306,6 +306,12 @@ class FolderRepository:
         )
         return Manifest.of(entries, (f"{version}/{folder}" for folder in found.folders)) == part
 
+    def remove_strays(self, folder: str, paths: Sequence[str]) -> None:
+        """Remove files and whole folders of a retained model."""
+        for path in paths:
+            place = os.path.join(folder, path)
+            disk.remove_tree(place) if os.path.isdir(place) else disk.remove_file(place)
+
     def replace_config(self, folder: str, ready: str) -> None:
         """Give a retained model the configuration which lies at ``ready``."""
         target = os.path.join(folder, CONFIG_NAME)

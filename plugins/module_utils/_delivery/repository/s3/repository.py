@@ -245,6 +245,12 @@ class S3Repository:
         )
         return Manifest.of(entries, (f"{version}/{folder}" for folder in found.folders)) == part
 
+    def remove_strays(self, prefix: str, paths: Sequence[str]) -> None:
+        for path in paths:
+            key = self.location.key_of(f"{prefix}/{path}")
+            self.bucket.delete([key])
+            self.bucket.delete_below(f"{key}/")
+
     def replace_config(self, prefix: str, ready: str) -> None:
         self.bucket.upload(ready, f"{self.location.key_of(prefix)}/{CONFIG_NAME}")
 
