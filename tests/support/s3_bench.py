@@ -58,7 +58,7 @@ class S3Bench(Bench):
                 continue
             parts = key.removeprefix(STATE).split("/")
             if parts[0] == "retained" and parts[1] in models_there:
-                copies.add(parts[2])
+                copies.add((parts[1], parts[2]))
             elif not (parts[0] == "records" and parts[1].removesuffix(".json") in models_there):
                 found.append(key)
         scratch = self.in_store.scratch.path
@@ -67,9 +67,9 @@ class S3Bench(Bench):
             for entry in (os.listdir(scratch) if os.path.isdir(scratch) else ())
         ]
         found += [
-            f"{copy} has no record"
-            for copy in copies
-            if f"{STATE}retained/{NAME}/{copy}/record.json" not in keys
+            f"{copy} of {name} has no record"
+            for name, copy in copies
+            if f"{STATE}retained/{name}/{copy}/record.json" not in keys
         ]
         return found + (
             [f"{len(copies)} copies instead of {retained}"]
