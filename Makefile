@@ -10,6 +10,9 @@ WITH_CONTROL := exec env PATH="$(CURDIR)/$(CONTROL):$$PATH"
 # Where community.docker lies when a role needs it; this collection itself is found through the editable install.
 COLLECTIONS := ANSIBLE_COLLECTIONS_PATH="$(CURDIR)/.cache/collections"
 PYTEST_ARGS ?=
+# How long the places of `make chaos` are walked, and from which seed on.
+SECONDS ?= 90
+SEED ?= 1
 # Some thousand processes would each compile what they import: 6 s instead of 1.5 s for a client of MLflow.
 unexport PYTHONDONTWRITEBYTECODE
 # The longest first: two at a time end together then.
@@ -38,8 +41,8 @@ SHELL = tools/minutes.sh
 endif
 .DEFAULT_GOAL := help
 .PHONY: help preflight venvs venv-control venv-core venv-frameworks quickstart quickstart-down clean \
-	lint sanity unit unit-core differential-short differential integration integration-long test faults compat gpu molecule test-all build \
-	venvs-old bed $(OLD_CLIENTS) $(OLD_SERVERS) $(MOLECULES)
+	lint sanity unit unit-core differential-short differential integration integration-long test faults chaos compat gpu molecule \
+	test-all build venvs-old bed $(OLD_CLIENTS) $(OLD_SERVERS) $(MOLECULES)
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{ printf "  %-16s %s\n", $$1, $$2 }'
@@ -107,6 +110,10 @@ test: venvs ## everything above
 faults: venvs ## kills, full disks and silent servers
 	@if test -d tests/faults; then $(WITH_CONTROL) pytest tests/faults $(call PARALLEL,4) --durations=20 $(PYTEST_ARGS); fi
 
+# One process for each kind of place; a walk waits for servers most of the time.
+chaos: venvs ## random operations and mishaps, for SECONDS, from seed SEED on
+	$(WITH_CONTROL) pytest tests/chaos -n 3 --seconds=$(SECONDS) --first-seed=$(SEED) $(PYTEST_ARGS)
+
 venvs-old: venvs
 	@$(PYTHON) tools/venvs.py $(OLD_CLIENTS:old-client-%=compat-%) $(OLD_SERVERS:old-server-%=compat-server-%)
 
@@ -135,7 +142,7 @@ $(MOLECULES): molecule-%: bed
 	$(WITH_CONTROL) $(COLLECTIONS) $(BED) run --keep -- molecule test -s $*
 
 test-all: venvs ## everything
-	@$(IN_TURN) --keep-going test integration-long faults compat molecule
+	@$(IN_TURN) --keep-going test integration-long faults chaos compat molecule
 
 build: venv-control ## Galaxy tarball and wheel in dist/
 	$(CONTROL)/python tools/build.py
