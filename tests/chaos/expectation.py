@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 GOOD = (1, 2, 3)
-RAISES, WRONG = 4, 5
-"""Versions of each model: good ones, one that cannot be initialised, and one whose answers are not
-what ``verify`` expects."""
+RAISES, WRONG, LACKS, SLOW = 4, 5, 6, 7
+"""Versions of each model: good ones, one that cannot be initialised, one whose answers are not what
+``verify`` expects, one without its file, and one that takes long to load."""
+MADE_ANEW = frozenset({"config.pbtxt"})
+"""Files that a record is enough for."""
 BY_HAND, FOREIGN = 900, 950
 """What a model answers whose file somebody edited, and a model which somebody else put there."""
 BATCH, BATCH_BY_HAND = 8, 7
@@ -90,7 +92,6 @@ class Model:
         retained: what can be gone back to, the newest first.
         went_back: it is deployed by a rollback.
         changed: files that somebody changed behind the engine's back, since it was deployed.
-        spoiled: a retained copy has such files.
         may_answer: identities that may be served besides that of ``now``, on any server.
         settled: each server serves what ``now`` and ``loaded`` say, and nothing else.
         interrupted: what a killed run left may lie about.
@@ -103,7 +104,6 @@ class Model:
     retained: tuple[Deployment, ...] = ()
     went_back: bool = False
     changed: frozenset[str] = frozenset()
-    spoiled: bool = False
     may_answer: frozenset[int] = frozenset()
     settled: bool = True
     interrupted: bool = False
@@ -153,7 +153,7 @@ def _expect_rollback(model: Model, request: Request) -> Expected:
     if target is None:
         return Expected("fail")
     # It brings no files but those of a retained copy: it may refuse, but not leave them so.
-    sure = not model.changed and not model.spoiled
+    sure = model.changed <= MADE_ANEW
     return Expected("succeed" if sure else "do either", frozenset({target}), loaded=True)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from chaos import checks, walker
-from chaos.expectation import BATCH, GOOD, RAISES, WRONG, Request
+from chaos.expectation import BATCH, GOOD, LACKS, RAISES, SLOW, WRONG, Request
 from chaos.place import NAMES, Place
 from chaos.shorten import Failure, Step
 from chaos.walker import MISHAPS, LeftOut, Walker, after, need
@@ -47,7 +47,9 @@ _presents = _requests(
     mode=st.sampled_from((None, None, "0640")),
     adopt=_seldom,
 )
-_bad = st.sampled_from((Request(version=RAISES), Request(version=WRONG, verify=True)))
+_bad = st.sampled_from(
+    (Request(version=RAISES), Request(version=WRONG, verify=True), Request(version=LACKS))
+)
 _unloads = _requests(
     state=st.just("unloaded"), version=st.sampled_from((None, None, *GOOD)), adopt=_seldom
 )
@@ -239,6 +241,32 @@ class Walk(Walker, RuleBasedStateMachine):
 
         self.operate(name, request, run)
 
+    @step(name=names, pause=st.sampled_from((0.2, 1.0)))
+    def kill_a_server_alone_in_a_long_load(self, name: str, pause: float) -> None:
+        """Its backend's process lives on and holds the connection of the load."""
+        need("server killed alone" not in walker.KNOWN)
+
+        def run() -> dict[str, Any]:
+            gate = self.place.bench.folder / "gate"
+            gate.touch()
+            request = Request(version=SLOW, adopt=True)
+            future = self.place.begin(0, name, request, pause=["load", "before", str(gate)])
+            paused = self.place.bench.child().paused
+            while paused.empty() and not future.done():
+                time.sleep(0.002)
+            gate.unlink()
+            time.sleep(pause)
+            self.place.counts["servers killed in a run"] += 1
+            self.place.restart(0, alone=True)
+            return {**self.finished(future), "disturbed": True}
+
+        self.operate(name, Request(version=SLOW, adopt=True), run)
+
+    @step(name=names, request=requests)
+    def ask_over_a_damaged_record(self, name: str, request: Request) -> None:
+        self._have(name)
+        self.damage_record(name, lambda: self.finished(self.place.begin(0, name, request)))
+
     @step(name=names, first=plain, second=plain)
     def ask_two_at_once(self, name: str, first: Request, second: Request) -> None:
         model = self.models[name]
@@ -253,6 +281,8 @@ class Walk(Walker, RuleBasedStateMachine):
         with self.place.watched(name) as watch:
             gate.touch()
             results = [self.finished(one)["result"] for one in both]
+        forward = [one for one in results if "this rolls it forward" in str(one["warnings"])]
+        assert len(forward) < 2, "only the first of two runs rolls a model forward"
         for result in results:
             checks.words(result)
             assert watch.disturbed or not result["failed"], (

@@ -8,7 +8,6 @@ import json
 import math
 import os
 import re
-import signal
 import threading
 import time
 from collections import Counter
@@ -24,14 +23,25 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestrati
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
     Target,
 )
-from chaos.expectation import BATCH_BY_HAND, GOOD, RAISES, WRONG, Deployment, Request
+from chaos.expectation import (
+    BATCH_BY_HAND,
+    GOOD,
+    LACKS,
+    RAISES,
+    SLOW,
+    WRONG,
+    Deployment,
+    Request,
+)
 from chaos.shorten import Failure
 from support.bench import FAST, QUESTION, VERIFY, Bench, new_bench
-from support.s3_bench import S3Bench, s3_benches
+from support.s3_bench import STATE, S3Bench, s3_benches
 from support.servers import Triton, triton_server
 
 NAMES = ("m0", "m1")
 TIMEOUT = 20
+SLOW_SECONDS = 25
+"""For which a load goes on whose server is killed meanwhile: longer than the time-out."""
 # Kinds of place, and how many steps a second a walk makes there at least: a third of what it makes
 # on two processors that others use too. Without them nothing has been shown.
 PLACES = {"folder": 0.4, "two_servers": 0.3, "s3": 0.1}
@@ -80,11 +90,17 @@ class Place:
                 name,
                 wrong=version == WRONG,
                 fail="it was made to fail" if version == RAISES else None,
+                # A process that holds Python's lock does not see that its server is gone.
+                load_delay=SLOW_SECONDS if version == SLOW else 0,
+                holds=version == SLOW,
             )
             for name in NAMES
-            for version in (*GOOD, RAISES, WRONG)
+            for version in (*GOOD, RAISES, WRONG, LACKS, SLOW)
         }
-        self._orphans: list[int] = []
+        for name in NAMES:
+            Path(self.sources[name, LACKS], "1", "model.py").rename(
+                Path(self.sources[name, LACKS], "1", "modell.py")
+            )
         self._servers_lock = threading.Lock()
 
     def is_over(self) -> bool:
@@ -175,6 +191,19 @@ class Place:
         with Delivery(Target.from_options(self.bench.target)) as delivery:
             return {entry["name"]: entry["drift"] for entry in delivery.status(NAMES)}
 
+    def record_text(self, name: str) -> bytes:
+        """The record as it is written."""
+        if isinstance(self.bench, S3Bench):
+            return self.bench.body(f"{STATE}records/{name}.json")
+        return Path(self.bench.store.record_path(name)).read_bytes()
+
+    def write_record(self, name: str, text: bytes) -> None:
+        if isinstance(self.bench, S3Bench):
+            key = f"{STATE}records/{name}.json"
+            self.bench.s3.client.put_object(Bucket=self.bench.bucket, Key=key, Body=text)
+        else:
+            Path(self.bench.store.record_path(name)).write_bytes(text)
+
     # -- files -----------------------------------------------------------------------------------
 
     def files(self, name: str) -> dict[str, bytes]:
@@ -233,11 +262,8 @@ class Place:
         server = self.servers[number]
         with self._servers_lock:
             self.counts["restarts"] += 1
-            if alone and server.running:
-                self._orphans.append(server.pid)
-                os.kill(server.pid, signal.SIGKILL)
-                while server.running:
-                    time.sleep(0.005)
+            if alone:
+                server.desert()
             else:
                 server.kill()
             server.start(30)
@@ -285,17 +311,10 @@ class Place:
                 thread.join()
             watch.disturbed |= self.revive()
 
-    def reap(self) -> None:
-        """End the backend processes that servers left which were killed alone."""
-        while self._orphans:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._orphans.pop(), signal.SIGKILL)
-
     def wipe(self) -> None:
         """An empty repository and fresh servers."""
         for server in self.servers:
             server.kill()
-        self.reap()
         self.bench.wipe()  # starts the first
         for server in self.servers[1:]:
             server.start(30)
@@ -335,9 +354,5 @@ def open_place(kind: str, folder: Path) -> Iterator[Place]:
                 servers.append(stack.enter_context(second))
                 first.target["triton_url"] = [server.url for server in servers]
             place = Place(first, servers)
-        first_bench = place.bench
-        first_bench.target.update(timeout=TIMEOUT, lock_timeout=TIMEOUT)
-        try:
-            yield place
-        finally:
-            place.reap()
+        place.bench.target.update(timeout=TIMEOUT, lock_timeout=TIMEOUT)
+        yield place

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,8 @@ class S3Bench(Bench):
         self.triton.kill()
         for key in self.listed():
             self.s3.client.delete_object(Bucket=self.bucket, Key=key)
+        # What runs of the former repository made here, and were killed over.
+        shutil.rmtree(self.in_store.scratch.path, ignore_errors=True)
         self.triton.start()
 
 
