@@ -236,8 +236,9 @@ class Walk(Walker, RuleBasedStateMachine):
             if died:
                 self.place.counts["servers killed in a run"] += 1
                 self.place.restart(number, alone)
+            up = time.monotonic()
             gate.unlink(missing_ok=True)
-            return {**self.finished(future), "disturbed": died}
+            return {**self.finished(future), "disturbed": died, "up": up}
 
         self.operate(name, request, run)
 
@@ -258,7 +259,8 @@ class Walk(Walker, RuleBasedStateMachine):
             time.sleep(pause)
             self.place.counts["servers killed in a run"] += 1
             self.place.restart(0, alone=True)
-            return {**self.finished(future), "disturbed": True}
+            up = time.monotonic()
+            return {**self.finished(future), "disturbed": True, "up": up}
 
         self.operate(name, Request(version=SLOW, adopt=True), run)
 

@@ -114,8 +114,8 @@ class Serving:
         """
         name, record = transaction.name, transaction.new
         wanted = record if record and record.wanted == "loaded" else None
-        for url in sorted(transaction.plan.servers):
-            server = self.servers[url]
+        # Those too that the plan had nothing to do on: they may do something at their start.
+        for server in self.servers.values():
             try:
                 served = server.served(name)
             except ServerUnreachable:
