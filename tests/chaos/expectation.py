@@ -92,6 +92,7 @@ class Model:
         retained: what can be gone back to, the newest first.
         went_back: it is deployed by a rollback.
         changed: files that somebody changed behind the engine's back, since it was deployed.
+        touched: files have the deployed bytes, and other times.
         may_answer: identities that may be served besides that of ``now``, on any server.
         settled: each server serves what ``now`` and ``loaded`` say, and nothing else.
         interrupted: what a killed run left may lie about.
@@ -104,6 +105,7 @@ class Model:
     retained: tuple[Deployment, ...] = ()
     went_back: bool = False
     changed: frozenset[str] = frozenset()
+    touched: bool = False
     may_answer: frozenset[int] = frozenset()
     settled: bool = True
     interrupted: bool = False

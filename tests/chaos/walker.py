@@ -104,7 +104,7 @@ class Walker:
         elif mishap.startswith("touch"):
             if not self.place.in_s3:
                 self.place.touch(name, int(mishap.split()[1]))
-                self._know(name, settled=False)
+                self._know(name, settled=False, touched=True)
         elif model.now and mishap != "restart":
             self._change_files(name, model.now, mishap)
 
@@ -141,9 +141,11 @@ class Walker:
             else:
                 self.place.write(name, path, data)
         self.originals[name].clear()
-        if self.models[name].changed:
+        changed = self.models[name].changed
+        if changed:
             # What was served meanwhile is served on.
-            self._know(name, changed=frozenset(), settled=False)
+            touched = self.models[name].touched or changed != {"stray.txt"}
+            self._know(name, changed=frozenset(), settled=False, touched=touched)
 
     def _call_triton(self, name: str, what: str) -> None:
         """Somebody uses Triton's own API."""
@@ -345,7 +347,7 @@ class Walker:
     def check_drift(self, name: str) -> None:
         """Drift is told where there is one, and nowhere else."""
         model, drift = self.models[name], self.place.drift()[name]
-        if model.changed:
+        if model.now and (model.changed or model.touched):
             assert drift, f"{sorted(model.changed)} of {name} changed, and no drift is told"
         elif model.settled:
             assert not drift, f"{name} should have no drift, and these are told: {drift}"

@@ -182,6 +182,73 @@ def test_what_is_put_right_takes_no_retained_copy_away(damage: str, bench: Bench
     row.saw("it goes back to the deployment before, and not to the damaged one")
 
 
+def test_a_model_that_writes_beside_its_files_is_deployed_once(bench: Bench, row: Row) -> None:
+    """a model that writes a file into its folder while it loads."""
+    sources = []
+    for identity in (1, 2):
+        sample = bench.sample(identity)
+        program = sample.folder / "1" / "model.py"
+        start = "    def initialize(self, args):\n"
+        writes = '        open(__file__ + ".cache", "w").write("made at the start")\n'
+        program.write_text(program.read_text().replace(start, start + writes))
+        sources.append(str(sample.folder))
+    bench.good(model_uri=sources[0])
+    assert (bench.repository / NAME / "1" / "model.py.cache").exists()
+    assert not bench.good(model_uri=sources[0]).changed
+    bench.good(model_uri=sources[1])
+    bench.good(state="rolled_back")
+    assert bench.identity() == 1 and bench.drift() == []
+    for options in ({"state": "rolled_back"}, {"model_uri": sources[0]}):
+        assert not bench.good(**options).changed
+    row.saw("the file is its own, and no change")
+
+
+def test_a_removal_whose_server_dies_says_that_it_is_done(bench: Bench, row: Row) -> None:
+    """server that ends for good between a removal and its last question."""
+    bench.good(model_uri=bench.source(1))
+    gate = bench.folder / "gate"
+    gate.touch()
+    how = {"pause": ["unlink", "after", str(gate)], "target": {"timeout": 2}}
+    run = bench.begin(0, how, state="absent")
+    bench.child(0).paused.get(timeout=20)
+    bench.triton.kill()
+    gate.unlink()
+    said = run.result(60)["result"]["msg"]
+    assert "cannot be reached" in said and "It is removed, and no server serves it" in said
+    bench.triton.start()
+    bench.check_agreement(None)
+    row.saw(said)
+
+
+def test_permissions_and_configuration_change_together(bench: Bench, row: Row) -> None:
+    """a mode and a configuration that are asked for at once, and a mode changed by hand before."""
+    source = bench.source(1)
+    bench.good(model_uri=source)
+    program = bench.repository / NAME / "1" / "model.py"
+    program.chmod(0o777)
+    for options in ({"config": {"max_batch_size": 4}}, {"mode": "0640"}):
+        bench.good(model_uri=source, **options)
+        wanted = 0o640 if "mode" in options else 0o644
+        assert program.stat().st_mode & 0o777 == wanted
+        assert not bench.good(model_uri=source, **options).changed
+    row.saw("each file has the mode that was asked for, whatever else changes")
+
+
+def test_a_rollback_from_a_damaged_deployment_leaves_copies_whole(bench: Bench, row: Row) -> None:
+    """two configurations, another deployment, which is damaged, back, and on, and back again."""
+    first = bench.source(1)
+    for batch in (8, 4):
+        bench.good(model_uri=first, config={"max_batch_size": batch}, keep=5)
+    bench.good(model_uri=bench.source(2), keep=5)
+    change_by_hand(bench)
+    bench.good(state="rolled_back", keep=5)
+    assert (bench.identity(), bench.served_config()["max_batch_size"]) == (1, 4)
+    bench.good(model_uri=bench.source(3), keep=5)
+    bench.good(state="rolled_back", keep=5)
+    assert (bench.identity(), bench.served_config()["max_batch_size"]) == (1, 4)
+    row.saw("the damaged files are in no copy")
+
+
 def test_what_was_added_by_hand_does_not_come_back(bench: Bench, row: Row) -> None:
     """files and a version folder added by hand, then another deployment, then a rollback."""
     bench.good(model_uri=bench.source(1))

@@ -120,6 +120,27 @@ def test_a_file_that_is_gone_is_told_of_and_not_its_folder(deployed: Deployed) -
     assert deployed.repository.read("fraud").changed_files == ("1/weights",)
 
 
+def test_what_was_taken_over_without_a_configuration_has_none(deployed: Deployed) -> None:
+    record = deployed.repository.store.record("fraud")
+    assert record is not None
+    deployed.config.unlink()
+    fingerprint = {
+        path: look for path, look in record.fingerprint.items() if path != "config.pbtxt"
+    }
+    digest = digest_without_id(b"", "") or ""
+    deployed.write(
+        dataclasses.replace(record, deploy_id="", config_digest=digest, fingerprint=fingerprint)
+    )
+    there = deployed.repository.read("fraud")
+    assert there.changed_files == there.touched_files == ()
+
+
+def test_permission_bits_are_recorded_when_they_were_set(deployed: Deployed) -> None:
+    deployed.file.chmod(0o777)
+    deployed.run(state="unloaded")
+    assert deployed.repository.read("fraud").modes_differ
+
+
 def test_new_times_of_files_are_noted(deployed: Deployed) -> None:
     deployed.file.write_text("deployed")
     assert deployed.repository.read("fraud").touched_files == ("1/weights",)

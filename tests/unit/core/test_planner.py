@@ -1266,7 +1266,7 @@ def test_a_rollback_that_is_done_puts_back_what_present_puts_back() -> None:
         modes_differ=True,
     )
     plan = make_plan(damaged, desired(state="rolled_back"))
-    assert [type(step) for step in plan.steps] == [Reconfigure, Load, WriteRecord]
+    assert [type(step) for step in plan.steps] == [Reconfigure, SetPermissions, Load, WriteRecord]
     # As it was deployed, whatever the list says by now.
     assert plan.desired.request == request
     touched = make_plan(

@@ -76,7 +76,7 @@ def test_what_is_put_in_place_anew_is_not_proven_yet(step: str) -> None:
         Plan(DESIRED, observed, (), {}, {}),
         old,
         "id-2",
-        ProvenFiles(repository, "fraud", {}),
+        ProvenFiles(repository, observed),
         limits,
         Turn(limits.loads),
         new=old,

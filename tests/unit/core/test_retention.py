@@ -11,6 +11,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.mani
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.record import Record
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.retention import (
     superfluous,
+    usable,
 )
 
 
@@ -126,5 +127,14 @@ def test_version_folders_that_no_kept_copy_had_go() -> None:
 
 def test_nothing_that_holds_no_record_serves_another() -> None:
     new = record(3, triton_versions=(2, 3))
-    inside = {"id-3": {"record.json"}, "half-made": {"2", "model"}}
+    inside = {"id-3": {"record.json", "model"}, "half-made": {"2", "model"}}
     assert superfluous([new], record(4), inside, 1) == ["half-made"]
+
+
+def test_a_copy_whose_files_are_gone_takes_no_place() -> None:
+    """Its files were those of a deployment that was damaged when it was replaced."""
+    lost, whole = record(3), record(2)
+    inside = {"id-3": {"record.json"}, "id-2": {"record.json", "model"}}
+    assert usable([lost, whole], record(4), inside) == [whole]
+    assert superfluous([lost, whole], record(4), inside, 1) == ["id-3"]
+    assert usable([lost], record(4, manifest_digest=lost.manifest_digest), inside) == [lost]

@@ -92,8 +92,11 @@ class ObservedModel:
     @property
     def is_damaged(self) -> bool:
         """Files of the deployment are not as they were deployed; others may lie beside them."""
-        files = self.record.manifest["files"] if self.record else ()
-        return not self.folder or not {one["path"] for one in files}.isdisjoint(self.changed_files)
+        if self.record is None or not self.folder:
+            return True
+        files, folders = self.record.manifest["files"], self.record.manifest["folders"]
+        deployed = {*(one["path"] for one in files), *folders}
+        return not deployed.isdisjoint(self.changed_files)
 
     @property
     def taken(self) -> bool:

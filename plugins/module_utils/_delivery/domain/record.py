@@ -150,19 +150,35 @@ def read_record(body: bytes, name: str, path: str, copy: str | None = None) -> R
     try:
         document = Fields(read_json(body)).data
         record = Record.from_dict(document)
-        Manifest.from_dict(record.manifest)
-        if record.name != name:
-            raise WrongShape(f"it is of {record.name!r}")
+        _check_shapes(record, name)
         return record
     except RecordRefused as error:
         error.message += f"; it is {path}" if _is_newer(document) else _way_out(path, copy)
         refused = error
-    except (WrongShape, ArtifactError) as error:
+    except (WrongShape, ArtifactError, OverflowError) as error:
         said = f"its record is damaged ({error}){_way_out(path, copy)}"
         refused = RecordRefused(said, step=_STEP, left=_NOTHING)
         refused.__cause__ = error
     refused.document = document
     raise refused.about(model=name)
+
+
+def _check_shapes(record: Record, name: str) -> None:
+    """Raises WrongShape, ArtifactError or OverflowError for what nobody could work with."""
+    Manifest.from_dict(record.manifest)
+    if record.name != name:
+        raise WrongShape(f"it is of {record.name!r}")
+    if record.wanted not in ("loaded", "unloaded"):
+        raise WrongShape(f"wanted is {record.wanted!r}, neither loaded nor unloaded")
+    if not record.triton_versions:
+        raise WrongShape("triton_versions is empty")
+    for path, look in record.fingerprint.items():
+        if not isinstance(look, list) or len(look) < 2:
+            raise WrongShape(f"fingerprint has no list for {path}")
+    kinds: dict[str, type] = {"config": Mapping, "serve_versions": int}
+    for key, value in record.request.items():
+        if value is not None and not isinstance(value, kinds.get(key, str)):
+            raise WrongShape(f"request.{key} is {value!r}")
 
 
 def _is_newer(document: JsonObject | None) -> bool:

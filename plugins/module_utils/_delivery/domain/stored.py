@@ -11,7 +11,7 @@ from .record import Record
 
 Fingerprint = Mapping[str, Sequence[object]]
 """Relative path → what costs little to ask of a file: ``[size, mtime_ns, ctime_ns, inode, mode]``
-in a folder, ``[size, ETag]`` in S3."""
+in a folder, ``[size, ETag, second of the last change]`` in S3."""
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ class Executor:
                     plan,
                     plan.observed.record,
                     new_deploy_id(),
-                    ProvenFiles(self.repository, plan.desired.name, plan.observed.proven),
+                    ProvenFiles(self.repository, plan.observed),
                     self.limits,
                     turn,
                     new=plan.observed.record,
@@ -194,12 +194,15 @@ class Executor:
                 transaction.turn.take()
                 self.repository.remove(transaction.name, transaction.deploy_id)
                 transaction.new = None
+                transaction.removed = True
             case _:
                 assert_never(step)
 
     def _set_permissions(self, transaction: Transaction) -> None:
         desired, live = transaction.plan.desired, self.repository.live(transaction.name)
-        transaction.files.through(lambda: self.repository.set_permissions(desired, live))
+        transaction.files.through(
+            lambda: self.repository.set_permissions(desired, live), sets_permissions=True
+        )
         transaction.new = dataclasses.replace(transaction.deployed, request=desired.request)
 
     def _write_record(self, transaction: Transaction) -> None:
@@ -223,17 +226,21 @@ class Executor:
 
     def _finish(self, transaction: Transaction, failure: DeliveryError | None = None) -> Applied:
         """Tidy up after what took effect; ``failure`` was after its record had been written."""
-        name = transaction.name
+        name, new = transaction.name, transaction.new
+        there = f"the new deployment of {new.pinned_uri} is" if new else "it is removed,"
         try:
             self._tidy(transaction)
+            if isinstance(failure, LoadPending):
+                pending = PendingLoad(transaction.deploy_id, now(), failure.server)
+                self.repository.store.write_journal(name, pending)
         except Exception as error:
             failure = failure or as_delivery_error(error, "tidy up")
             trouble = self._recover(name)
-            there = f"the new deployment of {transaction.deployed.pinned_uri} is complete but for"
-            failure.about(model=name, left="; ".join([f"{there} tidying up", *trouble]))
+            left = "; ".join([f"{there} complete but for tidying up", *trouble])
+            failure.about(model=name, left=left)
         if failure:
-            there = f"the new deployment of {transaction.deployed.pinned_uri} is in place"
-            failure.about(model=name, left=f"{there}, and {self.serving.describe_served(name)}")
+            place = f"{there} in place, and" if new else f"{there} and"
+            failure.about(model=name, left=f"{place} {self.serving.describe_served(name)}")
         return Applied(transaction.new, transaction.warnings, failure)
 
     def _tidy(self, transaction: Transaction) -> None:
@@ -250,6 +257,8 @@ class Executor:
         any more.
         """
         for one in transactions:
+            if one.removed:
+                continue
             try:
                 there = self.repository.store.record(one.name)
             except Exception:  # not known, so that it is undone

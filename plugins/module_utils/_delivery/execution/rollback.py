@@ -70,14 +70,20 @@ class Rollback:
 
     def _prepared_copy(self, transaction: Transaction, target: Record, config: bytes) -> str:
         """The retained copy that holds the target's files, its configuration written anew."""
-        retained = self._retained_files(target)
-        wanted, found = Manifest.from_dict(target.manifest), self.repository.manifest(retained)
-        # What somebody had added to the deployment is no part of it.
-        if strays := wanted.strays(found):
-            self.repository.remove_strays(retained, strays)
+        wanted, different = Manifest.from_dict(target.manifest), ["it is gone"]
+        for retained in self._retained_files(target):
             found = self.repository.manifest(retained)
-        different = wanted.differences(found)
-        if different:
+            # What somebody had added to the deployment is no part of it.
+            if strays := wanted.strays(found):
+                self.repository.remove_strays(retained, strays)
+                found = self.repository.manifest(retained)
+            different = wanted.differences(found)
+            different += [
+                f"{path} is missing" for path in wanted.folders if path not in found.folders
+            ]
+            if not different:
+                break
+        else:
             raise ArtifactError(
                 f"the retained copy is not what was deployed: {'; '.join(different[:5])}",
                 step="roll back",
@@ -85,6 +91,7 @@ class Rollback:
         self.repository.replace_config(
             retained, self.replacement.staged_config(transaction, config)
         )
+        self.repository.set_permissions(transaction.plan.desired, retained)
         return retained
 
     def _version_moves(
@@ -112,9 +119,16 @@ class Rollback:
         gone = sorted(set(old.triton_versions) - set(target.triton_versions))
         return moves + self.repository.moves_out(transaction.name, transaction.deploy_id, gone)
 
-    def _retained_files(self, target: Record) -> str:
-        for record in [target, *self.repository.store.retained_records(target.name)]:
-            retained = self.repository.retained_model(target.name, record.key)
-            if record.manifest_digest == target.manifest_digest and retained:
-                return retained
-        raise NotFound(f"the files of {target.pinned_uri} are no longer retained", step="roll back")
+    def _retained_files(self, target: Record) -> list[str]:
+        """The copies that have its files, its own before those of a configuration that differs."""
+        records = [target, *self.repository.store.retained_records(target.name)]
+        keys = dict.fromkeys(
+            record.key for record in records if record.manifest_digest == target.manifest_digest
+        )
+        places = [self.repository.retained_model(target.name, key) for key in keys]
+        found = [place for place in places if place]
+        if not found:
+            raise NotFound(
+                f"the files of {target.pinned_uri} are no longer retained", step="roll back"
+            )
+        return found

@@ -48,6 +48,7 @@ class Transaction:
         loaded: the servers that were asked to load, in order.
         answering: servers and names of the model's users that answered before.
         recorded: the record was written.
+        removed: the model, its record and its retained copies are gone, for good.
     """
 
     plan: Plan
@@ -65,6 +66,7 @@ class Transaction:
     warnings: list[str] = field(default_factory=list)
     answering: frozenset[tuple[str, str]] = frozenset()
     recorded: bool = False
+    removed: bool = False
 
     @property
     def name(self) -> str:

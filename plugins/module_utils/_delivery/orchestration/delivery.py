@@ -180,10 +180,14 @@ def _to_purge(repository: Repository, purge: str, named: Collection[str]) -> lis
     """The models of a deployment set that are not named any more. One whose record does not say
     its set is among them, so that its failure is told.
     """
+    store = repository.store
+    records = store.readable_records()
 
     def may_belong(name: str) -> bool:
+        if name in records:
+            return records[name].deployment_set == purge
         try:
-            record = repository.store.record(name)
+            record = store.record(name)
         except RecordRefused as error:
             said = error.document or {}
             return said.get("deployment_set", purge) == purge
@@ -191,6 +195,6 @@ def _to_purge(repository: Repository, purge: str, named: Collection[str]) -> lis
 
     return [
         DesiredModel(name, state="absent", purged_from=purge)
-        for name in repository.store.recorded_names()
+        for name in store.recorded_names()
         if name not in named and may_belong(name)
     ]

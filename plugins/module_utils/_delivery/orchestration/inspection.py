@@ -18,6 +18,7 @@ from ..names import check_model_name
 from ..outside import JsonDict
 from ..repository.factory import open_repository
 from ..repository.protocol import Repository
+from ..repository.retention import usable
 from ..triton.server import TritonServer
 from .report import describe, status_of
 from .target import Target
@@ -102,7 +103,9 @@ def observe(
     stored = repository.read(desired.name, desired.check_files) if repository else StoredModel()
     retained: tuple[Record, ...] = ()
     if repository and desired.state == "rolled_back":
-        retained = tuple(repository.store.retained_records(desired.name))
+        records = repository.store.retained_records(desired.name)
+        inside = repository.store.retained_contents(desired.name)
+        retained = tuple(usable(records, stored.record, inside))
     served, unreachable = _served(servers, desired.name, indexes)
     outdated = None
     if repository and stored.record and stored.record.rules < RULES:

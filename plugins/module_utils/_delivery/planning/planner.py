@@ -38,6 +38,8 @@ from .plan import (
 )
 from .versions import SideBySide, plan_side_by_side, serves, serves_side_by_side
 
+_SET_PERMISSIONS = SetPermissions("set owner, group and mode of its files")
+
 
 def pinned_uri(desired: DesiredModel, source: Source | None) -> str:
     """The exact thing that ``model_uri`` means, as far as it is known without asking the
@@ -304,10 +306,20 @@ def _rollback_steps(
             record,
             target,
         ),
-        *_heals(observed),
+        *((_SET_PERMISSIONS,) if _permissions_differ(observed, desired) else ()),
+        *(_heals(observed) if _stays_in_place(record, target) else ()),
         Load(f"load on {', '.join(everywhere)}", everywhere),
         *_verify_step(desired, target.example, everywhere),
         WriteRecord("write the record"),
+    )
+
+
+def _stays_in_place(record: Record, target: Record) -> bool:
+    """Files of what is deployed may stay, as they belong to what comes back too."""
+    return (
+        target.manifest_digest == record.manifest_digest
+        or serves_side_by_side(record)
+        or serves_side_by_side(target)
     )
 
 
@@ -317,12 +329,7 @@ def _refuse_lost_files(observed: ObservedModel, target: Record) -> None:
     """
     record = observed.record
     lost = observed.lost_files
-    if record is None or (
-        target != record
-        and target.manifest_digest != record.manifest_digest
-        and not serves_side_by_side(record)
-        and not serves_side_by_side(target)
-    ):
+    if record is None or (target != record and not _stays_in_place(record, target)):
         return
     if lost or not observed.folder:
         what = f"{lost[0]} changed on disk" if observed.folder else "its folder is gone"
@@ -471,9 +478,7 @@ def _change_in_place(
     """The step that changes what needs no other files."""
     if observed.record and (why := why_reconfigure(observed, desired)):
         return Reconfigure(why, observed.record)
-    if _permissions_differ(observed, desired):
-        return SetPermissions("set owner, group and mode of its files")
-    return None
+    return _SET_PERMISSIONS if _permissions_differ(observed, desired) else None
 
 
 def _present_steps(
@@ -484,6 +489,8 @@ def _present_steps(
     proven: bool,
 ) -> tuple[Step, ...]:
     steps: list[Step] = [change] if change else []
+    if isinstance(change, (Reconfigure, PutSideBySide)) and _permissions_differ(observed, desired):
+        steps.append(_SET_PERMISSIONS)
     note = _note(observed, desired) or ("write the record" if steps else None)
     unproven = observed.record is not None and observed.record.verified is None
     if unproven and proven:

@@ -76,8 +76,8 @@ def compare(
     # A folder that is empty since its file is gone is told of by its file.
     changed = [path for path in different if not any(o.startswith(f"{path}/") for o in different)]
     # The time of an empty folder says nothing of what could be loaded from it.
-    only_touched = sorted(touched - {*changed, *manifest.folders})
-    proven = {path: found[path] for path in found.keys() - {*changed}}
+    only_touched = sorted((touched & found.keys()) - {*different, *manifest.folders})
+    proven = {path: found[path] for path in found.keys() - {*different}}
     missing = tuple(path for path in changed if path in known and path not in found)
     return Compared(tuple(changed), missing, tuple(only_touched), proven)
 
@@ -88,5 +88,5 @@ def _bytes_differ(files: Files, entry: FileEntry) -> bool:
 
 
 def same(one: Sequence[object] | None, other: Sequence[object] | None) -> bool:
-    """True where both are there and tell of the same file."""
-    return one is not None and other is not None and list(one) == list(other)
+    """True where both are there and tell of the same file, by what both say of it."""
+    return one is not None and other is not None and all(a == b for a, b in zip(one, other))

@@ -111,4 +111,9 @@ def retire(store: StateStore, name: str, journal: FolderSwap) -> None:
                 disk.move_new(staged, target)
         disk.make_folder(kept)
         disk.write_json(os.path.join(kept, "record.json"), old.to_dict())
+    else:  # what was replaced is not worth a copy, and must not be taken for the one that came back
+        for move in journal.moves:
+            staged = store.sides(move)[1]
+            if not move.staged.startswith("staging/"):
+                disk.remove_tree(staged)
     prune(store, name, journal.keep)

@@ -34,6 +34,24 @@ def prune(store: RetainedCopies, name: str, keep: int | None) -> None:
     store.remove_retained(name, superfluous(records, store.record(name), inside, keep))
 
 
+def usable(
+    records: Sequence[Record], live: Record | None, inside: Mapping[str, set[str]]
+) -> list[Record]:
+    """The retained deployments whose files are there: in a copy of their own, in that of one whose
+    files are the same, or in place.
+    """
+    whole = {record.manifest_digest for record in records if "model" in inside.get(record.key, ())}
+    versions = {one for record in records for one in inside.get(record.key, ())}
+    if live is not None:
+        whole.add(live.manifest_digest)
+        versions |= {str(version) for version in live.triton_versions}
+    return [
+        record
+        for record in records
+        if record.manifest_digest in whole or {*map(str, record.triton_versions)} <= versions
+    ]
+
+
 def superfluous(
     records: Sequence[Record], live: Record | None, inside: Mapping[str, set[str]], keep: int
 ) -> list[str]:
@@ -42,7 +60,8 @@ def superfluous(
     A copy whose files serve another one that is kept (only the configuration had changed between
     them, or a version was served beside others) stays until that goes.
     """
-    kept = [record for record in records if live is None or record.key != live.went_back_to][:keep]
+    there = usable(records, live, inside)
+    kept = [record for record in there if live is None or record.key != live.went_back_to][:keep]
     needed = {record.manifest_digest for record in kept} - {live.manifest_digest if live else None}
     versions = {str(version) for record in kept for version in record.triton_versions} - {
         str(version) for version in (live.triton_versions if live else ())

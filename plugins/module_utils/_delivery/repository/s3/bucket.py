@@ -7,6 +7,7 @@ Whoever makes the calls, boto3 or the standard library, is an ``ObjectCalls``.
 from __future__ import annotations
 
 import base64
+import datetime
 import hashlib
 import io
 import os
@@ -39,7 +40,7 @@ _REFUSED = {
 }
 T = TypeVar("T")
 Objects = dict[str, list[Any]]
-"""``{key: [size, etag]}``."""
+"""``{key: [size, etag, second of its last change]}``."""
 
 
 class NoBucket(NotFound):
@@ -154,7 +155,7 @@ class Bucket:
         while True:
             page = self._call("list the repository", "list_objects_v2", Prefix=prefix, **more)
             yield {
-                one["Key"]: [one["Size"], one["ETag"].strip('"')]
+                one["Key"]: [one["Size"], one["ETag"].strip('"'), _second(one["LastModified"])]
                 for one in page.get("Contents", ())
             }
             if not page.get("IsTruncated"):
@@ -392,6 +393,10 @@ class Bucket:
 
     def close(self) -> None:
         self._calls.close()
+
+
+def _second(time: datetime.datetime) -> str:
+    return time.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _md5(data: bytes) -> str:

@@ -27,8 +27,8 @@ from .state_store import S3Store
 
 
 def listing(bucket: Bucket, key: str) -> Objects:
-    """``{what follows key: [size, etag]}`` of a model, a version folder or a config.pbtxt; never of
-    a name that only begins alike.
+    """What follows ``key`` of a model, a version folder or a config.pbtxt, and how it looks; never
+    of a name that only begins alike.
     """
     if os.path.basename(key) == CONFIG_NAME:
         found = bucket.objects(key).get(key)
@@ -196,7 +196,8 @@ def moved_in(store: S3Store, name: str, journal: Journal | None) -> bool:
 
 def _undo(store: S3Store, name: str, journal: S3Swap) -> None:
     bucket, copies, strays = store.bucket, [], []
-    before: dict[str, tuple[int, str]] = {}
+    before: Objects = {}
+    model = store.location.key(name)
     for move in journal.moves:
         there = listing(bucket, move.live)
         lost = [rel for rel in move.old if not same(there.get(rel), move.old[rel])]
@@ -204,7 +205,7 @@ def _undo(store: S3Store, name: str, journal: S3Swap) -> None:
         for rel in lost:
             if rel in kept:
                 copies.append((move.backup + rel, move.live + rel, kept[rel][0]))
-                before[move.live + rel] = move.old[rel]
+                before[(move.live + rel)[len(model) :]] = list(move.old[rel])
             else:
                 raise RepositoryError(
                     f"the copy of {move.live}{rel} that was made before the change is not there"
@@ -216,23 +217,24 @@ def _undo(store: S3Store, name: str, journal: S3Swap) -> None:
     store.check_lock(name)
     bucket.delete(strays)
     if copies:
-        _note_new_etags(store, name, before)
+        note_new_looks(store, name, before)
     if journal.old_record:
         bucket.delete_below(store.key("retained", name, journal.old_record.key, ""))
 
 
-def _note_new_etags(store: S3Store, name: str, before: Keys) -> None:
-    """A copy of a large object has another ETag than what it was copied from.
+def note_new_looks(store: S3Store, name: str, before: Objects) -> None:
+    """A copy has a time of its own, and that of a large object another ETag: what was copied is
+    still what is recorded.
 
     Args:
-        before: size and ETag of what came back, as the journal has them. What did not look so when
-            it was recorded had been changed, and is to be found out.
+        before: what was copied, by its path in the model, and how it looked. What did not look so
+            when it was recorded had been changed, and is to be found out.
     """
-    record, model = store.record(name), store.location.key(name)
+    record = store.record(name)
     if record is None:
         return
     now = fingerprint(store, name)
-    came = {key[len(model) :].strip("/"): look for key, look in before.items()}
+    came = {rel.strip("/"): look for rel, look in before.items()}
     noted = {
         path: now[path] if path in now and same(came.get(path), look) else look
         for path, look in record.fingerprint.items()
@@ -247,7 +249,7 @@ def fingerprint(store: S3Store, name: str) -> dict[str, list[Any]]:
 
 
 def visible(found: Objects) -> dict[str, list[Any]]:
-    """``{relative path: [size, etag]}`` of files and empty folders: the key of a folder that has
+    """Relative paths of files and empty folders, and how they look: the key of a folder that has
     content is nothing of its own.
     """
     folders = {os.path.dirname(rel.rstrip("/")) for rel in found}

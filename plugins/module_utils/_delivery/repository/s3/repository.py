@@ -209,13 +209,16 @@ class S3Repository:
         """
         time.sleep(_RESOLUTION)
         smallest: dict[str, tuple[int, str]] = {}
-        for rel, (size, _etag) in self._listing(self.live(name)).items():
+        found = self._listing(self.live(name))
+        for rel, (size, *_more) in found.items():
             version = rel.split("/")[1]
             if version == CONFIG_NAME or (version.isdigit() and not rel.endswith("/")):
                 smallest[version] = min(smallest.get(version, (size, rel)), (size, rel))
         for size, rel in smallest.values():
             self.store.check_lock(name)
             self.bucket.copy(self.location.key(name) + rel, self.location.key(name) + rel, size)
+        touched = {rel: found[rel] for _size, rel in smallest.values()}
+        changes.note_new_looks(self.store, name, touched)
 
     def remove(self, name: str, transaction: str) -> None:
         changes.remove(self.store, name)

@@ -293,7 +293,12 @@ class SignedCalls:
             self._ask("GET", query={name: value for name, value in query.items() if value})[0]
         )
         found = [
-            {"Key": _text(one, "Key"), "Size": int(_text(one, "Size")), "ETag": _text(one, "ETag")}
+            {
+                "Key": _text(one, "Key"),
+                "Size": int(_text(one, "Size")),
+                "ETag": _text(one, "ETag"),
+                "LastModified": _time(_text(one, "LastModified")),
+            }
             for one in _all(tree, "Contents")
         ]
         return {
@@ -366,6 +371,12 @@ def _all(tree: ElementTree.Element, name: str) -> list[ElementTree.Element]:
 
 def _text(tree: ElementTree.Element, name: str) -> str:
     return next((child.text or "" for child in tree if _name(child) == name), "")
+
+
+def _time(text: str) -> datetime.datetime:
+    """Of ``2026-01-01T12:00:00.000Z``, which Python reads only from 3.11 on."""
+    seconds = text[: len("2026-01-01T12:00:00")]
+    return datetime.datetime.strptime(f"{seconds}+0000", "%Y-%m-%dT%H:%M:%S%z")
 
 
 def _refusal_of(error: urllib.error.HTTPError) -> CallRefused:
