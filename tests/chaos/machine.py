@@ -132,12 +132,19 @@ class Walk(Walker, RuleBasedStateMachine):
         self._have(name)
         for mishap in mishaps:
             self.befall(name, mishap)
-        now = self.models[name].now
-        if request is None and now:
-            batch = None if now.batch == BATCH else now.batch
-            request = Request("present", now.version, now.registered, now.serve, batch)
-        if request:
-            self._ask(name, request)
+        if request or self.models[name].now:
+            self._ask(name, request or self._as_deployed(name))
+
+    @step(name=names, mishaps=st.one_of(st.just([]), _mishaps), back=st.booleans())
+    def unload_and_load_again(self, name: str, mishaps: list[str], back: bool) -> None:
+        """No server tells of what is unloaded, whatever befell it."""
+        self._have(name)
+        for mishap in mishaps:
+            self.befall(name, mishap)
+        self._ask(name, Request("unloaded"))
+        if now := self.models[name].now:
+            here = Request("rolled_back", registered=now.registered, to=now.version)
+            self._ask(name, here if back else self._as_deployed(name))
 
     @step(name=names, mishaps=_mishaps)
     def befall_model(self, name: str, mishaps: list[str]) -> None:
@@ -167,6 +174,12 @@ class Walk(Walker, RuleBasedStateMachine):
         model = self.models[name]
         if model.now is None or model.interrupted or model.foreign:
             self._ask(name, Request(version=1, adopt=True))
+
+    def _as_deployed(self, name: str) -> Request:
+        now = self.models[name].now
+        assert now is not None
+        batch = None if now.batch == BATCH else now.batch
+        return Request("present", now.version, now.registered, now.serve, batch)
 
     def _ask(self, name: str, request: Request) -> None:
         self.operate(name, request, lambda: self.finished(self.place.begin(0, name, request)))
@@ -242,10 +255,12 @@ class Walk(Walker, RuleBasedStateMachine):
 
         self.operate(name, request, run)
 
-    @step(name=names, pause=st.sampled_from((0.2, 1.0)))
+    @step(name=names, pause=st.sampled_from((0, 0, 0, 0.2, 1.0)))
     def kill_a_server_alone_in_a_long_load(self, name: str, pause: float) -> None:
-        """Its backend's process lives on and holds the connection of the load."""
-        need("server killed alone" not in walker.KNOWN)
+        """Its backend's process lives on and holds the connection of the load. It takes some
+        seconds, and is left out more often than not.
+        """
+        need(pause and "server killed alone" not in walker.KNOWN)
 
         def run() -> dict[str, Any]:
             gate = self.place.bench.folder / "gate"
@@ -269,8 +284,14 @@ class Walk(Walker, RuleBasedStateMachine):
         self._have(name)
         self.damage_record(name, lambda: self.finished(self.place.begin(0, name, request)))
 
-    @step(name=names, first=plain, second=plain)
-    def ask_two_at_once(self, name: str, first: Request, second: Request) -> None:
+    @step(name=names, first=plain, second=plain, rolled_back=st.booleans())
+    def ask_two_at_once(
+        self, name: str, first: Request, second: Request, rolled_back: bool
+    ) -> None:
+        if rolled_back:
+            self._have(name)
+            self._ask(name, Request(version=2, verify=True))
+            self._ask(name, Request("rolled_back"))
         model = self.models[name]
         need(not model.foreign and not model.interrupted)
         gate = self.place.bench.folder / "barrier"

@@ -89,7 +89,7 @@ def test_a_file_that_changed_is_still_seen_when_a_model_is_to_stay_unloaded(
     deployed: Deployed,
 ) -> None:
     deployed.file.write_text("changed by hand")
-    assert deployed.run(state="unloaded") == ["note that it is to stay unloaded"]
+    assert deployed.run(state="unloaded") == ["note that it is to be unloaded"]
     assert deployed.repository.read("fraud").changed_files == ("1/weights",)
 
 

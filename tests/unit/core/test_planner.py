@@ -557,7 +557,7 @@ def test_refusals(
             there(served=on_two(2, 2)),
             desired(state="unloaded", model_uri=None),
             None,
-            ["unload from one:8000, two:8000", "note that it is to stay unloaded"],
+            ["unload from one:8000, two:8000", "note that it is to be unloaded"],
             id="to be unloaded",
         ),
         pytest.param(

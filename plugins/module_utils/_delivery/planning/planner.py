@@ -357,9 +357,8 @@ def _unload_steps(observed: ObservedModel, desired: DesiredModel) -> tuple[Step,
             left="nothing was changed",
         )
     steps = _unload_everywhere(observed)
-    if observed.record.wanted != "unloaded":
-        return (*steps, WriteRecord("note that it is to stay unloaded"))
-    return steps
+    note = _note(observed, desired)
+    return (*steps, WriteRecord(note)) if note else steps
 
 
 def _unload_everywhere(
