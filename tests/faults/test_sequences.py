@@ -76,6 +76,24 @@ def test_a_file_that_was_changed_and_put_back_is_not_served(bench: Bench, row: R
     row.saw(healed.plan.actions[0] if healed.plan else "")
 
 
+def test_a_file_of_the_future_that_was_put_back_is_not_served(bench: Bench, row: Row) -> None:
+    """a file changed with a time of the future, loaded, and put back with its time."""
+    source = bench.source(1)
+    bench.good(model_uri=source)
+    path = bench.repository / NAME / "1" / "model.py"
+    times = path.stat()
+    before = change_by_hand(bench)
+    ahead = time.time() + 30 * DAY
+    os.utime(path, (ahead, ahead))
+    assert bench.triton.load(NAME)[0] == 200 and bench.identity() == 900
+    path.write_bytes(before)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    healed = bench.good(model_uri=source)
+    bench.check_agreement(1, retained=0)
+    assert not bench.good(model_uri=source).changed
+    row.saw(healed.plan.actions[0] if healed.plan else "")
+
+
 @pytest.mark.parametrize("what", ["configuration", "side by side"])
 def test_a_rollback_in_place_leaves_no_changed_file_behind(
     what: str, bench: Bench, row: Row

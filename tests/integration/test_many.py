@@ -259,6 +259,9 @@ def test_many_users_of_a_member_that_failed_are_removed(lists: Lists) -> None:
         lists.good([entry(member), *map(entry, users)])
         good = model.read_text()
         model.write_text("raise ValueError")
+        # Later than what the list has just loaded again, as the file had been written anew.
+        later = time.time() + 2
+        os.utime(model, (later, later))
         assert lists.triton.load("member")[0] != 200
         model.write_text(good)
         lists.good([{"name": user.name, "state": "absent"} for user in users])

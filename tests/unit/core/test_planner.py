@@ -188,7 +188,7 @@ CHAMPION = "models:/fraud@champion"
             there(touched_files=("2/a",)),
             desired(),
             source(),
-            [Heal, Load, WriteRecord],
+            [Reconfigure, Load, WriteRecord],
             id="file touched",
         ),
         pytest.param(
@@ -1272,4 +1272,4 @@ def test_a_rollback_that_is_done_puts_back_what_present_puts_back() -> None:
     touched = make_plan(
         there(touched_files=("2/a",)), desired(state="rolled_back", rollback_to="2")
     )
-    assert [type(step) for step in touched.steps] == [Heal, Load, WriteRecord]
+    assert [type(step) for step in touched.steps] == [Reconfigure, Load, WriteRecord]

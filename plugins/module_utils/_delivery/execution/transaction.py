@@ -120,7 +120,13 @@ def config_in_place(transaction: Transaction, author: str, request: Mapping[str,
     initialising again.
     """
     old, current = transaction.old, transaction.plan.observed.config
-    if old and current is not None and config_pbtxt.deploy_id_of(current) == old.deploy_id:
+    known = not transaction.plan.observed.touched_files  # what a server loaded of the files
+    if (
+        known
+        and old
+        and current is not None
+        and config_pbtxt.deploy_id_of(current) == old.deploy_id
+    ):
         same = config_for(author, transaction.name, old.deploy_id, request)
         if config_pbtxt.applied_in_place(current, same):
             return same

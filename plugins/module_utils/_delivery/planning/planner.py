@@ -125,6 +125,9 @@ def why_reconfigure(observed: ObservedModel, desired: DesiredModel) -> str | Non
     for key, omitted in (("config", None), ("instance_kind", None), ("serve_versions", 1)):
         if (record.request.get(key) or omitted) != (getattr(desired, key) or omitted):
             return f"apply option {key} to config.pbtxt"
+    # What a server loaded of it meanwhile is not known, and a new deploy id proves what it serves.
+    if observed.touched_files and any(one.ready for one in observed.served):
+        return f"load again, as {_and_more(observed.touched_files)} was touched since it was loaded"
     return None
 
 
@@ -307,7 +310,7 @@ def _rollback_steps(
             target,
         ),
         *((_SET_PERMISSIONS,) if _permissions_differ(observed, desired) else ()),
-        *(_heals(observed) if _stays_in_place(record, target) else ()),
+        *_heals(observed),
         Load(f"load on {', '.join(everywhere)}", everywhere),
         *_verify_step(desired, target.example, everywhere),
         WriteRecord("write the record"),
@@ -403,15 +406,7 @@ def _overridden(observed: ObservedModel) -> tuple[str, ...]:
 
 
 def _heals(observed: ObservedModel) -> tuple[Heal, ...]:
-    """What is served and may be something else than what lies there, under its deploy id.
-
-    Triton keeps a configuration that came with a load until the files on disk are newer. And a file
-    that was touched may have had other bytes when a server loaded it.
-    """
-    serving = tuple(one.url for one in observed.served if one.ready)
-    if observed.touched_files and serving:
-        said = _and_more(observed.touched_files)
-        return (Heal(f"load again, as {said} was touched since it was loaded", serving),)
+    """Triton keeps a configuration that came with a load until the files on disk are newer."""
     if overridden := _overridden(observed):
         summary = "load again, as another configuration was loaded over the deployed one"
         return (Heal(summary, overridden),)
