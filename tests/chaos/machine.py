@@ -146,6 +146,21 @@ class Walk(Walker, RuleBasedStateMachine):
             here = Request("rolled_back", registered=now.registered, to=now.version)
             self._ask(name, here if back else self._as_deployed(name))
 
+    @step(
+        name=names,
+        mishap=st.sampled_from(("restart", "touch 30 days", "touch 4000 days")),
+        times=st.integers(1, 4),
+        version=st.sampled_from(GOOD),
+    )
+    def fail_again_and_again(self, name: str, mishap: str, times: int, version: int) -> None:
+        """Deployments that are taken back leave nothing in the way of one that is good."""
+        self._have(name)
+        self.befall(name, mishap)
+        self._ask(name, Request(version=1))
+        for _time in range(times):
+            self._ask(name, Request(version=WRONG, verify=True))
+        self._ask(name, Request(version=version, verify=True))
+
     @step(name=names, mishaps=_mishaps)
     def befall_model(self, name: str, mishaps: list[str]) -> None:
         self._have(name)
