@@ -25,6 +25,9 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors impo
     ServerUnreachable,
     VerificationFailed,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.server import (
+    _first_cause,
+)
 
 URL = "localhost:8000"
 
@@ -108,3 +111,19 @@ def test_mlflow_hears_of_a_defect_in_one_sentence_too() -> None:
     with pytest.raises(TritonDeploymentError) as caught, report_failures():
         raise refused
     assert caught.value is refused
+
+
+@pytest.mark.parametrize("end", ["", ".", ";", ".;", ". ", "; "])
+@pytest.mark.parametrize("left", [None, "models:/m3/2 is in place as before", "it was removed;"])
+def test_a_sentence_ends_once(end: str, left: str | None) -> None:
+    """Triton ends its reasons in one way or another."""
+    reason = _first_cause(f"Stub process 'm3_0_0' is not healthy{end}\n\nAt:\n  model.py(3): init")
+    said = str(DeliveryError(f"{reason}{end}", model="m3", step="load", left=left))
+    whole = "model 'm3', load: Triton answered: Stub process 'm3_0_0' is not healthy"
+    if left is None:
+        assert said in (whole, f"{whole}.")
+    else:
+        assert (
+            said
+            == f"{whole}. {left[0].upper() if left[2] == ' ' else left[0]}{left[1:].rstrip(';')}."
+        )
