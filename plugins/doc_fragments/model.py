@@ -32,9 +32,10 @@ options:
       - V(absent) unloads it and removes its files, record and retained copies.
       - V(unloaded) keeps its files and record and unloads it; it stays unloaded after a restart of
         the server. O(model_uri) may be omitted for a model that is deployed.
-      - V(rolled_back) goes back to the deployment before the last V(present), from the copy that
-        O(keep) retained, without the registry. A second run changes nothing. The next V(present)
-        rolls forward, with a warning.
+      - V(rolled_back) goes back to the deployment before the last choice, from the copy that
+        O(keep) retained, without the registry. A choice is a V(present), also one that finds what
+        it asks for in place, or an O(rollback_to). A second run changes nothing. The next
+        V(present) rolls forward, with a warning.
     type: str
     choices: [present, absent, unloaded, rolled_back]
     default: present
@@ -42,8 +43,15 @@ options:
     description:
       - With O(state=rolled_back), how far to go back. A registry version, a deploy id, or a source
         such as C(models:/name/2).
-      - The deployment before the last V(present) when omitted.
+      - The deployment before the last choice when omitted.
     type: str
+  undo:
+    description:
+      - With O(rollback_to), whether the rollback takes back what a run has just deployed, as
+        playbook C(deploy_models) does on a host where the run failed. It is no choice then, and
+        V(rolled_back) alone changes nothing afterwards.
+    type: bool
+    default: false
   flavor:
     description:
       - What the artifact holds. V(triton) is a folder in Triton's repository layout, V(onnx) an
@@ -103,9 +111,10 @@ options:
       - How to prove that the model answers after each load. When the option is given, also when
         nothing else has to be done.
       - V(none) trusts what Triton reports. V(auto) sends the model's MLflow input example where it
-        has one. When the option is omitted, that is done after a load. An example of which no
-        request can be made, and that of a decoupled model on a server that is asked over HTTP, is
-        left out with a warning; the result's C(verified) then stays C(null).
+        has one. When the option is omitted, that is done after a load; where a dictionary has
+        proved the same deployment before, it is sent again, also after a rollback.
+      - An example of which no request can be made, and that of a decoupled model on a server that
+        is asked over HTTP, is left out with a warning; the result's C(verified) then stays C(null).
       - A dictionary C({inputs, outputs, tolerance}) sends C(inputs) (tensor name to nested lists)
         and compares C(outputs) where given. Of a decoupled model, which is asked over gRPC,
         C(outputs) are those of all its answers, joined along the first dimension. One whose

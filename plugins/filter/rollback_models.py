@@ -48,7 +48,7 @@ _value:
   description: Entries for O(mlops.triton.triton_models#module:models).
   type: list
   elements: dict
-  sample: [{name: fraud, state: rolled_back, rollback_to: 20260101T120000-0a1b2c3d}]
+  sample: [{name: fraud, state: rolled_back, rollback_to: 20260101T120000-0a1b2c3d, undo: true}]
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -83,7 +83,12 @@ def _way_back(before: Entry, now: Entry, is_kept: bool) -> dict[str, Any] | None
     if not replaced and was.get("state") == now.get("state"):
         return None
     if is_deployed and replaced and is_kept and was.get("state") == "present":
-        return {"name": name, "state": "rolled_back", "rollback_to": was["transaction"]}
+        return {
+            "name": name,
+            "state": "rolled_back",
+            "rollback_to": was["transaction"],
+            "undo": True,
+        }
     alias = {"alias": was["alias"]} if was.get("alias") else {}
     return {
         "name": name,

@@ -85,6 +85,7 @@ MODEL: Spec = {
         "default": "present",
     },
     "rollback_to": {"type": "str"},
+    "undo": {"type": "bool", "default": False},
     "flavor": {
         "type": "str",
         "choices": ["triton", "onnx", "xgboost", "lightgbm", "sklearn", "pytorch"],

@@ -398,3 +398,48 @@ def test_taken_over_is_what_lies_there(bench: Bench, row: Row) -> None:
     assert not bench.good(model_uri=str(second.folder)).changed
     assert bench.triton.loads(NAME) - before == 2
     row.saw(", ".join(taken.plan.actions if taken.plan else ()))
+
+
+def test_each_choice_can_be_gone_back_from(bench: Bench, row: Row) -> None:
+    """present 1, present 2, rolled_back, rollback_to 2, present 2 (unchanged), rolled_back."""
+    sources = {number: bench.source(number) for number in (1, 2)}
+    bench.good(model_uri=sources[1])
+    bench.good(model_uri=sources[2])
+    bench.good(state="rolled_back")
+    assert bench.identity() == 1
+    bench.good(state="rolled_back", rollback_to=sources[2])
+    assert bench.identity() == 2
+    assert not bench.good(state="rolled_back", rollback_to=sources[2]).changed
+    assert not bench.good(model_uri=sources[2]).changed
+    back = bench.good(state="rolled_back")
+    bench.check_agreement(1)
+    assert not bench.good(state="rolled_back").changed
+    row.saw(back.plan.actions[0] if back.plan else "")
+
+
+def test_what_was_rolled_back_to_and_is_asked_for_again_is_a_choice(bench: Bench, row: Row) -> None:
+    """present 1, present 2, rolled_back, present 1 (nothing to load), rolled_back."""
+    sources = {number: bench.source(number) for number in (1, 2)}
+    bench.good(model_uri=sources[1])
+    bench.good(model_uri=sources[2])
+    bench.good(state="rolled_back")
+    chosen = bench.good(model_uri=sources[1])
+    assert chosen.plan and chosen.plan.actions == [
+        "note that it is asked for again after the rollback to it"
+    ]
+    assert not bench.good(model_uri=sources[1]).changed
+    bench.good(state="rolled_back")
+    bench.check_agreement(2)
+    row.saw("the deployment before the choice is back")
+
+
+def test_what_was_taken_back_is_not_taken_up_by_a_rollback(bench: Bench, row: Row) -> None:
+    """present 1, present 2, rollback_to 1 with undo as after a failed run, rolled_back."""
+    bench.good(model_uri=bench.source(1))
+    before = bench.record()
+    bench.good(model_uri=bench.source(2))
+    assert before is not None
+    bench.good(state="rolled_back", rollback_to=before.key, undo=True)
+    assert not bench.good(state="rolled_back").changed
+    bench.check_agreement(1)
+    row.saw("a rollback of the fleet leaves a host alone that went back already")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.manifest import Manifest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.observed import (
@@ -72,7 +72,7 @@ def apply(plan: Plan, take_over: bool = False) -> ObservedModel:
             new = reconfigured(plan, old, transaction)
             there = whole(there)
         elif isinstance(step, RollBack):
-            new = rolled_back(step, transaction)
+            new = rolled_back(plan, step, transaction)
             there = whole(there, folder=True)
         elif isinstance(step, SetPermissions):
             assert new is not None
@@ -113,7 +113,7 @@ def replaced(
     return Record(
         desired.name,
         "" if foreign and take_over else transaction,
-        step.asked.text,
+        desired.asked_uri,
         pinned_uri(desired, source),
         source.source,
         layout.flavor,
@@ -148,14 +148,14 @@ def reconfigured(plan: Plan, old: Record, transaction: str) -> Record:
     )
 
 
-def rolled_back(step: RollBack, transaction: str) -> Record:
+def rolled_back(plan: Plan, step: RollBack, transaction: str) -> Record:
     old, target = step.record, step.target
     return dataclasses.replace(
         target,
         deploy_id=transaction,
         transaction=transaction,
         wanted="loaded",
-        rolled_back_from=old.deploy_id,
+        rolled_back_from=None if plan.desired.is_choice else old.deploy_id,
         went_back_to=target.key,
     )
 
@@ -163,7 +163,9 @@ def rolled_back(step: RollBack, transaction: str) -> Record:
 def noted(plan: Plan, record: Record) -> Record:
     desired = plan.desired
     if desired.uri:
-        record = dataclasses.replace(record, model_uri=desired.uri.text, alias=desired.asked_alias)
+        record = dataclasses.replace(record, model_uri=desired.asked_uri, alias=desired.asked_alias)
+    if desired.is_choice:
+        record = dataclasses.replace(record, rolled_back_from=None)
     return dataclasses.replace(
         record,
         wanted="unloaded" if desired.state == "unloaded" else "loaded",

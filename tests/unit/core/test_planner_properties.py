@@ -6,6 +6,7 @@ whatever happened before.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -138,6 +139,7 @@ BACK = st.fixed_dictionaries(
             VERSIONS.map(str), VERSIONS.map(lambda number: f"models:/fraud/{number}")
         ),
         "keep": st.integers(0, 2),
+        "verify": st.sampled_from(["none", "auto", {"inputs": {"x": [2]}}]),
     },
 )
 OPTIONS = st.one_of(
@@ -267,7 +269,8 @@ def test_what_was_asked_for_is_there(turns: list[Turn]) -> None:
             assert there.folder and not there.changed_files and not there.modes_differ
             wanted = desired.uri.version or turn.version
             assert record.registry_version == wanted
-            assert record.model_uri == desired.uri.text
+            assert record.model_uri == desired.asked_uri
+            assert record.rolled_back_from is None
             assert _said(record.request) == _said(desired.request)
             assert max(record.triton_versions) == (
                 1 if desired.version_folders == "artifact" else wanted
@@ -327,17 +330,26 @@ def test_a_rollback_brings_back_what_was_replaced(first: Turn, second: Turn) -> 
         return
     before, after = one[0].record, two[0].record
     assert two[0].retained[0].deploy_id == before.deploy_id
-    for asked in (before.deploy_id, before.key):
+    for asked, undo in itertools.product((before.deploy_id, before.key), (True, False)):
         options = {"name": NAME, "state": "rolled_back", "rollback_to": asked, "keep": 2}
+        options["undo"] = undo
         back = run(two[0], Turn(nothing, options, second.version, True, False))
         assert back is not None and back[0].record is not None
         record = back[0].record
-        assert record.rolled_back_from == after.deploy_id
+        assert record.rolled_back_from == (after.deploy_id if undo else None)
         assert (record.pinned_uri, record.request, record.triton_versions) == (
             before.pinned_uri, before.request, before.triton_versions
         )  # fmt: skip
         again = plan_of(back[0], back[1], second.version)
         assert again.actions == [], "a rollback that was made is not made again"
+        once_more = run(
+            back[0], Turn(nothing, {"name": NAME, "state": "rolled_back"}, 1, True, False)
+        )
+        assert once_more is not None
+        if undo:
+            assert once_more[2].rollback is None, "what was taken back is not taken up again"
+        else:
+            assert once_more[2].rollback is not None, "the choice before is gone back to"
 
 
 @pytest.mark.parametrize("state", ["present", "absent", "unloaded", "rolled_back"])

@@ -13,7 +13,7 @@ from ..errors import InvalidOption
 from ..names import check_model_name
 from ..outside import JsonDict, JsonObject, Options
 from .cases import is_named, why_no_case
-from .uri import ModelUri, parse_model_uri
+from .uri import LATEST, ModelUri, is_alias, named_uri, parse_model_uri
 
 _AS_GIVEN = (
     "flavor",
@@ -22,6 +22,7 @@ _AS_GIVEN = (
     "version_folders",
     "adopt",
     "check_files",
+    "undo",
     "owner",
     "group",
     "deployment_set",
@@ -73,6 +74,8 @@ class DesiredModel:
     mode: str | None = None
     deployment_set: str | None = None
     rollback_to: str | None = None
+    undo: bool = False
+    """``rollback_to`` takes the last deployment back, and is no choice."""
     must_be_new: bool = False
     """Refuse a name that exists in any form; not an option of a user, but a verb of MLflow's."""
     keep_source: bool = False
@@ -109,6 +112,8 @@ class DesiredModel:
                 raise InvalidOption(
                     "rollback_to goes with state=rolled_back", step="read the options"
                 )
+            if given.get("undo") and "rollback_to" not in given:
+                raise InvalidOption("undo goes with rollback_to", step="read the options")
             if int(given.get("keep", 1)) < 0 or int(given.get("serve_versions", 1)) < 1:
                 raise InvalidOption(
                     "keep cannot be negative, nor serve_versions less than 1",
@@ -136,7 +141,26 @@ class DesiredModel:
     @property
     def asked_alias(self) -> str | None:
         """The alias that was asked for, also where the controller pinned it to a version before."""
-        return self.alias or (self.uri.alias if self.uri else None)
+        alias = self.alias or (self.uri.alias if self.uri else None)
+        return None if alias == LATEST else alias
+
+    @property
+    def asked_uri(self) -> str:
+        """``model_uri`` as it was asked for, also where the controller pinned it to a version
+        before.
+        """
+        if self.uri is None:
+            return ""
+        if self.alias and is_alias(self.alias) and self.uri.kind == "version":
+            return named_uri(self.uri.name, self.alias)
+        return self.uri.text
+
+    @property
+    def is_choice(self) -> bool:
+        """It says itself which deployment is to be in place, so that going back leaves that one."""
+        if self.state == "rolled_back":
+            return self.rollback_to is not None and not self.undo
+        return self.uri is not None and not self.keep_source
 
     @property
     def request(self) -> JsonDict:

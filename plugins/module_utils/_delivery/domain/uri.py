@@ -21,6 +21,8 @@ _ALIAS = re.compile(r"[A-Za-z0-9_-]+")
 # "v1", "1.0", "1 # the good one": MLflow keeps such names from being aliases.
 _NEARLY_A_VERSION = re.compile(r"v?\s*0*([1-9][0-9]*)(?![a-z0-9_])")
 _STAGES = frozenset({"production", "staging", "archived", "none"})
+LATEST = "latest"
+"""Stands where an alias would; MLflow keeps it from being one."""
 _QUOTED = re.compile(r"""(?is)(['"`])\s*(models|runs|file):.*\1""")
 
 
@@ -72,13 +74,22 @@ def parse_model_uri(text: str) -> ModelUri:
     )
 
 
+def is_alias(text: str) -> bool:
+    return _ALIAS.fullmatch(text) is not None
+
+
+def named_uri(name: str | None, alias: str) -> str:
+    """The URI of what an alias, or ``latest``, means at any time."""
+    return f"models:/{name}/{LATEST}" if alias == LATEST else f"models:/{name}@{alias}"
+
+
 def _parse_models(text: str, rest: str) -> ModelUri:
     if rest.startswith("//"):
         raise _refusal(text, "names a registry; that is option tracking_uri or registry_uri")
     parts = rest.removeprefix("/").removesuffix("/").split("/")
     if len(parts) == 1 and "@" in parts[0]:
         name, _at, alias = parts[0].rpartition("@")
-        if not name.strip() or not _ALIAS.fullmatch(alias):
+        if not name.strip() or not is_alias(alias):
             raise _refusal(
                 text, "has no model name before '@' or no alias (letters, digits, _ and -) after it"
             )
@@ -88,7 +99,7 @@ def _parse_models(text: str, rest: str) -> ModelUri:
     if len(parts) != 2 or not parts[0].strip():
         raise _refusal(text, "does not name one version of one model")
     name, which = parts
-    if which.lower() == "latest":
+    if which.lower() == LATEST:
         return ModelUri("latest", text, name=name)
     if which.isascii() and which.isdigit() and int(which) > 0:
         return ModelUri("version", text, name=name, version=int(which))
@@ -101,7 +112,7 @@ def _instead(name: str, which: str) -> str:
     if word in _STAGES:
         return f"stages are gone from MLflow, an alias does their work: models:/{name}@{word}"
     number = _NEARLY_A_VERSION.match(word)
-    if number or not _ALIAS.fullmatch(word) or not word[0].isalpha():
+    if number or not is_alias(word) or not word[0].isalpha():
         return f"it is a whole number from 1 on, as in models:/{name}/{number[1] if number else 1}"
     return f"an alias is written models:/{name}@{which.strip()}"
 

@@ -209,8 +209,10 @@ class Executor:
         desired, record = transaction.plan.desired, transaction.deployed
         if desired.uri:
             record = dataclasses.replace(
-                record, model_uri=desired.uri.text, alias=desired.asked_alias
+                record, model_uri=desired.asked_uri, alias=desired.asked_alias
             )
+        if desired.is_choice:
+            record = dataclasses.replace(record, rolled_back_from=None)
         if desired.depends_on is not None:
             record = dataclasses.replace(record, depends_on=desired.depends_on)
         if transaction.plan.proven and record.verified is None and not transaction.swapped:

@@ -185,7 +185,7 @@ class Replacement:
         return Record(
             name=desired.name,
             deploy_id=transaction.deploy_id,
-            model_uri=step.asked.text,
+            model_uri=desired.asked_uri,
             pinned_uri=pinned_uri(desired, source),
             source=source.source,
             flavor=layout.flavor,

@@ -63,7 +63,7 @@ class Rollback:
             replaced=describe_replaced(old),
             verified=None,
             served={},
-            rolled_back_from=old.deploy_id,
+            rolled_back_from=None if transaction.plan.desired.is_choice else old.deploy_id,
             went_back_to=target.key,
         )
         self.replacement.put(transaction, moves)

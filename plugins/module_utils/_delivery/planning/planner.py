@@ -17,7 +17,7 @@ from ..domain.layout import Layout
 from ..domain.observed import ObservedModel
 from ..domain.record import Record
 from ..domain.source import Source
-from ..domain.uri import ModelUri
+from ..domain.uri import ModelUri, named_uri
 from ..errors import AlreadyDeployed, ForeignModel, NotFound, RepositoryError
 from .plan import (
     Heal,
@@ -556,8 +556,10 @@ def _note(observed: ObservedModel, desired: DesiredModel) -> str | None:
     if record.wanted != wanted:
         return f"note that it is to be {wanted}"
     uri = desired.uri
-    if uri and (record.model_uri != uri.text or record.alias != desired.asked_alias):
-        return f"note that it is asked for as {uri.text}"
+    if uri and (_asked_uri(record) != desired.asked_uri or record.alias != desired.asked_alias):
+        return f"note that it is asked for as {desired.asked_uri}"
+    if record.rolled_back_from and desired.is_choice:
+        return "note that it is asked for again after the rollback to it"
     if desired.deployment_set and record.deployment_set != desired.deployment_set:
         return f"note that it belongs to the deployment set {desired.deployment_set}"
     if desired.depends_on is not None and record.depends_on != desired.depends_on:
@@ -565,6 +567,15 @@ def _note(observed: ObservedModel, desired: DesiredModel) -> str | None:
     if observed.touched_files:
         return "note the new times of its files"
     return None
+
+
+def _asked_uri(record: Record) -> str:
+    """What a record says was asked for; older releases wrote the version that a controller had
+    pinned an alias to.
+    """
+    if record.alias and record.registry_name and record.model_uri == record.pinned_uri:
+        return named_uri(record.registry_name, record.alias)
+    return record.model_uri
 
 
 def _before(observed: ObservedModel, failed_verification: str | None = None) -> dict[str, object]:
@@ -577,7 +588,7 @@ def _before(observed: ObservedModel, failed_verification: str | None = None) -> 
             "served": {one.url: list(one.ready) for one in observed.served if one.ready},
         }
     state = "present" if record.wanted == "loaded" else "unloaded"
-    document = _document(state, record.pinned_uri, record.model_uri, record.alias, record.request)
+    document = _document(state, record.pinned_uri, _asked_uri(record), record.alias, record.request)
     problems = [f"{path} changed on disk" for path in observed.changed_files]
     problems += [f"{path} was touched" for path in observed.touched_files]
     if not observed.folder:
@@ -611,7 +622,7 @@ def _after(
         if record is None:
             return {"state": "absent"}
         state = "unloaded" if desired.state == "unloaded" else "present"
-        return _document(state, record.pinned_uri, record.model_uri, record.alias, record.request)
+        return _document(state, record.pinned_uri, _asked_uri(record), record.alias, record.request)
     kept = (
         source is None
         and record is not None
@@ -621,7 +632,7 @@ def _after(
         )
     )
     pinned = record.pinned_uri if kept and record else pinned_uri(desired, source)
-    return _document(desired.state, pinned, desired.uri.text, desired.asked_alias, desired.request)
+    return _document(desired.state, pinned, desired.asked_uri, desired.asked_alias, desired.request)
 
 
 def _document(
