@@ -443,3 +443,45 @@ def test_what_was_taken_back_is_not_taken_up_by_a_rollback(bench: Bench, row: Ro
     assert not bench.good(state="rolled_back").changed
     bench.check_agreement(1)
     row.saw("a rollback of the fleet leaves a host alone that went back already")
+
+
+def test_what_proved_a_deployment_proves_it_again(bench: Bench, row: Row) -> None:
+    """present 1 with a verify, present 2 without, rolled_back; the model has no example."""
+    bench.good(model_uri=bench.source(1), verify=VERIFY)
+    bench.good(model_uri=bench.source(2))
+    assert (two := bench.record()) and two.verified is None
+    back = bench.good(state="rolled_back")
+    assert back.plan and "verify by an inference" in back.plan.actions
+    assert (one := bench.record()) and one.verified and one.case == VERIFY
+    bench.check_agreement(1)
+    row.saw("the kept case is asked")
+
+
+def test_a_kept_case_that_fails_keeps_what_is_there(bench: Bench, row: Row) -> None:
+    """the same, where the model answers otherwise by now; then with verify: none."""
+    bench.good(model_uri=bench.source(1), verify=VERIFY)
+    bench.good(model_uri=bench.source(2))
+    (kept,) = Path(bench.store.path).rglob("retained/**/record.json")
+    text = kept.read_text()
+    assert "-8.0" in text
+    kept.write_text(text.replace("-8.0", "-9.0"))
+    failed = bench.deliver(state="rolled_back")
+    assert "asked what proved this deployment before" in str(failed.error)
+    bench.check_agreement(2)
+    bench.good(state="rolled_back", verify="none")
+    bench.check_agreement(1)
+    row.saw(str(failed.error))
+
+
+def test_what_is_verified_with_is_noted_once(bench: Bench, row: Row) -> None:
+    """present 1 without, then with a verify, with another one, and as auto."""
+    source = bench.source(1)
+    bench.good(model_uri=source)
+    for verify in (VERIFY, {"inputs": VERIFY["inputs"]}):
+        noted = bench.good(model_uri=source, verify=verify)
+        assert noted.plan and noted.plan.actions == ["note that an inference proved it"]
+        assert not bench.good(model_uri=source, verify=verify).changed
+        assert (record := bench.record()) and record.case == verify
+    assert not bench.good(model_uri=source, verify="auto").changed
+    assert not bench.good(model_uri=source).changed
+    row.saw("each is noted once")

@@ -166,6 +166,9 @@ def noted(plan: Plan, record: Record) -> Record:
         record = dataclasses.replace(record, model_uri=desired.asked_uri, alias=desired.asked_alias)
     if desired.is_choice:
         record = dataclasses.replace(record, rolled_back_from=None)
+    case = desired.verify if isinstance(desired.verify, Mapping) else None
+    if case and (plan.proven or any(isinstance(step, Verify) for step in plan.steps)):
+        record = dataclasses.replace(record, case=case)
     return dataclasses.replace(
         record,
         wanted="unloaded" if desired.state == "unloaded" else "loaded",

@@ -7,10 +7,11 @@ that nobody has proven is live already.
 
 from __future__ import annotations
 
+import json
 import numbers
 from collections.abc import Iterator, Mapping
 
-from ..outside import Json, JsonObject
+from ..outside import Json, JsonDict, JsonObject
 
 # What numpy's arrays may have.
 _MOST_DIMENSIONS = 32
@@ -35,6 +36,32 @@ def why_no_case(case: JsonObject) -> str | None:
             if reason := _why_no_array(value):
                 return f"verify.{kind}.{name} {reason}"
     return None
+
+
+def as_json(case: JsonObject) -> JsonDict | None:
+    """The case as a record holds it; None for one that JSON cannot hold, such as bytes that are no
+    text.
+    """
+    try:
+        found: JsonDict = json.loads(json.dumps(case, default=_for_json))
+    except (TypeError, ValueError):
+        return None
+    return found
+
+
+def is_same(one: JsonObject | None, other: JsonObject | None) -> bool:
+    """Of two cases as records hold them; a number that is none is not equal to itself."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+def _for_json(value: Json) -> Json:
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if not hasattr(value, "tolist"):
+        raise TypeError(type(value).__name__)
+    return value.tolist()
 
 
 def has_texts(value: Json) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import ArtifactError, InvalidOption, RecordRefused, RepositoryError
 from ..names import check_model_name
 from ..outside import JsonObject
+from .cases import is_named
 from .fields import Fields, WrongShape, read_json
 from .manifest import Manifest
 
@@ -49,6 +50,7 @@ class Record:
         rolled_back_from, went_back_to: deploy ids, after a rollback.
         example: an input that MLflow holds for the model, tensor name to nested lists; MLflow's
             document where Triton completes the configuration.
+        case: what its user said to verify with, as JSON, when that proved it; see ``verify``.
         served: URL of a server → ``answers`` and ``digest``, see ``ServedModel``, of the
             configuration that it answered when the load was proven.
         rules: ``RULES`` of the release that made the files; 0 before it wrote them down.
@@ -89,6 +91,7 @@ class Record:
     rolled_back_from: str | None = None
     went_back_to: str | None = None
     example: Mapping[str, Any] | None = None
+    case: Mapping[str, Any] | None = None
     served: Mapping[str, Any] = field(default_factory=dict)
     rules: int = 0
     schema: int = SCHEMA
@@ -175,6 +178,8 @@ def _check_shapes(record: Record, name: str) -> None:
     for path, look in record.fingerprint.items():
         if not isinstance(look, list) or len(look) < 2:
             raise WrongShape(f"fingerprint has no list for {path}")
+    if record.case is not None and not is_named(record.case.get("inputs")):
+        raise WrongShape("case has no inputs")
     kinds: dict[str, type] = {"config": Mapping, "serve_versions": int}
     for key, value in record.request.items():
         if value is not None and not isinstance(value, kinds.get(key, str)):

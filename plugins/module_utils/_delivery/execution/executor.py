@@ -9,11 +9,12 @@ and the servers after it, and the error says what is served now.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from .. import progress
 from ..artifacts.roots import ArtifactRoot
+from ..domain.cases import as_json
 from ..domain.journal import PendingLoad
 from ..domain.record import Record
 from ..domain.source import Source
@@ -215,8 +216,10 @@ class Executor:
             record = dataclasses.replace(record, rolled_back_from=None)
         if desired.depends_on is not None:
             record = dataclasses.replace(record, depends_on=desired.depends_on)
-        if transaction.plan.proven and record.verified is None and not transaction.swapped:
-            record = dataclasses.replace(record, verified=now())
+        if transaction.plan.proven and not transaction.swapped:
+            record = dataclasses.replace(record, verified=record.verified or now())
+            if isinstance(desired.verify, Mapping):
+                record = dataclasses.replace(record, case=as_json(desired.verify))
         transaction.new = dataclasses.replace(
             record,
             fingerprint=transaction.files.of(record),

@@ -9,9 +9,10 @@ import contextlib
 import dataclasses
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..deadline import Deadline
+from ..domain.cases import as_json
 from ..domain.journal import PendingLoad
 from ..domain.record import Record
 from ..domain.served import ServedModel
@@ -133,12 +134,23 @@ class Serving:
         if case is None:
             return
         version = version_to_ask(record)
-        said = [verify(self.servers[url], desired.name, version, case) for url in urls]
+        try:
+            said = [verify(self.servers[url], desired.name, version, case) for url in urls]
+        except VerificationFailed as error:
+            if case is record.case:
+                error.message += (
+                    " (it was asked what proved this deployment before; verify says something else"
+                    " to ask, or none)"
+                )
+            raise
         transaction.warnings += dict.fromkeys(one for one in said if one)
         if any(said):
             return
+        if isinstance(desired.verify, Mapping):
+            record = dataclasses.replace(record, case=as_json(desired.verify))
         if transaction.swapped or transaction.took_over or record.verified is None:
-            transaction.new = dataclasses.replace(record, verified=now())
+            record = dataclasses.replace(record, verified=now())
+        transaction.new = record
 
     def find_answering(self, users: Sequence[User]) -> frozenset[tuple[str, str]]:
         """URLs of servers, and names of users that answer there now."""

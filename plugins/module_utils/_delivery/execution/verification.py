@@ -37,12 +37,21 @@ _SHOWN = 5
 
 
 def case_of(desired: DesiredModel, record: Record) -> Case | None:
-    """The case to verify with: the user's, or the model's own example; None where there is
-    neither.
+    """The case to verify with: what the user says now, or said when that proved this deployment, or
+    the model's own example; None where there is none of these.
     """
     if isinstance(desired.verify, Mapping):
         return desired.verify
-    return Example(record.example) if record.example and desired.verify != "none" else None
+    if desired.verify == "none":
+        return None
+    return kept_case(record, asks_example=desired.verify == "auto")
+
+
+def kept_case(record: Record, *, asks_example: bool = False) -> Case | None:
+    """What a record has to verify its deployment with."""
+    if record.case and not asks_example:
+        return record.case
+    return Example(record.example) if record.example else None
 
 
 def judge_example(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 
+from ..domain.cases import as_json, is_same
 from ..domain.config_pbtxt import CONFIG_NAME
 from ..domain.desired import DesiredModel
 from ..domain.journal import Journal, PendingLoad
@@ -312,7 +313,7 @@ def _rollback_steps(
         *((_SET_PERMISSIONS,) if _permissions_differ(observed, desired) else ()),
         *_heals(observed),
         Load(f"load on {', '.join(everywhere)}", everywhere),
-        *_verify_step(desired, target.example, everywhere),
+        *_verify_step(desired, _proof(desired, target), everywhere),
         WriteRecord("write the record"),
     )
 
@@ -394,9 +395,7 @@ def _load_steps(
         )
     if to_load:
         steps.append(Load(f"load on {', '.join(to_load)}", to_load))
-        steps += _verify_step(
-            desired, observed.record.example if observed.record else None, to_load
-        )
+        steps += _verify_step(desired, _proof(desired, observed.record), to_load)
     return tuple(steps)
 
 
@@ -429,10 +428,15 @@ def _note_answers(observed: ObservedModel, steps: Sequence[Step]) -> str | None:
     return f"note the configuration that {', '.join(unknown)} serves" if unknown else None
 
 
-def _verify_step(
-    desired: DesiredModel, example: object, urls: tuple[str, ...]
-) -> tuple[Verify, ...]:
-    if isinstance(desired.verify, Mapping) or (desired.verify != "none" and example):
+def _proof(desired: DesiredModel, brings: Record | Layout | None) -> object:
+    """What there is to verify with where the user says nothing."""
+    if isinstance(brings, Record) and brings.case and desired.verify != "auto":
+        return brings.case
+    return brings.example if brings else None
+
+
+def _verify_step(desired: DesiredModel, proof: object, urls: tuple[str, ...]) -> tuple[Verify, ...]:
+    if isinstance(desired.verify, Mapping) or (desired.verify != "none" and proof):
         return (Verify("verify by an inference", urls),)
     return ()
 
@@ -487,7 +491,7 @@ def _present_steps(
         steps.append(_SET_PERMISSIONS)
     note = _note(observed, desired) or ("write the record" if steps else None)
     unproven = observed.record is not None and observed.record.verified is None
-    if unproven and proven:
+    if proven and (unproven or _is_new_case(observed, desired)):
         note = note or "note that an inference proved it"
     if desired.state == "unloaded":
         steps += _unload_everywhere(observed)
@@ -497,15 +501,23 @@ def _present_steps(
         steps += [
             *(() if isinstance(change, Replace) else _heals(observed)),
             Load(f"load on {', '.join(everywhere)}", everywhere),
-            *_verify_step(desired, brings.example if brings else None, everywhere),
+            *_verify_step(desired, _proof(desired, brings), everywhere),
         ]
     else:
         steps += _load_steps(observed, desired, failed_verification)
-        if unproven and any(isinstance(step, Verify) for step in steps):
+        verifies = any(isinstance(step, Verify) for step in steps)
+        if verifies and (unproven or _is_new_case(observed, desired)):
             note = note or "note what the inference proves"
     if note := note or _note_answers(observed, steps):
         steps.append(WriteRecord(note))
     return tuple(steps)
+
+
+def _is_new_case(observed: ObservedModel, desired: DesiredModel) -> bool:
+    """What the user says to verify with is not what the record has."""
+    if observed.record is None or not isinstance(desired.verify, Mapping):
+        return False
+    return not is_same(observed.record.case, as_json(desired.verify))
 
 
 def _describe_side_by_side(placed: SideBySide, layout: Layout) -> str:

@@ -135,6 +135,9 @@ class Usage:
         case: Case | None = Example(record.example) if record.example else None
         if isinstance(verify, Mapping):
             case = verify
+        elif record.case and verify != "auto":
+            # What it answers may change with what it uses; that it answers may not.
+            case = {"inputs": record.case["inputs"]}
         return User(name, version_to_ask(record), None if verify == "none" else case)
 
 
