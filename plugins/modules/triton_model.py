@@ -81,6 +81,13 @@ actions:
   sample:
     - replace models:/sid-minibert-onnx/1 by models:/sid-minibert-onnx/2 (2 files, 1024 bytes)
     - load on localhost:8000
+noted:
+  description: Those of the actions that only write into the record. No file of the model and no
+    server is touched by them.
+  returned: always
+  type: list
+  elements: str
+  sample: ["note that it is asked for as models:/sid-minibert-onnx@champion"]
 reported:
   description: Those of the actions that write to the registry, by O(registry_status).
   returned: always

@@ -224,6 +224,14 @@ options:
         an error.
     type: bool
     default: false
+  purge_limit:
+    description:
+      - Percentage of the models of O(deployment_set) that O(purge) may remove, from 0 to 100. Where
+        more would go, the task fails and changes nothing.
+      - When omitted, an empty O(models) removes none, and another list removes up to three, or up
+        to a half of them. A list that did not load as a whole does not take the models of a fleet
+        away then.
+    type: float
   parallel_downloads:
     description: How many models are downloaded and converted at the same time.
     type: int
@@ -304,6 +312,13 @@ models:
         - deploy models:/sid-minibert-onnx/1 (2 files, 1024 bytes)
         - load on localhost:8000
         - write the record
+    noted:
+      description: Those of the actions that only write into the record. No file of the model and no
+        server is touched by them.
+      type: list
+      elements: str
+      returned: always
+      sample: ["note that it is asked for as models:/sid-minibert-onnx@champion"]
     reported:
       description: Those of the actions that write to the registry, by O(registry_status).
       type: list
@@ -311,7 +326,8 @@ models:
       returned: always
       sample: ["tell the registry that models:/sid-minibert-onnx/1 is present on production"]
     model:
-      description: The deployment, as RV(mlops.triton.triton_model#module:model).
+      description: The deployment, as RV(mlops.triton.triton_model#module:model). Of a model that
+        failed, the one that is in place; C(state) may also be V(foreign) or V(unknown) then.
       type: dict
       returned: always
       sample:
@@ -320,6 +336,12 @@ models:
         registry_version: 1
         triton_versions: [1]
         verified: "2026-01-01T12:00:02.000000+00:00"
+unreached:
+  description: The servers that did not answer, in check mode. Otherwise the task fails.
+  returned: always
+  type: list
+  elements: str
+  sample: []
 failures:
   description: The messages of the models that failed.
   returned: when one failed
@@ -344,6 +366,7 @@ from ..module_utils._exit import join_results, run
 def deliver(module: AnsibleModule) -> dict[str, Any]:
     listed = [str(entry["name"]) for entry in module.params["models"]]
     wanted, refused = [], {}
+    purge = module.params["deployment_set"] if module.params["purge"] else None
     for entry in module.params["models"]:
         try:
             wanted.append(
@@ -355,19 +378,25 @@ def deliver(module: AnsibleModule) -> dict[str, Any]:
             name = str(entry["name"])
             said = as_delivery_error(error, "read the options")
             refused[name] = Result(name, error=said.about(model=name, left="nothing was changed"))
-    purge = module.params["deployment_set"] if module.params["purge"] else None
     with Delivery(Target.from_options(module.params)) as delivery:
         try:
             done = delivery.deliver(
-                wanted, check=module.check_mode, purge=purge, failed=list(refused)
+                wanted,
+                check=module.check_mode,
+                purge=purge,
+                purge_limit=module.params["purge_limit"],
+                failed=list(refused),
             )
-        except DeliveryError:
+        except DeliveryError as error:
             if not refused:
                 raise
             done = []
+            refused.update({model.name: Result(model.name, error=error) for model in wanted})
+        refused = delivery.with_standing(refused)
     results = {**{result.name: result for result in done}, **refused}
     in_order = [results[name] for name in dict.fromkeys([*listed, *results]) if name in results]
-    return join_results([(result.to_dict(), result.warnings) for result in in_order])
+    joined = join_results([(result.to_dict(), result.warnings) for result in in_order])
+    return {**joined, "unreached": delivery.unreached}
 
 
 def main() -> None:
@@ -387,6 +416,7 @@ def main() -> None:
             },
             "deployment_set": {"type": "str"},
             "purge": {"type": "bool", "default": False},
+            "purge_limit": {"type": "float"},
             "parallel_downloads": {"type": "int", "default": 4},
             "parallel_loads": {"type": "int", "default": 4},
         },

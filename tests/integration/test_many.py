@@ -36,6 +36,9 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestrati
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
     Target,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.state_store import (
+    StateStore,
+)
 from support.models import Sample, make_ensemble, make_onnx, make_python
 from support.modules import publish_by_module, run_module
 from support.playbooks import run_task
@@ -74,6 +77,7 @@ class Lists:
         check: bool = False,
         purge: str | None = None,
         set_name: str | None = None,
+        limit: float | None = None,
         **target: Any,
     ) -> list[Result]:
         self.changes, self.at_once, self._now = [], {}, {}
@@ -84,7 +88,7 @@ class Lists:
             wanted = [
                 DesiredModel.from_options({**model, "deployment_set": set_name}) for model in models
             ]
-            return delivery.deliver(wanted, check=check, purge=purge)
+            return delivery.deliver(wanted, check=check, purge=purge, purge_limit=limit)
 
     def good(self, models: Sequence[dict[str, Any]], **options: Any) -> list[Result]:
         results = self.deliver(models, **options)
@@ -570,8 +574,81 @@ def test_purge(lists: Lists) -> None:
     lists.good([entry(one)], set_name="weekly")  # it belongs to another list now
     assert lists.good([], set_name="nightly", purge="nightly") == []
     assert lists.answers(one)
-    (only,) = lists.good([], set_name="weekly", purge="weekly")
+    with pytest.raises(DeliveryError, match="the list is empty"):
+        lists.deliver([], set_name="weekly", purge="weekly")
+    (only,) = lists.good([], set_name="weekly", purge="weekly", limit=100)
     assert only.changed and lists.names() == everything - {"both", "two", "one"}
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_a_list_that_did_not_load_takes_nothing_away(check: bool, lists: Lists) -> None:
+    samples = [lists.sample(f"of-many-{number}") for number in range(8)]
+    everything = [entry(sample) for sample in samples]
+    lists.good(everything, set_name="nightly")
+    for listed, reason, limit in (
+        ([], "all 8 models .* the list is empty", 100),
+        (everything[:3], "5 of 8 models .* more than a half", 63),
+    ):
+        with pytest.raises(DeliveryError, match=reason) as refused:
+            lists.deliver(listed, set_name="nightly", purge="nightly", check=check)
+        assert f"purge_limit: {limit}" in str(refused.value)
+        assert "Nothing was changed" in str(refused.value)
+        # The remedy that is named, and one below it.
+        with pytest.raises(DeliveryError, match=f"purge_limit is {limit - 1}"):
+            lists.deliver(listed, set_name="nightly", purge="nightly", check=check, limit=limit - 1)
+        planned = lists.good(listed, set_name="nightly", purge="nightly", check=True, limit=limit)
+        assert sum(one.changed for one in planned) == 8 - len(listed)
+    assert lists.names() == {sample.name for sample in samples}
+    assert all(map(lists.answers, samples))
+    # Half of them, and up to three of few, may go.
+    lists.good(everything[:4], set_name="nightly", purge="nightly", check=check)
+    if not check:
+        lists.good(everything[:1], set_name="nightly", purge="nightly")
+        assert lists.names() == {samples[0].name}
+
+
+def test_a_model_that_failed_is_told_as_it_stands(lists: Lists) -> None:
+    """Whether its options, its source or its load failed, in check mode too."""
+    there, foreign = lists.sample("there"), lists.sample("somebodys")
+    lists.good([entry(there)])
+    make_python(lists.triton.repository, foreign.name)
+    options = {"model_repository": lists.target["model_repository"], "triton_url": lists.triton.url}
+    bad = lists.sample("there", identity=2, fail="no such weights")
+    for wanted, check in (
+        (entry(there, keep=-1), True),
+        ({"name": "there", "model_uri": "/no/such/folder"}, True),
+        ({"name": "there", "model_uri": "/no/such/folder"}, False),
+        (entry(bad), False),
+    ):
+        new = {"name": "new", "model_uri": "/no/such/folder"}
+        done = run_module(
+            "triton_models",
+            {**options, "models": [wanted, entry(foreign), new]},
+            check=check,
+        )
+        told = {one["name"]: (one["failed"], one["model"]["state"]) for one in done["models"]}
+        assert told == {
+            "there": (True, "present"), "somebodys": (True, "foreign"), "new": (True, "absent")
+        }, done  # fmt: skip
+        assert done["models"][0]["model"]["triton_versions"] == [1]
+    record = Path(StateStore(str(lists.triton.repository)).path) / "records/there.json"
+    text = record.read_text()
+    record.write_text("{}")
+    done = run_module("triton_models", {**options, "models": [entry(there)]})
+    assert done["models"][0]["model"]["state"] == "unknown"
+    record.write_text(text)
+
+
+def test_what_is_only_noted_is_told_apart(lists: Lists) -> None:
+    sample = lists.sample("noted")
+    lists.good([entry(sample)], set_name="blue")
+    (result,) = lists.good([entry(sample)], set_name="green")
+    assert "it belonged to the deployment set blue" in str(result.warnings)
+    done = result.to_dict()
+    assert done["changed"] and done["actions"] == done["noted"] != []
+    assert lists.changes == []
+    other = lists.good([entry(sample, config={"max_batch_size": 4})], set_name="green")[0].to_dict()
+    assert set(other["actions"]) > set(other["noted"]) and lists.changes
 
 
 def test_purge_in_a_task(lists: Lists) -> None:
@@ -766,3 +843,7 @@ def test_silent_server_is_waited_for_once(lists: Lists) -> None:
 def test_server_that_is_not_there(lists: Lists) -> None:
     with pytest.raises(DeliveryError, match="cannot be reached"):
         lists.deliver([entry(lists.sample("any"))], triton_url="127.0.0.1:9")
+    options = {"model_repository": lists.target["model_repository"]}
+    urls = [lists.triton.url, "127.0.0.1:9"]
+    done = run_module("triton_models", {**options, "models": [], "triton_url": urls}, check=True)
+    assert done["unreached"] == ["127.0.0.1:9"]

@@ -61,7 +61,8 @@ def test_options_of_one_entry_do_not_end_a_list(monkeypatch: pytest.MonkeyPatch)
         return []
 
     delivery = Mock()
-    delivery.return_value.__enter__ = Mock(return_value=Mock(deliver=deliver))
+    there = Mock(deliver=deliver, with_standing=lambda refused: refused, unreached=[])
+    delivery.return_value.__enter__ = Mock(return_value=there)
     delivery.return_value.__exit__ = Mock(return_value=None)
     monkeypatch.setattr(triton_models, "DesiredModel", Wanted)
     monkeypatch.setattr(triton_models, "Delivery", delivery)
@@ -69,6 +70,7 @@ def test_options_of_one_entry_do_not_end_a_list(monkeypatch: pytest.MonkeyPatch)
         "models": [{"name": "net"}, {"name": "other"}],
         "deployment_set": None,
         "purge": False,
+        "purge_limit": None,
         "model_repository": "/models",
     }
     (failure,) = triton_models.deliver(Mock(params=params, check_mode=False))["failures"]

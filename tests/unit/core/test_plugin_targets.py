@@ -145,7 +145,7 @@ def test_options_are_those_of_the_modules() -> None:
     pytest.importorskip("ansible")
     from ansible_collections.mlops.triton.plugins.module_utils import _options
 
-    by_verb = {"name", "model_uri", "state", "rollback_to"}
+    by_verb = {"name", "model_uri", "state", "rollback_to", "undo"}
     assert set(MODEL) == set(_options.MODEL) - by_verb
     place = {
         **_options.REGISTRY,

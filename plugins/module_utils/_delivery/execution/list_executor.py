@@ -182,7 +182,8 @@ class ListExecutor:
             elif applied.is_untouched:
                 found[at] = refuse_with(at, order, found)
             else:
-                found[at] = Outcome(plan, record, warnings=before, error=applied.error)
+                done = applied.record is not record  # it failed when that was written already
+                found[at] = Outcome(plan, applied.record, done, before, applied.error)
         return found
 
     def _plan_again(self, planned: Planned, together: Collection[str]) -> Outcome:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from ..domain.desired import DesiredModel
-from ..errors import InvalidOption, MissingLibrary, RecordRefused
+from ..domain.observed import ObservedModel
+from ..domain.stored import StoredModel
+from ..errors import InvalidOption, MissingLibrary, ServerUnreachable
 from ..execution.limits import Limits
 from ..execution.list_executor import ListExecutor
 from ..planning.dependencies import order_plans
@@ -25,6 +28,7 @@ from .artifact_reader import ArtifactReader
 from .inspection import Inspection
 from .observation import Observer
 from .plan_builder import PlanBuilder
+from .purge import models_to_purge
 from .report import Result
 from .sources import Sources
 from .surroundings import Surroundings
@@ -43,6 +47,7 @@ class Delivery(Inspection):
         self.registry = Registry(
             target.tracking_uri, target.timeout, target.registry_uri, once=True
         )
+        self.unreached: list[str] = []
 
     def _leave(self) -> None:
         """The end of one thread."""
@@ -61,14 +66,20 @@ class Delivery(Inspection):
         check: bool = False,
         *,
         purge: str | None = None,
+        purge_limit: float | None = None,
         failed: Collection[str] = (),
     ) -> list[Result]:
         """Bring each model to its desired state; one that fails does not stop the others.
 
         Args:
             purge: a deployment set whose models are removed where ``wanted`` does not name them.
+            purge_limit: see ``models_to_purge``.
             failed: further names of the list, about which is known already that nothing can be
                 done.
+
+        Raises:
+            DeliveryError: nothing can be planned for any model, such as where a server does not
+                answer. In a check run that is noted in ``unreached``.
 
         Returns:
             A result for each of ``wanted`` in its order, then for each model that was purged, by
@@ -79,12 +90,18 @@ class Delivery(Inspection):
         repository = self._repository(check)
         observer = Observer(repository, self.servers, self._leave)
         indexes = observer.ask_servers(check)
-        models = [*wanted, *(_to_purge(repository, purge, names) if purge and repository else ())]
+        self.unreached = [
+            url for url, found in indexes.items() if isinstance(found, ServerUnreachable)
+        ]
+        models = [*wanted]
+        if purge and repository:
+            models += models_to_purge(repository, purge, names, purge_limit)
         sources = Sources(self.registry, self._tracking_id)
         surroundings = Surroundings(repository, self.servers, indexes)
         builder = self._plan_builder(observer, sources, surroundings, repository, check)
 
-        planned = builder.plan_all(models, observer.observe_all(models, indexes), failed)
+        observed = observer.observe_all(models, indexes)
+        planned = builder.plan_all(models, observed, failed)
         order = order_plans(planned, failed)
         groups = groups_of(planned, order, builder.find_users(planned))
         planned = builder.add_users(planned, groups)
@@ -94,18 +111,35 @@ class Delivery(Inspection):
             executor = self._executor(builder, sources, repository)
             outcomes = executor.run(planned, order, groups, failed)
 
-        results = {name: Result.of(name, outcome) for name, outcome in outcomes.items()}
-        if self.target.registry_status:
-            from .registry_status import StatusReport
-
-            report = StatusReport(
-                self.registry,
-                self.target.registry_status,
-                self._tracking_id,
-                check or repository is None,
-            )
-            results = report.add(results)
+        results = {
+            name: Result.of(name, outcome, observed[name]) for name, outcome in outcomes.items()
+        }
+        results = self._tell_registry(results, check or repository is None)
         return [results[model.name] for model in models]
+
+    def _tell_registry(self, results: dict[str, Result], check: bool) -> dict[str, Result]:
+        if not self.target.registry_status:
+            return results
+        from .registry_status import StatusReport
+
+        name = self.target.registry_status
+        return StatusReport(self.registry, name, self._tracking_id, check).add(results)
+
+    def with_standing(self, results: Mapping[str, Result]) -> dict[str, Result]:
+        """The same results, of models that could not be planned, with what is deployed of them."""
+        return {
+            name: replace(result, record=there.record if there else None, observed=there)
+            for name, result in results.items()
+            for there in [self._read(name)]
+        }
+
+    def _read(self, name: str) -> ObservedModel | None:
+        try:
+            repository = self._repository(check=True)
+            stored = repository.read(name) if repository else StoredModel()
+            return ObservedModel.of(name, stored)
+        except Exception:  # told as not known, beside why the model could not be planned
+            return None
 
     def _plan_builder(
         self,
@@ -174,27 +208,3 @@ def _refuse_repeated(names: Sequence[str]) -> None:
             step="read the options",
             left="nothing was changed",
         )
-
-
-def _to_purge(repository: Repository, purge: str, named: Collection[str]) -> list[DesiredModel]:
-    """The models of a deployment set that are not named any more. One whose record does not say
-    its set is among them, so that its failure is told.
-    """
-    store = repository.store
-    records = store.readable_records()
-
-    def may_belong(name: str) -> bool:
-        if name in records:
-            return records[name].deployment_set == purge
-        try:
-            record = store.record(name)
-        except RecordRefused as error:
-            said = error.document or {}
-            return said.get("deployment_set", purge) == purge
-        return record is not None and record.deployment_set == purge
-
-    return [
-        DesiredModel(name, state="absent", purged_from=purge)
-        for name in store.recorded_names()
-        if name not in named and may_belong(name)
-    ]

@@ -44,17 +44,24 @@ class Result:
     error: DeliveryError | None = None
     warnings: tuple[str, ...] = ()
     reported: Reported | None = None
+    observed: ObservedModel | None = None
+    """What was there before, as far as that could be read."""
 
     @classmethod
-    def of(cls, name: str, outcome: Outcome) -> Result:
+    def of(cls, name: str, outcome: Outcome, observed: ObservedModel | DeliveryError) -> Result:
         """What was reported of it is not known yet."""
+        there = observed if isinstance(observed, ObservedModel) else None
+        record = outcome.record
+        if record is None and outcome.error and outcome.plan is None and there:
+            record = there.record  # nothing was done
         return cls(
-            name, outcome.plan, outcome.record, outcome.changed, outcome.error, outcome.warnings
-        )
+            name, outcome.plan, record, outcome.changed, outcome.error, outcome.warnings,
+            observed=there,
+        )  # fmt: skip
 
     def to_dict(self) -> JsonDict:
-        """For a module's result: name, changed, failed, msg, actions, reported, diff, model,
-        warnings.
+        """For a module's result: name, changed, failed, msg, actions, noted, reported, diff,
+        model, warnings.
         """
         reported = list(self.reported.actions) if self.reported else []
         result: dict[str, object] = {
@@ -62,8 +69,9 @@ class Result:
             "changed": self.changed,
             "failed": self.error is not None,
             "actions": [*(self.plan.actions if self.plan else ()), *reported],
+            "noted": list(self.plan.notes) if self.plan else [],
             "reported": reported,
-            "model": describe(self.name, self.record),
+            "model": self._describe(),
         }
         if self.plan:
             result["diff"] = self._diff(self.plan)
@@ -73,6 +81,16 @@ class Result:
             }
             result.update(msg=str(self.error), **facts)
         return result
+
+    def _describe(self) -> JsonDict:
+        """The deployment in place; of a model that failed, what is known of it."""
+        described = describe(self.name, self.record)
+        if self.error and self.record is None:
+            if self.observed is None:
+                described["state"] = "unknown"
+            elif self.observed.foreign:
+                described["state"] = "foreign"
+        return described
 
     def _diff(self, plan: Plan) -> dict[str, str]:
         diff = plan.diff()

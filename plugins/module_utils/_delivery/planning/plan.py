@@ -210,6 +210,13 @@ class Plan:
         return [step.summary for step in self.steps]
 
     @property
+    def notes(self) -> list[str]:
+        """Those of the actions that only write into the record: no file of the model and no server
+        is touched.
+        """
+        return [step.summary for step in self.steps if isinstance(step, WriteRecord)]
+
+    @property
     def replacement(self) -> Replacement | None:
         """The step that brings files."""
         for step in self.steps:

@@ -251,6 +251,15 @@ def _warnings(
     if desired.state == "unloaded" and desired.uri is None and observed.changed_files:
         changed = _and_more(observed.changed_files)
         said += (f"{changed} changed on disk: the next deployment with a model_uri puts it right",)
+    other = record.deployment_set if record else None
+    if other and desired.deployment_set and other != desired.deployment_set:
+        said += (
+            (
+                f"it belonged to the deployment set {other}, and belongs to"
+                f" {desired.deployment_set} now: two lists that name one model take it from each"
+                " other"
+            ),
+        )
     if observed.outdated and desired.state == "present" and not replaces:
         said += (observed.outdated,)
     return said + (layout.warnings if layout else ())
