@@ -34,6 +34,11 @@ options:
     description: The models to report. When omitted, all that this collection deployed.
     type: list
     elements: str
+  verify:
+    description: Whether to ask each model that is to be loaded what proved its deployment before
+      (O(mlops.triton.triton_model#module:verify)), or its MLflow input example.
+    type: bool
+    default: false
 seealso:
   - module: mlops.triton.triton_model
 author:
@@ -50,6 +55,14 @@ EXAMPLES = r"""
 - name: Fail where a server serves something else than what is recorded
   ansible.builtin.assert:
     that: deployed.models | map(attribute='drift') | flatten | length == 0
+
+- name: Prove that each model still answers
+  mlops.triton.triton_model_info:
+    model_repository: /opt/triton_models
+    triton_url: localhost:8000
+    verify: true
+  register: proven
+  failed_when: false in proven.models | map(attribute='answers')
 """
 
 RETURN = r"""
@@ -99,6 +112,17 @@ models:
       elements: str
       returned: always
       sample: ["2/model.onnx changed on disk"]
+    answers:
+      description: Whether every server answers as it should; V(null) where that is not known, as
+        there is nothing to ask it, or as it is not to be loaded.
+      type: bool
+      returned: with O(verify=true)
+      sample: true
+    unproven:
+      description: Why it does not answer as it should, or why that is not known.
+      type: str
+      returned: with O(verify=true)
+      sample: null
 """
 
 from typing import Any
@@ -113,7 +137,10 @@ from ..module_utils._exit import run
 
 def report(module: AnsibleModule) -> dict[str, Any]:
     with Inspection(Target.from_options(module.params)) as there:
-        return {"changed": False, "models": there.status(module.params["names"])}
+        return {
+            "changed": False,
+            "models": there.status(module.params["names"], verify=module.params["verify"]),
+        }
 
 
 def main() -> None:
@@ -124,6 +151,7 @@ def main() -> None:
             **_options.REPOSITORY,
             **_options.WAIT,
             "names": {"type": "list", "elements": "str"},
+            "verify": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )

@@ -162,3 +162,42 @@ def test_check_mode_on_a_bare_host_needs_no_repository_and_no_server(
     )
     assert result["changed"] and "models:/bare/1" in result["diff"]["after"], result
     assert not (tmp_path / "not there").exists()
+
+
+def test_triton_model_info_asks_each_model_what_proved_it(
+    tmp_path: Path, triton: Triton, target: dict[str, Any]
+) -> None:
+    """One answers, one does not any more, of one nothing is known to ask, one is unloaded."""
+    switch = tmp_path / "switch"
+    case = {"inputs": {"x": [[1.0, 2.0, 3.0]]}, "outputs": {"y": [[2.0, 4.0, 6.0]]}}
+    wanted = []
+    for name in ("proven", "broken", "unknown", "sleeping"):
+        sample = make_python(tmp_path, f"info-{name}")
+        wanted.append({"name": sample.name, "model_uri": str(sample.folder)})
+        if name != "unknown":
+            wanted[-1]["verify"] = case
+        if name == "broken":
+            program = sample.folder / "1" / "model.py"
+            lines = program.read_text().replace(
+                "def execute(self, requests):",
+                "def execute(self, requests):\n"
+                f"        if __import__('os').path.exists({str(switch)!r}):\n"
+                "            raise RuntimeError('the lights are out')",
+            )
+            assert "lights" in lines
+            program.write_text(lines)
+    there = {key: target[key] for key in ("triton_url", "model_repository")}
+    done = run_module("triton_models", {**target, "models": wanted})
+    assert not done.get("failed"), done
+    asleep = {"name": "info-sleeping", "state": "unloaded"}
+    assert run_module("triton_model", {**target, **asleep})["changed"]
+    names = [one["name"] for one in wanted]
+    switch.touch()
+    told = run_module("triton_model_info", {**there, "names": names, "verify": True})["models"]
+    assert [one["answers"] for one in told] == [True, False, None, None]
+    assert "the lights are out" in told[1]["unproven"]
+    assert told[2]["unproven"] == "there is nothing to ask it"
+    quiet = run_module("triton_model_info", {**there, "names": names})["models"]
+    assert not any("answers" in one for one in quiet)
+    for name in names:
+        run_module("triton_model", {**target, "name": name, "state": "absent"})

@@ -13,7 +13,7 @@ from ..domain.observed import ObservedModel
 from ..domain.record import RULES, Record
 from ..domain.served import ServedModel, VersionRow
 from ..domain.stored import StoredModel
-from ..errors import DeliveryError, JournalRefused, RecordRefused
+from ..errors import DeliveryError, JournalRefused, RecordRefused, as_delivery_error
 from ..names import check_model_name
 from ..outside import JsonDict
 from ..repository.factory import open_repository
@@ -66,9 +66,13 @@ class Inspection:
         """What is written down about a deployment. No server is asked."""
         return self.repository.store.record(check_model_name(name))
 
-    def status(self, names: Iterable[str] | None = None) -> list[JsonDict]:
+    def status(self, names: Iterable[str] | None = None, *, verify: bool = False) -> list[JsonDict]:
         """What is deployed: record, disk and every server compared; one entry for each model,
         sorted by name.
+
+        Args:
+            verify: each model that is to be loaded is asked what proved it before, or its own
+                example; keys ``answers`` and ``unproven`` say what came of that.
         """
         repository = self.repository
         indexes: Indexes = {server.url: server.index() for server in self.servers}
@@ -87,8 +91,29 @@ class Inspection:
             observed = ObservedModel.of(name, stored, *_served(self.servers, name, indexes))
             status = status_of(observed)
             status["drift"] += unread
+            if verify:
+                more |= self._ask(name, observed.record)
             entries.append({**describe(name, observed.record), **status, **more})
         return entries
+
+    def _ask(self, name: str, record: Record | None) -> JsonDict:
+        """Whether each server answers as it should, and why that is not so or not known."""
+        from ..execution.verification import kept_case, verify
+        from ..planning.versions import version_to_ask
+
+        if record is None or record.wanted != "loaded":
+            return {"answers": None, "unproven": None}
+        case = kept_case(record)
+        if case is None:
+            return {"answers": None, "unproven": "there is nothing to ask it"}
+        left_out = None
+        for server in self.servers:
+            try:
+                left_out = verify(server, name, version_to_ask(record), case) or left_out
+            except Exception as error:  # told of this model; the others go on
+                said = as_delivery_error(error, "verify")
+                return {"answers": False, "unproven": f"{server.url}: {said.message}"}
+        return {"answers": None if left_out else True, "unproven": left_out}
 
 
 def observe(
