@@ -170,7 +170,7 @@ def test_triton_model_info_asks_each_model_what_proved_it(
     """One answers, one does not any more, of one nothing is known to ask, one is unloaded."""
     switch = tmp_path / "switch"
     case = {"inputs": {"x": [[1.0, 2.0, 3.0]]}, "outputs": {"y": [[2.0, 4.0, 6.0]]}}
-    wanted = []
+    wanted: list[dict[str, Any]] = []
     for name in ("proven", "broken", "unknown", "sleeping"):
         sample = make_python(tmp_path, f"info-{name}")
         wanted.append({"name": sample.name, "model_uri": str(sample.folder)})
