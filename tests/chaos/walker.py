@@ -287,6 +287,8 @@ class Walker:
         unloaded_as_it_is = request.state == "unloaded" and request.version is None
         changed = model.changed if unloaded_as_it_is else frozenset[str]()
         self.settle(name, found, expected.loaded, changed)
+        if request.version is not None or request.to is not None:
+            assert not self.models[name].went_back, "a choice can be gone back from"
         self.check_settled(name)
         self.place.wait_for_unloads(name)
         again = self.finished(self.place.begin(0, name, request))["result"]
