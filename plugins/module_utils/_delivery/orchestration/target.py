@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..errors import InvalidOption
@@ -13,6 +15,9 @@ from ..repository.s3.location import is_s3, parse_s3
 from ..triton.address import Access
 
 DEFAULT_URL = "localhost:8000"
+_STEP = "read the options"
+_LONGEST = 10**9
+"""Seconds; a thread cannot wait for more than some times that."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Target:
 
         Raises:
             InvalidOption: no repository, a kind of repository that is not supported, a time-out
-                that is not positive.
+                that is not positive, a value of another type.
         """
         # Pasted and exported texts bring spaces along, which are part of no address.
         repository = str(options.get("model_repository") or "").strip()
@@ -75,23 +80,47 @@ class Target:
         for key in ("tracking_uri", "registry_uri"):
             if key in given:
                 given[key] = str(given[key]).strip()
-        for key in ("timeout", "lock_timeout"):
-            if key in given and float(given[key]) <= 0:
-                raise InvalidOption(f"{key} must be more than 0 seconds", step="read the options")
-        for key in ("parallel_downloads", "parallel_loads"):
-            if key in given and int(given[key]) < 1:
-                raise InvalidOption(f"{key} must be at least 1", step="read the options")
+        _check(given)
         if "registry_status" in given:
             from ..registry.status_tags import check_target
 
             check_target(str(given["registry_status"]))
-        servers = options.get("triton_url") or [DEFAULT_URL]
-        servers = servers.split(",") if isinstance(servers, str) else servers
         target = repository if is_s3(repository) else os.path.abspath(repository)
         return cls(
             repository=target,
-            servers=tuple(s.strip() for s in servers),
+            servers=_servers(options.get("triton_url") or [DEFAULT_URL]),
             access=Access.from_options(options),
             policy=Policy.from_options(options),
             **given,
         )
+
+
+def _check(given: Options) -> None:
+    for key in ("timeout", "lock_timeout"):
+        if key in given and not 0 < _number(key, given[key]) <= _LONGEST:
+            raise InvalidOption(
+                f"{key} must be more than 0 seconds, and at most {_LONGEST}", step=_STEP
+            )
+    for key in ("parallel_downloads", "parallel_loads"):
+        if key in given and not _number(key, given[key]) >= 1:
+            raise InvalidOption(f"{key} must be at least 1", step=_STEP)
+    for key in ("s3", "tensorrt_target"):
+        if not isinstance(given.get(key, {}), Mapping):
+            raise InvalidOption(f"{key} is not a mapping", step=_STEP)
+
+
+def _number(key: str, value: object) -> float:
+    try:
+        number = float(value) if isinstance(value, (int, float, str)) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    if isinstance(value, bool) or math.isnan(number):
+        raise InvalidOption(f"{key} {value!r} is not a number", step=_STEP)
+    return number
+
+
+def _servers(given: object) -> tuple[str, ...]:
+    urls = given.split(",") if isinstance(given, str) else given
+    if isinstance(urls, Mapping) or not isinstance(urls, Iterable):
+        raise InvalidOption("triton_url is not a list of addresses", step=_STEP)
+    return tuple(str(url).strip() for url in urls)

@@ -47,8 +47,14 @@ class Policy:
 
     @classmethod
     def from_options(cls, options: Options) -> Policy:
-        """Raises InvalidOption for a size that is none."""
+        """Raises InvalidOption for a size that is none, and for backends that are no list."""
         backends, size = options.get("allowed_backends"), options.get("max_size")
+        if isinstance(backends, (str, Mapping)) or not isinstance(backends or (), Iterable):
+            raise InvalidOption(
+                "allowed_backends is not a list of names",
+                step="read the options",
+                left="nothing was changed",
+            )
         return cls(
             tuple(backends) if backends is not None else None,
             bytes_of(size) if size is not None else None,

@@ -77,8 +77,10 @@ class Access:
 
     @classmethod
     def from_options(cls, options: Options) -> Access:
-        """Raises InvalidOption for a certificate without its key, or the other way round."""
-        key = {"name": ADMIN_KEY, **options["admin_key"]} if options.get("admin_key") else None
+        """Raises InvalidOption for a certificate without its key, or the other way round, and for
+        an admin_key that no header can have.
+        """
+        key = _key(options["admin_key"]) if options.get("admin_key") else None
         found = cls(
             key,
             *(options.get(option) or None for option in ("ca_file", "client_cert", "client_key")),
@@ -105,3 +107,21 @@ class Access:
                     left="nothing was changed",
                 ) from error
         return self
+
+
+def _key(given: object) -> Mapping[str, str]:
+    """The secret is in no sentence."""
+    about = {"step": "read the options", "left": "nothing was changed"}
+    secret = given.get("secret") if isinstance(given, Mapping) else None
+    if not isinstance(given, Mapping) or not isinstance(secret, str):
+        raise InvalidOption("admin_key is not a mapping with secret, a text, and name", **about)
+    name = given.get("name")
+    found = {"name": ADMIN_KEY if name is None else str(name), "secret": secret}
+    for part, text in found.items():
+        if not text.isascii() or not text.isprintable():
+            raise InvalidOption(
+                f"the {part} in admin_key has characters that no header can have, such as a line"
+                " break",
+                **about,
+            )
+    return found
