@@ -27,7 +27,11 @@ from .failures import report_failures
 from .targets import MODEL, TARGET_OPTIONS, Option, read_options
 
 START = Path(__file__).resolve().parents[2] / "roles" / "triton" / "files" / "start_triton"
-_LOCAL = {"server_python": Option(), "http_port": Option("int"), "grpc_port": Option("int")}
+LOCAL_OPTIONS = {
+    "server_python": Option("path"),
+    "http_port": Option("int"),
+    "grpc_port": Option("int"),
+}
 _TARGET_OPTIONS = ("tracking_uri", "registry_uri", "timeout")
 _STEP = "start Triton"
 _LONGEST_LINE = 64
@@ -64,7 +68,7 @@ def run_local(
     Raises:
         MlflowException: Triton cannot be started here, or the model cannot be deployed.
     """
-    known = {**MODEL, **_LOCAL, **{key: TARGET_OPTIONS[key] for key in _TARGET_OPTIONS}}
+    known = {**MODEL, **LOCAL_OPTIONS, **{key: TARGET_OPTIONS[key] for key in _TARGET_OPTIONS}}
     with (
         report_failures(),
         contextlib.suppress(KeyboardInterrupt),

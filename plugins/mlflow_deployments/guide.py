@@ -31,8 +31,8 @@ _MEANING = {
         "TensorRT and GPUs of the servers: {version: '10.5', compute_capability: '9.0'}"
     ),
     "s3": (
-        "{profile: NAME, region: NAME, ca_file: FILE} for a repository in S3; keys come from"
-        " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        "{profile: NAME, region: NAME, ca_file: FILE, access_key: KEY, secret_key_env: VARIABLE} for a"
+        " repository in S3; omitted keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     ),
     "state_dir": "records, locks and retained copies; <repository>.mlops-triton when omitted",
     "tracking_uri": "the MLflow server",

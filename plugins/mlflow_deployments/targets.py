@@ -5,40 +5,74 @@ modules.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from ..module_utils._delivery.errors import InvalidOption, NotFound
 from ..module_utils._delivery.orchestration.target import DEFAULT_URL
+from ..module_utils._delivery.redact import mask
+from ..module_utils._delivery.triton.address import ADMIN_KEY
 
 PROFILES_VARIABLE = "MLOPS_TRITON_PROFILES"
 PROTOCOLS = ("http", "https", "grpc", "grpcs")
 _NOTHING = "nothing was changed"
-_KEY = "admin-key"
+_STEP = "read the options"
 
 
 @dataclass(frozen=True)
 class Option:
-    """How a value is read that may come as a string."""
+    """How a value is read that may come as a string.
+
+    Attributes:
+        fields: what a mapping may have; without them, anything.
+        is_secret: no message shows it, and ``<name>_env`` names an environment variable that has
+            it.
+        required, usual: of a field that is omitted.
+    """
 
     kind: str = "str"
     choices: tuple[str, ...] = ()
+    fields: Mapping[str, Option] = field(default_factory=dict)
+    is_secret: bool = False
+    required: bool = False
+    usual: str | None = None
+
+
+_PATH = Option("path")
+_SECRET = Option(is_secret=True)
 
 
 TARGET_OPTIONS: Mapping[str, Option] = {
     "triton_url": Option("list"),
-    "admin_key": Option("dict"),
-    "ca_file": Option(),
-    "client_cert": Option(),
-    "client_key": Option(),
-    "server_log": Option(),
-    "tensorrt_target": Option("dict"),
+    "admin_key": Option(
+        "dict",
+        fields={
+            "name": Option(usual=ADMIN_KEY),
+            "secret": Option(is_secret=True, required=True),
+        },
+    ),
+    "ca_file": _PATH,
+    "client_cert": _PATH,
+    "client_key": _PATH,
+    "server_log": _PATH,
+    "tensorrt_target": Option("dict", fields={"version": Option(), "compute_capability": Option()}),
     "model_repository": Option(),
-    "state_dir": Option(),
-    "s3": Option("dict"),
+    "state_dir": _PATH,
+    "s3": Option(
+        "dict",
+        fields={
+            "access_key": Option(),
+            "secret_key": _SECRET,
+            "session_token": _SECRET,
+            "profile": Option(),
+            "region": Option(),
+            "ca_file": _PATH,
+        },
+    ),
     "tracking_uri": Option(),
     "registry_uri": Option(),
     "timeout": Option("float"),
@@ -93,7 +127,7 @@ class Target:
             return list(self.servers.values())
         if endpoint not in self.servers:
             raise NotFound(
-                f"the target {self.uri} has no endpoint '{endpoint}' (endpoints there:"
+                f"the target {_shown(self.uri)} has no endpoint '{endpoint}' (endpoints there:"
                 f" {', '.join(self.servers)})",
                 step="find the endpoint",
                 left=_NOTHING,
@@ -101,14 +135,12 @@ class Target:
         return [self.servers[endpoint]]
 
     def with_options(self, given: Mapping[str, Any]) -> Target:
-        """The same target with options of one call over its own."""
-        servers = _name_by_url(given["triton_url"]) if given.get("triton_url") else self.servers
-        others = {
-            key: value
-            for key, value in given.items()
-            if key in TARGET_OPTIONS and key != "triton_url" and value is not None
-        }
-        return Target(self.uri, servers, {**self.options, **others})
+        """The same target with options of one call over its own; None clears one."""
+        chosen = {key: value for key, value in given.items() if key in TARGET_OPTIONS}
+        servers = self.servers
+        if "triton_url" in chosen:
+            servers = _name_servers(chosen.pop("triton_url"))
+        return Target(self.uri, servers, _without_none({**self.options, **chosen}))
 
 
 def read_target(uri: str, environment: Mapping[str, str] | None = None) -> Target:
@@ -123,16 +155,25 @@ def read_target(uri: str, environment: Mapping[str, str] | None = None) -> Targe
         NotFound: no such profile.
     """
     environment = os.environ if environment is None else environment
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise InvalidOption(
+            f"the target {_shown(uri)} is no address ({error})",
+            step="read the target",
+            left=_NOTHING,
+        ) from None
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     protocol = query.pop("protocol", None)
-    given = read_options(query, TARGET_OPTIONS, f"the target {uri}")
+    given = read_options(query, TARGET_OPTIONS, f"the target {_shown(uri)}", environment)
     profile: Mapping[str, Any] = {}
     if parts.netloc:
         given["triton_url"] = _urls_of(uri, parts.netloc, parts.path, protocol)
     elif protocol:
         raise InvalidOption(
-            f"the target {uri} has a protocol and no host", step="read the target", left=_NOTHING
+            f"the target {_shown(uri)} has a protocol and no host",
+            step="read the target",
+            left=_NOTHING,
         )
     elif parts.scheme and parts.path.strip("/"):
         profile = read_profile(parts.path.strip("/"), environment)
@@ -140,31 +181,46 @@ def read_target(uri: str, environment: Mapping[str, str] | None = None) -> Targe
     surroundings = {
         option: environment[name] for option, name in variables.items() if environment.get(name)
     }
-    found = {**read_options(surroundings, TARGET_OPTIONS, "the environment"), **profile, **given}
-    servers = found.pop("triton_url", None) or [DEFAULT_URL]
-    named = servers if isinstance(servers, Mapping) else _name_by_url(servers)
-    return Target(uri, named, _with_secret(found, environment))
+    found = {
+        **read_options(surroundings, TARGET_OPTIONS, "the environment", environment),
+        **profile,
+        **given,
+    }
+    return Target(uri, _name_servers(found.pop("triton_url", None)), _without_none(found))
+
+
+def _shown(uri: str) -> str:
+    """A target in a message: what follows the question mark may be a secret."""
+    return mask(uri.partition("?")[0])
+
+
+def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def _name_servers(servers: Mapping[str, str] | Iterable[str] | None) -> Mapping[str, str]:
+    """Endpoints and their URLs: those of a profile, or each URL under itself."""
+    if isinstance(servers, Mapping):
+        return servers
+    return {url.strip(): url.strip() for url in (servers or [DEFAULT_URL])}
 
 
 def _urls_of(uri: str, netloc: str, path: str, protocol: str | None) -> list[str]:
     if path.strip("/"):
         raise InvalidOption(
-            f"the target {uri} has a path after its host; a profile is written triton:/<profile>",
+            f"the target {_shown(uri)} has a path after its host; a profile is written"
+            " triton:/<profile>",
             step="read the target",
             left=_NOTHING,
         )
     if protocol not in (None, *PROTOCOLS):
         raise InvalidOption(
-            f"protocol={protocol} of the target {uri} is not one of {', '.join(PROTOCOLS)}",
+            f"protocol={protocol} of the target {_shown(uri)} is not one of {', '.join(PROTOCOLS)}",
             step="read the target",
             left=_NOTHING,
         )
     hosts = [host.strip() for host in netloc.split(",") if host.strip()]
     return [host if protocol in (None, "http") else f"{protocol}://{host}" for host in hosts]
-
-
-def _name_by_url(urls: Iterable[str]) -> dict[str, str]:
-    return {str(url).strip(): str(url).strip() for url in urls}
 
 
 # -- profiles --------------------------------------------------------------------------------------
@@ -209,12 +265,14 @@ def read_profile(name: str, environment: Mapping[str, str]) -> dict[str, Any]:
     profile = profiles[name]
     if not isinstance(profile, Mapping):
         raise InvalidOption(f"the profile '{name}' in {path} is not a mapping of options", **about)
-    return _read_profile(dict(profile), f"the profile '{name}' in {path}")
+    return _read_profile(dict(profile), f"the profile '{name}' in {path}", environment)
 
 
-def _read_profile(profile: dict[str, Any], origin: str) -> dict[str, Any]:
+def _read_profile(
+    profile: dict[str, Any], origin: str, environment: Mapping[str, str]
+) -> dict[str, Any]:
     servers = profile.pop("servers", None)
-    options = read_options(profile, TARGET_OPTIONS, origin, also=("servers",))
+    options = read_options(profile, TARGET_OPTIONS, origin, environment, also=("servers",))
     if servers is None:
         return options
     if (
@@ -234,85 +292,122 @@ def _read_profile(profile: dict[str, Any], origin: str) -> dict[str, Any]:
     return {**options, "triton_url": {str(key): url for key, url in servers.items()}}
 
 
-def _with_secret(options: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-    key = options.get("admin_key")
-    if key is None:
-        return options
-    about = {"step": "read admin_key", "left": _NOTHING}
-    if set(key) - {"name", "secret", "secret_env"} or len({"secret", "secret_env"} & set(key)) != 1:
-        raise InvalidOption(
-            "admin_key is a mapping with name and one of secret and secret_env", **about
-        )
-    secret = key.get("secret")
-    if "secret_env" in key:
-        secret = environment.get(str(key["secret_env"]))
-        if not secret:
-            raise InvalidOption(
-                f"admin_key takes its secret from the environment variable {key['secret_env']},"
-                " which is not set",
-                **about,
-            )
-    return {**options, "admin_key": {"name": str(key.get("name") or _KEY), "secret": str(secret)}}
-
-
 # -- values ----------------------------------------------------------------------------------------
 
 
 def read_options(
-    given: Mapping[str, Any], known: Mapping[str, Option], origin: str, also: tuple[str, ...] = ()
+    given: Mapping[str, Any],
+    known: Mapping[str, Option],
+    origin: str,
+    environment: Mapping[str, str] | None = None,
+    also: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """Values as the core wants them; ``null`` and None clear an option.
+    """Values as the core wants them, wherever they come from; ``null`` and None clear an option,
+    and are None.
+
+    Args:
+        environment: has the secrets of which only the variable is given; this process's when
+            omitted.
 
     Raises:
-        InvalidOption: an unknown key, with the list of known ones, or a value that its option
-            cannot have.
+        InvalidOption: an unknown key, with the list of known ones, a value that its option cannot
+            have, or a variable that is not set.
     """
-    unknown = [str(key) for key in given if key not in known]
+    every = [*known, *_variables_of(known)]
+    unknown = [str(key) for key in given if key not in every]
     for key in unknown:
         if key in _ELSEWHERE and key not in also:
-            raise InvalidOption(
-                f"{key} is not an option of {origin}: {_ELSEWHERE[key]}",
-                step="read the options",
-                left=_NOTHING,
-            )
+            raise _invalid(f"{key} is not an option of {origin}: {_ELSEWHERE[key]}")
     if unknown:
-        raise InvalidOption(
+        raise _invalid(
             f"{origin} has the unknown option {', '.join(sorted(unknown))}; known are"
-            f" {', '.join(sorted([*known, *also]))}",
-            step="read the options",
-            left=_NOTHING,
+            f" {', '.join(sorted([*every, *also]))}"
         )
-    return {key: _value(key, value, known[key]) for key, value in given.items()}
+    return _read_all(given, known, os.environ if environment is None else environment)
 
 
-def _value(key: str, value: Any, option: Option) -> Any:
+def _variables_of(known: Mapping[str, Option]) -> list[str]:
+    return [f"{key}_env" for key, option in known.items() if option.is_secret]
+
+
+def _read_all(
+    given: Mapping[str, Any],
+    known: Mapping[str, Option],
+    environment: Mapping[str, str],
+    of: str = "",
+) -> dict[str, Any]:
+    """Args: of: the option that has these as its fields, with a dot, for messages."""
+    found = {
+        key: _value(f"{of}{key}", value, known[key], environment)
+        for key, value in given.items()
+        if key in known
+    }
+    for name in _variables_of(known):
+        if name not in given:
+            continue
+        key = name.removesuffix("_env")
+        variable = _value(f"{of}{name}", given[name], Option(), environment)
+        if variable is not None and found.get(key) is not None:
+            raise _invalid(f"{of}{key} and {of}{name} are both given, and one of them is enough")
+        if variable is not None and not environment.get(variable):
+            raise _invalid(
+                f"{of}{name} names the environment variable {variable}, which is not set"
+            )
+        if variable is not None or key not in found:
+            found[key] = environment[variable] if variable is not None else None
+    return found
+
+
+def _value(key: str, value: Any, option: Option, environment: Mapping[str, str]) -> Any:
     if value is None:
         return None
-    read = _READERS[option.kind]
+    wanted = _WANTED[option.kind]
     try:
-        found = read(value)
-    except (TypeError, ValueError) as error:
-        shown = "its value" if key in ("admin_key", "s3") else repr(value)
-        raise InvalidOption(
-            f"{key}: {shown} is not {_WANTED[option.kind]}", step="read the options", left=_NOTHING
-        ) from error
+        if option.is_secret and not isinstance(value, str):
+            # YAML makes another number of 0123, and nobody sees which.
+            wanted = "a text; put it in quotes"
+            raise TypeError(key)
+        found = _READERS[option.kind](value)
+    except (TypeError, ValueError, OverflowError):
+        # What it was made from may be a secret, and is in the exception.
+        shown = "its value" if option.is_secret or option.fields else mask(repr(value))
+        raise _invalid(f"{key}: {shown} is not {wanted}") from None
     if option.choices and found is not None and found not in option.choices:
-        raise InvalidOption(
-            f"{key}: {value!r} is not one of {', '.join(option.choices)}",
-            step="read the options",
-            left=_NOTHING,
-        )
+        raise _invalid(f"{key}: {value!r} is not one of {', '.join(option.choices)}")
+    if option.fields and found is not None:
+        return _fields(key, found, option.fields, environment)
     return found
+
+
+def _fields(
+    key: str, given: Mapping[str, Any], known: Mapping[str, Option], environment: Mapping[str, str]
+) -> dict[str, Any]:
+    every = [*known, *_variables_of(known)]
+    if unknown := sorted(str(one) for one in given if one not in every):
+        raise _invalid(f"{key} has no field {', '.join(unknown)}; it has {', '.join(every)}")
+    usual = {one: option.usual for one, option in known.items() if option.usual is not None}
+    found = {**usual, **_without_none(_read_all(given, known, environment, f"{key}."))}
+    for one, option in known.items():
+        if option.required and not found.get(one):
+            raise _invalid(
+                f"{key} needs {one}, or {one}_env with the name of a variable that has it"
+            )
+    return found
+
+
+def _invalid(message: str) -> InvalidOption:
+    return InvalidOption(message, step=_STEP, left=_NOTHING)
 
 
 _WANTED = {
     "str": "a text",
+    "path": "a path",
     "mode": "an octal number such as 0644",
     "int": "a whole number",
     "float": "a number",
     "bool": "true or false",
     "dict": "a mapping such as {key: value}",
-    "list": "a list",
+    "list": "a list of texts such as a,b",
     "raw": "YAML",
 }
 
@@ -324,16 +419,27 @@ def _parse(value: Any) -> Any:
 
     try:
         return yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(value) from error
 
 
 def _text(value: Any) -> str | None:
-    if value in ("null", "~"):
+    if _is_null(value):
         return None
-    if isinstance(value, (Mapping, list, tuple)):
+    if isinstance(value, (Mapping, list, tuple, set, bool, bytes)):
         raise TypeError(value)
     return os.fsdecode(value) if isinstance(value, os.PathLike) else str(value)
+
+
+def _is_null(value: Any) -> bool:
+    """As YAML has it, for kinds that are not read as YAML."""
+    return isinstance(value, str) and value in ("null", "Null", "NULL", "~")
+
+
+def _path(value: Any) -> str | None:
+    """As Ansible reads its paths: no shell expands what follows ``-C option=``."""
+    found = _text(value)
+    return None if found is None else os.path.expanduser(os.path.expandvars(found))
 
 
 def _mode(value: Any) -> str | None:
@@ -346,6 +452,8 @@ def _number(value: Any) -> float | None:
     found = _parse(value)
     if isinstance(found, bool):
         raise TypeError(value)
+    if found is not None and not math.isfinite(float(found)):
+        raise ValueError(value)
     return None if found is None else float(found)
 
 
@@ -358,9 +466,11 @@ def _whole(value: Any) -> int | None:
 
 def _bool(value: Any) -> bool | None:
     found = _parse(value)
-    if found is not None and not isinstance(found, bool):
+    if found is None or isinstance(found, bool):
+        return found
+    if not isinstance(found, int) or found not in (0, 1):
         raise TypeError(value)
-    return found
+    return bool(found)
 
 
 def _mapping(value: Any) -> dict[str, Any] | None:
@@ -371,16 +481,23 @@ def _mapping(value: Any) -> dict[str, Any] | None:
 
 
 def _list(value: Any) -> list[str] | None:
+    if _is_null(value):
+        return None
     if isinstance(value, str) and not value.lstrip().startswith("["):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    found = _parse(value)
-    if not isinstance(found, (list, tuple)) or not all(isinstance(one, str) for one in found):
+        found = [part.strip() for part in value.split(",") if part.strip()]
+    else:
+        found = _parse(value)
+    if not isinstance(found, (list, tuple)):
         raise TypeError(value)
-    return list(found)
+    texts = [_text(one) for one in found]
+    if None in texts:
+        raise TypeError(value)
+    return [str(one) for one in texts]
 
 
-_READERS = {
+_READERS: Mapping[str, Callable[[Any], Any]] = {
     "str": _text,
+    "path": _path,
     "mode": _mode,
     "int": _whole,
     "float": _number,

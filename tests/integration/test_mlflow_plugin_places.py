@@ -194,6 +194,49 @@ def test_profile_has_the_key_and_the_authority(
             TritonDeploymentClient("triton:/there").list_deployments()
 
 
+@pytest.mark.parametrize("scheme", ["http", "grpcs"])
+def test_the_command_line_has_the_key_and_the_authority(
+    scheme: str, guarded: Triton, sources: dict[int, str], tmp_path: Path
+) -> None:
+    """MLflow passes each -C on as a text."""
+    url = f"grpcs://{guarded.grpc_url}" if scheme == "grpcs" else guarded.url
+    options = {
+        "model_repository": str(guarded.repository),
+        "triton_url": url,
+        "timeout": "30",
+        "ca_file": str(guarded.folder / "ca.pem"),
+        "client_cert": str(guarded.folder / "client.pem"),
+        "client_key": str(guarded.folder / "client.key"),
+    }
+    words = [word for key, text in options.items() for word in ("-C", f"{key}={text}")]
+    key = ("-C", "admin_key={name: admin-key, secret_env: KEY_OF_THE_TEST}")
+    create = ("create", "-t", "triton", "--name", "doubler", "-m", sources[1])
+    site = plugin.registered(tmp_path / "site")
+
+    def run(secret: str, *more: str) -> subprocess.CompletedProcess[str]:
+        done = plugin.deployments(plugin.environment(site, KEY_OF_THE_TEST=secret), *more, *words)
+        assert "Traceback" not in done.stderr and SECRET not in done.stdout + done.stderr
+        return done
+
+    refused = run(SECRET, *create)
+    assert refused.returncode == 1
+    assert "wants an admin_key with the name 'admin-key'" in refused.stderr
+    for secret, sentence in (("", "which is not set"), ("wrong", "wants another secret")):
+        refused = run(secret, *create, *key)
+        assert refused.returncode == 1 and sentence in refused.stderr, refused.stderr
+    created = run(SECRET, *create, *key)
+    assert created.returncode == 0, created.stderr
+    assert (
+        guarded.infer(
+            "doubler",
+            {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1] * 3}]},
+        )[0]
+        == 200
+    )
+    deleted = run(SECRET, "delete", "-t", "triton", "--name", "doubler", *key)
+    assert deleted.returncode == 0, deleted.stderr
+
+
 # -- notebooks, types, a playbook ------------------------------------------------------------------
 
 
