@@ -73,9 +73,10 @@ def _is_made_for_this(response: HttpAnswer) -> bool:
         answered, changed = (
             parsedate_to_datetime(response.headers[name]) for name in ("Date", "Last-Modified")
         )
-    except (KeyError, ValueError):
+        age = (answered - changed).total_seconds()
+    except (KeyError, ValueError, TypeError):  # TypeError: one of them has no time zone
         return False
-    return (answered - changed).total_seconds() <= response.elapsed.total_seconds() + 2
+    return age <= response.elapsed.total_seconds() + 2
 
 
 class ProxyStore:
