@@ -12,12 +12,42 @@ options:
     description:
       - MLflow tracking server, for example V(http://mlflow.example.com:5000).
       - The environment variable E(MLFLOW_TRACKING_URI) is used when it is omitted.
-      - Credentials come from MLflow's own environment variables E(MLFLOW_TRACKING_USERNAME),
-        E(MLFLOW_TRACKING_PASSWORD) and E(MLFLOW_TRACKING_TOKEN), so that no playbook has them.
     type: str
   registry_uri:
     description:
       - MLflow Model Registry, where it is not the tracking server.
       - The environment variable E(MLFLOW_REGISTRY_URI) is used when it is omitted.
     type: str
+  mlflow_username:
+    description:
+      - User of the MLflow servers, with O(mlflow_password).
+      - MLflow's own environment variable E(MLFLOW_TRACKING_USERNAME) is used when it is omitted.
+      - These credentials go to the servers of O(tracking_uri) and O(registry_uri) and to no other.
+    type: str
+  mlflow_password:
+    description:
+      - Password of O(mlflow_username).
+      - MLflow's own environment variable E(MLFLOW_TRACKING_PASSWORD) is used when it is omitted.
+    type: str
+  mlflow_token:
+    description:
+      - Token of the MLflow servers, instead of O(mlflow_username) and O(mlflow_password).
+      - MLflow's own environment variable E(MLFLOW_TRACKING_TOKEN) is used when all three are
+        omitted.
+    type: str
+  mlflow_ca_file:
+    description:
+      - Certificates in PEM form to trust instead of the system's, for MLflow servers with C(https).
+      - MLflow's own environment variable E(MLFLOW_TRACKING_SERVER_CERT_PATH) is used when it is
+        omitted.
+    type: path
+  mlflow_client_cert:
+    description:
+      - This client's certificate in PEM form, for MLflow servers that ask for one.
+      - MLflow's own environment variable E(MLFLOW_TRACKING_CLIENT_CERT_PATH) is used when it is
+        omitted.
+    type: path
+  mlflow_client_key:
+    description: Private key of O(mlflow_client_cert), where that file does not have it too.
+    type: path
 """

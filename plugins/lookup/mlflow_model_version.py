@@ -36,6 +36,46 @@ options:
       - name: MLFLOW_REGISTRY_URI
     vars:
       - name: mlflow_registry_uri
+  mlflow_username:
+    description: User of the MLflow servers, with O(mlflow_password).
+    type: str
+    env:
+      - name: MLFLOW_TRACKING_USERNAME
+    vars:
+      - name: mlflow_username
+  mlflow_password:
+    description: Password of O(mlflow_username).
+    type: str
+    env:
+      - name: MLFLOW_TRACKING_PASSWORD
+    vars:
+      - name: mlflow_password
+  mlflow_token:
+    description: Token of the MLflow servers, instead of O(mlflow_username) and O(mlflow_password).
+    type: str
+    env:
+      - name: MLFLOW_TRACKING_TOKEN
+    vars:
+      - name: mlflow_token
+  mlflow_ca_file:
+    description: Certificates in PEM form to trust instead of the system's.
+    type: path
+    env:
+      - name: MLFLOW_TRACKING_SERVER_CERT_PATH
+    vars:
+      - name: mlflow_ca_file
+  mlflow_client_cert:
+    description: This client's certificate in PEM form, for MLflow servers that ask for one.
+    type: path
+    env:
+      - name: MLFLOW_TRACKING_CLIENT_CERT_PATH
+    vars:
+      - name: mlflow_client_cert
+  mlflow_client_key:
+    description: Private key of O(mlflow_client_cert), where that file does not have it too.
+    type: path
+    vars:
+      - name: mlflow_client_key
   timeout:
     description: Seconds that the registry may take for one URI.
     type: float
@@ -82,6 +122,10 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri 
     parse_model_uri,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import DeliveryError
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.credentials import (
+    Credentials,
+    use_credentials,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
@@ -120,7 +164,9 @@ class LookupModule(LookupBase):
             file.seek(0)
             known: dict[str, int] = json.loads(file.read() or "{}")
             if key not in known:
-                source = Registry(servers[0], self.get_option("timeout"), servers[1]).resolve(uri)
+                with use_credentials(Credentials.from_options(self.get_options())):
+                    registry = Registry(servers[0], self.get_option("timeout"), servers[1])
+                source = registry.resolve(uri)
                 known[key] = int(source.registry_version or 0)
                 file.truncate(0)
                 file.write(json.dumps(known))

@@ -30,6 +30,7 @@ from ..module_utils._delivery.names import check_model_name
 from ..module_utils._delivery.orchestration.inspection import Inspection
 from ..module_utils._delivery.orchestration.target import Target
 from ..module_utils._delivery.planning.versions import loaded_versions
+from ..module_utils._delivery.registry.credentials import Credentials, use_credentials
 from ..module_utils._delivery.repository.protocol import Repository
 from ..module_utils._delivery.repository.s3.location import is_s3
 from ..module_utils._delivery.repository.state_store import StateStore
@@ -292,8 +293,10 @@ class TritonDeploymentClient(BaseDeploymentClient):
         from ..module_utils._delivery.orchestration.delivery import Delivery
         from ..module_utils._delivery.progress import show_progress
 
+        credentials = Credentials.from_options(self._target.with_options(options).options)
         try:
             with (
+                use_credentials(credentials),
                 Delivery(self._delivery_target(options, endpoint)) as delivery,
                 show_progress(self._target.with_options(options).options.get("progress")),
             ):

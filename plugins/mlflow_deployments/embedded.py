@@ -32,7 +32,17 @@ LOCAL_OPTIONS = {
     "http_port": Option("int"),
     "grpc_port": Option("int"),
 }
-_TARGET_OPTIONS = ("tracking_uri", "registry_uri", "timeout")
+_TARGET_OPTIONS = (
+    "tracking_uri",
+    "registry_uri",
+    "mlflow_username",
+    "mlflow_password",
+    "mlflow_token",
+    "mlflow_ca_file",
+    "mlflow_client_cert",
+    "mlflow_client_key",
+    "timeout",
+)
 _STEP = "start Triton"
 _LONGEST_LINE = 64
 _ZERO: Mapping[str, Any] = {"BYTES": "", "BOOL": False, "FP32": 0.0, "FP64": 0.0}
@@ -63,7 +73,7 @@ def run_local(
 
     Args:
         config: options of the model, and ``server_python``, ``http_port``, ``grpc_port``,
-            ``tracking_uri``, ``registry_uri``, ``timeout``.
+            those of the registry, ``timeout``.
 
     Raises:
         MlflowException: Triton cannot be started here, or the model cannot be deployed.

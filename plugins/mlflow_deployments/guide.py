@@ -31,12 +31,26 @@ _MEANING = {
         "TensorRT and GPUs of the servers: {version: '10.5', compute_capability: '9.0'}"
     ),
     "s3": (
-        "{profile: NAME, region: NAME, ca_file: FILE, access_key: KEY, secret_key_env: VARIABLE} for a"
-        " repository in S3; omitted keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        "{profile: NAME, region: NAME, ca_file: FILE, access_key: KEY, secret_key_env: VARIABLE}"
+        " for a repository in S3; omitted keys come from AWS_ACCESS_KEY_ID and"
+        " AWS_SECRET_ACCESS_KEY"
     ),
     "state_dir": "records, locks and retained copies; <repository>.mlops-triton when omitted",
     "tracking_uri": "the MLflow server",
     "registry_uri": "the model registry, where it is another one",
+    "mlflow_username": "user of the MLflow servers (MLFLOW_TRACKING_USERNAME)",
+    "mlflow_password": (
+        "their password (MLFLOW_TRACKING_PASSWORD); mlflow_password_env=VARIABLE keeps it out of"
+        " the list of processes"
+    ),
+    "mlflow_token": (
+        "a token instead of both (MLFLOW_TRACKING_TOKEN); mlflow_token_env=VARIABLE as above"
+    ),
+    "mlflow_ca_file": "certificates to trust for https (MLFLOW_TRACKING_SERVER_CERT_PATH)",
+    "mlflow_client_cert": (
+        "this client's certificate for the MLflow servers (MLFLOW_TRACKING_CLIENT_CERT_PATH)"
+    ),
+    "mlflow_client_key": "its private key, where that file does not have it too",
     "timeout": "seconds that any one network step may take (300)",
     "lock_timeout": "seconds to wait for another run that changes the same model (60)",
     "progress": "progress lines on standard error (when omitted, where that is a terminal)",
@@ -140,7 +154,7 @@ def _list_options(options: Mapping[str, Option]) -> str:
     lines = []
     for name, option in options.items():
         choices = f" ({', '.join(option.choices)})" if option.choices else ""
-        lines.append(f"  {name:<17}  {_MEANING[name]}{choices}")
+        lines.append(f"  {name:<18}  {_MEANING[name]}{choices}")
     return "\n".join(lines)
 
 

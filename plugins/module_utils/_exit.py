@@ -16,6 +16,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ._delivery.errors import Defect, as_delivery_error
 from ._delivery.progress import VARIABLE, write_progress
 from ._delivery.redact import mask
+from ._delivery.registry.credentials import Credentials, use_credentials
 
 
 def run(module: AnsibleModule, function: Callable[[AnsibleModule], dict[str, Any]]) -> None:
@@ -28,7 +29,10 @@ def run(module: AnsibleModule, function: Callable[[AnsibleModule], dict[str, Any
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     _hide_passwords(module)
     try:
-        with write_progress(os.environ.get(VARIABLE)):
+        with (
+            write_progress(os.environ.get(VARIABLE)),
+            use_credentials(Credentials.from_options(module.params)),
+        ):
             result = function(module)
     except Exception as error:
         said = as_delivery_error(error)

@@ -16,6 +16,13 @@ Spec = dict[str, dict[str, Any]]
 REGISTRY: Spec = {
     "tracking_uri": {"type": "str", "fallback": (env_fallback, ["MLFLOW_TRACKING_URI"])},
     "registry_uri": {"type": "str", "fallback": (env_fallback, ["MLFLOW_REGISTRY_URI"])},
+    # MLflow reads its environment itself where these are omitted.
+    "mlflow_username": {"type": "str"},
+    "mlflow_password": {"type": "str", "no_log": True},
+    "mlflow_token": {"type": "str", "no_log": True},
+    "mlflow_ca_file": {"type": "path"},
+    "mlflow_client_cert": {"type": "path"},
+    "mlflow_client_key": {"type": "path", "no_log": False},
 }
 
 SERVER: Spec = {

@@ -51,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # Libraries that only some files may know; all of them are imported inside functions.
 THIRD_PARTY = {
-    "mlflow": {"registry.connection"},
+    "mlflow": {"registry.connection", "registry.credentials"},
     "tritonclient": {
         "domain.config_pbtxt",
         "triton.http_transport",

@@ -10,12 +10,27 @@ import re
 _CREDENTIALS = re.compile(r"(?<=//)[^/\s]+@")
 
 
+_HIDDEN: set[str] = set()
+_SHORTEST = 4
+"""Characters of a secret; with fewer, words would be hidden that are none."""
+
+
+def hide(secret: str | None) -> None:
+    """From now on, ``mask`` takes it away."""
+    if secret and len(secret) >= _SHORTEST:
+        _HIDDEN.add(secret)
+
+
 def mask(text: str) -> str:
-    """``text`` without the user:password@ of its URLs, and without MLflow's own secrets."""
+    """``text`` without the user:password@ of its URLs, without MLflow's own secrets, and without
+    hidden ones.
+    """
     text = _CREDENTIALS.sub("***@", text)
-    for variable in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
-        secret = os.environ.get(variable)
-        if secret and len(secret) > 3:
+    variables = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+    for secret in sorted({*_HIDDEN, *(os.environ.get(one, "") for one in variables)}, key=len)[
+        ::-1
+    ]:
+        if len(secret) >= _SHORTEST:
             text = text.replace(secret, "***")
     return text
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -33,7 +33,12 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestrati
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
     Target,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.credentials import (
+    Credentials,
+    current_credentials,
+)
 from mlflow.exceptions import MlflowException
+from support.certificates import Authority
 
 HUSH = "Sesame-4720"
 EVERY = {**TARGET_OPTIONS, **MODEL}
@@ -45,6 +50,7 @@ class Arrived:
 
     target: Target
     desired: DesiredModel
+    credentials: Credentials
     progress: bool | None = None
 
 
@@ -55,7 +61,7 @@ class Row:
     Args:
         text: as ``-C`` has it, and the query of a target.
         arrived: finds it in what the core was asked.
-        expected: what is to be found.
+        awaited: what is to be found; HOME in it is the user's home folder.
         wrong: a text that the option cannot have, and words of the sentence about it; None where
             any text will do.
         module: as a task has it; None: as YAML reads the text.
@@ -63,10 +69,16 @@ class Row:
 
     text: str
     arrived: Callable[[Arrived], Any]
-    expected: Any
+    awaited: Any
     wrong: tuple[str, str] | None
     module: Any = None
-    variables: dict[str, str] = field(default_factory=dict)
+    home: str = ""
+
+    @property
+    def expected(self) -> Any:
+        text = json.dumps(self.awaited).replace("HOME", self.home)
+        found = json.loads(text)
+        return tuple(found) if isinstance(self.awaited, tuple) else found
 
     @property
     def value(self) -> Any:
@@ -79,6 +91,10 @@ def _target(name: str) -> Callable[[Arrived], Any]:
 
 def _access(name: str) -> Callable[[Arrived], Any]:
     return lambda arrived: getattr(arrived.target.access, name)
+
+
+def _credentials(name: str) -> Callable[[Arrived], Any]:
+    return lambda arrived: getattr(arrived.credentials, name)
 
 
 def _policy(name: str) -> Callable[[Arrived], Any]:
@@ -99,11 +115,9 @@ ROWS: dict[str, Row] = {
         {"name": "other", "secret": HUSH},
         ("{name: other}", "needs secret, or secret_env"),
     ),
-    "ca_file": Row("~/ca.pem", _access("ca_file"), "/home/of/test/ca.pem", None),
-    "client_cert": Row(
-        "$HOME/c.pem", _access("client_cert"), "/home/of/test/c.pem", ("", "go together")
-    ),
-    "client_key": Row("~/c.key", _access("client_key"), "/home/of/test/c.key", ("", "go together")),
+    "ca_file": Row("~/ca.pem", _access("ca_file"), "HOME/ca.pem", None),
+    "client_cert": Row("$HOME/c.pem", _access("client_cert"), "HOME/c.pem", ("", "go together")),
+    "client_key": Row("~/c.key", _access("client_key"), "HOME/c.key", ("", "go together")),
     "server_log": Row("/var/log/triton", _target("server_log"), "/var/log/triton", None),
     "tensorrt_target": Row(
         "{version: 10.5, compute_capability: '9.0'}",
@@ -117,15 +131,29 @@ ROWS: dict[str, Row] = {
         "s3://bucket/models",
         ("ftp://host/models", "neither a folder of this host nor in S3"),
     ),
-    "state_dir": Row("~/state", _target("state_dir"), "/home/of/test/state", None),
+    "state_dir": Row("~/state", _target("state_dir"), "HOME/state", None),
     "s3": Row(
         f"{{access_key: a, secret_key: {HUSH}, ca_file: ~/s3.pem}}",
         _target("s3"),
-        {"access_key": "a", "secret_key": HUSH, "ca_file": "/home/of/test/s3.pem"},
+        {"access_key": "a", "secret_key": HUSH, "ca_file": "HOME/s3.pem"},
         (f"{{secret: {HUSH}}}", "no field secret; it has access_key"),
     ),
     "tracking_uri": Row("http://m:1", _target("tracking_uri"), "http://m:1", None),
     "registry_uri": Row("http://r:1", _target("registry_uri"), "http://r:1", None),
+    "mlflow_username": Row("me", _credentials("username"), "me", ("me", "without mlflow_password")),
+    "mlflow_password": Row(
+        HUSH, _credentials("password"), HUSH, (HUSH, "given without mlflow_username")
+    ),
+    "mlflow_token": Row(HUSH, _credentials("token"), HUSH, None),
+    "mlflow_ca_file": Row(
+        "~/ca.pem", _credentials("ca_file"), "HOME/ca.pem", ("~/none", "No such file")
+    ),
+    "mlflow_client_cert": Row(
+        "~/cert.pem", _credentials("client_cert"), "HOME/cert.pem", ("~/ca.pem", "cannot be used")
+    ),
+    "mlflow_client_key": Row(
+        "~/cert.key", _credentials("client_key"), "HOME/cert.key", ("~/ca.pem", "cannot be used")
+    ),
     "timeout": Row("7.5", _target("timeout"), 7.5, (".inf", "is not a number")),
     "lock_timeout": Row("8", _target("lock_timeout"), 8.0, ("-1", "more than 0 seconds")),
     "progress": Row("false", lambda arrived: arrived.progress, False, ("maybe", "true or false")),
@@ -161,13 +189,31 @@ ROWS: dict[str, Row] = {
     "group": Row("triton", _desired("group"), "triton", None),
     "mode": Row("0640", _desired("mode"), "0640", ("u+x", "octal number"), module="0640"),
 }
-TOGETHER = {"client_cert": {"client_key": "/k"}, "client_key": {"client_cert": "/c"}}
+TOGETHER = {
+    "client_cert": {"client_key": "/k"},
+    "client_key": {"client_cert": "/c"},
+    "mlflow_username": {"mlflow_password": HUSH},
+    "mlflow_password": {"mlflow_username": "me"},
+    "mlflow_client_cert": {"mlflow_client_key": "~/cert.key"},
+    "mlflow_client_key": {"mlflow_client_cert": "~/cert.pem"},
+}
+ALONE = ("mlflow_username", "mlflow_password")
 TARGET_ROWS = sorted(set(ROWS) & set(TARGET_OPTIONS))
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("cryptography")
+    folder = tmp_path_factory.mktemp("home")
+    Authority(folder).issue("cert")
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/of/test")
+def surroundings(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(home))
+    for row in ROWS.values():
+        row.home = str(home)
     monkeypatch.setenv(PROFILES_VARIABLE, str(tmp_path / "profiles.yml"))
     for name in ("TRITON_URL", "TRITON_MODEL_REPO", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
@@ -185,7 +231,7 @@ def ask(
 
     class Recorder:
         def __init__(self, target: Target) -> None:
-            seen["target"] = target
+            seen.update(target=target, credentials=current_credentials())
 
         def __enter__(self) -> Recorder:
             return self
@@ -271,7 +317,10 @@ def test_the_module_says_the_same(name: str, monkeypatch: pytest.MonkeyPatch) ->
     if isinstance(params.get(name), dict) and EVERY[name].fields:
         params[name] = {key: one for key, one in params[name].items() if one is not None}
     arrived = Arrived(
-        Target.from_options(params), DesiredModel.from_options(params), params["progress"]
+        Target.from_options(params),
+        DesiredModel.from_options(params),
+        Credentials.from_options(params),
+        params["progress"],
     )
     assert ROWS[name].arrived(arrived) == ROWS[name].expected
 
@@ -281,7 +330,7 @@ def test_a_value_that_cannot_be_is_a_sentence(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text, words = ROWS[name].wrong or ("", "")
-    given = {**base(name), name: text}
+    given = {**({"model_repository": "/models"} if name in ALONE else base(name)), name: text}
     ways: list[tuple[str, dict[str, Any]]] = [("triton", given)]
     if name in TARGET_OPTIONS:
         query = "&".join(f"{key}={quote(one)}" for key, one in given.items())
@@ -292,7 +341,7 @@ def test_a_value_that_cannot_be_is_a_sentence(
         assert caught.value.error_code == "INVALID_PARAMETER_VALUE", caught.value
         said = str(caught.value)
         assert "defect" not in said and HUSH not in said
-        assert name in said or words == "go together"
+        assert name in said or words in ("go together", "cannot be used")
 
 
 @pytest.mark.parametrize("name", [name for name, option in EVERY.items() if option.kind != "str"])
@@ -437,9 +486,9 @@ def test_a_key_that_no_header_can_have_is_a_sentence(monkeypatch: pytest.MonkeyP
 # -- run-local -------------------------------------------------------------------------------------
 
 LOCAL = {
-    "http_port": ("18123", 18123, "many"),
-    "grpc_port": ("18124", 18124, "1.5"),
-    "server_python": ("~/bin/python", "/home/of/test/bin/python", "[a]"),
+    "http_port": ("18123", "18123", "many"),
+    "grpc_port": ("18124", "18124", "1.5"),
+    "server_python": ("~/bin/python", "HOME/bin/python", "[a]"),
 }
 
 
@@ -448,7 +497,9 @@ def test_every_option_of_run_local_is_tried() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(LOCAL))
-def test_an_option_of_run_local_arrives(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_option_of_run_local_arrives(
+    name: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text, expected, wrong = LOCAL[name]
 
     def start(_folder: Path, settings: dict[str, Any], python: str) -> Any:
@@ -459,7 +510,7 @@ def test_an_option_of_run_local_arrives(name: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(embedded, "_run_triton", start)
     with pytest.raises(MlflowException, match="it was asked"):
         embedded.run_local("m", "/model", config={name: text})
-    assert seen[name] == expected
+    assert str(seen[name]) == expected.replace("HOME", str(home))
     given: Any = yaml.safe_load(wrong)
     with pytest.raises(MlflowException, match=f"{name}: .* is not"):
         embedded.run_local("m", "/model", config={name: given})

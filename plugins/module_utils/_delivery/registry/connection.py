@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way to one MLflow, with deadlines. The only file that imports MLflow."""
+"""The way to one MLflow, with deadlines. No other file calls it."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from ..libraries import require
 from ..loopback import spare_loopback
 from ..outside import HttpAnswer, JsonDict, MlflowObject
 from ..redact import mask, reason
+from .credentials import current_credentials, remedy_for
 
 T = TypeVar("T")
 UNKNOWN_ENDPOINT = "ENDPOINT_NOT_FOUND"
@@ -64,6 +65,7 @@ class Connection:
         self._making = threading.Lock()
         self._tracking_uri = tracking_uri
         self._registry_uri = registry_uri
+        self._credentials = current_credentials()
         self.timeout = timeout
         self._made: object = None
 
@@ -104,7 +106,11 @@ class Connection:
                     from mlflow import MlflowClient
 
                 def make() -> MlflowObject:
-                    client: MlflowObject = MlflowClient(self.tracking_uri, self._registry_uri)
+                    address = self._credentials.store_uri
+                    client: MlflowObject = MlflowClient(
+                        address(self.tracking_uri),
+                        address(self._registry_uri) if self._registry_uri else None,
+                    )
                     # MLflow does this at the first question to the registry, and fills the table of
                     # its stores meanwhile: another thread finds only those that are in it already.
                     with _STORES:
@@ -183,11 +189,10 @@ class Connection:
             endpoint: below ``/api/2.0/mlflow/``, of a server that is reached by HTTP.
         """
         with require("mlflow", "to ask the model registry"):
-            from mlflow.utils.credentials import get_default_host_creds
             from mlflow.utils.rest_utils import http_request, verify_rest_response
 
         def post() -> JsonDict:
-            credentials = get_default_host_creds(self.registry_uri)
+            credentials = self._credentials.for_host(self.registry_uri)
             path = f"/api/2.0/mlflow/{endpoint}"
             answer = http_request(credentials, path, "POST", max_retries=0, json=body)
             return dict(verify_rest_response(answer, path).json())
@@ -203,9 +208,13 @@ class Connection:
                 mlflow_error_code=code,
             )
         if code in ("", "INTERNAL_ERROR") and error.__context__ is not None:
-            return RegistryError(f"MLflow at {self.masked_uri} failed: {reason(error)}", step=step)
+            said = reason(error)
+            return RegistryError(
+                f"MLflow at {self.masked_uri} failed: {said}{remedy_for(said)}", step=step
+            )
+        said = _one_line(error)
         return RegistryRefused(
-            f"MLflow at {self.masked_uri} refused: {_one_line(error)}", step=step, code=code
+            f"MLflow at {self.masked_uri} refused: {said}{remedy_for(said)}", step=step, code=code
         )
 
     def files_at(self, root: str) -> ArtifactRoot:
@@ -251,17 +260,15 @@ class Connection:
         """
         with require("mlflow", "to read artifacts"):
             from mlflow.exceptions import MlflowException
-            from mlflow.utils.credentials import get_default_host_creds
             from mlflow.utils.rest_utils import http_request
         if origin(base) not in {
             origin(uri) for uri in (self.tracking_uri, self._registry_uri or "")
         }:
             return request_without_credentials(base, method, endpoint, headers, **options)
         send: Callable[..., object] = http_request
-        credentials: Callable[[str], object] = get_default_host_creds
         try:
             return send(
-                credentials(base),
+                self._credentials.for_host(base),
                 endpoint,
                 method,
                 max_retries=0,
