@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or
 # https://www.gnu.org/licenses/gpl-3.0.txt)
 """Argument-spec groups. Each has a doc fragment of the same name in lower case; a unit test keeps
-the pairs equal.
+the pairs equal. Every module imports this first of all that is ours, and so ends here where its
+Python is too old for the rest.
 """
 
 from __future__ import annotations
@@ -10,6 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.module_utils.basic import env_fallback
+
+from ._python import refuse_old_python
+
+refuse_old_python()
 
 Spec = dict[str, dict[str, Any]]
 

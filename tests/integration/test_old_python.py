@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The start wrapper on the oldest Python that it runs on, and on one that it refuses: real
-interpreters, as a host or an image may have them.
+"""The start wrapper on the oldest Python that it runs on, and on one that it refuses, and modules
+on one that they refuse: real interpreters, as a host or an image may have them.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -18,6 +19,8 @@ import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.state_store import (
     StateStore,
 )
+from support.playbooks import run_playbook
+from support.servers import Triton
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "roles/triton/files/start_triton"
@@ -171,3 +174,60 @@ def test_an_older_python_is_told_which_one_is_needed(
     assert done.stderr.startswith("start_triton: Python 3.9 or newer is needed, and ")
     assert done.stderr.endswith(" is Python 2.7.\n")
     assert len(done.stderr.splitlines()) == 1
+
+
+# -- modules ---------------------------------------------------------------------------------------
+
+MODULES: dict[str, dict[str, Any]] = {
+    "triton_model": {"name": "m", "state": "absent"},
+    "triton_models": {"models": []},
+    "triton_model_info": {},
+    "mlflow_publish": {"name": "m", "path": "/no/model"},
+    "mlflow_model_info": {},
+}
+PASSWORD = "Sesame-4740"
+
+
+def test_a_module_says_which_python_it_needs(
+    pythons: dict[str, Path], triton: Triton, tmp_path: Path
+) -> None:
+    """And the way out that it names is one."""
+    given = {"mlflow_username": "me", "mlflow_password": PASSWORD}
+    tasks = [
+        {"name": name, f"mlops.triton.{name}": {**options, **given}, "ignore_errors": True}
+        for name, options in MODULES.items()
+    ]
+    listed = {
+        "name": "The same with another Python",
+        "mlops.triton.triton_model_info": {
+            **given,
+            "model_repository": str(triton.repository),
+            "triton_url": triton.url,
+        },
+        "vars": {"ansible_python_interpreter": "{{ triton_client_python }}"},
+    }
+    play = {
+        "hosts": "localhost",
+        "gather_facts": False,
+        "vars": {"triton_client_python": sys.executable},
+        "tasks": [*tasks, listed],
+    }
+    (tmp_path / "inventory.ini").write_text(
+        f"localhost ansible_connection=local ansible_python_interpreter={str(pythons['3.9'])!r}\n",
+        encoding="utf-8",
+    )
+    done = run_playbook(tmp_path, [play], "-vvv")
+    assert done.rc == 0, done.output
+    said = re.findall(r'"msg": "(Python 3\.9\.\d+ .*)"$', done.output, re.MULTILINE)
+    assert len(said) == len(MODULES), done.output
+    assert all("needs Python 3.10 or newer. Nothing was changed." in one for one in said)
+    assert all(
+        "ansible_python_interpreter with '{{ triton_client_python }}'" in one for one in said
+    )
+    assert "ignored=5" in done.output
+    assert "Traceback" not in done.output and "SyntaxError" not in done.output
+    assert PASSWORD not in done.output
+
+
+def test_every_module_is_tried_on_an_old_python() -> None:
+    assert set(MODULES) == {path.stem for path in (ROOT / "plugins" / "modules").glob("*.py")}

@@ -282,6 +282,28 @@ def test_core_imports_stay_inside(path: Path) -> None:
     assert not {name for name in foreign if dotted(path) not in THIRD_PARTY.get(name, set())}
 
 
+@each(sorted((ROOT / "plugins" / "modules").glob("*.py")))
+def test_a_module_looks_at_its_python_first(path: Path) -> None:
+    """What comes after does not parse on a Python that Ansible takes and the core does not."""
+    ours = [
+        node for node in ast.walk(tree(path)) if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    first = min(ours, key=lambda node: node.lineno)
+    assert first.module == "module_utils" and [one.name for one in first.names] == ["_options"]
+    utilities = ROOT / "plugins" / "module_utils"
+    options = tree(utilities / "_options.py")
+    called = [
+        node.lineno
+        for node in options.body
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+    ]
+    imported = [node for node in options.body if isinstance(node, ast.ImportFrom) and node.level]
+    assert [node.module for node in imported] == ["_python"]
+    assert called == [imported[0].lineno + 2]
+    for file in (path, utilities / "_options.py", utilities / "_python.py"):
+        ast.parse(file.read_text(encoding="utf-8"), feature_version=(3, 8))
+
+
 def test_permissions_are_used() -> None:
     """A permission that nobody needs hides who gets it next."""
     files = {dotted(path): path for path in core_files()}
