@@ -12,7 +12,13 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PACKAGE = "ansible_collections/mlops/triton"
-FILES = ("galaxy.yml", "README.md", "CHANGELOG.md", "requirements.yml")
+FILES = (
+    "galaxy.yml",
+    "README.md",
+    "CHANGELOG.md",
+    "requirements.yml",
+    "publish_model_to_mlflow.py",
+)
 FOLDERS = ("LICENSES", "meta", "playbooks", "plugins", "roles")
 NOT_SHIPPED = ("__pycache__",)
 

@@ -5,7 +5,8 @@
     python publish_model_to_mlflow.py --model_name sid-minibert-onnx --model_directory
     /models/sid-minibert-onnx --flavor triton
 
-The registry is MLFLOW_TRACKING_URI. What is published already is not published again.
+Where pip installed the wheel, it is the command publish_model_to_mlflow. The registry is
+MLFLOW_TRACKING_URI. What is published already is not published again.
 """
 
 from __future__ import annotations

@@ -171,10 +171,11 @@ def test_the_plugin_keeps_them_to_its_own_requests(
     for own in (doors.plain.url, doors.plain.url + "/"):
         with pytest.raises(MlflowException, match="401"):
             mlflow.MlflowClient(own).get_registered_model("guarded-plugin")
-    with pytest.raises(MlflowException, match="mlflow_username and mlflow_password"):
+    with pytest.raises(MlflowException, match="mlflow_username and mlflow_password") as caught:
         client.create_deployment(
             "guarded", "models:/guarded-plugin/1", config={"mlflow_password": "wrong-4732"}
         )
+    assert caught.value.error_code == "UNAUTHENTICATED"
 
 
 def test_the_command_line_has_them(
