@@ -105,5 +105,7 @@ def gate(
         made = Gate(f"{scheme}://127.0.0.1:{server.server_port}", behind, user, password, token)
         handler.gate = made  # type: ignore[attr-defined]
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield made
-        server.shutdown()
+        try:
+            yield made
+        finally:
+            server.shutdown()

@@ -233,7 +233,7 @@ def ask(
         def __init__(self, target: Target) -> None:
             seen.update(target=target, credentials=current_credentials())
 
-        def __enter__(self) -> Recorder:
+        def __enter__(self) -> Any:
             return self
 
         def __exit__(self, *_raised: object) -> None:
