@@ -45,6 +45,8 @@ _value:
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..plugin_utils.plans import changes_serving
+
 Facts = Mapping[str, Any]
 _HEAD = ("host", "model", "version", "state", "result")
 _WIDEST = 60
@@ -108,8 +110,8 @@ def _result(host: Facts, planned: Facts, delivered: Facts, returned: Facts) -> s
     if planned.get("failed"):
         return f"failed: {_short(planned.get('msg'))}"
     if (
-        not _changes(planned)
-        and not _changes(delivered)
+        not changes_serving(planned)
+        and not changes_serving(delivered)
         and not (host.get("check") and planned.get("changed"))
     ):
         model = planned.get("model") or {}
@@ -128,13 +130,6 @@ def _result(host: Facts, planned: Facts, delivered: Facts, returned: Facts) -> s
     asked = "verify by an inference" in delivered.get("actions", ())
     proven = asked and delivered["model"].get("verified", "") is not None
     return "changed, verified" if proven else "changed, not verified"
-
-
-def _changes(entry: Facts) -> bool:
-    """Whether more was changed than what the registry says of it."""
-    return bool(entry.get("changed")) and not (
-        entry.get("reported") and set(entry.get("actions", ())) <= set(entry["reported"])
-    )
 
 
 def _by_name(result: Any) -> dict[str, Facts]:
