@@ -74,8 +74,7 @@ def _pin(model: dict[str, Any], pins: Mapping[str, int], verify: Any) -> dict[st
     named = _NAMED.match(uri)
     if named and uri in pins:
         model["model_uri"] = f"{named['model']}/{pins[uri]}"
-        if named["alias"]:
-            model["alias"] = named["alias"]
+        model["alias"] = named["alias"] or "latest"
     return model
 
 
