@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support import models, servers
-from support.fleets import Fleet, changes, start_fleet
+from support.fleets import Fleet, start_fleet
 
 pytestmark = [pytest.mark.long, pytest.mark.takes(120)]
 
@@ -35,6 +35,13 @@ def everywhere(**served: int) -> dict[str, dict[str, int]]:
 def table(done: subprocess.CompletedProcess[str]) -> str:
     """What the last play prints."""
     return done.stdout.rpartition("TASK [Show what is deployed]")[2]
+
+
+def row(done: subprocess.CompletedProcess[str], host: str, model: str) -> list[str]:
+    """Version, state and the words of the result, as the table has them."""
+    words = [line.strip(' ",').split() for line in table(done).splitlines()]
+    (found,) = (line for line in words if line[:2] == [host, model])
+    return found[2:]
 
 
 def refused(fleet: Fleet, *arguments: str, **variables: Any) -> str:
@@ -71,3 +78,90 @@ def test_a_hook_that_does_not_exist_is_found_before_a_host_begins(
     fleet.publish(tried=1)
     said = refused(fleet, *mode, **{hook: "tasks/nowhere.yml"})
     assert all(f"{host}: {hook}: tasks/nowhere.yml" in said for host in HOSTS), said
+
+
+def test_a_server_that_is_down_keeps_all_hosts_as_they_are(fleet: Fleet) -> None:
+    fleet.publish(tried=2)
+    address = f"127.0.0.1:{servers.free_ports(1)[0]}"
+    fleet.host_variables["two"] = {"triton_url": address}
+    said = refused(fleet)
+    assert f"two: Triton does not answer at {address}" in said, said
+    would = fleet.play("deploy_models", "--check")
+    assert would.returncode == 0, would.stdout
+    alone = fleet.play("deploy_models", "--limit", "!two")
+    fleet.host_variables.clear()
+    assert alone.returncode == 0, alone.stdout
+    assert fleet.serves()["one"]["tried"] == 2
+    assert fleet.play("deploy_models").returncode == 0
+    assert fleet.serves() == everywhere(steady=1, tried=2)
+
+
+def test_a_host_stays_in_service_where_only_its_record_changes(fleet: Fleet) -> None:
+    asked = [
+        {"name": "steady", "model_uri": "models:/steady/1"},
+        {"name": "tried", "model_uri": "models:/tried/latest"},
+    ]
+    fleet.hooks()
+    for variables in ({"triton_models": asked}, {"triton_deployment_set": "nightly"}, {}):
+        done = fleet.play("deploy_models", **variables)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert {what for _host, what in fleet.hooks()} == {"returns"}
+    assert fleet.serves() == everywhere(steady=1, tried=2)
+
+
+def listing(fleet: Fleet, *models_: models.Sample) -> list[dict[str, Any]]:
+    own = [{"name": one.name, "model_uri": str(one.folder)} for one in models_]
+    return [*fleet.variables["triton_models"], *own]
+
+
+def test_a_long_list_says_what_failed_and_not_everything(fleet: Fleet) -> None:
+    many = [
+        models.make_python(
+            fleet.folder / "many", f"m{number}", fail="no weights" if number == 7 else None
+        )
+        for number in range(20)
+    ]
+    fleet.environment = {"ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml"}  # a line for each value
+    done = fleet.play("deploy_models", "--limit", "one", triton_models=listing(fleet, *many))
+    fleet.environment = {}
+    assert done.returncode == 2, done.stdout
+    assert "no weights" in table(done) and "m19" in table(done)
+    count = len(done.stdout.splitlines())
+    assert count < 150, count
+    assert fleet.serves() == everywhere(steady=1, tried=2)
+
+
+def test_a_model_that_fails_is_shown_with_what_is_served_of_it(fleet: Fleet) -> None:
+    served = fleet.serves()["one"]["tried"]
+    bad = models.make_python(fleet.folder / "bad", "tried", identity=3, fail="no such weights")
+    fleet.publish(tried=bad)
+    done = fleet.play("deploy_models", "--limit", "one")
+    assert done.returncode == 2
+    assert row(done, "one", "tried")[:3] == [str(served), "present", "failed:"]
+    assert fleet.serves()["one"]["tried"] == served
+    fleet.publish(tried=2)
+
+
+def test_or_a_host_keeps_what_is_good_and_the_run_goes_on(fleet: Fleet) -> None:
+    fleet.publish(steady=2)
+    bad = models.make_python(fleet.folder / "worse", "tried", identity=4, fail="no such weights")
+    fleet.publish(tried=bad)
+    served = fleet.serves()["one"]["tried"]
+    fleet.hooks()
+    done = fleet.play("deploy_models", triton_on_failure="keep_good")
+    assert done.returncode == 2, done.stdout
+    assert fleet.serves() == everywhere(steady=2, tried=served)
+    assert fleet.hooks() == [(host, what) for host in HOSTS for what in ("leaves", "returns")]
+    for host in HOSTS:
+        assert row(done, host, "steady")[2] == "changed,", table(done)
+        assert row(done, host, "tried")[:3] == [str(served), "present", "failed:"]
+        assert f"{host}: 1 of 2 models failed: " in table(done)
+    again = fleet.play("deploy_models", triton_on_failure="keep_good")
+    assert again.returncode == 2
+    assert fleet.hooks() == [("one", "leaves"), ("one", "returns")]
+    fleet.publish(tried=2)
+
+
+def test_what_to_do_on_a_failure_is_one_of_three_things(fleet: Fleet) -> None:
+    said = refused(fleet, triton_on_failure="keep-good")
+    assert "triton_on_failure" in said and "keep_good" in said

@@ -36,6 +36,7 @@ class Fleet:
     tritons: dict[str, servers.Triton]
     variables: dict[str, Any] = field(default_factory=dict)
     host_variables: dict[str, dict[str, Any]] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
 
     def play(
         self, playbook: str, *arguments: str, **overrides: Any
@@ -60,7 +61,7 @@ class Fleet:
         done = subprocess.run(
             words,
             cwd=self.folder,
-            env=environment(),
+            env=environment(**self.environment),
             capture_output=True,
             text=True,
             timeout=300,
