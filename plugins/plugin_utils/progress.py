@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 from ansible.errors import AnsibleError
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible.plugins.action.normal import ActionModule as NormalAction
 from ansible.utils.display import Display
 
 from ..module_utils._delivery.progress import SWITCH, VARIABLE, Lines
+from .module_python import ModulePythonAction
 
 if TYPE_CHECKING:
     from ansible.playbook.task import Task
@@ -36,7 +36,7 @@ _MOST = 1 << 16
 display = Display()
 
 
-class ProgressAction(NormalAction):
+class ProgressAction(ModulePythonAction):
     """Runs the module of its own name, as Ansible would without this plugin, and shows what it
     tells of itself.
     """
@@ -78,7 +78,7 @@ class _Watch:
     module are busy.
     """
 
-    def __init__(self, action: NormalAction, path: str, label: str) -> None:
+    def __init__(self, action: ModulePythonAction, path: str, label: str) -> None:
         self._action = copy.copy(action)
         self._action._connection = copy.copy(action._connection)
         # Its prompt and its sign of success are new for each command.
