@@ -94,3 +94,26 @@ def test_a_slip_in_the_name_of_a_variable_is_named(tmp_path: Path, playbook: str
 def test_variables_of_the_inventory_count_too(tmp_path: Path) -> None:
     done = play(tmp_path, "deploy_models", triton_serail=1)
     refused(done, "one: triton_serail is no variable of mlops.triton, triton_serial is one")
+
+
+@pytest.mark.parametrize(
+    ("playbook", "variables", "words"),
+    [
+        ("deploy_models", {"triton_models": "fraud"}, "one: triton_models is a text"),
+        ("deploy_models", {"triton_models": [{"name": "a"}] * 2}, "2 entries with the name 'a'"),
+        ("deploy_models", {"triton_serial": "all"}, "one: triton_serial is neither"),
+        ("remove_models", {"triton_models_to_remove": "fraud"}, "_to_remove is a text"),
+        ("rollback_models", {"triton_models_to_roll_back": {"a": 1}}, "_back is a dictionary"),
+    ],
+)
+def test_a_list_of_another_shape_is_said_of_the_host(
+    tmp_path: Path, playbook: str, variables: dict[str, Any], words: str
+) -> None:
+    done = play(tmp_path, playbook, **variables)
+    refused(done, words, "Show what is deployed")
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("playbook", ["publish_models", "remove_models", "rollback_models"])
+def test_nothing_to_do_is_not_done(tmp_path: Path, playbook: str) -> None:
+    refused(play(tmp_path, playbook), "Nothing to ")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.mlops.triton.plugins.filter.hook_file import hook_file
+from ansible_collections.mlops.triton.plugins.filter.model_entries import model_entries
 from ansible_collections.mlops.triton.plugins.filter.pin_models import pin_models
 from ansible_collections.mlops.triton.plugins.filter.serving_changes import serving_changes
 
@@ -62,3 +63,35 @@ def test_a_hook_is_found_beside_the_playbook_then_in_the_collection(tmp_path: Pa
     assert found("") == ""
     with pytest.raises(AnsibleFilterError, match=r"triton_in_service_tasks: tasks .*No host was"):
         found("tasks")
+
+
+@pytest.mark.parametrize(
+    ("models", "words"),
+    [
+        ("fraud", "triton_models is a text"),
+        ({"fraud": {}}, "triton_models is a dictionary"),
+        (["fraud"], "entry 1 of triton_models is a text"),
+        ([{"name": "a"}, {"model_uri": "models:/a/1"}], "entry 2 of triton_models has no name"),
+        ([{"name": "a"}, {"name": "b"}, {"name": "a"}], "2 entries with the name 'a'"),
+        ([{"name": ""}, None], "entry 1 of triton_models has no name; entry 2 of triton_models is"),
+    ],
+)
+def test_what_is_no_list_of_models_is_said(models: Any, words: str) -> None:
+    with pytest.raises(AnsibleFilterError) as refusal:
+        model_entries(models, "triton_models")
+    assert words in str(refusal.value) and "Nothing was changed" in str(refusal.value)
+
+
+@pytest.mark.parametrize("names", ["fraud", {"fraud": 1}, [{"name": "fraud"}], ["a", "a"], [None]])
+def test_what_is_no_list_of_names_is_said(names: Any) -> None:
+    with pytest.raises(AnsibleFilterError, match=r'-e \'{"to_remove": \["fraud"\]}\''):
+        model_entries(names, "to_remove", {"state": "absent"})
+
+
+def test_names_become_entries() -> None:
+    assert model_entries(["a", 7], "to_remove", {"state": "absent"}) == [
+        {"name": "a", "state": "absent"},
+        {"name": "7", "state": "absent"},
+    ]
+    entries = [{"name": "a", "keep": 2}]
+    assert model_entries(entries, "triton_models") == entries
