@@ -131,7 +131,7 @@ def test_publishing_a_list_in_one_task(tmp_path: Path, mlflow: MLflow) -> None:
     make_onnx(repository, "phishing-bert-onnx", bias=(3.0, 4.0))
     words = (
         "-e",
-        f"@{ROOT / 'playbooks/vars/morpheus.yml'}",
+        "mlflow_models_file=vars/morpheus.yml",
         "-e",
         f"reference_models_folder={tmp_path / 'morpheus'}",
         "-e",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible_collections.mlops.triton.plugins.filter.hook_file import hook_file
+from ansible_collections.mlops.triton.plugins.filter.controller_file import controller_file
 from ansible_collections.mlops.triton.plugins.filter.model_entries import model_entries
 from ansible_collections.mlops.triton.plugins.filter.pin_models import pin_models
 from ansible_collections.mlops.triton.plugins.filter.serving_changes import serving_changes
@@ -53,7 +53,7 @@ def test_a_record_keeps_what_was_asked_for() -> None:
 
 def test_a_hook_is_found_beside_the_playbook_then_in_the_collection(tmp_path: Path) -> None:
     def found(name: str) -> str:
-        return hook_file(name, str(tmp_path), "triton_in_service_tasks")
+        return controller_file(name, str(tmp_path), "triton_in_service_tasks")
 
     own = tmp_path / "tasks/haproxy_in.yml"
     assert found("tasks/haproxy_in.yml") == str(ROOT / "playbooks/tasks/haproxy_in.yml")

@@ -5,11 +5,11 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-name: hook_file
-short_description: Where a hook of the fleet playbooks lies
+name: controller_file
+short_description: Where a file that a variable of the playbooks names lies
 version_added: 0.1.0
 description:
-  - Gives the absolute path of a file of tasks on the controller, and fails where there is none.
+  - Gives the absolute path of a file on the controller, and fails where there is none.
 positional: _input, folder, variable
 options:
   _input:
@@ -32,7 +32,7 @@ author:
 EXAMPLES = r"""
 - name: Take the host into service
   ansible.builtin.include_tasks: "{{ 'tasks/haproxy_in.yml'
-    | mlops.triton.hook_file(playbook_dir, 'triton_in_service_tasks') }}"
+    | mlops.triton.controller_file(playbook_dir, 'triton_in_service_tasks') }}"
 """
 
 RETURN = r"""
@@ -51,7 +51,7 @@ from ansible.errors import AnsibleFilterError
 _PLAYBOOKS = Path(__file__).resolve().parents[2] / "playbooks"
 
 
-def hook_file(path: str, folder: str, variable: str) -> str:
+def controller_file(path: str, folder: str, variable: str) -> str:
     """The absolute path of a file that exists."""
     if not path:
         return ""
@@ -62,10 +62,10 @@ def hook_file(path: str, folder: str, variable: str) -> str:
     places = " and ".join(dict.fromkeys(map(str, looked_for)))
     raise AnsibleFilterError(
         f"{variable}: {path} does not exist on the controller, where {places} was looked for. "
-        "No host was changed. Name a file of tasks."
+        "No host was changed. Name a file that is there."
     )
 
 
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"hook_file": hook_file}
+        return {"controller_file": controller_file}
