@@ -179,3 +179,26 @@ def test_the_client_environment_is_used_whatever_python_the_run_is_given(fleet: 
     assert failed.returncode == 2 and "no such weights" in table(failed)
     assert "Bringing it back failed" not in table(failed)
     assert {served["steady"] for served in fleet.serves().values()} == {5}
+
+
+def test_variables_reach_the_modules(fleet: Fleet) -> None:
+    given = {
+        "triton_timeout": 123,
+        "triton_lock_timeout": 7,
+        "triton_parallel_loads": 3,
+        "triton_purge_limit": 5,
+        "triton_server_log": str(fleet.folder / "triton.log"),
+        "mlflow_registry_uri": fleet.mlflow.url,
+    }
+    done = fleet.play("deploy_models", "--check", "--limit", "one", "-vvv", **given)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for shown in (
+        '"timeout": 123.0',
+        '"lock_timeout": 7.0',
+        '"parallel_loads": 3',
+        '"purge_limit": 5.0',
+        f'"server_log": "{fleet.folder}/triton.log"',
+        f'"registry_uri": "{fleet.mlflow.url}"',
+    ):
+        assert shown in done.stdout, shown
+    refused(fleet, triton_allowed_backends=["onnxruntime"])
