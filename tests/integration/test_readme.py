@@ -120,6 +120,6 @@ def test_deploy_models_pins_and_the_record_keeps_the_alias(
         },
     )
     assert (info["models"][0]["model_uri"], info["models"][0]["alias"]) == (
-        "models:/pinned/1",
+        "models:/pinned@champion",
         "champion",
     )
