@@ -291,6 +291,11 @@ def test_a_taken_port_is_named_with_its_variable(here: Provisioned) -> None:
             "There is no Docker Engine on this host",
         ),
         ({"triton_gpus": [99]}, "triton_gpus"),
+        ({"triton_gpus": "0"}, "triton_gpus is a text or a number, and must be a list"),
+        (
+            {"triton_extra_args": "--log-verbose=1"},
+            "triton_extra_args is a text or a number, and must be a list",
+        ),
         ({"triton_min_free": 999999999}, "MiB are free and 999999999 are wanted"),
         (
             {"triton_grpc_tls": {"certificate": "/nowhere/cert.pem"}},
@@ -320,6 +325,29 @@ def test_what_cannot_work_is_one_sentence_and_changes_nothing(
     assert done.returncode != 0
     assert words in re.sub(r"\s+", " ", done.stdout + done.stderr)
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_what_fails_in_the_hosts_python_is_not_called_a_missing_python(
+    here: Provisioned, tmp_path: Path
+) -> None:
+    python = tmp_path / "python3"
+    python.write_text("#!/bin/sh\necho 'Traceback: no such thing as 16 MiB' >&2; exit 1\n")
+    python.chmod(0o755)
+    done = here.play(
+        "provision", only="triton", triton_manage_venvs=True, triton_python=str(python)
+    )
+    assert done.returncode != 0
+    assert "no such thing as 16 MiB" in done.stdout and "Report this" in done.stdout
+    assert "install Python" not in done.stdout
+
+
+def test_an_interpreter_that_wins_over_the_client_environment_is_named(here: Provisioned) -> None:
+    words = ["-e", f"ansible_python_interpreter={sys.executable}"]
+    elsewhere = {"triton_client_venv": "/nowhere/client"}
+    done = here.play("provision", *words, only="triton", triton_runtime="docker", **elsewhere)
+    assert done.returncode != 0
+    assert "ansible_python_interpreter is set as an extra variable" in done.stdout
+    assert "Set it in the inventory" in re.sub(r"\s+", " ", done.stdout)
 
 
 def test_the_admin_key_is_in_no_output(here: Provisioned) -> None:

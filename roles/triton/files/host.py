@@ -487,7 +487,7 @@ def problems_asked(question: Dict[str, Any]) -> List[Optional[str]]:
             )
     problems += gpu_problems(question["gpus"]) if question.get("gpus") else []
     problems += [
-        disk_problem(option, path, question.get("min_free", 0))
+        disk_problem(option, path, int(question.get("min_free", 0)))
         for option, path in sorted(question.get("disks", {}).items())
     ]
     problems += reading_problems(
