@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Playbook provision on hosts that serve already: what restarts a server goes host by host."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from support import models, servers
+from support.local_hosts import LocalHosts, make_hooks, said, variables
+
+pytestmark = [pytest.mark.long, pytest.mark.takes(300)]
+
+HOSTS = ("one", "two")
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHosts]:
+    folder = tmp_path_factory.mktemp("f")
+    make_hooks(folder)
+    sample = models.make_python(folder / "source")
+    made = LocalHosts(folder, sample, variables(folder))
+    made.variables["sample"] = sample.name
+    made.variables["triton_models"] = [{"name": sample.name, "model_uri": str(sample.folder)}]
+    for name in HOSTS:
+        made.add(name)
+    try:
+        first = made.play("site")
+        assert first.returncode == 0, first.stdout + first.stderr
+        # Nothing ran before, so that nothing was restarted; the hooks are of the delivery.
+        assert [line.split()[:2] for line in made.hooks()] == [
+            [name, what] for name in HOSTS for what in ("leaves", "returns")
+        ]
+        yield made
+    finally:
+        for name in made.hosts:
+            made.stop(name)
+
+
+def test_where_nothing_is_due_no_host_leaves(fleet: LocalHosts) -> None:
+    before = fleet.servers()
+    done = fleet.play("provision")
+    assert done.returncode == 0, said(done)
+    assert fleet.servers() == before and fleet.hooks() == []
+    assert "changed=0" in done.stdout and "changed=1" not in done.stdout
+
+
+def test_check_mode_tells_the_restart_and_restarts_nothing(fleet: LocalHosts) -> None:
+    before = fleet.servers()
+    done = fleet.play("provision", "--check", triton_admin_key={"secret": "Sesame-4715"})
+    assert done.returncode == 0, said(done)
+    for name in HOSTS:
+        assert f"The server of {name} runs with something else than what is wanted" in said(done)
+    assert fleet.servers() == before and fleet.hooks() == []
+
+
+def test_a_changed_admin_key_restarts_one_host_after_the_other(fleet: LocalHosts) -> None:
+    before = fleet.servers()
+    fleet.variables["triton_admin_key"] = {"secret": "Sesame-4716"}
+    done = fleet.play("provision")
+    assert done.returncode == 0, said(done)
+    # Each host finds all models ready when it leaves, and has its own again when it returns.
+    assert fleet.hooks() == [
+        f"{name} {what} 200,200" for name in HOSTS for what in ("leaves", "returns")
+    ]
+    after = fleet.servers()
+    assert all(len(after[name]) == 1 and after[name] != before[name] for name in HOSTS)
+    assert all(fleet.answers(name) for name in HOSTS)
+    again = fleet.play("provision")
+    assert again.returncode == 0, said(again)
+    assert fleet.servers() == after and fleet.hooks() == []
+    assert "Sesame-4716" not in done.stdout + done.stderr
+
+
+def test_a_host_that_fails_ends_the_run_and_those_after_it_keep_their_server(
+    fleet: LocalHosts,
+) -> None:
+    """Its model cannot load after the restart, so that it stays out of service until that is
+    mended.
+    """
+    before = fleet.servers()
+    broken = fleet.folder / "models-one" / fleet.sample.name / "1" / "model.py"
+    text = broken.read_text()
+    settings = (fleet.folder / "two/server.json").read_text()
+    broken.write_text("no python\n" + text)
+    fleet.variables["triton_http_threads"] = 8
+    for _again in range(2):
+        done = fleet.play("provision")
+        assert done.returncode == 2, said(done)
+        assert f"Model {fleet.sample.name}" in said(done) and "It stays out of service" in said(
+            done
+        )
+        assert "The server of two has to be restarted, and was not" in said(done)
+        assert [line.split()[:2] for line in fleet.hooks()] == [["one", "leaves"]]
+        assert fleet.servers()["two"] == before["two"] and fleet.answers("two")
+        # A server that dies meanwhile starts with what it had.
+        assert (fleet.folder / "two/server.json").read_text() == settings
+    mended = fleet.play("deploy_models", "--limit", "one")
+    assert mended.returncode == 0, said(mended)
+    fleet.hooks()
+    done = fleet.play("provision")
+    assert done.returncode == 0, said(done)
+    assert [line.split()[:2] for line in fleet.hooks()] == [
+        [name, what] for name in HOSTS for what in ("leaves", "returns")
+    ]
+    assert all(fleet.answers(name) for name in HOSTS)
+
+
+def test_a_host_that_was_left_out_is_taken_in_by_the_next_run(fleet: LocalHosts) -> None:
+    fleet.variables["triton_http_threads"] = 9
+    done = fleet.play("provision", fails="one returns")
+    assert done.returncode == 2
+    assert "its models are ready. It stays out of service" in said(done)
+    fleet.hooks()
+    done = fleet.play("provision")
+    assert done.returncode == 0, said(done)
+    assert [line.split()[:2] for line in fleet.hooks()] == [
+        [name, what] for name in HOSTS for what in ("leaves", "returns")
+    ]
+
+
+def test_a_model_that_was_not_ready_before_keeps_no_host_out(fleet: LocalHosts) -> None:
+    fleet.play("deploy_models")
+    key = {"admin-key": "Sesame-4716"}
+    url = f"http://127.0.0.1:{fleet.hosts['one']['triton_http_port']}/v2/repository/models"
+    broken = fleet.folder / "models-one" / fleet.sample.name / "1" / "model.py"
+    text = broken.read_text()
+    broken.write_text("no python\n" + text)
+    assert servers.http(f"{url}/{fleet.sample.name}/unload", {}, headers=key)[0] == 200
+    fleet.hooks()
+    fleet.variables["triton_http_threads"] = 10
+    done = fleet.play("provision", "--limit", "one")
+    broken.write_text(text)
+    assert done.returncode == 0, said(done)
+    assert [line.split()[:2] for line in fleet.hooks()] == [["one", "leaves"], ["one", "returns"]]
+    assert fleet.play("deploy_models").returncode == 0
+
+
+def test_a_server_that_does_not_run_is_started_at_once(fleet: LocalHosts) -> None:
+    assert fleet.play("provision").returncode == 0
+    fleet.hooks()
+    fleet.stop("two")
+    done = fleet.play("provision", "--limit", "two")
+    assert done.returncode == 0, said(done)
+    assert fleet.hooks() == [] and fleet.answers("two")
+
+
+def test_numbers_and_bools_of_the_command_line_are_texts_and_mean_the_same(
+    fleet: LocalHosts,
+) -> None:
+    del fleet.variables["triton_http_threads"]
+    numbers = {
+        "triton_http_threads": 10,
+        "triton_min_free": 16,
+        "triton_log_files": 4,
+        "triton_log_size": 50,
+        "triton_shutdown_timeout": 5,
+        "triton_start_timeout": 60,
+        "triton_manage_venvs": "false",
+        "triton_create_user": "false",
+        "triton_client_s3": "false",
+        "triton_install_nvidia_toolkit": "false",
+        **{key: fleet.hosts["one"][key] for key in fleet.hosts["one"] if key.endswith("_port")},
+    }
+    fleet.variables["triton_http_threads"] = 10
+    assert fleet.play("provision").returncode == 0
+    before = fleet.servers()
+    done = fleet.play("provision", "--limit", "one", extra=numbers)
+    assert done.returncode == 0, said(done)
+    assert fleet.servers() == before
+    off = fleet.play("provision", "--limit", "one", "--check", extra={"triton_metrics_port": 0})
+    assert off.returncode == 0, said(off)
+    settings = json.loads((fleet.folder / "one/server.json").read_text())
+    assert settings["metrics_port"] == fleet.hosts["one"]["triton_metrics_port"]
