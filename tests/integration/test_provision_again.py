@@ -146,6 +146,43 @@ def test_a_server_that_does_not_run_is_started_at_once(fleet: LocalHosts) -> Non
     assert fleet.hooks() == [] and fleet.answers("two")
 
 
+def test_two_inventory_names_do_not_share_a_home_or_models(fleet: LocalHosts) -> None:
+    before, own = fleet.servers(), fleet.hosts["one"]
+    for arguments in ((), ("--check",)):
+        fleet.add("other", triton_home=own["triton_home"])
+        done = fleet.play("provision", *arguments, "--limit", "other")
+        assert done.returncode == 2
+        assert "which belongs to the inventory host one, and this is other" in said(done)
+        fleet.add("other", triton_model_repository=own["triton_model_repository"])
+        done = fleet.play("provision", *arguments, "--limit", "other")
+        assert done.returncode == 2
+        assert "triton_model_repository is" in said(done) and "inventory host one" in said(done)
+        assert not (fleet.folder / "other").exists()
+    del fleet.hosts["other"]
+    assert fleet.servers() == before
+
+
+def test_a_renamed_host_takes_over_what_was_its_own(fleet: LocalHosts) -> None:
+    before = fleet.servers()
+    own = fleet.hosts.pop("one")
+    fleet.hosts["renamed"] = {**own, "triton_former_name": "one"}
+    done = fleet.play("provision", "--limit", "renamed")
+    assert done.returncode == 0, said(done)
+    del fleet.hosts["renamed"]["triton_former_name"]
+    done = fleet.play("provision", "--limit", "renamed")
+    assert done.returncode == 0, said(done)
+    fleet.hosts["one"] = fleet.hosts.pop("renamed")
+    assert fleet.servers()["one"] == before["one"] and fleet.hooks() == []
+    for note in (
+        fleet.folder / "one/inventory-host",
+        fleet.folder / "models-one/.mlops-triton-host",
+    ):
+        assert note.read_text() == "renamed\n"
+        # As an earlier release left it.
+        note.unlink()
+    assert fleet.play("provision", "--limit", "one").returncode == 0
+
+
 def test_numbers_and_bools_of_the_command_line_are_texts_and_mean_the_same(
     fleet: LocalHosts,
 ) -> None:

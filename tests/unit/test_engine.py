@@ -74,7 +74,11 @@ def test_what_the_engine_has(place: str) -> None:
         "/images/name%3Atag/json": (200, {"Id": "sha256:i", "RepoDigests": ["name@sha256:d"]}),
         "/containers/triton/json": (
             200,
-            {"Image": "sha256:i", "Config": {"Labels": None}, "State": {"Running": False}},
+            {
+                "Image": "sha256:i",
+                "Config": {"Labels": None, "Cmd": ["python3", "x", "--config", "/opt/server.json"]},
+                "State": {"Running": False},
+            },
         ),
     }
     told = engine.answer({**QUESTION, "socket": place, "gpus": True})
@@ -83,7 +87,12 @@ def test_what_the_engine_has(place: str) -> None:
         "problems": [],
         "needs_toolkit": False,
         "image": {"id": "sha256:i", "digests": ["sha256:d"], "labels": {}},
-        "container": {"image": "sha256:i", "labels": {}, "running": False},
+        "container": {
+            "image": "sha256:i",
+            "labels": {},
+            "running": False,
+            "settings": "/opt/server.json",
+        },
     }
 
 

@@ -12,8 +12,8 @@ there. Keys of the answer:
     needs_toolkit   whether the engine cannot hand GPUs to containers, and should
     image           {"id": …, "digests": […], "labels": {…}} of the image, null when the engine does
     not have it
-    container       {"image": id, "labels": {…}, "running": true or false}, null when there is none
-    of that name
+    container       {"image": id, "labels": {…}, "running": true or false, "settings": file that its
+    start wrapper reads, or empty}, null when there is none of that name
 """
 
 import argparse
@@ -110,7 +110,14 @@ class Engine:
             "image": found["Image"],
             "labels": found["Config"].get("Labels") or {},
             "running": bool(found["State"]["Running"]),
+            "settings": settings_of(found["Config"].get("Cmd") or []),
         }
+
+
+def settings_of(command: List[str]) -> str:
+    """The file of settings that a start wrapper's command names; empty for any other command."""
+    place = command.index("--config") + 1 if "--config" in command else len(command)
+    return "".join(command[place : place + 1])
 
 
 def _no_engine(path: str, error: OSError) -> str:
