@@ -21,7 +21,6 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHosts]:
     make_hooks(folder)
     sample = models.make_python(folder / "source")
     made = LocalHosts(folder, sample, variables(folder))
-    made.variables["sample"] = sample.name
     made.variables["triton_models"] = [{"name": sample.name, "model_uri": str(sample.folder)}]
     for name in HOSTS:
         made.add(name)

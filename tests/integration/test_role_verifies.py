@@ -37,54 +37,51 @@ def here(tmp_path: Path) -> Iterator[LocalHosts]:
 def test_the_server_is_asked_at_its_own_address(here: LocalHosts, url: Any) -> None:
     done = here.play("provision", triton_url=url)
     assert done.returncode == 0, said(done)
-    assert (
-        "Check that models are loaded on request only] ****************************** ok"
-        in (said(done))
-        or "ok: [one]" in done.stdout.partition("Check that models are loaded on request only")[2]
-    )
+    assert "ok: [one]" in told(done.stdout, "Check that models are loaded on request only")
 
 
-def asked(output: str) -> str:
-    """What came of the question over gRPC."""
-    return output.partition("TASK [mlops.triton.triton : Ask the server over gRPC]")[2].split(
-        "TASK"
-    )[0]
+def told(output: str, task: str) -> str:
+    """What a run printed of a task of the role."""
+    return output.partition(f"TASK [mlops.triton.triton : {task}]")[2].split("TASK")[0]
 
 
 def test_a_server_without_http_is_verified_over_grpc(here: LocalHosts) -> None:
-    done = here.play("provision", "-vvv", triton_http_port=0, triton_admin_key=KEY)
+    here.hosts["one"]["triton_http_port"] = 0
+    mode = ["--disable-auto-complete-config", "--model-control-mode=none"]
+    done = here.play("provision", triton_extra_args=mode)
+    assert done.returncode == 2
+    assert "but not in EXPLICIT mode: remove the model control mode from triton_extra_args" in (
+        said(done)
+    )
+    done = here.play("provision", "-vvv", triton_admin_key=KEY)
     assert done.returncode == 0, said(done)
-    assert "ok: [one]" in asked(done.stdout)
+    assert "ok: [one]" in told(done.stdout, "Ask the server over gRPC")
     assert KEY["secret"] not in done.stdout + done.stderr
     # The default of triton_url leads to it, too.
     here.variables["triton_models"] = [
         {"name": here.sample.name, "model_uri": str(here.sample.folder)}
     ]
-    done = here.play("deploy_models", triton_http_port=0, triton_admin_key=KEY)
+    done = here.play("deploy_models", triton_admin_key=KEY)
     assert done.returncode == 0, said(done)
-    # One that lets everybody load models is found out, and so is one that is not in this mode.
-    mode = ["--disable-auto-complete-config", "--model-control-mode=none"]
-    done = here.play("provision", triton_http_port=0, triton_extra_args=mode)
-    assert done.returncode == 2
-    assert "but not in EXPLICIT mode: remove the model control mode from triton_extra_args" in (
-        said(done)
-    )
 
 
 def test_tls_is_verified_with_the_certificate_of_the_server(here: LocalHosts) -> None:
+    here.hosts["one"]["triton_http_port"] = 0
     authority = Authority(here.folder / "tls")
     certificate, key = authority.issue("triton.example.org")
+    here.variables["triton_ca_file"] = authority.ca_file
     tls = {"certificate": certificate, "key": key}
-    done = here.play("provision", triton_http_port=0, triton_grpc_tls=tls)
+    done = here.play("provision", triton_grpc_tls=tls)
     assert done.returncode == 0, said(done)
-    assert "ok: [one]" in asked(done.stdout)
-    done = here.play(
-        "provision", triton_http_port=0, triton_grpc_tls={**tls, "client_ca": authority.ca_file}
-    )
+    assert "ok: [one]" in told(done.stdout, "Ask the server over gRPC")
+    done = here.play("provision", triton_grpc_tls={**tls, "client_ca": authority.ca_file})
     assert done.returncode == 0, said(done)
     assert "whether the server is live and in EXPLICIT mode is not verified" in said(done)
 
 
-def test_a_server_that_serves_nothing_is_said_to_be_unverified(here: LocalHosts) -> None:
-    done = here.play("provision", triton_http_port=0, triton_grpc_port=0)
-    assert "nothing of it can be verified" in said(done) or done.returncode == 2, said(done)
+def test_a_server_that_nobody_could_ask_is_refused(here: LocalHosts) -> None:
+    here.hosts["one"].update(triton_http_port=0, triton_grpc_port=0)
+    done = here.play("provision")
+    assert done.returncode == 2
+    assert "triton_http_port and triton_grpc_port are both 0" in said(done)
+    assert not (here.folder / "one").exists()

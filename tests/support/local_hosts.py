@@ -59,7 +59,7 @@ class LocalHosts:
         self, playbook: str, *arguments: str, extra: dict[str, Any] | None = None, **overrides: Any
     ) -> subprocess.CompletedProcess[str]:
         inventory = {
-            "all": {"vars": {**self.variables, **overrides}},
+            "all": {"vars": {"sample": self.sample.name, **self.variables, **overrides}},
             "triton": {"hosts": self.hosts},
         }
         (self.folder / "inventory.yml").write_text(yaml.safe_dump(inventory, sort_keys=False))
