@@ -55,4 +55,4 @@ def test_a_number_that_is_reckoned_with_or_compared_is_read_as_one() -> None:
     assert not uses(names, r"[-+*/<>%] NAME(?! \| int)")
     assert not uses([name for name in names if name.endswith("_port")], r"'port': NAME(?! \| int)")
     for before in (r"\bif ", r"\band ", r"\bor ", r"\bnot "):
-        assert not uses(names, before + r"NAME(?! \| (?:int|string))(?! to | and )")
+        assert not uses(names, before + r"NAME(?! \| (?:int|string))(?! to | and | are )")
