@@ -380,3 +380,19 @@ def test_stopping_the_supervisor_stops_everything(here: Provisioned) -> None:
         while here.pids(name) and time.monotonic() < end:
             time.sleep(0.1)
         assert not here.pids(name)
+
+
+def test_the_command_of_the_roles_pages_starts_what_a_reboot_ended(here: Provisioned) -> None:
+    """The servers were stopped with their supervisors before."""
+    health = {
+        "triton": ("triton_http_port", "/v2/health/live"),
+        "mlflow": ("mlflow_port", "/health"),
+    }
+    for name, (port, path) in health.items():
+        page = (Path(__file__).parents[2] / f"roles/{name}/README.md").read_text(encoding="utf-8")
+        (line,) = set(re.findall(r"`(<\w+>/bin/supervisord -c <\w+>/supervisord.conf)`", page))
+        words = re.sub(r"<(\w+)>", lambda match: str(here.variables[match.group(1)]), line)
+        subprocess.run(words.split(), check=True, timeout=60, cwd="/")
+        url = f"http://127.0.0.1:{here.variables[port]}{path}"
+        assert answer_within(60, url, None)[0] == 200
+        assert changes(here.play("provision", only=name)) == 0
