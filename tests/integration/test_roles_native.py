@@ -361,24 +361,18 @@ def test_the_admin_key_is_in_no_output(here: Provisioned) -> None:
     assert "Sesame-4714" not in done.stdout + done.stderr
 
 
+def shut_down(here: Provisioned, name: str) -> None:
+    configuration = here.folder / name / "supervisord.conf"
+    words = ["-m", "supervisor.supervisorctl", "-c", str(configuration), "shutdown"]
+    subprocess.run([sys.executable, *words], check=True, timeout=60)
+    end = time.monotonic() + 30
+    while here.pids(name) and time.monotonic() < end:
+        time.sleep(0.1)
+
+
 def test_stopping_the_supervisor_stops_everything(here: Provisioned) -> None:
     for name in ("triton", "mlflow"):
-        configuration = here.folder / name / "supervisord.conf"
-        subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "supervisor.supervisorctl",
-                "-c",
-                str(configuration),
-                "shutdown",
-            ],
-            check=True,
-            timeout=60,
-        )
-        end = time.monotonic() + 30
-        while here.pids(name) and time.monotonic() < end:
-            time.sleep(0.1)
+        shut_down(here, name)
         assert not here.pids(name)
 
 
@@ -393,6 +387,9 @@ def test_the_command_of_the_roles_pages_starts_what_a_reboot_ended(here: Provisi
         (line,) = set(re.findall(r"`(<\w+>/bin/supervisord -c <\w+>/supervisord.conf)`", page))
         words = re.sub(r"<(\w+)>", lambda match: str(here.variables[match.group(1)]), line)
         subprocess.run(words.split(), check=True, timeout=60, cwd="/")
-        url = f"http://127.0.0.1:{here.variables[port]}{path}"
-        assert answer_within(60, url, None)[0] == 200
-        assert changes(here.play("provision", only=name)) == 0
+        try:
+            url = f"http://127.0.0.1:{here.variables[port]}{path}"
+            assert answer_within(60, url, None)[0] == 200
+            assert changes(here.play("provision", only=name)) == 0
+        finally:
+            shut_down(here, name)
