@@ -414,12 +414,12 @@ def test_grpc_answers_are_told_from_a_broken_connection(tmp_path: Path) -> None:
             if "cannot be reached" in said:
                 break
         assert "is starting or shutting down" in said, said
-        assert not failure.value.facts.get("unreachable")
+        assert not failure.value.facts.get("no_answer")
         inference.join()
         triton.kill()
         with pytest.raises(ServerError) as gone:
             server.index()
-        assert "cannot be reached" in str(gone.value) and gone.value.facts["unreachable"]
+        assert "cannot be reached" in str(gone.value) and gone.value.facts["no_answer"]
     with triton_server(tmp_path / "two", extra_args=["--model-control-mode=none"]) as triton:
         for url in (triton.url, f"grpc://{triton.grpc_url}"):
             with (

@@ -201,3 +201,13 @@ def test_triton_model_info_asks_each_model_what_proved_it(
     assert not any("answers" in one for one in quiet)
     for name in names:
         run_module("triton_model", {**target, "name": name, "state": "absent"})
+
+
+def test_a_server_that_does_not_answer_is_no_host_that_does_not(
+    tmp_path: Path, triton: Triton
+) -> None:
+    """Ansible takes a result with the key "unreachable" for a host that is gone."""
+    there = {"triton_url": "127.0.0.1:9", "model_repository": str(triton.repository)}
+    done = run_task(tmp_path, "triton_model_info", there)
+    assert done["failed"] and done["no_answer"] and "cannot be reached" in done["msg"]
+    assert "unreachable=0" in done["_output"]

@@ -16,6 +16,7 @@ REGISTRY = {
     "mlflow_registry_uri": "registry_uri",
     "mlflow_username": "mlflow_username",
     "mlflow_password": "mlflow_password",
+    "mlflow_token": "mlflow_token",
     "mlflow_ca_file": "mlflow_ca_file",
     "mlflow_client_cert": "mlflow_client_cert",
     "mlflow_client_key": "mlflow_client_key",

@@ -107,7 +107,7 @@ class RegistryUnreachable(RegistryError):
     shown_as = "RegistryError"
 
     def __init__(self, message: str, *, step: str | None = None) -> None:
-        super().__init__(message, step=step, unreachable=True)
+        super().__init__(message, step=step, no_answer=True)
 
 
 class RegistryTimeout(RegistryError):
@@ -171,7 +171,7 @@ class ServerUnreachable(ServerError):
     def __init__(
         self, message: str, *, server: str, model: str | None = None, step: str | None = None
     ) -> None:
-        super().__init__(message, server=server, model=model, step=step, unreachable=True)
+        super().__init__(message, server=server, model=model, step=step, no_answer=True)
 
 
 class ServerTimeout(ServerError):

@@ -39,7 +39,7 @@ URL = "localhost:8000"
         (
             ServerUnreachable("no", server=URL),
             "ServerError",
-            {"server": URL, "unreachable": True},
+            {"server": URL, "no_answer": True},
             "TEMPORARILY_UNAVAILABLE",
         ),
         (
@@ -72,7 +72,7 @@ URL = "localhost:8000"
         (
             RegistryUnreachable("no"),
             "RegistryError",
-            {"unreachable": True},
+            {"no_answer": True},
             "TEMPORARILY_UNAVAILABLE",
         ),
         (RegistryTimeout("no"), "RegistryError", {"silent": True}, "DEADLINE_EXCEEDED"),
