@@ -61,7 +61,7 @@ def contents(collection: Path) -> dict[str, bytes]:
     """Place in the wheel → bytes."""
     found = [path for folder in FOLDERS for path in python_files(collection, folder)]
     found += wrapper_files(collection)  # which run-local starts
-    # Where the collection came as a wheel, it has no command.
+    # A wheel has put it beside the collection.
     found += [collection / COMMAND] if (collection / COMMAND).is_file() else []
     return {
         f"{PACKAGE}/{path.relative_to(collection).as_posix()}": path.read_bytes() for path in found
