@@ -14,10 +14,11 @@ nothing of it left behind.
 The command gets BED_ID (in the names and the label of everything it makes), BED_HOST_IMAGE,
 BED_TRITON_IMAGE, BED_WHEELS, a folder of wheels that hosts mount on /wheels and from which their
 pip installs without an index, BED_COMPILED, with which their Python keeps what it compiles
-(compile_once.py), and BED_PYTHON, which runs modules on this machine (warm_python.py);
-ansible-playbook on its PATH is one whose imports are warm. Wheels come from the index that pip of
-this machine uses: its settings, and the CA bundle, reach the one container that fetches them
-through its environment and read-only mounts.
+(compile_once.py), BED_FOLDER, where scenarios that share hosts keep what belongs to them, and
+BED_PYTHON, which runs modules on this machine (warm_python.py); ansible-playbook on its PATH is one
+whose imports are warm. Wheels come from the index that pip of this machine uses: its settings, and
+the CA bundle, reach the one container that fetches them through its environment and read-only
+mounts.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ ROLE = ROOT / "roles/triton/files"
 CACHE = ROOT / ".cache/bed"
 WHEELS = CACHE / "wheels"
 COMPILED = CACHE / "compiled"
+HOSTS = CACHE / "hosts"
 LABEL = "mlops.triton.bed"
 HOST_IMAGE = "mlops-triton-bed/host:12"
 TRITON_IMAGE = "mlops-triton-bed/tritonserver:24.10-py3"
@@ -509,7 +511,10 @@ def run_in_bed(command: list[str]) -> int:
             "BED_TRITON_IMAGE": TRITON_IMAGE,
             "BED_WHEELS": str(WHEELS),
             "BED_COMPILED": str(COMPILED),
+            "BED_FOLDER": str(HOSTS),
         }
+        # The engine would make it, for root alone.
+        HOSTS.mkdir(parents=True, exist_ok=True)
         return carry_out(command, {**os.environ, **told})
 
 
