@@ -16,7 +16,7 @@ SEED ?= 1
 # Some thousand processes would each compile what they import: 6 s instead of 1.5 s for a client of MLflow.
 unexport PYTHONDONTWRITEBYTECODE
 # The longest first: two at a time end together then.
-SCENARIOS ?= fleet mlflow_native native_systemd mlflow_docker triton_docker remove native
+SCENARIOS ?= fleet day2 mlflow_native native_systemd mlflow_docker triton_docker remove native
 # A file's tests share servers, so that files are what is spread over processes, in the order of tests/conftest.py. More processes than
 # processors, because tests wait: for starts and loads, and in tests/faults for time-outs half of the time.
 PARALLEL = -n $(1) --dist loadfile --no-loadscope-reorder
@@ -139,7 +139,15 @@ bed: preflight
 	@$(BED) up
 
 $(MOLECULES): molecule-%: bed
-	$(WITH_CONTROL) $(COLLECTIONS) $(BED) run --keep -- molecule test -s $*
+	$(WITH_CONTROL) $(COLLECTIONS) $(BED) run --keep -- $(PLAY)
+
+PLAY = molecule test -s $*
+# Where both run, day2 goes on with the hosts of fleet; each of them stops what runs when it fails.
+ifeq ($(words $(filter molecule-fleet molecule-day2,$(MAKECMDGOALS))),2)
+molecule-day2: | molecule-fleet
+molecule-fleet: private PLAY = sh -c 'molecule test -s fleet --destroy=never || { molecule destroy -s fleet; exit 1; }'
+molecule-day2: private PLAY = sh -c 'molecule converge -s day2 && molecule verify -s day2; code=$$?; molecule destroy -s day2 && exit $$code'
+endif
 
 test-all: venvs ## everything
 	@$(IN_TURN) --keep-going test integration-long faults chaos compat molecule

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs in the YAML of Molecule's scenarios, which no linter reads."""
+"""Programs in the YAML of Molecule's scenarios, which no linter reads, and what scenarios share."""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
 import itertools
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -66,3 +67,28 @@ def test_programs_use_what_there_is(path: Path, text: str) -> None:
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             owner = known.get(node.value.id)
             assert owner is None or hasattr(owner, node.attr), f"{node.value.id}.{node.attr}"
+
+
+def recipes(*targets: str) -> dict[str, str]:
+    """What make would run for a scenario, by its name."""
+    words = ["make", "--dry-run", "SIDE_BY_SIDE=yes", *(f"molecule-{name}" for name in targets)]
+    said = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    lines = [line for line in said.splitlines() if " molecule " in line]
+    assert len(lines) == len(targets)
+    return {name: lines[targets.index(name)].partition(" run --keep -- ")[2] for name in targets}
+
+
+def test_day2_has_the_hosts_of_fleet() -> None:
+    """Other hosts of the same names would be made anew where both run."""
+    fleet, day2 = (ROOT / f"molecule/{name}/molecule.yml" for name in ("fleet", "day2"))
+    assert day2.is_symlink()
+    assert day2.resolve() == fleet
+
+
+def test_day2_goes_on_where_fleet_ended() -> None:
+    both = recipes("fleet", "day2")
+    assert "molecule test -s fleet --destroy=never" in both["fleet"]
+    assert "molecule test" not in both["day2"]
+    assert both["day2"].index("molecule verify -s day2") < both["day2"].index("molecule destroy")
+    for name in ("fleet", "day2"):
+        assert recipes(name) == {name: f"molecule test -s {name}"}
