@@ -39,9 +39,12 @@ def admin_state(path: str, backend: str, server: str) -> int:
     for row in rows:
         if len(row) > 6 and (row[1], row[3]) == (backend, server):
             return int(row[6])
+    # The first line is the format's version.
+    there = ", ".join(f"{row[1]}/{row[3]}" for row in rows if len(row) > 6)
+    known = f"HAProxy has {there} there" if there else f"HAProxy says: {answer[:200]}"
     raise SystemExit(
         f"HAProxy has no server {backend}/{server}: name the host's servers in"
-        f" triton_haproxy_servers ({answer[:200]})"
+        f" triton_haproxy_servers ({known})"
     )
 
 
