@@ -80,6 +80,16 @@ def ends(run: subprocess.Popen[str], code: int, *words: str) -> str:
     return output
 
 
+def changes_nothing(run: subprocess.Popen[str], *words: str) -> None:
+    output = ends(run, 0, *words)
+    changed = [
+        line
+        for line in output.rpartition("PLAY RECAP")[2].splitlines()
+        if "changed=" in line and "changed=0" not in line
+    ]
+    assert not changed, output
+
+
 def docker(*words: str) -> str:
     return subprocess.run(
         ["docker", *words], check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL
@@ -199,11 +209,11 @@ class Models:
         assert balancer.out() == set(), balancer.states
 
     @contextlib.contextmanager
-    def clients(self, at_least: int = 0) -> Iterator[Clients]:
+    def clients(self, at_least: int = 0, pause: float = PAUSE) -> Iterator[Clients]:
         """Clients ask as long as the block runs, and on until there are so many requests; none of
         them fails.
         """
-        asking = Clients(self.names)
+        asking = Clients(self.names, pause)
         asking.start()
         try:
             yield asking
@@ -263,8 +273,9 @@ class Clients:
     stop.
     """
 
-    def __init__(self, names: tuple[str, ...]) -> None:
+    def __init__(self, names: tuple[str, ...], pause: float) -> None:
         self.names = names
+        self.pause = pause
         self.answers: Counter[int] = Counter()
         self.failures: list[str] = []
         self._lock = threading.Lock()
@@ -287,7 +298,7 @@ class Clients:
             else:
                 with self._lock:
                     self.answers[identity] += 1
-            self._done.wait(PAUSE)
+            self._done.wait(self.pause)
 
     def start(self) -> None:
         for thread in self._threads:
