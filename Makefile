@@ -142,11 +142,12 @@ $(MOLECULES): molecule-%: bed
 	$(WITH_CONTROL) $(COLLECTIONS) $(BED) run --keep -- $(PLAY)
 
 PLAY = molecule test -s $*
-# Where both run, day2 goes on with the hosts of fleet; each of them stops what runs when it fails.
+# Where both run, day2 goes on with the hosts of fleet; each of them stops what runs when it fails. What Molecule remembers of an earlier
+# run, which other hosts had, is forgotten first.
 ifeq ($(words $(filter molecule-fleet molecule-day2,$(MAKECMDGOALS))),2)
 molecule-day2: | molecule-fleet
-molecule-fleet: private PLAY = sh -c 'molecule test -s fleet --destroy=never || { molecule destroy -s fleet; exit 1; }'
-molecule-day2: private PLAY = sh -c 'molecule converge -s day2 && molecule verify -s day2; code=$$?; molecule destroy -s day2 && exit $$code'
+molecule-fleet: private PLAY = sh -c 'molecule destroy -s fleet && molecule test -s fleet --destroy=never || { molecule destroy -s fleet; exit 1; }'
+molecule-day2: private PLAY = sh -c 'molecule reset -s day2 && molecule converge -s day2 && molecule verify -s day2; code=$$?; molecule destroy -s day2 && exit $$code'
 endif
 
 test-all: venvs ## everything

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: Apache-2.0
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Days of operation on the hosts of scenario fleet: what an operator asks for, forgets and gets
 wrong after the first day.
 

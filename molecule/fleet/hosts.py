@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: Apache-2.0
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The three hosts of scenarios fleet and day2: what their stories do to them and ask of them.
 
 A scenario has models of its own, and its list names those alone, so that one scenario goes on with

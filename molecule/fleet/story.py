@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: Apache-2.0
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What happens to the fleet of this scenario: versions are rolled out while clients ask without a
 pause, and things break.
 
