@@ -62,6 +62,12 @@ def test_tasks_are_not_left_out_in_silence(
     refused(play(tmp_path, playbook, *choice), f"{choice[0]} would leave out tasks")
 
 
+@each_playbook
+def test_what_molecule_says_in_each_run_is_no_choice(tmp_path: Path, playbook: str) -> None:
+    of_molecule = ("--skip-tags", "molecule-notest,notest,molecule-idempotence-notest")
+    refused(play(tmp_path, playbook, *of_molecule, "--limit", "other"), "'other' leaves no host")
+
+
 @pytest.mark.parametrize("playbook", ON_THE_FLEET)
 def test_a_fleet_without_hosts_is_not_done(tmp_path: Path, playbook: str) -> None:
     refused(play(tmp_path, playbook, hosts=()), "no host in", "'triton'")
