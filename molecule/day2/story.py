@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fleet"))
 from hosts import (
     FOLDER,
     HOSTS,
+    PLAIN,
     REGISTRY,
     Models,
     changes_nothing,
@@ -79,7 +80,7 @@ def told_of(host: str) -> dict[str, dict[str, object]]:
     words = ["ansible", "-i", os.environ["MOLECULE_INVENTORY_FILE"], host]
     words += ["-m", "mlops.triton.triton_model_info", "-a", json.dumps(variables)]
     words += ["-e", "ansible_python_interpreter=/opt/venvs/client/bin/python"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, env=PLAIN, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout.partition("=>")[2])["models"]
     return {model["name"]: model for model in found}

@@ -52,6 +52,8 @@ while True:
     if select.select([sys.stdin], [], [], 0.05)[0]:
         break
 """
+# Molecule wants colours, which would be among the words.
+PLAIN = {**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
 CLIENTS = 4
 # Seconds from an answer to the next question: without a pause the clients would take the machine
 # from those whom they ask.
@@ -61,7 +63,12 @@ PAUSE = 0.015
 def playbook(name: str, *arguments: str) -> subprocess.Popen[str]:
     words = ["ansible-playbook", f"mlops.triton.{name}", *arguments]
     return subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL
+        words,
+        env=PLAIN,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        stdin=subprocess.DEVNULL,
     )
 
 
