@@ -598,6 +598,9 @@ def test_a_list_that_did_not_load_takes_nothing_away(check: bool, lists: Lists) 
             lists.deliver(listed, set_name="nightly", purge="nightly", check=check, limit=limit - 1)
         planned = lists.good(listed, set_name="nightly", purge="nightly", check=True, limit=limit)
         assert sum(one.changed for one in planned) == 8 - len(listed)
+        for wrong in (float("nan"), -1, 101):
+            with pytest.raises(DeliveryError, match="is not a percentage"):
+                lists.deliver(listed, set_name="nightly", purge="nightly", check=check, limit=wrong)
     assert lists.names() == {sample.name for sample in samples}
     assert all(map(lists.answers, samples))
     # Half of them, and up to three of few, may go.

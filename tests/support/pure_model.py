@@ -191,7 +191,7 @@ def kept(
     """Copies of what was replaced, those that are superfluous taken away."""
     if old is None or new is None or old.key == new.key:
         return retained
-    copies = [old, *retained]
+    copies = [*([] if plan.desired.undo else [old]), *retained]
     inside = {one.key: {"record.json", "model"} for one in copies}
     gone = superfluous(copies, new, inside, plan.desired.keep)
     return tuple(one for one in copies if one.key not in gone)

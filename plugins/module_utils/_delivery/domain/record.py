@@ -48,6 +48,7 @@ class Record:
         transaction: of the run that wrote it; an instance count changes in place and keeps the
             deploy id.
         rolled_back_from, went_back_to: deploy ids, after a rollback.
+        rolled_back_at: of a retained copy, when a rollback left it.
         example: an input that MLflow holds for the model, tensor name to nested lists; MLflow's
             document where Triton completes the configuration.
         case: what its user said to verify with, as JSON, when that proved it; see ``verify``.
@@ -90,6 +91,7 @@ class Record:
     transaction: str | None = None
     rolled_back_from: str | None = None
     went_back_to: str | None = None
+    rolled_back_at: str | None = None
     example: Mapping[str, Any] | None = None
     case: Mapping[str, Any] | None = None
     served: Mapping[str, Any] = field(default_factory=dict)

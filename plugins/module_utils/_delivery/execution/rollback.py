@@ -59,6 +59,7 @@ class Rollback:
             deployed_at=now(),
             deployed_by=holder(),
             wanted="loaded",
+            rolled_back_at=None,
             config_digest=config_pbtxt.digest_without_id(config, deploy_id) or "",
             replaced=describe_replaced(old),
             verified=None,

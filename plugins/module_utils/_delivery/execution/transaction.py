@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import secrets
 from collections.abc import Mapping
@@ -75,13 +76,16 @@ class Transaction:
     @property
     def to_retain(self) -> Record | None:
         """The deployment that is replaced, where it is worth a retained copy: its files are whole,
-        and it is another one than what comes. Any other would only displace a useful copy.
+        it is another one than what comes, and it is not taken back. Any other would only displace a
+        useful copy.
         """
-        old, new, observed = self.old, self.new, self.plan.observed
-        if old is None or observed.is_damaged:
+        old, new, desired = self.old, self.new, self.plan.desired
+        if old is None or self.plan.observed.is_damaged or desired.undo:
             return None
         if new is not None and _says_what(old) == _says_what(new):
             return None
+        if desired.state == "rolled_back" and not desired.is_choice:
+            return dataclasses.replace(old, rolled_back_at=now())
         return old
 
     @property

@@ -26,8 +26,14 @@ def models_to_purge(
             list, else up to three, or up to a half.
 
     Raises:
-        InvalidOption: more would go than may.
+        InvalidOption: more would go than may, or the limit is no percentage.
     """
+    if limit is not None and not 0 <= limit <= 100:
+        raise InvalidOption(
+            f"purge_limit {limit:g} is not a percentage, from 0 to 100",
+            step="read the options",
+            left="nothing was changed",
+        )
     store = repository.store
     records = store.readable_records()
 

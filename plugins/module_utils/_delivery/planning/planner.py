@@ -179,7 +179,7 @@ def make_plan(
         return Plan(desired, observed, steps, before, {"state": "absent"} if steps else before)
     before = _before(observed, failed_verification)
     after = _after(observed, desired, source, target) if steps else before
-    warnings = _warnings(observed, desired, layout, steps)
+    warnings = _warnings(observed, desired, layout, steps, target)
     return Plan(
         desired,
         observed,
@@ -228,7 +228,11 @@ def _interrupted(journal: Journal) -> str:
 
 
 def _warnings(
-    observed: ObservedModel, desired: DesiredModel, layout: Layout | None, steps: tuple[Step, ...]
+    observed: ObservedModel,
+    desired: DesiredModel,
+    layout: Layout | None,
+    steps: tuple[Step, ...],
+    target: Record | None,
 ) -> tuple[str, ...]:
     record = observed.record
     replaces = any(isinstance(step, (Replace, PutSideBySide, ReplaceUnread)) for step in steps)
@@ -251,6 +255,13 @@ def _warnings(
     if desired.state == "unloaded" and desired.uri is None and observed.changed_files:
         changed = _and_more(observed.changed_files)
         said += (f"{changed} changed on disk: the next deployment with a model_uri puts it right",)
+    if target and target.rolled_back_at and desired.rollback_to is None:
+        said += (
+            (
+                f"it goes back to {target.pinned_uri}, which was rolled back on"
+                f" {target.rolled_back_at}; rollback_to names another one"
+            ),
+        )
     other = record.deployment_set if record else None
     if other and desired.deployment_set and other != desired.deployment_set:
         said += (

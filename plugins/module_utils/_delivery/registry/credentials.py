@@ -37,6 +37,7 @@ _REMEDIES = {
     "HANDSHAKE_FAILURE": "it may ask for a certificate, which mlflow_client_cert names",
 }
 _SECRETS = ("mlflow_password", "mlflow_token")
+_CERTIFICATE = VARIABLES["mlflow_client_cert"]
 _SCHEME = "mlops-triton"
 _ABOUT = {"step": "read the options", "left": "nothing was changed"}
 _STORES: dict[str, tuple[str, Credentials]] = {}
@@ -71,6 +72,8 @@ class Credentials:
         for name, variable in VARIABLES.items():
             if given.get(name) == surroundings.get(variable):
                 given.pop(name, None)
+        if "mlflow_client_key" in given and surroundings.get(_CERTIFICATE):
+            given.setdefault("mlflow_client_cert", surroundings[_CERTIFICATE])
         for name in _SECRETS:
             hide(given.get(name))
         _check(given, surroundings)
