@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-3.0-or-later
+# SPDX-License-Identifier: Apache-2.0
 """Certificates for the registry, of which MLflow's environment may have a part already."""
 
 from __future__ import annotations
