@@ -87,8 +87,9 @@ options:
       undo:
         description:
           - With O(models[].rollback_to), whether the rollback takes back what a run has just
-            deployed, as playbook C(deploy_models) does on a host where the run failed. It is no
-            choice then, and V(rolled_back) alone changes nothing afterwards.
+            deployed, as playbook C(deploy_models) does on a host where the run failed. What is
+            taken back is not retained. It is no choice, and V(rolled_back) alone changes nothing
+            afterwards.
         type: bool
         default: false
       flavor:
