@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from support import models, servers
@@ -70,6 +71,24 @@ def test_a_changed_admin_key_restarts_one_host_after_the_other(fleet: LocalHosts
     assert again.returncode == 0, said(again)
     assert fleet.servers() == after and fleet.hooks() == []
     assert "Sesame-4716" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "slip",
+    [{"triton_serail": 1}, {"triton_in_service_tasks": "nowhere.yml"}],
+    ids=["a misspelt variable", "a hook that is not there"],
+)
+def test_nothing_is_restarted_where_one_host_failed_before(
+    fleet: LocalHosts, slip: dict[str, Any]
+) -> None:
+    before = fleet.servers()
+    own = fleet.hosts["two"]
+    fleet.hosts["two"] = {**own, **slip}
+    done = fleet.play("provision", triton_http_threads=6)
+    fleet.hosts["two"] = own
+    assert done.returncode != 0, said(done)
+    assert fleet.servers() == before and fleet.hooks() == []
+    assert all(fleet.answers(name) for name in HOSTS)
 
 
 def test_a_host_that_fails_ends_the_run_and_those_after_it_keep_their_server(
