@@ -91,6 +91,27 @@ def test_nothing_is_restarted_where_one_host_failed_before(
     assert all(fleet.answers(name) for name in HOSTS)
 
 
+@pytest.mark.parametrize(
+    ("threads", "extra"),
+    [
+        (5, {"triton_defer_restart": "false", "triton_restart_due": "false"}),
+        (6, {"triton_defer_restart": "true", "triton_restart_due": "true"}),
+    ],
+)
+def test_no_extra_variable_takes_the_turns_away(
+    fleet: LocalHosts, threads: int, extra: dict[str, str]
+) -> None:
+    before = fleet.servers()
+    fleet.variables["triton_http_threads"] = threads
+    done = fleet.play("provision", extra=extra)
+    assert done.returncode == 0, said(done)
+    assert fleet.hooks() == [
+        f"{name} {what} 200,200" for name in HOSTS for what in ("leaves", "returns")
+    ]
+    after = fleet.servers()
+    assert all(len(after[name]) == 1 and after[name] != before[name] for name in HOSTS)
+
+
 def test_a_host_that_fails_ends_the_run_and_those_after_it_keep_their_server(
     fleet: LocalHosts,
 ) -> None:
