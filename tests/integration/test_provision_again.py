@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support import models, servers
-from support.local_hosts import LocalHosts, make_hooks, said, variables
+from support.local_hosts import LocalHosts, host, make_hooks, said, variables
 
 pytestmark = [pytest.mark.long, pytest.mark.takes(300)]
 
@@ -203,6 +204,35 @@ def test_two_inventory_names_do_not_share_a_home_or_models(fleet: LocalHosts) ->
         assert not (fleet.folder / "other").exists()
     del fleet.hosts["other"]
     assert fleet.servers() == before
+
+
+@pytest.mark.parametrize("shared", ["triton_home", "triton_model_repository"])
+def test_of_two_names_that_begin_together_one_gets_what_both_want(
+    fleet: LocalHosts, shared: str
+) -> None:
+    names, want = ("left", "right"), str(fleet.folder / f"both-{shared}")
+    for name in names:
+        fleet.add(name, **{shared: want})
+    try:
+        done = fleet.play("provision", "--limit", ",".join(names))
+        assert done.returncode == 2, said(done)
+        note = "inventory-host" if shared == "triton_home" else ".mlops-triton-host"
+        winner = (Path(want) / note).read_text().strip()
+        (loser,) = {*names} - {winner}
+        assert f"{shared} is {want}, which belongs to the inventory host {winner}, and this is" in (
+            said(done)
+        )
+        port = fleet.hosts[winner]["triton_http_port"]
+        assert servers.http(f"http://127.0.0.1:{port}/v2/health/live")[0] == 200
+        own = {"triton_home", "triton_model_repository"} - {shared}
+        assert not any(Path(fleet.hosts[loser][option]).exists() for option in own)
+        again = fleet.play("provision", "--limit", winner)
+        assert again.returncode == 0, said(again)
+        assert "changed=0" in again.stdout
+    finally:
+        for name in names:
+            home = fleet.hosts.pop(name)["triton_home"]
+            host.stop_processes_of(f"{home}:triton", 10)
 
 
 def test_a_renamed_host_takes_over_what_was_its_own(fleet: LocalHosts) -> None:
