@@ -162,6 +162,24 @@ def test_or_a_host_keeps_what_is_good_and_the_run_goes_on(fleet: Fleet) -> None:
     fleet.publish(tried=2)
 
 
+def test_what_is_not_to_be_purged_stays_where_a_text_says_so(fleet: Fleet) -> None:
+    """``-e name=value`` brings a text."""
+    owned = fleet.serves()
+    fleet.variables["triton_deployment_set"] = "nightly"
+    assert fleet.play("deploy_models").returncode == 0
+    shorter = {"triton_models": fleet.variables["triton_models"][:1]}
+    for text, expected in (
+        ("False", owned),
+        ("yes", {host: {"steady": served["steady"]} for host, served in owned.items()}),
+    ):
+        done = fleet.play("deploy_models", "-e", f"triton_purge={text}", **shorter)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert fleet.serves() == expected
+    del fleet.variables["triton_deployment_set"]
+    assert fleet.play("deploy_models").returncode == 0
+    assert fleet.serves() == owned
+
+
 def test_what_to_do_on_a_failure_is_one_of_three_things(fleet: Fleet) -> None:
     said = refused(fleet, triton_on_failure="keep-good")
     assert "triton_on_failure" in said and "keep_good" in said

@@ -108,6 +108,8 @@ def test_variables_of_the_inventory_count_too(tmp_path: Path) -> None:
         ("deploy_models", {"triton_models": "fraud"}, "one: triton_models is a text"),
         ("deploy_models", {"triton_models": [{"name": "a"}] * 2}, "2 entries with the name 'a'"),
         ("deploy_models", {"triton_serial": "all"}, "one: triton_serial is neither"),
+        ("deploy_models", {"triton_purge": "maybe"}, "one: triton_purge is neither true nor false"),
+        ("deploy_models", {"triton_delivery_timeout": "soon"}, "one: "),
         ("remove_models", {"triton_models_to_remove": "fraud"}, "_to_remove is a text"),
         ("rollback_models", {"triton_models_to_roll_back": {"a": 1}}, "_back is a dictionary"),
     ],
