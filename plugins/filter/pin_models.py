@@ -10,7 +10,8 @@ short_description: Put exact versions in the place of aliases
 version_added: 0.1.0
 description:
   - Replaces C(models:/name@alias) and C(models:/name/latest) in a list of models by exact versions,
-    and keeps the alias, so that all hosts get the same version and records still have the alias.
+    however they are spelt, and keeps the alias, so that all hosts get the same version and records
+    still have the alias.
 positional: _input, pins
 options:
   _input:
@@ -23,9 +24,12 @@ options:
     type: dict
     required: true
   verify:
-    description: Option C(verify) for entries that are to be served and do not have it.
+    description: Option C(verify) for entries that are to be served and do not have it. Entries that
+      are rolled back get it only where it is not V(auto); what proved the copy proves it again.
     type: raw
 seealso:
+  - plugin: mlops.triton.uris_to_pin
+    plugin_type: filter
   - plugin: mlops.triton.mlflow_model_version
     plugin_type: lookup
 author:
@@ -49,11 +53,12 @@ _value:
   sample: [{name: fraud, model_uri: models:/fraud/3, alias: champion}]
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-_NAMED = re.compile(r"^(?P<model>models:/[^/@]+)(@(?P<alias>[^/@]+)|/latest)$")
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri import LATEST
+
+from ..plugin_utils.named_uris import named_uri_of
 
 
 def pin_models(
@@ -65,16 +70,16 @@ def pin_models(
 
 
 def _pin(model: dict[str, Any], pins: Mapping[str, int], verify: Any) -> dict[str, Any]:
-    state = model.get("state", "present")
-    if state not in ("present", "unloaded"):
-        return model
-    if verify is not None and state == "present":
+    state = model.get("state") or "present"
+    # What proved a copy that was kept proves it again, unless the user says something else.
+    if verify is not None and (
+        state == "present" or (state == "rolled_back" and verify not in ("", "auto"))
+    ):
         model.setdefault("verify", verify)
-    uri = str(model.get("model_uri", "")).strip()
-    named = _NAMED.match(uri)
-    if named and uri in pins:
-        model["model_uri"] = f"{named['model']}/{pins[uri]}"
-        model["alias"] = named["alias"] or "latest"
+    uri = named_uri_of(model)
+    if uri and uri.text in pins:
+        model["model_uri"] = f"models:/{uri.name}/{pins[uri.text]}"
+        model["alias"] = uri.alias or LATEST
     return model
 
 

@@ -13,7 +13,7 @@ description:
     O(mlops.triton.triton_models#module:models) that undo the difference.
   - A model that was replaced goes back to its retained copy, a new one is removed, and a removed
     one is deployed again from the registry. Models that the run adopted stay.
-positional: _input, now, wanted
+positional: _input, now, wanted, verify
 options:
   _input:
     description: RV(mlops.triton.triton_models#module:models) of a check-mode run before.
@@ -31,6 +31,11 @@ options:
     type: list
     elements: dict
     default: []
+  verify:
+    description: Option C(verify) of entries of O(wanted) without one. Where it is V(none), or an
+      entry has that, what is brought back is not verified either. A dictionary proves the version
+      of the run, and not the one before.
+    type: raw
 seealso:
   - module: mlops.triton.triton_models
 author:
@@ -55,19 +60,34 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Entry = Mapping[str, Any]
+_SERVED = ("present", "rolled_back")
 
 
 def rollback_models(
-    before: Sequence[Entry], now: Sequence[Entry], wanted: Sequence[Entry] = ()
+    before: Sequence[Entry],
+    now: Sequence[Entry],
+    wanted: Sequence[Entry] = (),
+    verify: Any = None,
 ) -> list[dict[str, Any]]:
     """Entries of triton_models that bring back what was there before."""
     there = {entry["name"]: entry for entry in now}
     not_kept = {entry["name"] for entry in wanted if int(entry.get("keep", 1)) == 0}
+    asked = {entry["name"]: entry.get("verify", verify) for entry in wanted}
     back = [
         _way_back(entry, there.get(entry["name"], {}), entry["name"] not in not_kept)
         for entry in before
     ]
-    return [entry for entry in back if entry]
+    return [
+        {**entry, "verify": "none"}
+        if _is_none(asked.get(entry["name"], verify)) and entry["state"] in _SERVED
+        else entry
+        for entry in back
+        if entry
+    ]
+
+
+def _is_none(verify: Any) -> bool:
+    return verify is False or verify == "none"
 
 
 def _way_back(before: Entry, now: Entry, is_kept: bool) -> dict[str, Any] | None:

@@ -119,6 +119,8 @@ from ansible import constants
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri import (
+    LATEST,
+    named_uri,
     parse_model_uri,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import DeliveryError
@@ -152,7 +154,8 @@ class LookupModule(LookupBase):
                 f"mlflow_model_version: '{term}' names no version of a registered model"
             )
         servers = [self.get_option("tracking_uri"), self.get_option("registry_uri")]
-        key = json.dumps([*servers, term])
+        # However it is spelt, an alias is asked for once.
+        key = json.dumps([*servers, named_uri(uri.name, uri.alias or LATEST)])
         # Each host's templating is a process of its own; what they share is the folder that Ansible
         # makes for the run.
         with open(

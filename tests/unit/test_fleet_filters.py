@@ -11,7 +11,9 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.mlops.triton.plugins.filter.controller_file import controller_file
 from ansible_collections.mlops.triton.plugins.filter.model_entries import model_entries
 from ansible_collections.mlops.triton.plugins.filter.pin_models import pin_models
+from ansible_collections.mlops.triton.plugins.filter.rollback_models import rollback_models
 from ansible_collections.mlops.triton.plugins.filter.serving_changes import serving_changes
+from ansible_collections.mlops.triton.plugins.filter.uris_to_pin import uris_to_pin
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD, TELL, LOAD = "write the record", "tell the registry", "load on localhost:8000"
@@ -49,6 +51,76 @@ def test_a_record_keeps_what_was_asked_for() -> None:
         {"name": "b", "model_uri": "models:/b/7", "alias": "latest"},
         {"name": "c", "model_uri": "models:/c/3"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("spelt", "alias"),
+    [
+        ("models:/a@champion/", "champion"),
+        ("models:a@champion", "champion"),
+        ("MODELS:/a@champion", "champion"),
+        (" models:/a@champion ", "champion"),
+        ("models:/a/Latest", "latest"),
+        ("models:/a/latest/", "latest"),
+    ],
+)
+@pytest.mark.parametrize("state", [{}, {"state": None}, {"state": "unloaded"}])
+def test_an_alias_is_pinned_however_it_is_spelt(
+    spelt: str, alias: str, state: dict[str, Any]
+) -> None:
+    asked = [{"name": "a", "model_uri": spelt, **state}]
+    uris = uris_to_pin(asked)
+    assert uris == [spelt.strip()]
+    (pinned,) = pin_models(asked, dict.fromkeys(uris, 4))
+    assert (pinned["model_uri"], pinned["alias"]) == ("models:/a/4", alias)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"model_uri": "models:/a/3"},
+        {"model_uri": "/models/a@champion"},
+        {"model_uri": "models:/a/Production"},
+        {"model_uri": "models:/a@champion", "state": "absent"},
+        {},
+    ],
+)
+def test_what_does_not_move_or_cannot_be_read_is_not_pinned(entry: dict[str, Any]) -> None:
+    asked = [{"name": "a", **entry}]
+    assert uris_to_pin(asked) == [] and pin_models(asked, {"models:/a@champion": 1}) == asked
+
+
+def test_who_verifies_nothing_rolls_back_without_it() -> None:
+    asked = [{"name": "a", "state": "rolled_back"}, {"name": "b"}, {"name": "c", "state": "absent"}]
+
+    def verified(verify: Any) -> list[Any]:
+        return [entry.get("verify") for entry in pin_models(asked, {}, verify)]
+
+    # With auto a rollback is proven by what proved the copy.
+    assert verified("auto") == [None, "auto", None]
+    assert verified("none") == ["none", "none", None]
+    assert verified(None) == [None, None, None]
+
+
+def test_a_host_is_brought_back_without_a_verification_where_none_is_wanted() -> None:
+    was = {"transaction": "1", "state": "present", "source": "models:/a/1"}
+    names = ("replaced", "removed", "new")
+    before = [{"name": name, "model": was if name != "new" else {}} for name in names]
+    now = [{"name": name, "transaction": "2", "state": "present"} for name in ("replaced", "new")]
+
+    def verified(wanted: list[dict[str, Any]], verify: Any) -> dict[str, Any]:
+        back = rollback_models(before, now, wanted, verify)
+        return {entry["name"]: entry.get("verify") for entry in back}
+
+    removed = {"name": "removed", "state": "absent"}
+    nothing = {"replaced": "none", "removed": "none", "new": None}
+    assert verified([removed], "none") == verified([removed], False) == nothing
+    assert verified([{"name": "replaced", "verify": "none"}], "auto") == {
+        **nothing,
+        "removed": None,
+    }
+    case = {"inputs": {"x": [1]}, "outputs": {"y": [2]}}
+    assert verified([{"name": "replaced", "verify": case}], "auto") == dict.fromkeys(names)
 
 
 def test_a_hook_is_found_beside_the_playbook_then_in_the_collection(tmp_path: Path) -> None:
