@@ -157,7 +157,13 @@ def test_or_a_host_keeps_what_is_good_and_the_run_goes_on(fleet: Fleet) -> None:
         assert row(done, host, "tried")[:3] == [str(served), "present", "failed:"]
         assert f"{host}: 1 of 2 models failed: " in table(done)
     again = fleet.play("deploy_models", triton_on_failure="keep_good")
+    # What is good is in place by now: the run goes on all the same.
     assert again.returncode == 2
+    assert fleet.hooks() == [(host, what) for host in HOSTS for what in ("leaves", "returns")]
+    assert fleet.serves() == everywhere(steady=2, tried=served)
+    alone = {"triton_models": fleet.variables["triton_models"][1:]}
+    nothing = fleet.play("deploy_models", triton_on_failure="keep_good", **alone)
+    assert nothing.returncode == 2
     assert fleet.hooks() == [("one", "leaves"), ("one", "returns")]
     fleet.publish(tried=2)
 
