@@ -55,6 +55,13 @@ def refused(fleet: Fleet, *arguments: str, **variables: Any) -> str:
     return table(done)
 
 
+def records(fleet: Fleet, host: str) -> dict[str, str]:
+    """What the host has of its models, as it is written down."""
+    repository = fleet.tritons[host].repository
+    found = repository.with_name(f"{repository.name}.mlops-triton").glob("records/*")
+    return {path.name: path.read_text() for path in found}
+
+
 @pytest.mark.parametrize("mode", [(), ("--check",)], ids=["run", "check"])
 def test_a_registry_that_cannot_be_asked_is_told_of_each_host(
     fleet: Fleet, mode: tuple[str, ...]
@@ -84,6 +91,11 @@ def test_a_server_that_is_down_keeps_all_hosts_as_they_are(fleet: Fleet) -> None
     fleet.publish(tried=2)
     address = f"127.0.0.1:{servers.free_ports(1)[0]}"
     fleet.host_variables["two"] = {"triton_url": address}
+    # On host one only its records would change.
+    served = [{"name": name, "model_uri": f"models:/{name}/1"} for name in ("steady", "tried")]
+    recorded = records(fleet, "one")
+    refused(fleet, triton_models=served, triton_deployment_set="nightly")
+    assert records(fleet, "one") == recorded != {}
     said = refused(fleet)
     assert f"two: Triton does not answer at {address}" in said, said
     would = fleet.play("deploy_models", "--check")

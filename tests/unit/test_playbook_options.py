@@ -59,7 +59,7 @@ def reaches(given: dict[str, str], variable: str, option: str) -> bool:
 @pytest.mark.parametrize(("variable", "option"), sorted({**EVERYWHERE, **DELIVERY}.items()))
 def test_a_variable_reaches_each_delivery(variable: str, option: str) -> None:
     found = defaults("deploy_models")
-    assert len(found) == 3  # plan, deploy, return
+    assert len(found) == 4  # plan, note, deploy, return
     section = MODELS if variable in DELIVERY else GROUP
     assert all(reaches(place[section], variable, option) for place in found)
 
