@@ -102,6 +102,16 @@ def test_variables_of_the_inventory_count_too(tmp_path: Path) -> None:
     refused(done, "one: triton_serail is no variable of mlops.triton, triton_serial is one")
 
 
+@pytest.mark.parametrize("playbook", ["remove_models", "rollback_models", "site"])
+def test_a_slip_on_one_host_keeps_all_others_as_they_are(tmp_path: Path, playbook: str) -> None:
+    (tmp_path / "host_vars").mkdir()
+    (tmp_path / "host_vars/two.yml").write_text("triton_serail: 1\n")
+    asked = {"triton_models_to_remove": ["a"], "triton_models_to_roll_back": ["a"]}
+    done = play(tmp_path, playbook, hosts=("one", "two"), **asked)
+    refused(done, "triton_serail is no variable of mlops.triton, triton_serial is one")
+    assert done.stdout.count("PLAY [") == 1, done.stdout
+
+
 @pytest.mark.parametrize(
     ("playbook", "variables", "words"),
     [
