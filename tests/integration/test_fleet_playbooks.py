@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -135,3 +136,41 @@ def test_a_list_of_another_shape_is_said_of_the_host(
 @pytest.mark.parametrize("playbook", ["publish_models", "remove_models", "rollback_models"])
 def test_nothing_to_do_is_not_done(tmp_path: Path, playbook: str) -> None:
     refused(play(tmp_path, playbook), "Nothing to ")
+
+
+@pytest.mark.parametrize("way", ["in", "out"])
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({}, "put its hosts into the group haproxy"),
+        ({"triton_haproxy_hosts": []}, "name them in triton_haproxy_hosts"),
+        (
+            {"triton_haproxy_hosts": "localhost", "triton_haproxy_servers": []},
+            "triton_haproxy_servers is empty: name the servers of one there",
+        ),
+        # With what the messages ask for it gets as far as the socket.
+        ({"triton_haproxy_hosts": "localhost"}, "/nowhere.sock"),
+        (
+            {"triton_haproxy_hosts": ["localhost"], "triton_haproxy_servers": "triton/a"},
+            "/nowhere.sock",
+        ),
+    ],
+)
+def test_a_hook_that_has_no_haproxy_to_ask_says_so(
+    tmp_path: Path, way: str, variables: dict[str, Any], words: str
+) -> None:
+    hook = {"ansible.builtin.include_tasks": str(ROOT / f"playbooks/tasks/haproxy_{way}.yml")}
+    (tmp_path / "hook.yml").write_text(
+        yaml.safe_dump([{"hosts": "all", "gather_facts": False, "tasks": [hook]}])
+    )
+    given = {"triton_haproxy_socket": "/nowhere.sock", "triton_haproxy_timeout": 1, **variables}
+    done = subprocess.run(
+        [*ansible_playbook(), "-i", "one,", "-c", "local", "-e", json.dumps(given), "hook.yml"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    refused(done, words)
