@@ -138,6 +138,16 @@ def test_nothing_to_do_is_not_done(tmp_path: Path, playbook: str) -> None:
     refused(play(tmp_path, playbook), "Nothing to ")
 
 
+def test_a_fleet_without_a_list_is_not_done(tmp_path: Path) -> None:
+    refused(play(tmp_path, "deploy_models"), "one: No host has a list triton_models")
+    (tmp_path / "host_vars").mkdir()
+    (tmp_path / "host_vars/two.yml").write_text("triton_models: []\n")
+    # Each gets as far as the modules, and lacks the repository's variable or a server.
+    for hosts, more in ((("one", "two"), {}), (("one",), {"triton_models": []})):
+        done = play(tmp_path, "deploy_models", hosts=hosts, **more)
+        assert "TASK [Plan]" in done.stdout and "No host has a list" not in done.stdout
+
+
 @pytest.mark.parametrize("way", ["in", "out"])
 @pytest.mark.parametrize(
     ("variables", "words"),
