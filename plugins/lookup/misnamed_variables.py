@@ -95,12 +95,19 @@ def judge(names: Iterable[str], known: Collection[str]) -> tuple[dict[str, str],
             one
             for one in get_close_matches(name, known, n=3, cutoff=_CLOSE)
             if not name.startswith(f"{one}_")
-        ]
+        ] or _lacks_a_word(name, known)
         if found:
             close[name] = found[0]
         else:
             others.append(name)
     return close, others
+
+
+def _lacks_a_word(name: str, known: Collection[str]) -> list[str]:
+    """The only known name that has one word more: triton_in_service for triton_in_service_tasks."""
+    longer = [one for one in known if one.rpartition("_")[0] == name]
+    # A single word after the prefix may be anybody's: triton_registry.
+    return longer if len(longer) == 1 and name.count("_") > 1 else []
 
 
 def _read(path: Path) -> Any:
