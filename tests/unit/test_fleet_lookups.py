@@ -55,7 +55,7 @@ def test_a_slip_is_told_from_a_name_of_ones_own() -> None:
         "triton_in_service": "triton_in_service_tasks",
         "triton_out_of_service": "triton_out_of_service_tasks",
     }
-    own = ["triton_models_common", "triton_release_notes", "mlflow_x", "triton_haproxy", "triton_registry"]
+    own = ["triton_models_common", "triton_release_notes", "mlflow_x", "triton_registry"]
     given = [*slips, *own, *known, "tritn_serial", "other"]
     assert misnamed_variables.judge(given, known) == (slips, sorted(own))
 
