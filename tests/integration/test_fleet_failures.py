@@ -139,7 +139,9 @@ def test_a_long_list_says_what_failed_and_not_everything(fleet: Fleet) -> None:
     assert done.returncode == 2, done.stdout
     assert "no weights" in table(done) and "m19" in table(done)
     lines = [one for one in done.stdout.splitlines() if one and not one.startswith("progress: ")]
-    assert len(lines) < 130, len(lines)  # 22 of them are the table's
+    # 22 of them are the table's, and two those of each task; all models with all that is known of
+    # them are 850.
+    assert len(lines) < 170, len(lines)
     assert fleet.serves() == everywhere(steady=1, tried=2)
 
 

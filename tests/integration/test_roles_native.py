@@ -385,8 +385,11 @@ def test_the_command_of_the_roles_pages_starts_what_a_reboot_ended(here: Provisi
     for name, (port, path) in health.items():
         page = (Path(__file__).parents[2] / f"roles/{name}/README.md").read_text(encoding="utf-8")
         (line,) = set(re.findall(r"`(<\w+>/bin/supervisord -c <\w+>/supervisord.conf)`", page))
-        words = re.sub(r"<(\w+)>", lambda match: str(here.variables[match.group(1)]), line)
-        subprocess.run(words.split(), check=True, timeout=60, cwd="/")
+        words = [
+            re.sub(r"<(\w+)>", lambda match: str(here.variables[match.group(1)]), word)
+            for word in line.split()  # before: folders may have spaces
+        ]
+        subprocess.run(words, check=True, timeout=60, cwd="/")
         try:
             url = f"http://127.0.0.1:{here.variables[port]}{path}"
             assert answer_within(60, url, None)[0] == 200
