@@ -377,12 +377,13 @@ def test_stopping_the_supervisor_stops_everything(here: Provisioned) -> None:
 
 
 def test_the_command_of_the_roles_pages_starts_what_a_reboot_ended(here: Provisioned) -> None:
-    """The servers were stopped with their supervisors before."""
     health = {
         "triton": ("triton_http_port", "/v2/health/live"),
         "mlflow": ("mlflow_port", "/health"),
     }
     for name, (port, path) in health.items():
+        here.play("provision", only=name)  # whatever the tests before left
+        shut_down(here, name)
         page = (Path(__file__).parents[2] / f"roles/{name}/README.md").read_text(encoding="utf-8")
         (line,) = set(re.findall(r"`(<\w+>/bin/supervisord -c <\w+>/supervisord.conf)`", page))
         words = [
@@ -393,6 +394,7 @@ def test_the_command_of_the_roles_pages_starts_what_a_reboot_ended(here: Provisi
         try:
             url = f"http://127.0.0.1:{here.variables[port]}{path}"
             assert answer_within(60, url, None)[0] == 200
-            assert changes(here.play("provision", only=name)) == 0
+            done = here.play("provision", only=name)
+            assert changes(done) == 0, done.stdout
         finally:
             shut_down(here, name)

@@ -188,3 +188,16 @@ def test_the_first_that_a_role_says_is_that_ansible_is_too_old() -> None:
         templar = Templar(DataLoader(), variables={"ansible_version": {"full": version}})
         text = trust_as_template("{{ " + first["when"] + " }}")
         assert templar.template(text) is is_refused
+
+
+def test_a_port_of_a_program_that_is_about_to_end_is_waited_for(
+    host: Any, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files are gone from /proc before its sockets are."""
+    port = listener.getsockname()[1]
+    monkeypatch.setattr(host, "port_holders", lambda _port: set())
+    monkeypatch.setattr(host, "CLOSING", 0.3)
+    assert "another program" in host.port_problem("127.0.0.1", port, "triton_http_port", "mine")
+    monkeypatch.setattr(host, "CLOSING", 30.0)
+    monkeypatch.setattr(host.time, "sleep", lambda _seconds: listener.close())
+    assert host.port_problem("127.0.0.1", port, "triton_http_port", "mine") is None

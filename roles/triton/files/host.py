@@ -36,6 +36,9 @@ GLIBC = (2, 35)
 # AF_UNIX paths hold 107 bytes, and supervisord binds to "<path>.<pid>" first.
 SOCKET_PATH_LIMIT = 99
 NOBODY = 65534
+# Who holds a port where no process is seen that does: one that ends just now, or another user's.
+ANOTHER = "another program"
+CLOSING = 3.0
 
 
 def version_problems(low: Sequence[int], high: Sequence[int], advice: str) -> List[str]:
@@ -157,7 +160,19 @@ def _loaded_from(library: str) -> Optional[str]:
 
 
 def port_problem(address: str, port: int, option: str, service: str = "") -> Optional[str]:
-    """One sentence when a server of this service could not listen there, else None."""
+    """One sentence when a server of this service could not listen there, else None.
+
+    A port that no process holds may be that of one which is about to end; it is waited for.
+    """
+    end = time.time() + CLOSING
+    problem = _port_problem(address, port, option, service)
+    while problem and ANOTHER in problem and time.time() < end:
+        time.sleep(0.2)
+        problem = _port_problem(address, port, option, service)
+    return problem
+
+
+def _port_problem(address: str, port: int, option: str, service: str) -> Optional[str]:
     try:
         family, kind, proto, _name, where = socket.getaddrinfo(
             address, port, type=socket.SOCK_STREAM
@@ -188,7 +203,7 @@ def _port_sentence(
         return None
     who = (
         ", ".join("{} (process {})".format(process_name(pid), pid) for pid in sorted(holders))
-        or "another program"
+        or ANOTHER
     )
     return "Port {} on {} is taken by {}: stop that, or set {} to a free port.".format(
         port, address, who, option
