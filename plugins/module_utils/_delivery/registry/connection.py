@@ -209,12 +209,12 @@ class Connection:
             )
         if code in ("", "INTERNAL_ERROR") and error.__context__ is not None:
             said = reason(error)
-            return RegistryError(
-                f"MLflow at {self.masked_uri} failed: {said}{remedy_for(said)}", step=step
-            )
+            remedy = remedy_for(said, self.masked_uri)
+            return RegistryError(f"MLflow at {self.masked_uri} failed: {said}{remedy}", step=step)
         said = _one_line(error)
+        remedy = remedy_for(said, self.masked_uri)
         return RegistryRefused(
-            f"MLflow at {self.masked_uri} refused: {said}{remedy_for(said)}", step=step, code=code
+            f"MLflow at {self.masked_uri} refused: {said}{remedy}", step=step, code=code
         )
 
     def files_at(self, root: str) -> ArtifactRoot:

@@ -36,6 +36,8 @@ _REMEDIES = {
     "CERTIFICATE_REQUIRED": "it asks for a certificate, which mlflow_client_cert names",
     "HANDSHAKE_FAILURE": "it may ask for a certificate, which mlflow_client_cert names",
 }
+# A server that got no certificate ends the connection, and its reason may be lost on the way.
+_ENDED = ("EOF occurred in violation of protocol", "Connection reset by peer", "Broken pipe")
 _SECRETS = ("mlflow_password", "mlflow_token")
 _CERTIFICATE = VARIABLES["mlflow_client_cert"]
 _SCHEME = "mlops-triton"
@@ -142,9 +144,12 @@ def _make_store(registry: MlflowObject, store_uri: str, **_others: object) -> Ml
     return store
 
 
-def remedy_for(said: str) -> str:
-    """The end of a sentence about what MLflow's client said."""
-    return next((f"; {remedy}" for part, remedy in _REMEDIES.items() if part in said), "")
+def remedy_for(said: str, url: str) -> str:
+    """The end of a sentence about what MLflow's client said of a server."""
+    remedies = dict(_REMEDIES)
+    if url.startswith("https:"):
+        remedies |= dict.fromkeys(_ENDED, _REMEDIES["HANDSHAKE_FAILURE"])
+    return next((f"; {remedy}" for part, remedy in remedies.items() if part in said), "")
 
 
 # -- checks ----------------------------------------------------------------------------------------
