@@ -41,6 +41,7 @@ _REFUSED = {
 T = TypeVar("T")
 Objects = dict[str, list[Any]]
 """``{key: [size, etag, second of its last change]}``."""
+SECOND = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class NoBucket(NotFound):
@@ -396,7 +397,7 @@ class Bucket:
 
 
 def _second(time: datetime.datetime) -> str:
-    return time.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return time.astimezone(datetime.timezone.utc).strftime(SECOND)
 
 
 def _md5(data: bytes) -> str:

@@ -10,8 +10,10 @@ which of it was done.
 
 from __future__ import annotations
 
+import calendar
 import dataclasses
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,8 +24,24 @@ from ...domain.record import Record
 from ...errors import DeliveryError, RepositoryError
 from ..comparison import same
 from ..retention import prune
-from .bucket import Bucket, Objects
+from .bucket import SECOND, Bucket, Objects
 from .state_store import S3Store
+
+RESOLUTION = 1.1
+"""Seconds. An object's time, as Triton reads it, has whole ones."""
+
+
+def wait_for_another_second(store: S3Store, name: str) -> None:
+    """Triton passes over what came in the second of what it has loaded: all of the model would have
+    to be touched, which loads again what did not change, too.
+
+    A store whose clock is another one is not waited for, and may come to that.
+    """
+    looks = listing(store.bucket, store.location.key(name)).values()
+    seconds = [calendar.timegm(time.strptime(str(look[2]), SECOND)) for look in looks]
+    left = max(seconds, default=0) + RESOLUTION - time.time()
+    if 0 < left <= RESOLUTION:
+        time.sleep(left)
 
 
 def listing(bucket: Bucket, key: str) -> Objects:
@@ -213,6 +231,8 @@ def _undo(store: S3Store, name: str, journal: S3Swap) -> None:
                     step="recover from an interrupted run",
                 )
         strays += [move.live + rel for rel in there if rel in move.new and rel not in move.old]
+    if copies:
+        wait_for_another_second(store, name)
     _copy(store, name, copies)
     store.check_lock(name)
     bucket.delete(strays)

@@ -30,9 +30,6 @@ from .location import parse_s3
 from .scratch import Scratch
 from .state_store import S3Store
 
-_RESOLUTION = 1.1
-"""Seconds. An object's time, as Triton reads it, has whole ones."""
-
 
 class S3Repository:
     """The models below one prefix. Whoever changes one holds its lock.
@@ -194,6 +191,7 @@ class S3Repository:
         return target
 
     def put(self, name: str, journal: Swap) -> str | None:
+        changes.wait_for_another_second(self.store, name)
         changes.make(self.store, name, _in_s3(journal))
         self._configs = None
         return self.store.warnings.pop() if self.store.warnings else None
@@ -207,7 +205,7 @@ class S3Repository:
 
         The key of an empty folder, as ensembles have it, has no time for Triton.
         """
-        time.sleep(_RESOLUTION)
+        time.sleep(changes.RESOLUTION)
         smallest: dict[str, tuple[int, str]] = {}
         found = self._listing(self.live(name))
         for rel, (size, *_more) in found.items():
