@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is known of an artifact's bytes, and who says so; pure.
+
+One value is judged by the policy, compared with every byte that is used, and written into the
+record, so that nothing can be said of one thing and done to another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..outside import JsonDict, JsonObject
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Who signed.
+
+    Attributes:
+        key: sha256 of the public key in PEM, in hex; model-signing calls it the key's hint.
+        identities: the names for which the certificate was issued; none of a bare key.
+        authority: sha256 of the CA certificate (DER) that vouches, in hex; None of a bare key.
+        issuer: who vouched for the identity at the time of signing (Sigstore); None otherwise.
+    """
+
+    key: str
+    identities: tuple[str, ...] = ()
+    authority: str | None = None
+    issuer: str | None = None
+
+    def to_dict(self) -> JsonDict:
+        return {
+            "key": self.key,
+            "identities": list(self.identities),
+            "authority": self.authority,
+            "issuer": self.issuer,
+        }
+
+    @classmethod
+    def from_dict(cls, data: JsonObject) -> Signer:
+        """Read what ``to_dict`` wrote."""
+        return cls(
+            data["key"], tuple(data["identities"]), data.get("authority"), data.get("issuer")
+        )
+
+    def __str__(self) -> str:
+        names = ", ".join(self.identities)
+        return f"{names} (key {self.key[:16]})" if names else f"key {self.key[:16]}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a manifest or a signature says of one file. ``size`` in bytes; None: it does not say."""
+
+    sha256: str
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What is claimed of an artifact.
+
+    Attributes:
+        digest: of the publisher's manifest; None where there is none.
+        schema: of that manifest.
+        claims: path in the artifact to what its bytes must be.
+        signed_by: who signed, where a signature was asked for and verified.
+        signed: the paths which that signature covers.
+    """
+
+    digest: str | None = None
+    schema: int | None = None
+    claims: Mapping[str, Claim] = field(default_factory=dict)
+    signed_by: Signer | None = None
+    signed: frozenset[str] = frozenset()
