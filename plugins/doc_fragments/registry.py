@@ -50,4 +50,12 @@ options:
   mlflow_client_key:
     description: Private key of O(mlflow_client_cert), where that file does not have it too.
     type: path
+  artifact_folders:
+    description:
+      - Folders of this host in which the registry may say that artifacts lie, for example a share
+        that the MLflow server writes to. Without them no answer of the registry makes this task
+        read a file of the host, whatever C(file://) address a model version has.
+      - A folder that a task itself names in O(ignore:model_uri) needs no entry here.
+    type: list
+    elements: path
 """

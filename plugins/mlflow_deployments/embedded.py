@@ -41,6 +41,7 @@ _TARGET_OPTIONS = (
     "mlflow_ca_file",
     "mlflow_client_cert",
     "mlflow_client_key",
+    "artifact_folders",
     "timeout",
 )
 _STEP = "start Triton"

@@ -51,6 +51,7 @@ _MEANING = {
         "this client's certificate for the MLflow servers (MLFLOW_TRACKING_CLIENT_CERT_PATH)"
     ),
     "mlflow_client_key": "its private key, where that file does not have it too",
+    "artifact_folders": "folders of this host in which the registry may say that artifacts lie",
     "timeout": "seconds that any one network step may take (300)",
     "lock_timeout": "seconds to wait for another run that changes the same model (60)",
     "progress": "progress lines on standard error (when omitted, where that is a terminal)",
@@ -58,8 +59,16 @@ _MEANING = {
         "Triton's backends that may be used, separated by commas; all when omitted (python runs"
         " code of the artifact)"
     ),
+    "allowed_paths": "folders into which a model's configuration may point, beside its own",
+    "model_code": "whether code from the registry may run: allowed or refused (allowed)",
     "max_size": "maximum size of a model's files, such as 2GiB",
     "require_digest": "refuse models without their publisher's manifest (false)",
+    "require_signature": (
+        "refuse models that none of these signed: {public_keys: [file]}, or {ca_certificates:"
+        " [file], identities: [name]}"
+    ),
+    "revoked_digests": "digests of manifests or files that are not trusted any more",
+    "revoked_keys": "keys of signers that are not trusted any more, by their SHA-256",
     "registry_status": (
         "a name for this target, under which the registry shows what is deployed; when omitted,"
         " the registry is not changed"

@@ -84,9 +84,24 @@ TARGET_OPTIONS: Mapping[str, Option] = {
     "timeout": Option("float"),
     "lock_timeout": Option("float"),
     "progress": Option("bool"),
+    "artifact_folders": Option("paths"),
     "allowed_backends": Option("list"),
+    "allowed_paths": Option("paths"),
+    "model_code": Option(choices=("allowed", "refused")),
     "max_size": Option(),
     "require_digest": Option("bool"),
+    "require_signature": Option(
+        "dict",
+        fields={
+            "public_keys": Option("list"),
+            "ca_certificates": Option("list"),
+            "identities": Option("list"),
+            "sigstore": Option("raw"),
+            "trust_config": _PATH,
+        },
+    ),
+    "revoked_digests": Option("list"),
+    "revoked_keys": Option("list"),
     "registry_status": Option(),
 }
 MODEL: Mapping[str, Option] = {
@@ -414,6 +429,7 @@ _WANTED = {
     "bool": "true or false",
     "dict": "a mapping such as {key: value}",
     "list": "a list of texts such as a,b",
+    "paths": "a list of paths such as /a,/b",
     "raw": "YAML",
 }
 
@@ -501,6 +517,11 @@ def _list(value: Any) -> list[str] | None:
     return [str(one) for one in texts]
 
 
+def _paths(value: Any) -> list[str] | None:
+    found = _list(value)
+    return None if found is None else [str(_path(one)) for one in found]
+
+
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "str": _text,
     "path": _path,
@@ -510,5 +531,6 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "bool": _bool,
     "dict": _mapping,
     "list": _list,
+    "paths": _paths,
     "raw": _parse,
 }

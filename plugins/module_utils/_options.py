@@ -28,6 +28,7 @@ REGISTRY: Spec = {
     "mlflow_ca_file": {"type": "path"},
     "mlflow_client_cert": {"type": "path"},
     "mlflow_client_key": {"type": "path", "no_log": False},
+    "artifact_folders": {"type": "list", "elements": "path"},
 }
 
 SERVER: Spec = {
@@ -74,8 +75,29 @@ REPOSITORY: Spec = {
 
 POLICY: Spec = {
     "allowed_backends": {"type": "list", "elements": "str"},
+    "allowed_paths": {"type": "list", "elements": "path"},
+    "model_code": {"type": "str", "choices": ["allowed", "refused"], "default": "allowed"},
     "max_size": {"type": "str"},
     "require_digest": {"type": "bool", "default": False},
+    "require_signature": {
+        "type": "dict",
+        "options": {
+            "public_keys": {"type": "list", "elements": "str", "no_log": False},
+            "ca_certificates": {"type": "list", "elements": "str"},
+            "identities": {"type": "list", "elements": "str"},
+            "sigstore": {
+                "type": "list",
+                "elements": "dict",
+                "options": {
+                    "identity": {"type": "str", "required": True},
+                    "issuer": {"type": "str", "required": True},
+                },
+            },
+            "trust_config": {"type": "path"},
+        },
+    },
+    "revoked_digests": {"type": "list", "elements": "str"},
+    "revoked_keys": {"type": "list", "elements": "str", "no_log": False},
 }
 
 STATUS: Spec = {

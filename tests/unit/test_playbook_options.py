@@ -21,9 +21,11 @@ REGISTRY = {
     "mlflow_client_cert": "mlflow_client_cert",
     "mlflow_client_key": "mlflow_client_key",
 }
+PLACES = {"mlflow_artifact_folders": "artifact_folders"}
 EVERYWHERE = {
     "mlflow_tracking_uri": "tracking_uri",
     **REGISTRY,
+    **PLACES,
     "triton_model_repository": "model_repository",
     "triton_state_dir": "state_dir",
     "triton_s3": "s3",
@@ -42,6 +44,11 @@ DELIVERY = {
     "triton_allowed_backends": "allowed_backends",
     "triton_max_size": "max_size",
     "triton_require_digest": "require_digest",
+    "triton_allowed_paths": "allowed_paths",
+    "triton_model_code": "model_code",
+    "triton_require_signature": "require_signature",
+    "triton_revoked_digests": "revoked_digests",
+    "triton_revoked_keys": "revoked_keys",
     "triton_purge_limit": "purge_limit",
 }
 

@@ -41,6 +41,7 @@ from mlflow.exceptions import MlflowException
 from support.certificates import Authority
 
 HUSH = "Sesame-4720"
+DIGEST = "ab12" * 16
 EVERY = {**TARGET_OPTIONS, **MODEL}
 
 
@@ -165,6 +166,31 @@ ROWS: dict[str, Row] = {
     ),
     "max_size": Row("2KiB", _policy("max_size"), 2048, ("much", "not a number of bytes")),
     "require_digest": Row("yes", _policy("require_digest"), True, ("2", "true or false")),
+    "artifact_folders": Row(
+        "~/a,/mnt/b/", _target("artifact_folders"), ("HOME/a", "/mnt/b"), ("[[a]]", "list of paths")
+    ),
+    "allowed_paths": Row(
+        "/opt/envs,/data/../share",
+        _policy("allowed_paths"),
+        ("/opt/envs", "/share"),
+        ("envs", "not an absolute path"),
+    ),
+    "model_code": Row(
+        "refused", _policy("model_code"), "refused", ("maybe", "one of allowed, refused")
+    ),
+    "require_signature": Row(
+        "{ca_certificates: [/ca.pem], identities: [ml-team]}",
+        lambda arrived: (
+            (found := arrived.target.policy.require_signature)
+            and {"ca": list(found.ca_certificates), "identities": list(found.identities)}
+        ),
+        {"ca": ["/ca.pem"], "identities": ["ml-team"]},
+        ("{identities: [ml-team]}", "no ca_certificates"),
+    ),
+    "revoked_digests": Row(
+        f"sha256:{DIGEST.upper()}", _policy("revoked_digests"), (DIGEST,), ("0123", "SHA-256")
+    ),
+    "revoked_keys": Row(DIGEST, _policy("revoked_keys"), (DIGEST,), ("mine", "SHA-256")),
     "registry_status": Row(
         "prod", _target("registry_status"), "prod", ("a/b c", "registry_status")
     ),

@@ -18,10 +18,8 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors impo
     InvalidOption,
     PolicyRefused,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.policy import (
-    Policy,
-    bytes_of,
-)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning import policy_options
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.policy import Policy
 
 ONNX = b'backend: "onnxruntime"\n'
 OTHERS = b'backend: "python"\n'
@@ -95,7 +93,7 @@ def why_deployed(policy: Policy, there: Record, config: bytes = ONNX) -> str | N
     ],
 )
 def test_sizes(size: Any, count: int) -> None:
-    assert bytes_of(size) == count
+    assert policy_options.bytes_of(size) == count
 
 
 @pytest.mark.parametrize(
@@ -104,7 +102,7 @@ def test_sizes(size: Any, count: int) -> None:
 )
 def test_what_is_no_size(size: Any) -> None:
     with pytest.raises(InvalidOption) as refusal:
-        bytes_of(size)
+        policy_options.bytes_of(size)
     assert str(refusal.value) == (
         f"read the options: max_size {size!r} is not a number of bytes, nor one such as 500MB or"
         " 2GiB. Nothing was changed."

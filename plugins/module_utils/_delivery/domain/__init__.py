@@ -4,6 +4,7 @@
 - ``uri``: what ``model_uri`` can say.
 - ``source``: what a model URI means now: exact version, artifact root.
 - ``manifest``: the files of a model with size and sha256, their digest, differences, confinement.
+- ``provenance``: what manifest and signature say of an artifact's bytes, and who says so.
 - ``layout``: what lies in an artifact, and the model folder to be made of it.
 - ``config_pbtxt``: config.pbtxt through Triton's protobuf: parse, overlay, deploy id, render.
 - ``pbtxt``: protobuf's text format as Triton's own parser cuts it into words.

@@ -50,6 +50,24 @@ class Signer:
 
 
 @dataclass(frozen=True)
+class RequiredSignature:
+    """Whose signatures are trusted.
+
+    Attributes:
+        public_keys, ca_certificates: files of this host, or texts in PEM form.
+        identities: for which a signer's certificate may be issued.
+        sigstore: (identity, issuer).
+        trust_config: a file of this host.
+    """
+
+    public_keys: tuple[str, ...] = ()
+    ca_certificates: tuple[str, ...] = ()
+    identities: tuple[str, ...] = ()
+    sigstore: tuple[tuple[str, str], ...] = ()
+    trust_config: str | None = None
+
+
+@dataclass(frozen=True)
 class Claim:
     """What a manifest or a signature says of one file. ``size`` in bytes; None: it does not say."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ..errors import InvalidOption
 from ..outside import JsonObject, Options
 from ..planning.policy import Policy
+from ..planning.policy_options import folders
 from ..repository.s3.location import is_s3, parse_s3
 from ..triton.address import Access
 
@@ -35,6 +36,8 @@ class Target:
     timeout: float = 300.0
     lock_timeout: float = 60.0
     policy: Policy = field(default_factory=Policy)
+    artifact_folders: tuple[str, ...] = ()
+    """Folders of this host in which the registry may say that artifacts lie."""
     parallel_downloads: int = 4
     parallel_loads: int = 4
     s3: JsonObject | None = field(default=None, repr=False)
@@ -91,6 +94,7 @@ class Target:
             servers=_servers(options.get("triton_url") or [DEFAULT_URL]),
             access=Access.from_options(options),
             policy=Policy.from_options(options),
+            artifact_folders=folders("artifact_folders", options.get("artifact_folders")) or (),
             **given,
         )
 

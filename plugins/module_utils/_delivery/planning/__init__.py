@@ -5,6 +5,7 @@
 - ``planner``: from what is wanted and what is there to the plan.
 - ``versions``: registry versions side by side in one model folder.
 - ``policy``: what may be deployed.
+- ``policy_options``: the options of a policy as values.
 - ``outcome``: what came of each model of a list, or would come.
 - ``dependencies``: which models of a list a model needs, and so comes after.
 - ``members``: whether ensembles fit their members when the run is over.

@@ -5,7 +5,6 @@ Pure.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -13,22 +12,11 @@ from ..domain import config_pbtxt
 from ..domain.backends import backends_of, code_in
 from ..domain.layout import Layout
 from ..domain.manifest import DIGEST_TAG
+from ..domain.provenance import RequiredSignature
 from ..domain.record import Record
-from ..errors import InvalidOption, PolicyRefused
+from ..errors import PolicyRefused
 from ..outside import Options
-
-_UNITS = {
-    "": 1,
-    "K": 10**3,
-    "M": 10**6,
-    "G": 10**9,
-    "T": 10**12,
-    "KI": 1 << 10,
-    "MI": 1 << 20,
-    "GI": 1 << 30,
-    "TI": 1 << 40,
-}
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]I?)?B?\s*", re.IGNORECASE)
+from .policy_options import bytes_of, code_rule, digests, folders, required_signature, texts
 
 
 @dataclass(frozen=True)
@@ -39,26 +27,35 @@ class Policy:
         allowed_backends: names of Triton's backends, ``ensemble`` among them.
         max_size: bytes that a model's files may have.
         require_digest: only models of which the publisher's manifest is known.
+        allowed_paths: folders into which a configuration may point, beside the model's own.
+        model_code: ``refused``: only models that are data.
+        require_signature: only models that one of these signed.
+        revoked_digests: of manifests or files, in hex.
+        revoked_keys: of signers and authorities, as ``Signer`` has them.
     """
 
     allowed_backends: tuple[str, ...] | None = None
     max_size: int | None = None
     require_digest: bool = False
+    allowed_paths: tuple[str, ...] | None = None
+    model_code: str = "allowed"
+    require_signature: RequiredSignature | None = None
+    revoked_digests: tuple[str, ...] = ()
+    revoked_keys: tuple[str, ...] = ()
 
     @classmethod
     def from_options(cls, options: Options) -> Policy:
-        """Raises InvalidOption for a size that is none, and for backends that are no list."""
-        backends, size = options.get("allowed_backends"), options.get("max_size")
-        if isinstance(backends, (str, Mapping)) or not isinstance(backends or (), Iterable):
-            raise InvalidOption(
-                "allowed_backends is not a list of names",
-                step="read the options",
-                left="nothing was changed",
-            )
+        """Raises InvalidOption for a value that an option cannot have."""
+        size = options.get("max_size")
         return cls(
-            tuple(backends) if backends is not None else None,
+            texts("allowed_backends", options.get("allowed_backends"), "names"),
             bytes_of(size) if size is not None else None,
             bool(options.get("require_digest")),
+            folders("allowed_paths", options.get("allowed_paths")),
+            code_rule(options.get("model_code")),
+            required_signature(options.get("require_signature")),
+            digests("revoked_digests", options.get("revoked_digests")),
+            digests("revoked_keys", options.get("revoked_keys")),
         )
 
     def __bool__(self) -> bool:
@@ -135,20 +132,6 @@ class Policy:
     def _check_size(self, size: int) -> None:
         if self.max_size is not None and size > self.max_size:
             raise _refuse(f"it has {size} bytes, and max_size allows {self.max_size}")
-
-
-def bytes_of(size: object) -> int:
-    """``4096``, ``"500 MB"`` (a thousand thousands), ``"2GiB"`` as a number of bytes. Raises
-    InvalidOption for anything else.
-    """
-    found = _SIZE.fullmatch(str(size)) if not isinstance(size, bool) else None
-    if not found:
-        raise InvalidOption(
-            f"max_size {size!r} is not a number of bytes, nor one such as 500MB or 2GiB",
-            step="read the options",
-            left="nothing was changed",
-        )
-    return int(float(found[1]) * _UNITS[(found[2] or "").upper()])
 
 
 def _refuse(message: str) -> PolicyRefused:
