@@ -43,6 +43,15 @@ _TARGET_OPTIONS = (
     "mlflow_client_key",
     "artifact_folders",
     "timeout",
+    # Code of a model runs on this host as it would on a server.
+    "allowed_backends",
+    "allowed_paths",
+    "model_code",
+    "max_size",
+    "require_digest",
+    "require_signature",
+    "revoked_digests",
+    "revoked_keys",
 )
 _STEP = "start Triton"
 _LONGEST_LINE = 64

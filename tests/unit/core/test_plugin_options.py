@@ -5,6 +5,7 @@ a profile, in the target, or by the module's option of the same name. No server 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -540,3 +541,27 @@ def test_an_option_of_run_local_arrives(
     given: Any = yaml.safe_load(wrong)
     with pytest.raises(MlflowException, match=f"{name}: .* is not"):
         embedded.run_local("m", "/model", config={name: given})
+
+
+POLICY = (
+    "allowed_backends", "allowed_paths", "model_code", "max_size", "require_digest",
+    "require_signature", "revoked_digests", "revoked_keys", "artifact_folders",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", POLICY)
+def test_run_local_has_the_rules_of_a_server(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program of a model would run on this host."""
+    seen: dict[str, Any] = {}
+
+    def deploy(_self: Any, _name: str, _uri: str, config: dict[str, Any]) -> None:
+        seen.update(config)
+        raise DeliveryError("it was asked")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(embedded, "_run_triton", lambda *_given: contextlib.nullcontext())
+        patched.setattr(TritonDeploymentClient, "create_deployment", deploy)
+        with pytest.raises(MlflowException, match="it was asked"):
+            embedded.run_local("m", "/model", config={name: ROWS[name].text})
+    arrived = ask(monkeypatch, "triton", {**base(name), name: seen[name]})
+    assert ROWS[name].arrived(arrived) == ROWS[name].expected
