@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.manifest import (
     MANIFEST_NAME,
-    Manifest,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.published import (
+    read_published,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri import (
     parse_model_uri,
@@ -30,7 +32,7 @@ from support.rows import Row
 from support.servers import MLflow, mlflow_server
 
 pytest.importorskip("mlflow")
-yaml = pytest.importorskip("yaml")
+pytest.importorskip("yaml")
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +74,14 @@ class Shelf:
         files = self.registry.files(
             self.registry.resolve(parse_model_uri(f"models:/{self.name}/{version}"))
         )
-        manifest = Manifest.from_dict(yaml.safe_load(files.read(MANIFEST_NAME)))
-        assert manifest == manifest_of_folder(str(self.folder))
-        assert {
-            file.path: file.size for file in files.list() if file.path.startswith("network/")
-        } == {f"network/{entry.path}": entry.size for entry in manifest.files}
+        manifest = read_published(files.read(MANIFEST_NAME))
+        listed = {file.path: file.size for file in files.list()}
+        del listed[MANIFEST_NAME]
+        assert listed == {entry.path: entry.size for entry in manifest.files}
+        whole = manifest_of_folder(str(self.folder))
+        assert {(f"network/{entry.path}", entry.sha256) for entry in whole.files} == {
+            (entry.path, entry.sha256) for entry in manifest.files if entry.path != "MLmodel"
+        }
 
     def places(self) -> list[str]:
         """States of the logged models of this name."""

@@ -16,7 +16,12 @@ import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.disk import hash_file
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.manifest import (
     MANIFEST_NAME,
-    Manifest,
+    FileEntry,
+    sha256,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.published import (
+    PublishedManifest,
+    read_published,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri import (
     parse_model_uri,
@@ -125,9 +130,16 @@ def test_what_lies_in_the_registry(registry: Registry, name: str, tmp_path: Path
         "network/config.pbtxt",
         MANIFEST_NAME,
     ]
-    manifest = Manifest.from_dict(json.loads(files.read(MANIFEST_NAME)))
-    assert manifest == manifest_of_folder(str(sample.folder))
-    assert manifest.folders == ("empty",)
+    manifest = read_published(files.read(MANIFEST_NAME))
+    inside = manifest_of_folder(str(sample.folder))
+    described = files.read("MLmodel")
+    assert manifest == PublishedManifest.of(
+        [
+            FileEntry("MLmodel", len(described), sha256(described)),
+            *(FileEntry(f"network/{e.path}", e.size, e.sha256) for e in inside.files),
+        ],
+        ["network/empty"],
+    )
     flavor = yaml.safe_load(files.read("MLmodel"))["flavors"]["triton"]
     assert (flavor["data"], flavor["backend"], flavor["files"]) == (
         "network",
@@ -138,6 +150,7 @@ def test_what_lies_in_the_registry(registry: Registry, name: str, tmp_path: Path
     assert {key: value for key, value in version.tags.items() if key != "triton.content"} == {
         "a": "b",
         "triton.digest": manifest.digest,
+        "triton.manifest": "2",
         "triton.backend": "onnxruntime",
     }
     assert version.description == "text"

@@ -13,6 +13,9 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.mani
     FileEntry,
     Manifest,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.provenance import (
+    Provenance,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.record import Record
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
     InvalidOption,
@@ -30,11 +33,11 @@ def layout(*sizes: int | None, target: str = "1/model.onnx") -> Layout:
     return Layout("triton", files, (), b"", (1,), (1,))
 
 
-def record(*paths: str, size: int = 10, publisher: str | None = None) -> Record:
+def record(*paths: str, size: int = 10, **publisher: Any) -> Record:
     manifest = Manifest.of(FileEntry(path, size) for path in paths).to_dict()
     return Record(
         "fraud", "id", "u", "u", "s", "triton", (1,), manifest, "d", "c", {}, "then", "me",
-        publisher_digest=publisher,
+        **publisher,
     )  # fmt: skip
 
 
@@ -49,14 +52,14 @@ def why_new(
     config: bytes = ONNX,
     published: str | None = None,
     tag: str | None = None,
-    registered: bool = True,
+    schema: int = 2,
 ) -> str | None:
     """The sentence with which a new model is refused."""
     tags = {DIGEST_TAG: tag} if tag is not None else {}
+    found = Provenance(published, schema) if published is not None else None
+    made = dataclasses.replace(there if there is not None else layout(10), provenance=found)
     try:
-        policy.check_new(
-            there if there is not None else layout(10), config, published, tags, registered
-        )
+        policy.check_new(made, config, tags)
     except PolicyRefused as error:
         return _sentence(error)
     return None
@@ -248,32 +251,76 @@ def test_size_of_what_is_deployed() -> None:
 DIGEST = Policy(require_digest=True)
 
 
+AGAIN = (
+    "publish it again with mlflow_publish (the same content becomes a version with a new manifest)"
+    " and deploy that version"
+)
+
+
 def test_the_publishers_manifest_is_required() -> None:
     without = (
-        "it has no manifest of its publisher (mlflow_publish makes one), and require_digest is set"
+        "it has no manifest of its publisher, and require_digest is set: publish it with"
+        " mlflow_publish and deploy that version"
     )
     assert why_new(DIGEST) == without
     assert why_new(DIGEST, tag="abc") == without
-    assert why_new(DIGEST, registered=False) == without
     assert why_new(DIGEST, published="abc", tag="abc") is None
-    assert why_new(DIGEST, published="abc") == (
-        "the tag triton.digest of the model version is missing, and require_digest is set"
-    )
     assert why_new(DIGEST, published="abc", tag="other") == (
         "the tag triton.digest of the model version names another manifest (other), and"
-        " require_digest is set"
+        f" require_digest is set: {AGAIN}"
     )
 
 
-def test_what_no_version_is_registered_for_has_no_tag() -> None:
-    assert why_new(DIGEST, published="abc", registered=False) is None
-
-
-def test_the_manifest_of_what_is_deployed() -> None:
-    assert why_deployed(DIGEST, record("1/a", publisher="abc")) is None
-    assert why_deployed(DIGEST, record("1/a")) == (
-        "it was deployed without a manifest of its publisher, and require_digest is set"
+def test_what_no_tag_vouches_for_is_refused() -> None:
+    """A model without a registered version has none, however its manifest looks."""
+    assert why_new(DIGEST, published="abc") == (
+        "no tag triton.digest of a model version vouches for its manifest, and require_digest is"
+        " set: name the version that mlflow_publish made, as models:/<name>/<version>"
     )
+
+
+def test_a_manifest_that_does_not_cover_all_is_none() -> None:
+    assert why_new(DIGEST, published="abc", tag="abc", schema=1) == (
+        "its manifest has schema 1, which does not cover all of its files, and require_digest is"
+        f" set: {AGAIN}"
+    )
+    assert why_new(Policy(max_size=100), published="abc", schema=1) is None
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ({}, "it was deployed without a manifest of its publisher, and require_digest is set:"),
+        (
+            {"publisher_digest": "abc"},
+            (
+                "it was deployed with a manifest that does not cover all of its files, and"
+                f" require_digest is set: {AGAIN}"
+            ),
+        ),
+        (
+            {"publisher_digest": "abc", "publisher_schema": 1, "tagged_digest": "abc"},
+            "it was deployed with a manifest that does not cover all of its files",
+        ),
+        (
+            {"publisher_digest": "abc", "publisher_schema": 2},
+            (
+                "no tag triton.digest of a model version vouched for its manifest when it was"
+                f" deployed, and require_digest is set: {AGAIN}"
+            ),
+        ),
+        (
+            {"publisher_digest": "abc", "publisher_schema": 2, "tagged_digest": "other"},
+            "no tag triton.digest of a model version vouched for its manifest",
+        ),
+        ({"publisher_digest": "abc", "publisher_schema": 2, "tagged_digest": "abc"}, None),
+    ],
+    ids=["none", "older release", "schema 1", "no tag", "other tag", "vouched for"],
+)
+def test_the_manifest_of_what_is_deployed(known: dict[str, Any], said: str | None) -> None:
+    found = why_deployed(DIGEST, record("1/a", **known))
+    assert found is None if said is None else str(found).startswith(said), found
+    assert why_deployed(Policy(max_size=100), record("1/a", **known)) is None
 
 
 def test_the_backend_is_judged_first_then_the_size_then_the_digest() -> None:

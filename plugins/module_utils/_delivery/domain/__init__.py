@@ -5,6 +5,7 @@
 - ``source``: what a model URI means now: exact version, artifact root.
 - ``manifest``: the files of a model with size and sha256, their digest, differences, confinement.
 - ``provenance``: what manifest and signature say of an artifact's bytes, and who says so.
+- ``published``: the publisher's manifest, as it lies beside a model in the registry.
 - ``layout``: what lies in an artifact, and the model folder to be made of it.
 - ``config_pbtxt``: config.pbtxt through Triton's protobuf: parse, overlay, deploy id, render.
 - ``pbtxt``: protobuf's text format as Triton's own parser cuts it into words.

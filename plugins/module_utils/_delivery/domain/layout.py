@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from ..errors import ArtifactError
 from ..outside import JsonObject
 from .config_pbtxt import CONFIG_NAME
-from .manifest import MANIFEST_NAME, Manifest
+from .manifest import MANIFEST_NAME
+from .provenance import Provenance
 
 STEP = "find the model"
-# Written by MLflow beside a model; the last may be added by the client that downloads.
+SIGNATURE_NAME = "model.sig"
+# Written beside a model; registered_model_meta may be added by MLflow's client that downloads.
 MLFLOW_FILES = frozenset(
     {
         "MLmodel",
@@ -22,6 +24,7 @@ MLFLOW_FILES = frozenset(
         "requirements.txt",
         "registered_model_meta",
         MANIFEST_NAME,
+        SIGNATURE_NAME,
     }
 )
 MLFLOW_FOLDERS = frozenset({"metadata", "code"})
@@ -33,13 +36,13 @@ EXAMPLES = ("input_example", "serving_input")
 @dataclass(frozen=True)
 class Artifact:
     """What lies at an artifact root. ``files`` maps relative paths to sizes in bytes (None: the
-    store does not say).
+    store does not say); ``read`` compares with what ``provenance`` claims.
     """
 
     files: Mapping[str, int | None]
     folders: tuple[str, ...]
     mlmodel: JsonObject | None
-    manifest: Manifest | None
+    provenance: Provenance | None
     read: Callable[[str], bytes]
 
 
@@ -54,7 +57,8 @@ class Layout:
         author_config: config.pbtxt as published; what Triton needs to complete one where there is
             none.
         versions: Triton versions; ``artifact_versions`` the folders which they are in the artifact.
-        publisher: the publisher's manifest with paths of the model folder.
+        provenance: what the bytes of each artifact path must be, and who says so; None where
+            nobody does.
         warnings: sentences on what was left out.
         conversion: what is made of the files when they are here; see ``flavors.conversion``.
         columns: the names of the columns that the model takes, as its signature has them; none
@@ -75,7 +79,7 @@ class Layout:
     author_config: bytes
     versions: tuple[int, ...]
     artifact_versions: tuple[int, ...]
-    publisher: Manifest | None = None
+    provenance: Provenance | None = None
     warnings: tuple[str, ...] = ()
     example: JsonObject | None = None
     conversion: str | None = None

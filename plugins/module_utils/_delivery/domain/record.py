@@ -43,6 +43,9 @@ class Record:
             download.
         depends_on: names of models that it calls, as its user says; those of an ensemble stand in
             its configuration.
+        publisher_digest, publisher_schema: of the publisher's manifest, with which every file was
+            compared; None where there was none. Records of former releases have no schema.
+        tagged_digest: what the tag ``triton.digest`` of the registry version said then.
         verified: when an inference proved what was put in place; None where none did.
         replaced: deploy id and pinned URI of the deployment before.
         transaction: of the run that wrote it; an instance count changes in place and keeps the
@@ -86,6 +89,8 @@ class Record:
     deployment_set: str | None = None
     depends_on: tuple[str, ...] = ()
     publisher_digest: str | None = None
+    publisher_schema: int | None = None
+    tagged_digest: str | None = None
     verified: str | None = None
     replaced: Mapping[str, Any] | None = None
     transaction: str | None = None

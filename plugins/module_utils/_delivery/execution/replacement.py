@@ -11,18 +11,19 @@ import os
 from collections.abc import Callable, Mapping
 
 from .. import disk
+from ..artifacts.checked import checked
 from ..artifacts.roots import ArtifactRoot
 from ..domain import config_pbtxt
 from ..domain.config_pbtxt import config_for
 from ..domain.journal import Move
 from ..domain.layout import META_NAME, Layout
 from ..domain.manifest import (
+    DIGEST_TAG,
     FileEntry,
     Manifest,
     files_outside_versions,
     join,
     select_versions,
-    sha256,
 )
 from ..domain.record import RULES, Record
 from ..domain.servable import refuse_unservable
@@ -181,7 +182,7 @@ class Replacement:
         config: bytes,
     ) -> Record:
         desired, source = transaction.plan.desired, step.source
-        publisher = layout.publisher
+        provenance = layout.provenance
         return Record(
             name=desired.name,
             deploy_id=transaction.deploy_id,
@@ -205,7 +206,9 @@ class Replacement:
             run_id=source.run_id,
             model_id=source.model_id,
             deployment_set=desired.deployment_set,
-            publisher_digest=publisher.digest if publisher else None,
+            publisher_digest=provenance.digest if provenance else None,
+            publisher_schema=provenance.schema if provenance else None,
+            tagged_digest=source.tags.get(DIGEST_TAG),
             replaced=describe_replaced(transaction.old),
             transaction=transaction.deploy_id,
             example=layout.example,
@@ -380,26 +383,15 @@ def _fetch(layout: Layout, artifacts: ArtifactRoot, staged: str) -> Manifest:
         | {os.path.join(staged, f) for f in layout.folders}
     ):
         disk.make_folder(folder)
-    came = artifacts.fetch({source: targets[target] for source, target, _size in layout.files})
-    files = [
-        FileEntry(target, came[source].size, came[source].sha256)
-        for source, target, _size in layout.files
-    ]
-    found = Manifest.of(files, layout.folders)
-    if layout.publisher:
-        config = FileEntry(
-            config_pbtxt.CONFIG_NAME, len(layout.author_config), sha256(layout.author_config)
-        )
-        listed = any(entry.path == config.path for entry in layout.publisher.files)
-        different = layout.publisher.differences(
-            Manifest.of([*files, *([config] if listed else [])], layout.folders)
-        )
-        if different:
-            raise ArtifactError(
-                f"the artifact is not what was published: {'; '.join(different[:5])}",
-                step="verify the download",
-            )
-    return found
+    wanted = {source: targets[target] for source, target, _size in layout.files}
+    came = checked(artifacts, layout.provenance).fetch(wanted)
+    return Manifest.of(
+        (
+            FileEntry(target, came[source].size, came[source].sha256)
+            for source, target, _size in layout.files
+        ),
+        layout.folders,
+    )
 
 
 def _renumbered(path: str, versions: Mapping[str, int]) -> str:

@@ -19,7 +19,6 @@ from ..domain.layout import (
     Numbering,
     listed,
 )
-from ..domain.manifest import FileEntry, Manifest
 from ..errors import ArtifactError
 from ..formats.mlmodel import columns_of
 from ..outside import JsonObject
@@ -43,6 +42,7 @@ def layout_of(artifact: Artifact, flavor: str | None, numbering: Numbering) -> L
     example, why_no_example = _example(artifact)
     return replace(
         made,
+        provenance=artifact.provenance,
         example=example,
         why_no_example=why_no_example,
         columns=columns_of(artifact.mlmodel) if made.conversion else (),
@@ -153,8 +153,6 @@ def _triton(artifact: Artifact, numbering: Numbering) -> Layout:
         for folder in artifact.folders
         if folder.startswith(prefix) and folder != data
     }
-    if artifact.manifest:
-        folders |= set(artifact.manifest.folders)
     given = config_pbtxt.CONFIG_NAME in inside
     config = artifact.read(prefix + config_pbtxt.CONFIG_NAME) if given else b""
     message = config_pbtxt.parse(config)
@@ -168,13 +166,6 @@ def _triton(artifact: Artifact, numbering: Numbering) -> Layout:
             )
         present, folders = [1], folders | {"1"}
     renamed = _numbers(present, message, numbering)
-    publisher = artifact.manifest and Manifest.of(
-        (
-            FileEntry(_rename_version(e.path, renamed), e.size, e.sha256)
-            for e in artifact.manifest.files
-        ),
-        (_rename_version(folder, renamed) for folder in artifact.manifest.folders),
-    )
     return Layout(
         "triton",
         tuple(
@@ -186,8 +177,7 @@ def _triton(artifact: Artifact, numbering: Numbering) -> Layout:
         config,
         tuple(renamed.values()),
         tuple(renamed),
-        publisher or None,
-        _warn_of_left_out(artifact, data),
+        warnings=_warn_of_left_out(artifact, data),
     )
 
 

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from ..artifacts.checked import checked, refuse_unclaimed
 from ..artifacts.metadata import read_artifact
 from ..artifacts.roots import ArtifactRoot
 from ..domain import config_pbtxt
@@ -68,18 +69,13 @@ class ArtifactReader:
             Numbering(desired.version_folders, source.registry_version, pinned),
         )
         layout = replace(layout, author_config=in_utf8(layout.author_config))
+        if layout.provenance:
+            refuse_unclaimed(layout.provenance, [source for source, _to, _size in layout.files])
         if layout.missing and not {"input", "output"} <= {*(desired.config or {})}:
             raise ArtifactError(layout.missing, step="find the model")
         config = config_for(layout.author_config.decode(), desired.name, "-", desired.request)
         if self._policy:
-            published = artifact.manifest.digest if artifact.manifest else None
-            self._policy.check_new(
-                layout,
-                config,
-                published,
-                source.tags,
-                registered=source.registry_version is not None,
-            )
+            self._policy.check_new(layout, config, source.tags)
         refuse_layout(config, desired.name, layout)
         judge_case(config, self._urls, desired, lambda: is_whole(layout, artifacts))
         return judge_example(self._compare(layout, source), config, self._urls, desired)
@@ -117,7 +113,8 @@ def is_whole(layout: Layout, artifacts: ArtifactRoot) -> bool:
     known.
     """
     programs = [source for source, target, _size in layout.files if target.endswith(".py")]
+    files = checked(artifacts, layout.provenance)
     try:
-        return not any(completes(artifacts.read(path)) for path in programs)
+        return not any(completes(files.read(path)) for path in programs)
     except DeliveryError:
         return False

@@ -12,7 +12,8 @@ from ..domain import config_pbtxt
 from ..domain.backends import backends_of, code_in
 from ..domain.layout import Layout
 from ..domain.manifest import DIGEST_TAG
-from ..domain.provenance import RequiredSignature
+from ..domain.provenance import Provenance, RequiredSignature
+from ..domain.published import PUBLISHED_SCHEMA
 from ..domain.record import Record
 from ..errors import PolicyRefused
 from ..outside import Options
@@ -61,20 +62,12 @@ class Policy:
     def __bool__(self) -> bool:
         return self != Policy()
 
-    def check_new(
-        self,
-        layout: Layout,
-        config: bytes,
-        published: str | None,
-        tags: Mapping[str, str],
-        registered: bool,
-    ) -> None:
+    def check_new(self, layout: Layout, config: bytes, tags: Mapping[str, str]) -> None:
         """Judge what is to be brought here.
 
         Args:
             config: of the model as it is to be deployed.
-            published: digest of the manifest that lies in the artifact.
-            tags: of the model version; ``registered``: there is one.
+            tags: of the model version; none where no version is registered.
 
         Raises:
             PolicyRefused: naming the rule.
@@ -87,29 +80,16 @@ class Policy:
                 f" {self.max_size} bytes"
             )
         self._check_size(layout.size)
-        if not self.require_digest:
-            return
-        if published is None:
-            raise _refuse(
-                "it has no manifest of its publisher (mlflow_publish makes one), and require_digest"
-                " is set"
-            )
-        tagged = tags.get(DIGEST_TAG)
-        if registered and tagged != published:
-            there = f"names another manifest ({tagged})" if tagged else "is missing"
-            raise _refuse(
-                f"the tag {DIGEST_TAG} of the model version {there}, and require_digest is set"
-            )
+        if self.require_digest:
+            _check_digest(layout.provenance, tags.get(DIGEST_TAG))
 
     def check_deployed(self, record: Record, config: bytes) -> None:
         """The same of a deployment whose files stay, or come back from a retained copy."""
         entries = record.manifest["files"]
         self._check_backend(config, [entry["path"] for entry in entries])
         self._check_size(sum(entry["size"] for entry in entries))
-        if self.require_digest and not record.publisher_digest:
-            raise _refuse(
-                "it was deployed without a manifest of its publisher, and require_digest is set"
-            )
+        if self.require_digest:
+            _check_recorded_digest(record)
 
     def _check_backend(self, config: bytes, paths: Iterable[str]) -> None:
         if self.allowed_backends is None:
@@ -132,6 +112,58 @@ class Policy:
     def _check_size(self, size: int) -> None:
         if self.max_size is not None and size > self.max_size:
             raise _refuse(f"it has {size} bytes, and max_size allows {self.max_size}")
+
+
+_AGAIN = (
+    "publish it again with mlflow_publish (the same content becomes a version with a new manifest)"
+    " and deploy that version"
+)
+
+
+def _check_digest(found: Provenance | None, tagged: str | None) -> None:
+    """A manifest that covers everything, and for which the registry vouches.
+
+    Args:
+        tagged: the digest that the version's tag has.
+    """
+    if found is None or found.digest is None:
+        raise _refuse(
+            "it has no manifest of its publisher, and require_digest is set: publish it with"
+            " mlflow_publish and deploy that version"
+        )
+    if found.schema != PUBLISHED_SCHEMA:
+        raise _refuse(
+            f"its manifest has schema {found.schema}, which does not cover all of its files, and"
+            f" require_digest is set: {_AGAIN}"
+        )
+    if tagged is None:
+        raise _refuse(
+            f"no tag {DIGEST_TAG} of a model version vouches for its manifest, and require_digest"
+            " is set: name the version that mlflow_publish made, as models:/<name>/<version>"
+        )
+    if tagged != found.digest:
+        raise _refuse(
+            f"the tag {DIGEST_TAG} of the model version names another manifest ({tagged}), and"
+            f" require_digest is set: {_AGAIN}"
+        )
+
+
+def _check_recorded_digest(record: Record) -> None:
+    if record.publisher_digest is None:
+        raise _refuse(
+            "it was deployed without a manifest of its publisher, and require_digest is set:"
+            " publish it with mlflow_publish and deploy that version"
+        )
+    if record.publisher_schema != PUBLISHED_SCHEMA:
+        raise _refuse(
+            "it was deployed with a manifest that does not cover all of its files, and"
+            f" require_digest is set: {_AGAIN}"
+        )
+    if record.tagged_digest != record.publisher_digest:
+        raise _refuse(
+            f"no tag {DIGEST_TAG} of a model version vouched for its manifest when it was deployed,"
+            f" and require_digest is set: {_AGAIN}"
+        )
 
 
 def _refuse(message: str) -> PolicyRefused:

@@ -66,7 +66,7 @@ class Publication:
         }
         if plan:
             model |= {
-                "digest": plan.digest,
+                "digest": self.published.digest if self.published else plan.digest,
                 "content": plan.model.content,
                 "backend": plan.model.backend,
                 "files": plan.after["files"],

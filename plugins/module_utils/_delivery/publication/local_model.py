@@ -20,6 +20,7 @@ from ..domain.config_pbtxt import ModelConfig
 from ..domain.layout import Artifact, Numbering
 from ..domain.manifest import MANIFEST_NAME, FileEntry, Manifest
 from ..domain.pbtxt import in_utf8
+from ..domain.published import PublishedManifest, read_published
 from ..domain.servable import refuse_unservable
 from ..errors import ArtifactError, InvalidOption, NotFound
 from ..flavors.layouts import is_version, layout_of
@@ -77,14 +78,15 @@ class LocalModel:
 
     def uploads(
         self, mlflow_version: str, model_id: str | None, run_id: str | None
-    ) -> dict[str, UploadSource]:
-        """Artifact path → bytes, MLmodel last: an artifact without it is recognised as
-        unfinished.
+    ) -> tuple[dict[str, UploadSource], PublishedManifest]:
+        """Artifact path → bytes, MLmodel last: an artifact without it is recognised as unfinished.
+        And the manifest that covers all of them but itself.
+
+        Raises:
+            ArtifactError: more files than a manifest may list, or names that none may have.
         """
         files = {f"{self.folder}/{path}": piece for path, piece in self.pieces.items()}
-        files[MANIFEST_NAME] = UploadSource.of(
-            (json.dumps(self.manifest.to_dict(), indent=1) + "\n").encode()
-        )
+        known = {f"{self.folder}/{entry.path}": entry.sha256 for entry in self.manifest.files}
         if self.example:
             files.update(
                 {
@@ -92,10 +94,21 @@ class LocalModel:
                     for path, data in mlmodel.example_files(self.example).items()
                 }
             )
-        files["MLmodel"] = UploadSource.of(
+        described = UploadSource.of(
             mlmodel.render(self.description, mlflow_version, model_id, run_id)
         )
-        return files
+        manifest = PublishedManifest.of(
+            (
+                FileEntry(path, piece.size, known.get(path) or _digest(piece))
+                for path, piece in {**files, "MLmodel": described}.items()
+            ),
+            (f"{self.folder}/{folder}" for folder in self.manifest.folders),
+        )
+        text = manifest.to_bytes()
+        read_published(text)  # as every delivery will
+        files[MANIFEST_NAME] = UploadSource.of(text)
+        files["MLmodel"] = described
+        return files, manifest
 
 
 def read_local_model(

@@ -16,8 +16,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ..artifacts.roots import ArtifactRoot, LocalRoot, Progress
-from ..domain.manifest import DIGEST_TAG, MANIFEST_NAME, Manifest
-from ..errors import DeliveryError, InvalidOption, NotFound
+from ..domain.manifest import DIGEST_TAG, MANIFEST_NAME, FileEntry, Manifest
+from ..domain.published import (
+    LARGEST_MANIFEST,
+    PUBLISHED_SCHEMA,
+    SCHEMA_TAG,
+    PublishedManifest,
+    read_published,
+)
+from ..errors import ArtifactError, DeliveryError, InvalidOption, NotFound
 from ..formats.mlmodel import example_id, in_words
 from ..formats.tensorrt import check_tags
 from ..outside import JsonDict, JsonObject, Options
@@ -32,7 +39,7 @@ from .upload_location import UploadLocation, close_location, make_location
 CONTENT_TAG = "triton.content"
 BACKEND_TAG = "triton.backend"
 EXAMPLE_TAG = "triton.example"
-_OWN_TAGS = (DIGEST_TAG, CONTENT_TAG, BACKEND_TAG, EXAMPLE_TAG, COMPARED_TAG)
+_OWN_TAGS = (DIGEST_TAG, SCHEMA_TAG, CONTENT_TAG, BACKEND_TAG, EXAMPLE_TAG, COMPARED_TAG)
 NEW = "new"
 _LARGEST_LIST = 64 << 20
 # A version's files lie in <experiment>/models/<id>/artifacts or
@@ -107,7 +114,7 @@ class ObservedPublication:
     aliases: Mapping[str, int]
     same: VersionInfo | None = None
     newest: VersionInfo | None = None
-    newest_manifest: Manifest | None = None
+    newest_manifest: PublishedManifest | None = None
     lost: VersionInfo | None = None
     root: str | None = None
 
@@ -156,11 +163,11 @@ class PublicationPlan:
         }
 
     @property
-    def digest(self) -> str:
-        """Of the bytes which the version has; they differ from those here where only random names
-        do.
+    def digest(self) -> str | None:
+        """Of the manifest which the version has; None where there is none yet: MLmodel names what
+        MLflow only then makes.
         """
-        return self.found_digest or self.model.manifest.digest
+        return self.found_digest
 
 
 @dataclass(frozen=True)
@@ -170,7 +177,7 @@ class Published:
     name: str
     version: int
     artifact_uri: str
-    digest: str
+    digest: str | None
     warnings: tuple[str, ...] = ()
 
 
@@ -229,12 +236,20 @@ def _has_files(files: ArtifactRoot, check_files: bool) -> bool:
             files.read("MLmodel", limit=_LARGEST_LIST)
             return True
         listed = {file.path: file.size for file in files.list()}
-        manifest = Manifest.from_dict(json.loads(files.read(MANIFEST_NAME, limit=_LARGEST_LIST)))
-    except (NotFound, ValueError):
+        text = files.read(MANIFEST_NAME, limit=LARGEST_MANIFEST)
+    except NotFound:
         return False
-    inside = {path.partition("/")[2]: size for path, size in listed.items()}
+    try:
+        manifest = read_published(text)
+    except ArtifactError:
+        return False
+    there = (
+        listed
+        if manifest.covers_all
+        else {path.partition("/")[2]: size for path, size in listed.items()}
+    )
     return "MLmodel" in listed and all(
-        inside.get(entry.path) == entry.size for entry in manifest.files
+        there.get(entry.path) == entry.size for entry in manifest.files
     )
 
 
@@ -242,16 +257,16 @@ def _identity(model: LocalModel) -> dict[str, str]:
     """The tags by which a version is known."""
     return {
         CONTENT_TAG: model.content,
+        # What was published with a manifest that covers less is published anew.
+        SCHEMA_TAG: str(PUBLISHED_SCHEMA),
         **({EXAMPLE_TAG: example_id(model.example)} if model.example else {}),
     }
 
 
-def _manifest_of(registry: Registry, version: VersionInfo) -> Manifest | None:
-    with suppress(DeliveryError, ValueError):
+def _manifest_of(registry: Registry, version: VersionInfo) -> PublishedManifest | None:
+    with suppress(DeliveryError):
         root = registry.artifact_root(version.name, version.version)
-        return Manifest.from_dict(
-            json.loads(registry.files_at(root).read(MANIFEST_NAME, limit=64 << 20))
-        )
+        return read_published(registry.files_at(root).read(MANIFEST_NAME, limit=LARGEST_MANIFEST))
     return None
 
 
@@ -287,12 +302,12 @@ def _plan(
             desired,
             same or found.newest,
             found.aliases,
-            found.newest_manifest or (same and model.manifest) or None,
+            _model_files(found.newest_manifest) or (same and model.manifest) or None,
         ),
         {
             "name": desired.name,
             "version": number,
-            "digest": digest or model.manifest.digest,
+            "digest": (digest or "") if same else NEW,
             "files": _files(model.manifest),
             "aliases": dict.fromkeys(desired.aliases, number),
             "tags": {**({} if same else model.tags), **desired.tags},
@@ -330,6 +345,19 @@ def _document(
         "tags": {key: version.tags[key] for key in desired.tags if key in version.tags},
         "description": without_block(version.description),
     }
+
+
+def _model_files(manifest: PublishedManifest | None) -> Manifest | None:
+    """What a version has of a model folder, with the paths that it has in there."""
+    if manifest is None:
+        return None
+    if not manifest.covers_all:
+        return Manifest.of(manifest.files, manifest.folders)
+    inside = [(entry, entry.path.partition("/")[2]) for entry in manifest.files]
+    return Manifest.of(
+        (FileEntry(path, entry.size, entry.sha256) for entry, path in inside if path),
+        (folder.partition("/")[2] for folder in manifest.folders),
+    )
 
 
 def _files(manifest: Manifest) -> dict[str, str]:
@@ -378,7 +406,11 @@ def apply_publication(
     desired, said = plan.desired, list(plan.warnings)
     set_model(desired.name)
     try:
-        version = plan.version or _publish(registry, plan, progress, said)
+        version, digest = (
+            (plan.version, plan.digest)
+            if plan.version is not None
+            else _publish(registry, plan, progress, said)
+        )
     except DeliveryError as error:
         error.about(model=desired.name, step="publish", left="no version was made")
         raise
@@ -395,7 +427,7 @@ def apply_publication(
         error.about(model=desired.name, left=f"version {version} is in the registry")
         raise
     return Published(
-        desired.name, version, root, plan.digest, (*said, *_warn_of_twins(registry, plan, version))
+        desired.name, version, root, digest, (*said, *_warn_of_twins(registry, plan, version))
     )
 
 
@@ -424,8 +456,8 @@ def _same_content(registry: Registry, plan: PublicationPlan) -> list[VersionInfo
 
 def _publish(
     registry: Registry, plan: PublicationPlan, progress: Progress | None, said: list[str]
-) -> int:
-    """Returns the version; ``said`` takes warnings."""
+) -> tuple[int, str | None]:
+    """Returns the version and the digest of its manifest; ``said`` takes warnings."""
     desired, model = plan.desired, plan.model
     location, given_up = make_location(registry, desired.name, desired.experiment)
     if given_up:
@@ -434,12 +466,10 @@ def _publish(
             f" interrupted {'were' if given_up != 1 else 'was'} given up"
         )
     try:
-        upload(
-            registry,
-            location.root,
-            model.uploads(registry.mlflow_version, location.model_id, location.run_id),
-            progress,
+        pieces, manifest = model.uploads(
+            registry.mlflow_version, location.model_id, location.run_id
         )
+        upload(registry, location.root, pieces, progress)
         if plan.makes_model:
             registry.create_model(desired.name)
         # The upload may have taken long enough for another publisher to be first.
@@ -449,15 +479,19 @@ def _publish(
         with suppress(DeliveryError):
             close_location(registry, location, whole=False)
         raise
-    return twin.version if twin else _register(registry, plan, location)
+    if twin:
+        return twin.version, twin.tags.get(DIGEST_TAG)
+    return _register(registry, plan, location, manifest.digest), manifest.digest
 
 
-def _register(registry: Registry, plan: PublicationPlan, location: UploadLocation) -> int:
+def _register(
+    registry: Registry, plan: PublicationPlan, location: UploadLocation, digest: str
+) -> int:
     desired, model = plan.desired, plan.model
     tags = {
         **model.tags,
         **desired.tags,
-        DIGEST_TAG: plan.digest,
+        DIGEST_TAG: digest,
         **_identity(model),
         BACKEND_TAG: model.backend,
     }
