@@ -12,8 +12,10 @@ version_added: 0.1.0
 description:
   - Uploads a model folder in Triton's layout, or one model file, and registers it as a new version.
   - The same content is published once. Each version has its content id as tag C(triton.content), so
-    that a second run finds it and uploads nothing. The digest of its bytes is the tag
-    C(triton.digest).
+    that a second run finds it and uploads nothing.
+  - A manifest with the size and SHA-256 digest of every file is uploaded with them. Its digest is
+    the tag C(triton.digest). Content that an older release published has a manifest that does not
+    cover all files, and becomes a new version.
   - The version is registered after all files were uploaded and listed with their sizes. A broken
     upload leaves no version.
   - Runs on the host that has the files.
@@ -279,8 +281,9 @@ model:
       returned: not in check mode
       sample: mlflow-artifacts:/0/models/m-0a1b2c3d4e5f60718293a4b5c6d7e8f9/artifacts
     digest:
-      description: The digest over the path, size and sha256 of each file of the model folder, as
-        the version has them.
+      description: The digest of the manifest, which covers path, size and sha256 of each file that
+        the version has. None in check mode when the version would be new, as MLflow's own
+        description is one of these files.
       type: str
       returned: always
       sample: bfb51b937048efbc7ef7002f1580429ff91772e35aa026995a5afe1d51631a04
