@@ -388,6 +388,48 @@ def test_a_deployment_that_no_tag_vouched_for_is_refused(attack: Attack) -> None
     assert "no tag triton.digest of a model version vouched for its manifest" in str(result.error)
 
 
+def test_versions_that_stay_beside_a_new_one_are_judged_too(attack: Attack) -> None:
+    first = {"serve_versions": 2, "version_folders": "registry"}
+    (attack.files / MANIFEST_NAME).unlink()
+    assert attack.deliver(policy=False, **first).error is None
+    third = make_onnx(attack.base / "3", "network", bias=(3.0, 3.0))
+    publish_model(attack.registry, attack.name, third.folder, input_example=EXAMPLE)
+    uri = f"models:/{attack.name}/3"
+    for check in (True, False):
+        result = attack.deliver(uri, check=check, **first)
+        assert "of version 2, which stays beside it: it was deployed without a manifest" in str(
+            result.error
+        )
+        assert str(result.error).count("serve_versions: 1 leaves that version out") == 1
+    # As it says.
+    result = attack.deliver(uri, **{**first, "serve_versions": 1})
+    assert result.error is None, str(result.error)
+    attack.answers(third)
+    assert attack.deliver(f"models:/{attack.name}/1", **first).error is None
+    attack.answers(attack.good)
+
+
+def test_files_that_were_there_before_are_not_vouched_for_by_a_manifest_of_today(
+    attack: Attack,
+) -> None:
+    """Somebody's files were deployed as version 2 while there was no rule, and put back."""
+    versions = {"serve_versions": 2, "version_folders": "registry"}
+    evil = make_onnx(attack.base / "evil", "evil", bias=EVIL)
+    model = attack.files / "network/1/model.onnx"
+    published, listed = model.read_bytes(), (attack.files / MANIFEST_NAME).read_bytes()
+    attack.write("network/1/model.onnx", (evil.folder / "1/model.onnx").read_bytes())
+    attack.list_anew()
+    assert attack.deliver(policy=False, **versions).error is None
+    third = make_onnx(attack.base / "3", "network", bias=(3.0, 3.0))
+    publish_model(attack.registry, attack.name, third.folder, input_example=EXAMPLE)
+    assert attack.deliver(f"models:/{attack.name}/3", policy=False, **versions).error is None
+    attack.write("network/1/model.onnx", published)
+    attack.write(MANIFEST_NAME, listed)
+    result = attack.deliver(**versions)
+    assert result.error is None, str(result.error)
+    attack.answers(make_onnx(attack.base / "same", "network", bias=(1.0, 1.0)))
+
+
 def test_files_that_are_swapped_between_plan_and_download_are_refused(attack: Attack) -> None:
     """With their manifest, too: what was planned is what is compared."""
     swapped: list[str] = []

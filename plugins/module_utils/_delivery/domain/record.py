@@ -13,7 +13,7 @@ from ..names import check_model_name
 from ..outside import JsonObject
 from .cases import is_named
 from .fields import Fields, WrongShape, read_json
-from .manifest import Manifest
+from .manifest import Manifest, files_outside_versions, join, select_versions
 
 SCHEMA = 1
 _STEP, _NOTHING = "read the record", "nothing was changed"
@@ -109,6 +109,15 @@ class Record:
         keeps.
         """
         return self.transaction or self.deploy_id
+
+    def with_version(self, version: int) -> Record:
+        """What of this record is about one of its versions, and about all of them."""
+        whole = Manifest.from_dict(self.manifest)
+        part = join(
+            Manifest.of(files_outside_versions(whole, self.triton_versions)),
+            select_versions(whole, (version,)),
+        )
+        return dataclasses.replace(self, triton_versions=(version,), manifest=part.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -256,6 +256,10 @@ class PlanBuilder:
             observed, desired, source, layout, failed_verification=failed, proven=proven
         )
         step = plan.replacement
+        if self._policy and isinstance(step, PutSideBySide):
+            text = step.record.author_config
+            config = config_for(text, desired.name, "-", desired.request)
+            self._policy.check_staying(step.record, config, step.versions.kept)
         fetches = not isinstance(step, PutSideBySide) or step.versions.fetch
         if self._repository and step and fetches:
             self._repository.require_space(step.layout.room)

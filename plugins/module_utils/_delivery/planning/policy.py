@@ -91,6 +91,18 @@ class Policy:
         if self.require_digest:
             _check_recorded_digest(record)
 
+    def check_staying(self, record: Record, config: bytes, versions: Iterable[int]) -> None:
+        """The same of versions that stay beside a new one."""
+        for version in versions:
+            try:
+                self.check_deployed(record.with_version(version), config)
+            except PolicyRefused as error:
+                error.message = (
+                    f"of version {version}, which stays beside it: {error.message};"
+                    " serve_versions: 1 leaves that version out"
+                )
+                raise
+
     def _check_backend(self, config: bytes, paths: Iterable[str]) -> None:
         if self.allowed_backends is None:
             return

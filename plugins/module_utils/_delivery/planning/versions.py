@@ -102,7 +102,28 @@ def plan_side_by_side(
     below = [version for version in record.triton_versions if version < wanted]
     kept = tuple(sorted(below)[-(desired.serve_versions - 1) :])
     fetch = wanted not in record.triton_versions
-    if fetch and not kept:
+    if (fetch and not kept) or not (fetch or _is_claimed(record, wanted, layout)):
         return None
     retired = tuple(version for version in record.triton_versions if version not in (*kept, wanted))
     return SideBySide(wanted, kept, retired, fetch)
+
+
+def _is_claimed(record: Record, version: int, layout: Layout) -> bool:
+    """Whether what lies in a version folder is what is claimed of the artifact now: the record of
+    today must not vouch for files of before. Of what was converted that is not known.
+    """
+    if layout.provenance is None:
+        return True
+    if layout.conversion:
+        return False
+    claims, folder = layout.provenance.claims, f"{version}/"
+    wanted = {
+        target: claims[source].sha256
+        for source, target, _size in layout.files
+        if target.startswith(folder)
+    }
+    return wanted == {
+        entry["path"]: entry["sha256"]
+        for entry in record.manifest["files"]
+        if entry["path"].startswith(folder)
+    }
