@@ -111,7 +111,7 @@ options:
     description:
       - Whether to list the files of the version that has this content, and to publish it again
         where one of them is missing or has another size. With V(false), it is published again only
-        where all its files are gone.
+        where its description or its manifest is gone, or is not the one that was published.
     type: bool
     default: false
   models:
@@ -194,7 +194,8 @@ options:
         description:
           - Whether to list the files of the version that has this content, and to publish it again
             where one of them is missing or has another size. With V(false), it is published again
-            only where all its files are gone.
+            only where its description or its manifest is gone, or is not the one that was
+            published.
         type: bool
         default: false
 seealso:

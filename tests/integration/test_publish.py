@@ -101,8 +101,8 @@ def test_folder_is_published_once(registry: Registry, name: str, tmp_path: Path)
 def test_what_is_published_is_found_by_one_search(
     registry: Registry, server: MLflow, name: str, tmp_path: Path
 ) -> None:
-    """Among other versions, and without a download: that MLmodel is still there shows that the
-    files are.
+    """Among other versions, and without a download: that what describes the files is as it was
+    published shows that they are there.
     """
     samples = [
         models.make_onnx(tmp_path / str(number), "network", bias=(float(number), 0.0))
@@ -116,7 +116,7 @@ def test_what_is_published_is_found_by_one_search(
     assert len([line for line in proxy.lines if "/search?" in line]) == 1
     assert [
         line.split()[1].rpartition("/")[2] for line in proxy.lines if "mlflow-artifacts" in line
-    ] == ["MLmodel"]
+    ] == ["MLmodel", MANIFEST_NAME]
 
 
 def test_what_lies_in_the_registry(registry: Registry, name: str, tmp_path: Path) -> None:

@@ -133,6 +133,23 @@ def attack(
     deliver_model(target_of(triton), DEPLOYED, state="absent")
 
 
+def publish_again(attack: Attack) -> None:
+    """What a refusal says to do: the same content becomes version 3, which is deployed."""
+    options = {
+        "name": attack.name,
+        "path": str(attack.base / "2" / "network"),
+        "input_example": EXAMPLE,
+        "tracking_uri": attack.mlflow.url,
+    }
+    for check in (True, False):
+        done = run_module("mlflow_publish", options, check=check)
+        assert not done["failed"] and done["changed"], done
+        assert (done["model"]["digest"] is None) == check
+    assert done["model"]["version"] == 3 and not run_module("mlflow_publish", options)["changed"]
+    result = attack.deliver(f"models:/{attack.name}/3")
+    assert result.error is None, str(result.error)
+
+
 OTHERS = "the artifact is not what was published"
 
 
@@ -221,11 +238,19 @@ def test_a_manifest_that_was_rewritten_with_the_files_is_refused_by_the_tag(
     uri = f"models:/{model_id}"
     attack.refused("no tag triton.digest", "models:/<name>/<version>", uri=uri)
     attack.refused("no tag triton.digest", uri=str(attack.files))
+    publish_again(attack)
 
 
 def test_a_manifest_that_was_removed_is_missed(attack: Attack) -> None:
     (attack.files / MANIFEST_NAME).unlink()
     attack.refused("it has no manifest of its publisher", "publish it with mlflow_publish")
+    publish_again(attack)
+
+
+def test_a_tag_that_was_removed_vouches_for_nothing(attack: Attack) -> None:
+    attack.registry.client.delete_model_version_tag(attack.name, "2", DIGEST_TAG)
+    attack.refused("no tag triton.digest", "name the version that mlflow_publish made")
+    publish_again(attack)
 
 
 def test_a_manifest_that_cannot_be_read_is_no_manifest(attack: Attack) -> None:
@@ -328,23 +353,7 @@ def test_a_version_of_before_is_refused_and_published_again(attack: Attack) -> N
     publish_as_before(attack)
     said = attack.refused("its manifest has schema 1", "require_digest")
     assert "publish it again with mlflow_publish (the same content becomes a version" in said
-    # As it says.
-    options = {
-        "name": attack.name,
-        "path": str(attack.base / "2" / "network"),
-        "input_example": EXAMPLE,
-        "tracking_uri": attack.mlflow.url,
-    }
-    for check in (True, False):
-        done = run_module("mlflow_publish", options, check=check)
-        assert not done["failed"] and done["changed"], done
-        assert (done["model"]["digest"] is None) == check
-    assert (done["model"]["version"], run_module("mlflow_publish", options)["changed"]) == (
-        3,
-        False,
-    )
-    result = attack.deliver(f"models:/{attack.name}/3")
-    assert result.error is None, str(result.error)
+    publish_again(attack)
 
 
 def test_a_version_of_before_is_compared_as_before(attack: Attack) -> None:
@@ -386,6 +395,18 @@ def test_a_deployment_that_no_tag_vouched_for_is_refused(attack: Attack) -> None
     assert attack.deliver(policy=False).error is None
     result = attack.deliver()
     assert "no tag triton.digest of a model version vouched for its manifest" in str(result.error)
+    publish_again(attack)
+
+
+def test_a_deployment_by_a_name_without_tags_is_deployed_by_its_version(attack: Attack) -> None:
+    uri = f"models:/{attack.files.parent.name}"
+    assert attack.deliver(uri, policy=False).error is None
+    said = str(attack.deliver(uri).error)
+    assert "deploy the version that mlflow_publish made, as models:/<name>/<version>" in said
+    for _time in range(2):
+        result = attack.deliver()
+        assert result.error is None, str(result.error)
+    assert not result.changed
 
 
 def test_versions_that_stay_beside_a_new_one_are_judged_too(attack: Attack) -> None:

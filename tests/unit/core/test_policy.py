@@ -306,7 +306,8 @@ def test_a_manifest_that_does_not_cover_all_is_none() -> None:
             {"publisher_digest": "abc", "publisher_schema": 2},
             (
                 "no tag triton.digest of a model version vouched for its manifest when it was"
-                f" deployed, and require_digest is set: {AGAIN}"
+                " deployed, and require_digest is set: deploy the version that mlflow_publish made,"
+                f" as models:/<name>/<version>; where it is that, {AGAIN}"
             ),
         ),
         (

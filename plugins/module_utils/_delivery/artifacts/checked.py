@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from ..domain.manifest import MANIFEST_NAME, FileEntry
 from ..domain.provenance import Provenance
 from ..errors import ArtifactError
-from .roots import _CHUNK, ArtifactRoot, Listing, Progress
+from .roots import ArtifactRoot, Listing, Progress
 
 _STEP = "compare with the manifest"
 _SHOWN = 5
@@ -29,7 +29,7 @@ class CheckedRoot(ArtifactRoot):
     def _list(self) -> Listing:
         return Listing(self._artifacts.list(), self._artifacts.folders())
 
-    def read(self, path: str, limit: int = _CHUNK) -> bytes:
+    def read(self, path: str, limit: int = 1 << 20) -> bytes:
         data = self._artifacts.read(path, limit)
         refuse_other_bytes(self._provenance, path, data)
         return data

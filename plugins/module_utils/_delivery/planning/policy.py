@@ -174,7 +174,8 @@ def _check_recorded_digest(record: Record) -> None:
     if record.tagged_digest != record.publisher_digest:
         raise _refuse(
             f"no tag {DIGEST_TAG} of a model version vouched for its manifest when it was deployed,"
-            f" and require_digest is set: {_AGAIN}"
+            " and require_digest is set: deploy the version that mlflow_publish made, as"
+            f" models:/<name>/<version>; where it is that, {_AGAIN}"
         )
 
 

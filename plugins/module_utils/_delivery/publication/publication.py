@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ..artifacts.roots import ArtifactRoot, LocalRoot, Progress
-from ..domain.manifest import DIGEST_TAG, MANIFEST_NAME, FileEntry, Manifest
+from ..domain.manifest import DIGEST_TAG, MANIFEST_NAME, FileEntry, Manifest, sha256
 from ..domain.published import (
     LARGEST_MANIFEST,
     PUBLISHED_SCHEMA,
@@ -106,8 +106,8 @@ class ObservedPublication:
     """What the registry has. ``same`` is the version with this content, ``newest`` the one before a
     new one.
 
-    ``lost`` is a version that has this content and whose files are gone; ``root`` is where those of
-    ``same`` are.
+    ``lost`` is a version that has this content and whose files are gone or others; ``root`` is
+    where those of ``same`` are.
     """
 
     exists: bool
@@ -136,7 +136,7 @@ class PublicationPlan:
     actions: tuple[str, ...]
     found_digest: str | None = None
     lost: int = 0
-    """A version with this content whose files are gone."""
+    """A version with this content whose files are gone or others."""
     root: str | None = None
     """Where the files of the version are that has this content."""
 
@@ -146,7 +146,7 @@ class PublicationPlan:
         if self.lost:
             said.append(
                 f"version {self.lost} of '{self.desired.name}' has this content, and its files are"
-                " gone: it is published anew"
+                " gone or not those that were published: it is published anew"
             )
         return tuple(said)
 
@@ -207,7 +207,7 @@ def observe_publication(
 
     Args:
         check_files: ask for the list of the files of a version that has the content, and not for
-            one of them alone.
+            what describes them alone.
     """
     try:
         info = registry.model_info(name, with_versions=False)
@@ -215,16 +215,18 @@ def observe_publication(
         return ObservedPublication(False, {})
     same = next(iter(registry.search(name, _identity(model), limit=1)), None)
     root = registry.artifact_root(name, same.version) if same else None
-    if same and root and _has_files(registry.files_at(root), check_files):
-        return ObservedPublication(True, info.aliases, same, root=root)
+    if same and root:
+        digest = same.tags.get(DIGEST_TAG)
+        if _has_files(registry.files_at(root), check_files, digest):
+            return ObservedPublication(True, info.aliases, same, root=root)
     newest = same or next(iter(registry.search(name, limit=1)), None)
     manifest = _manifest_of(registry, newest) if newest else None
     return ObservedPublication(True, info.aliases, None, newest, manifest, lost=same)
 
 
-def _has_files(files: ArtifactRoot, check_files: bool) -> bool:
-    """Whether a version still has MLmodel, which goes when its files are removed; with
-    ``check_files``, whether it has all of them.
+def _has_files(files: ArtifactRoot, check_files: bool, digest: str | None) -> bool:
+    """Whether a version still has what was published: the manifest that its tag names, and MLmodel
+    as that has it; with ``check_files``, whether all of its files are listed with their sizes.
     """
     if isinstance(files, LocalRoot) and not os.path.isdir(
         os.path.join(files.folder, *[os.pardir] * _DEPTH)
@@ -232,24 +234,21 @@ def _has_files(files: ArtifactRoot, check_files: bool) -> bool:
         # A folder that this host does not share with the registry: nothing can be said of it.
         return True
     try:
-        if not check_files:
-            files.read("MLmodel", limit=_LARGEST_LIST)
-            return True
-        listed = {file.path: file.size for file in files.list()}
+        described = files.read("MLmodel", limit=LARGEST_MANIFEST)
         text = files.read(MANIFEST_NAME, limit=LARGEST_MANIFEST)
+        listed = {file.path: file.size for file in files.list()} if check_files else None
     except NotFound:
         return False
     try:
         manifest = read_published(text)
     except ArtifactError:
         return False
-    there = (
-        listed
-        if manifest.covers_all
-        else {path.partition("/")[2]: size for path, size in listed.items()}
-    )
-    return "MLmodel" in listed and all(
-        there.get(entry.path) == entry.size for entry in manifest.files
+    return (
+        manifest.digest == digest
+        and FileEntry("MLmodel", len(described), sha256(described)) in manifest.files
+        and (
+            listed is None or all(listed.get(entry.path) == entry.size for entry in manifest.files)
+        )
     )
 
 
