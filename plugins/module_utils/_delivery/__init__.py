@@ -17,5 +17,6 @@ What every package may use lies here:
 - ``redact``: text without credentials, for messages.
 - ``process``: who changes something, and whether it still lives.
 - ``progress``: what a run is doing just now, for whoever listens.
+- ``no_follow``: files opened without following any symbolic link.
 - ``disk``: exchange, fsync, permissions, fingerprints and hashes of files of this host.
 """

@@ -323,11 +323,16 @@ def bytes_below(folder: str) -> int:
 def hash_file(path: str) -> str:
     """sha256 of a file's bytes, in hex."""
     with open(path, "rb") as stream:
-        return (
-            hashlib.file_digest(stream, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else _hash(stream)
-        )
+        return hash_stream(stream)
+
+
+def hash_stream(stream: Any) -> str:
+    """sha256 of what is left of an open file, in hex."""
+    return (
+        hashlib.file_digest(stream, "sha256").hexdigest()
+        if hasattr(hashlib, "file_digest")
+        else _hash(stream)
+    )
 
 
 def _hash(stream: Any) -> str:

@@ -8,7 +8,7 @@ import json
 import os
 from dataclasses import replace
 
-from ..disk import hash_file
+from ..disk import hash_stream
 from ..domain.record import Record
 from ..domain.source import Source
 from .roots import LocalRoot
@@ -22,7 +22,8 @@ def folder_source(source: Source, files: LocalRoot, record: Record | None) -> So
     """
     stats = []
     for file in files.list():
-        info = os.stat(files.real_path(file.path))
+        with files.open(file.path) as opened:
+            info = os.fstat(opened.fileno())
         stats.append([file.path, info.st_size, info.st_mtime_ns])
     fingerprint = _digest([stats, files.folders()])
     if (
@@ -31,7 +32,10 @@ def folder_source(source: Source, files: LocalRoot, record: Record | None) -> So
         and record.source.startswith(f"{source.source}#")
     ):
         return replace(source, source=record.source, fingerprint=fingerprint)
-    hashes = [(file.path, hash_file(files.real_path(file.path))) for file in files.list()]
+    hashes = []
+    for file in files.list():
+        with files.open(file.path) as opened:
+            hashes.append((file.path, hash_stream(opened)))
     content = _digest([hashes, files.folders()])
     return replace(source, source=f"{source.source}#{content[:16]}", fingerprint=fingerprint)
 

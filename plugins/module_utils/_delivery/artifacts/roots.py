@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from ..deadline import call_within
 from ..domain.manifest import FileEntry, confine
 from ..effects import effect
 from ..errors import ArtifactError, DeadlineExceeded, NotFound
+from ..no_follow import entries, open_file
 from ..progress import step
 from .download import Store, download
 from .local_copy import copy_hashed
@@ -149,47 +150,65 @@ class ArtifactRoot:
 
 
 class LocalRoot(ArtifactRoot):
-    """A folder of this host. Symbolic links count as what they point to, as long as that lies under
-    ``inside``.
+    """A folder of this host.
+
+    Args:
+        inside: symbolic links count as what they point to, as long as that lies under this; usually
+            the folder itself.
+        links: False where somebody else than the operator named the folder: a link is refused.
     """
 
     verb = "copy"
 
-    def __init__(self, folder: str, timeout: float, inside: str | None = None) -> None:
+    def __init__(
+        self, folder: str, timeout: float, inside: str | None = None, *, links: bool = True
+    ) -> None:
         super().__init__(folder, timeout)
         self.folder = os.path.realpath(folder)
         self.inside = os.path.realpath(inside or folder)
+        self._links = links
+        self._found: dict[str, os.stat_result] = {}
 
     def _list(self) -> Listing:
         if not os.path.isdir(self.folder):
             raise NotFound(f"the folder {self.label} does not exist on this host")
         files: list[RemoteFile] = []
         folders: list[str] = []
-        for path, real in self._walk("", self.folder, ()):
+        for path, info in self._walk("", self.folder, ()):
             if path.endswith("/"):
                 folders.append(path[:-1])
             else:
-                files.append(RemoteFile(confine(path), os.path.getsize(real)))
+                files.append(RemoteFile(confine(path), info.st_size))
+                self._found[path] = info
         return Listing(tuple(sorted(files)), tuple(sorted(folders)))
 
-    def _walk(self, path: str, real: str, above: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    def _walk(
+        self, path: str, real: str, above: tuple[str, ...]
+    ) -> Iterator[tuple[str, os.stat_result]]:
         if real in above:
             raise ArtifactError(f"{path.rstrip('/')} is a symbolic link to a folder that holds it")
-        names = sorted(os.listdir(real))
-        if not names and path:
-            yield path, real
-        for name in names:
-            child = self._resolve(path + name, os.path.join(real, name))
-            mode = os.stat(child).st_mode
-            if stat.S_ISDIR(mode):
+        found = entries(real)
+        if not found and path:
+            yield path, os.lstat(real)
+        for name, info in found:
+            child = os.path.join(real, name)
+            if stat.S_ISLNK(info.st_mode):
+                child = self._resolve(path + name, child)
+                info = os.lstat(child)
+            if stat.S_ISDIR(info.st_mode):
                 yield from self._walk(f"{path}{name}/", child, (*above, real))
-            elif stat.S_ISREG(mode):
-                yield path + name, child
+            elif stat.S_ISREG(info.st_mode):
+                yield path + name, info
             else:
                 raise ArtifactError(f"{path}{name} is neither a file nor a folder")
 
     def _resolve(self, path: str, location: str) -> str:
         real = os.path.realpath(location)
+        if real != location and not self._links:
+            raise ArtifactError(
+                f"{path} is a symbolic link, and no link is followed in {self.label}, because the"
+                " registry named that folder"
+            )
         if real != location and os.path.commonpath([real, self.inside]) != self.inside:
             raise ArtifactError(
                 f"{path} is a symbolic link to {os.readlink(location)!r}, which leaves"
@@ -210,15 +229,19 @@ class LocalRoot(ArtifactRoot):
             real = self._resolve(path, os.path.join(real, part))
         return real
 
+    def open(self, path: str) -> BinaryIO:
+        """Open a file of the folder; where it was listed, the very file that was listed."""
+        return open_file(self.real_path(path), self._found.get(path))
+
     def _read(self, path: str, limit: int) -> bytes:
         try:
-            with open(self.real_path(path), "rb") as file:
+            with self.open(path) as file:
                 return file.read(limit + 1)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise NotFound(f"{self.label} has no file {path}") from error
 
     def _bring(self, path: str, target: str, stream: Stream) -> tuple[int, str]:
-        with open(self.real_path(path), "rb") as source, create(target) as file:
+        with self.open(path) as source, create(target) as file:
             found = copy_hashed(source.fileno(), file.fileno(), stream.add)
             stream.received()
             os.fsync(file.fileno())

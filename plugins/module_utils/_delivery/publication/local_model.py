@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..artifacts.roots import LocalRoot
-from ..disk import hash_file
+from ..disk import hash_stream
 from ..domain import config_pbtxt
 from ..domain.backends import FIL_FILES, FILES, backends_of
 from ..domain.config_pbtxt import ModelConfig
@@ -279,9 +279,10 @@ def _read_file(location: str, root: str, overlay: Mapping[str, object] | None) -
 
 
 def _upload_source(local: LocalRoot, path: str) -> UploadSource:
-    real = local.real_path(path)
-    refuse_what_is_no_file(real, path)
-    return UploadSource(os.path.getsize(real), real, hash_file(real))
+    with local.open(path) as opened:
+        refuse_what_is_no_file(local.real_path(path), path)
+        size = os.fstat(opened.fileno()).st_size
+        return UploadSource(size, local.real_path(path), hash_stream(opened))
 
 
 def _digest(piece: UploadSource) -> str:
