@@ -22,7 +22,9 @@ from typing import Any
 # libraries.
 sys.path.insert(0, str(Path(__file__).resolve().parent / "plugins" / "module_utils"))
 
+from _delivery.artifacts.places import ArtifactPlaces
 from _delivery.errors import DeliveryError, InvalidOption
+from _delivery.planning.policy_options import folders
 from _delivery.progress import show_progress
 from _delivery.publication.publication import (
     DesiredPublication,
@@ -66,6 +68,15 @@ def parser() -> argparse.ArgumentParser:
         ),
     )
     made.add_argument(
+        "--artifact_folders",
+        action="append",
+        metavar="FOLDER",
+        help=(
+            "a folder of this host in which MLflow may say that artifacts lie; can be given several"
+            " times (default: the folders that an MLflow on this host makes itself)"
+        ),
+    )
+    made.add_argument(
         "--timeout",
         type=float,
         default=300.0,
@@ -103,7 +114,10 @@ def publish(arguments: argparse.Namespace) -> str:
     path = Path(arguments.model_directory)
     if arguments.flavor == "onnx" and path.suffix != ".onnx":
         path = path / "model.onnx"
-    registry = Registry(None, arguments.timeout)
+    # Without a list, on the host of MLflow its own folders are written as by MLflow's client.
+    listed = folders("--artifact_folders", arguments.artifact_folders)
+    places = ArtifactPlaces(listed or (), beside_mlflow=listed is None)
+    registry = Registry(None, arguments.timeout, places=places)
     with show_progress(arguments.progress):
         plan = plan_publication(
             registry,

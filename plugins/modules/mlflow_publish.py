@@ -363,6 +363,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _options
+from ..module_utils._delivery.artifacts.places import ArtifactPlaces
+from ..module_utils._delivery.planning.policy_options import folders
 from ..module_utils._delivery.publication.batch import publish
 from ..module_utils._delivery.registry.registry import Registry
 from ..module_utils._exit import join_results, run
@@ -383,7 +385,10 @@ ONE: dict[str, dict[str, Any]] = {
 
 def publish_models(module: AnsibleModule) -> dict[str, Any]:
     registry = Registry(
-        module.params["tracking_uri"], module.params["timeout"], module.params["registry_uri"]
+        module.params["tracking_uri"],
+        module.params["timeout"],
+        module.params["registry_uri"],
+        places=ArtifactPlaces(folders("artifact_folders", module.params["artifact_folders"]) or ()),
     )
     if module.params["models"] is not None:
         common = {

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts.places import (
+    ArtifactPlaces,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.disk import hash_file
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.manifest import (
     MANIFEST_NAME,
@@ -61,11 +64,13 @@ def server(mlflow: MLflow) -> MLflow:
 
 
 @pytest.fixture(scope="module")
-def shared(server: MLflow, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An experiment whose files lie in a folder that this host shares with the server."""
+def shared(server: MLflow, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the files of experiment "shared" lie, a folder that this host shares with the
+    server.
+    """
     folder = tmp_path_factory.mktemp("shared")
     mlflow.MlflowClient(server.url).create_experiment("shared", artifact_location=folder.as_uri())
-    return "shared"
+    return folder
 
 
 @pytest.fixture
@@ -156,9 +161,17 @@ def test_what_lies_in_the_registry(registry: Registry, name: str, tmp_path: Path
     assert version.description == "text"
 
 
-def test_shared_folder(registry: Registry, shared: str, name: str, tmp_path: Path) -> None:
+def test_shared_folder(
+    server: MLflow, registry: Registry, shared: Path, name: str, tmp_path: Path
+) -> None:
     folder = models.make_onnx(tmp_path, external_data=True).folder
-    _plan, published = publish_model(registry, name, folder, experiment=shared)
+    with pytest.raises(
+        ArtifactError, match="add that folder, or one above it, to artifact_folders"
+    ):
+        publish_model(registry, name, folder, experiment="shared")
+    assert not [path for path in shared.rglob("*") if path.is_file()]
+    registry = Registry(server.url, 30, places=ArtifactPlaces((str(shared),)))
+    _plan, published = publish_model(registry, name, folder, experiment="shared")
     artifacts = Path(published.artifact_uri.removeprefix("file://"))
     assert manifest_of_folder(str(artifacts / "network")) == manifest_of_folder(str(folder))
     assert os.stat(artifacts / "network/1/model.onnx").st_nlink == 1

@@ -2,6 +2,7 @@
 """Bytes in: what an artifact holds, and the way of its files onto this disk.
 
 - ``roots``: the interface, and folders of this host.
+- ``places``: which folders of this host, and which kinds of stores, a registry may name.
 - ``union``: two of them as one, as ``runs:/`` means since MLflow 3.
 - ``mlflow_proxy``: artifacts behind an MLflow server.
 - ``mlflow_downloader``: artifacts that only MLflow's own code can reach.

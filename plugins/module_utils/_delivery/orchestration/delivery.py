@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from ..artifacts.places import ArtifactPlaces
 from ..domain.desired import DesiredModel
 from ..domain.observed import ObservedModel
 from ..domain.stored import StoredModel
@@ -45,7 +46,11 @@ class Delivery(Inspection):
     def __init__(self, target: Target) -> None:
         super().__init__(target)
         self.registry = Registry(
-            target.tracking_uri, target.timeout, target.registry_uri, once=True
+            target.tracking_uri,
+            target.timeout,
+            target.registry_uri,
+            once=True,
+            places=ArtifactPlaces(target.artifact_folders, target.beside_mlflow),
         )
         self.unreached: list[str] = []
 

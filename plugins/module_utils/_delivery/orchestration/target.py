@@ -38,6 +38,8 @@ class Target:
     policy: Policy = field(default_factory=Policy)
     artifact_folders: tuple[str, ...] = ()
     """Folders of this host in which the registry may say that artifacts lie."""
+    beside_mlflow: bool = False
+    """It may also name the folders that an MLflow on this host made itself."""
     parallel_downloads: int = 4
     parallel_loads: int = 4
     s3: JsonObject | None = field(default=None, repr=False)

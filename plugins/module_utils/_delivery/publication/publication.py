@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ..artifacts.roots import ArtifactRoot, LocalRoot, Progress
+from ..artifacts.places import PlaceRefused
+from ..artifacts.roots import LocalRoot, Progress
 from ..domain.manifest import DIGEST_TAG, MANIFEST_NAME, FileEntry, Manifest, sha256
 from ..domain.published import (
     LARGEST_MANIFEST,
@@ -217,17 +218,24 @@ def observe_publication(
     root = registry.artifact_root(name, same.version) if same else None
     if same and root:
         digest = same.tags.get(DIGEST_TAG)
-        if _has_files(registry.files_at(root), check_files, digest):
+        if _has_files(registry, root, check_files, digest):
             return ObservedPublication(True, info.aliases, same, root=root)
     newest = same or next(iter(registry.search(name, limit=1)), None)
     manifest = _manifest_of(registry, newest) if newest else None
     return ObservedPublication(True, info.aliases, None, newest, manifest, lost=same)
 
 
-def _has_files(files: ArtifactRoot, check_files: bool, digest: str | None) -> bool:
+def _has_files(registry: Registry, root: str, check_files: bool, digest: str | None) -> bool:
     """Whether a version still has what was published: the manifest that its tag names, and MLmodel
     as that has it; with ``check_files``, whether all of its files are listed with their sizes.
     """
+    try:
+        files = registry.files_at(root)
+    except PlaceRefused:
+        if check_files:
+            raise
+        # Nothing is read there, so that nothing can be said of it.
+        return True
     if isinstance(files, LocalRoot) and not os.path.isdir(
         os.path.join(files.folder, *[os.pardir] * _DEPTH)
     ):

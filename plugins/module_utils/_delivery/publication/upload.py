@@ -15,14 +15,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..artifacts.mlflow_proxy import ProxyStore
+from ..artifacts.places import is_local
 from ..artifacts.roots import Progress
 from ..artifacts.transfer import Broken, Stream, pause, run_transfers
 from ..effects import effect
 from ..errors import ArtifactError
+from ..no_follow import create_file, open_file
 from ..outside import MlflowObject
 from ..progress import step
 from ..redact import mask, reason
-from ..registry.connection import Connection, is_behind_server, local_folder
+from ..registry.connection import Connection, is_behind_server
 
 _WORKERS = 4
 _CHUNK = 1 << 20
@@ -103,9 +105,8 @@ def _send_with_retries(send: Send, path: str, piece: UploadSource, stream: Strea
 
 
 def _sender(connection: Connection, root: str) -> Send:
-    folder = local_folder(root)
-    if folder is not None:
-        return _Folder(folder).send
+    if is_local(root):
+        return _Folder(connection.local_place(root)).send
     if is_behind_server(root):
         return _Proxy(connection.store(root)).send
     return _Uploader(connection.repository(root)).send
@@ -144,26 +145,24 @@ class _Proxy:
         if piece.file is None or not piece.size:
             self._store.put(path, piece.data)
             return
-        with open(piece.file, "rb") as source:
+        with open_file(piece.file) as source:
             body = _Body(source, piece, stream)
             self._store.put(path, body)
         body.check()
 
 
 class _Folder:
-    """A folder that this host shares with the registry."""
+    """A folder that this host shares with the registry; no link in it is followed."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
 
     def send(self, path: str, piece: UploadSource, stream: Stream) -> None:
-        target = os.path.join(self._folder, path)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        with open(target, "xb") as file:
+        with create_file(os.path.join(self._folder, path)) as file:
             if piece.file is None:
                 file.write(piece.data)
             else:
-                with open(piece.file, "rb") as source:
+                with open_file(piece.file) as source:
                     body = _Body(source, piece, stream)
                     shutil.copyfileobj(body, file, _CHUNK)
                 body.check()

@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import contextvars
+import os
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from ..artifacts.mlflow_downloader import DownloaderRoot
 from ..artifacts.mlflow_proxy import ENDPOINT, ProxyStore
+from ..artifacts.places import ArtifactPlaces, check_remote, is_local
 from ..artifacts.roots import ArtifactRoot, LocalRoot, RemoteRoot
 from ..artifacts.transfer import Broken
 from ..deadline import Deadline, call_within
@@ -30,7 +33,7 @@ from ..errors import (
     RegistryUnreachable,
 )
 from ..libraries import require
-from ..loopback import spare_loopback
+from ..loopback import is_loopback, spare_loopback
 from ..outside import HttpAnswer, JsonDict, MlflowObject
 from ..redact import mask, reason
 from .credentials import current_credentials, remedy_for
@@ -50,6 +53,8 @@ class Connection:
     Args:
         timeout: seconds that any one question may take.
         once: an MLflow that did not answer one question is not waited for again.
+        places: folders of this host that MLflow may name. Those below a folder that the user named
+            as tracking server or registry are the user's own.
     """
 
     def __init__(
@@ -59,8 +64,10 @@ class Connection:
         registry_uri: str | None = None,
         *,
         once: bool = False,
+        places: ArtifactPlaces | None = None,
     ) -> None:
         self._once = once
+        self._places = places or ArtifactPlaces()
         self._silent: str | None = None
         self._making = threading.Lock()
         self._tracking_uri = tracking_uri
@@ -218,19 +225,37 @@ class Connection:
         )
 
     def files_at(self, root: str) -> ArtifactRoot:
-        """The files under an artifact location."""
+        """The files under an artifact location of MLflow.
+
+        Raises:
+            PlaceRefused: a folder of this host that the operator did not name, or a kind of store
+                that is not known.
+        """
         spare_loopback()
-        folder = local_folder(root)
-        if folder is not None:
-            return LocalRoot(folder, self.timeout)
+        if is_local(root):
+            return LocalRoot(self.local_place(root), self.timeout, links=False)
         if is_behind_server(root):
             return RemoteRoot(mask(root), self.timeout, self.store(root))
         return DownloaderRoot(mask(root), self.timeout, self.repository(root))
 
+    def local_place(self, root: str) -> str:
+        """The folder of this host that MLflow named, with all links resolved. Raises
+        PlaceRefused.
+        """
+        named = [self.tracking_uri, self.registry_uri]
+        stores = tuple(filter(None, map(_store_folder, named)))
+        places = replace(
+            self._places,
+            folders=(*self._places.folders, *stores),
+            beside_mlflow=self._places.beside_mlflow and all(map(_is_on_this_host, named)),
+        )
+        return places.permit(root)
+
     def repository(self, root: str) -> MlflowObject:
         """MLflow's own artifact repository for a location, with MLflow's ways to find
-        credentials.
+        credentials. Raises PlaceRefused.
         """
+        check_remote(root)
         with require("mlflow", "to reach artifacts"):
             from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
         return get_artifact_repository(root)
@@ -286,12 +311,20 @@ def code_of(error: DeliveryError) -> str:
     return error.code if isinstance(error, RegistryRefused) else ""
 
 
-def local_folder(root: str) -> str | None:
-    """The folder of this host which an artifact location names; None for any other kind."""
-    parts = urlsplit(root)
-    if parts.scheme not in ("", "file"):
-        return None
-    return unquote(parts.path) if parts.scheme else root
+def _store_folder(uri: str) -> str | None:
+    """The folder of a file store that the user named."""
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        return os.path.abspath(unquote(parts.path))
+    return os.path.abspath(uri) if not parts.scheme and not uri.startswith("databricks") else None
+
+
+def _is_on_this_host(uri: str) -> bool:
+    """An MLflow that a loopback address reaches, or a database that is a file."""
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https"):
+        return is_loopback(parts.hostname or "")
+    return parts.scheme in ("", "file", "sqlite")
 
 
 def is_behind_server(root: str) -> bool:

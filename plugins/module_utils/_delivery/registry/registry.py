@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from urllib.parse import urlsplit
 
-from ..artifacts.roots import ArtifactRoot
+from ..artifacts.roots import ArtifactRoot, LocalRoot
 from ..artifacts.union import UnionRoot, listing_of
 from ..deadline import Deadline
 from ..domain.source import Source
@@ -467,6 +467,8 @@ class Registry(Connection):
 
     def files(self, source: Source) -> ArtifactRoot:
         """The files of what was resolved. Nothing is asked yet."""
+        if source.uri.kind == "folder":  # the operator named it, and not the registry
+            return LocalRoot(source.artifact_root, self.timeout)
         files = self.files_at(source.artifact_root)
         return UnionRoot(files, self.files_at(source.beside)) if source.beside else files
 
