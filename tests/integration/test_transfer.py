@@ -238,7 +238,9 @@ import json, os, sys, tempfile
 sys.path.insert(0, sys.argv[1])
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import ArtifactError
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import Registry
-root = Registry(sys.argv[2] or None, 20).files_at(sys.argv[3])
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts.roots import LocalRoot
+url, place = sys.argv[2:4]
+root = Registry(url, 20).files_at(place) if url else LocalRoot(place, 20)
 root.list()
 written = lambda: int(dict(line.split(": ") for line in open("/proc/self/io").read().splitlines())["wchar"])
 before = written()

@@ -51,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # Libraries that only some files may know; all of them are imported inside functions.
 THIRD_PARTY = {
-    "mlflow": {"registry.connection", "registry.credentials"},
+    "mlflow": {"registry.connection", "registry.credentials", "registry.redirects"},
     "tritonclient": {
         "domain.config_pbtxt",
         "triton.http_transport",
@@ -59,7 +59,7 @@ THIRD_PARTY = {
         "triton.inference",
     },
     "google": {"domain.config_pbtxt"},
-    "requests": {"registry.connection"},
+    "requests": {"registry.connection", "registry.redirects"},
     "gevent": {"triton.http_transport", "triton.watch"},
     "geventhttpclient": {"triton.http_transport"},
     "numpy": {

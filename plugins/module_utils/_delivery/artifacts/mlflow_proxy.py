@@ -22,7 +22,7 @@ _REDIRECTS = 5
 _LATER = 5.0
 Request = Callable[..., HttpAnswer]
 """``request(base, method, endpoint, headers, **options) -> requests.Response``; it knows which
-``base`` gets credentials.
+``base`` gets credentials, and gives none with ``stranger=True``.
 """
 
 
@@ -77,6 +77,20 @@ def _is_made_for_this(response: HttpAnswer) -> bool:
     except (KeyError, ValueError, TypeError):  # TypeError: one of them has no time zone
         return False
     return age <= response.elapsed.total_seconds() + 2
+
+
+def origin(url: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port: what credentials are bound to.
+
+    Raises:
+        ArtifactError: it is no address.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ArtifactError(f"{mask(url)!r} is no address of a server") from error
+    return parts.scheme, parts.hostname, port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 class ProxyStore:
@@ -156,27 +170,50 @@ class ProxyStore:
         answer = self._request(
             self._base, method, endpoint, headers, timeout=self._waits, **options
         )
+        left = False
         for _hop in range(_REDIRECTS):
             if not answer.is_redirect:
                 return answer
-            answer = self._follow(answer, method, headers)
+            target = self._redirected_to(answer, method)
+            # Who was sent away comes back as a stranger: else any server could make a request of
+            # its own choice with the user's credentials.
+            left = left or origin(target) != origin(answer.url)
+            there = urlsplit(target)
+            answer = self._request(
+                f"{there.scheme}://{there.netloc}",
+                method,
+                there.path + (f"?{there.query}" if there.query else ""),
+                headers,
+                timeout=self._waits,
+                stream=True,
+                stranger=left,
+            )
+        if not answer.is_redirect:
+            return answer
+        answer.close()
         raise ArtifactError(f"{self.label} redirects more than {_REDIRECTS} times")
 
-    def _follow(self, answer: HttpAnswer, method: str, headers: dict[str, str]) -> HttpAnswer:
+    def _redirected_to(self, answer: HttpAnswer, method: str) -> str:
+        """Where a redirect leads. Raises ArtifactError where it is not followed."""
+        answer.close()
         if method != "GET":
             raise ArtifactError(f"{self.label} redirects an upload to another address")
-        target = urljoin(answer.url, answer.headers["location"])
-        answer.close()
-        there = urlsplit(target)
-        endpoint = there.path + (f"?{there.query}" if there.query else "")
-        return self._request(
-            f"{there.scheme}://{there.netloc}",
-            method,
-            endpoint,
-            headers,
-            timeout=self._waits,
-            stream=True,
-        )
+        location = answer.headers["location"]
+        try:
+            target = urljoin(answer.url, location)
+        except ValueError:
+            target = ""
+        here, there = origin(answer.url)[0], origin(target)[0]
+        if there not in ("http", "https") or not urlsplit(target).hostname:
+            raise ArtifactError(
+                f"{self.label} redirects to {mask(location)!r}, which is no address of a server"
+            )
+        if here == "https" and there == "http":
+            raise ArtifactError(
+                f"{self.label} redirects from https to http ({mask(target.partition('?')[0])}),"
+                " where anybody on the way could change the files; the redirect is not followed"
+            )
+        return target
 
     def _check(self, answer: HttpAnswer, path: str) -> HttpAnswer:
         if answer.status_code < 300:

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from ..artifacts.mlflow_downloader import DownloaderRoot
-from ..artifacts.mlflow_proxy import ENDPOINT, ProxyStore
+from ..artifacts.mlflow_proxy import ENDPOINT, ProxyStore, origin
 from ..artifacts.places import ArtifactPlaces, check_remote, is_local
 from ..artifacts.roots import ArtifactRoot, LocalRoot, RemoteRoot
 from ..artifacts.transfer import Broken
@@ -199,7 +199,7 @@ class Connection:
             from mlflow.utils.rest_utils import http_request, verify_rest_response
 
         def post() -> JsonDict:
-            credentials = self._credentials.for_host(self.registry_uri)
+            credentials = self._credentials.for_questions(self.registry_uri)
             path = f"/api/2.0/mlflow/{endpoint}"
             answer = http_request(credentials, path, "POST", max_retries=0, json=body)
             return dict(verify_rest_response(answer, path).json())
@@ -278,15 +278,22 @@ class Connection:
         return ProxyStore(root, self.timeout, self._request)
 
     def _request(
-        self, base: str, method: str, endpoint: str, headers: dict[str, str], **options: object
+        self,
+        base: str,
+        method: str,
+        endpoint: str,
+        headers: dict[str, str],
+        *,
+        stranger: bool = False,
+        **options: object,
     ) -> HttpAnswer:
         """One HTTP request; MLflow's credentials go to the servers that the user named and to no
-        other.
+        other, and not even there where another server chose the request (``stranger``).
         """
         with require("mlflow", "to read artifacts"):
             from mlflow.exceptions import MlflowException
             from mlflow.utils.rest_utils import http_request
-        if origin(base) not in {
+        if stranger or origin(base) not in {
             origin(uri) for uri in (self.tracking_uri, self._registry_uri or "")
         }:
             return request_without_credentials(base, method, endpoint, headers, **options)
@@ -355,12 +362,6 @@ def connect_first(uri: str, deadline: Deadline) -> None:
     if left == 0:  # a socket would take it for "do not wait", and fail with words about that
         raise DeadlineExceeded(f"{parts.hostname}:{port} was not asked in time")
     socket.create_connection((parts.hostname, port), timeout=left).close()
-
-
-def origin(url: str) -> tuple[str, str | None, int | None]:
-    """Scheme, host and port: what credentials are bound to."""
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def request_without_credentials(

@@ -21,6 +21,7 @@ from functools import partial
 from ..errors import InvalidOption
 from ..outside import MlflowObject, Options
 from ..redact import hide
+from .redirects import guard_redirects
 
 VARIABLES: Mapping[str, str] = {
     "mlflow_username": "MLFLOW_TRACKING_USERNAME",
@@ -115,9 +116,15 @@ class Credentials:
             )
         return made
 
+    def for_questions(self, host: str) -> MlflowObject:
+        """``for_host`` for requests that follow redirects: none to another server."""
+        made = self.for_host(host)
+        made.auth = guard_redirects(made.auth)
+        return made
+
     def store_uri(self, uri: str) -> str:
         """The address under which MLflow's client uses these for a server."""
-        if not self or not uri.startswith(("http://", "https://")):
+        if not uri.startswith(("http://", "https://")):
             return uri
         with _REGISTERING:
             known = next((key for key, one in _STORES.items() if one == (uri, self)), None)
@@ -140,7 +147,7 @@ def _make_store(registry: MlflowObject, store_uri: str, **_others: object) -> Ml
     uri, credentials = _STORES[store_uri]
     # Not from MLflow's table of stores: what is changed here is nobody else's.
     store: MlflowObject = registry.get_store_builder(uri)(store_uri=uri)
-    store.get_host_creds = partial(credentials.for_host, uri)
+    store.get_host_creds = partial(credentials.for_questions, uri)
     return store
 
 
