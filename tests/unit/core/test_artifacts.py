@@ -133,6 +133,21 @@ def test_store_cannot_name_files_outside(name: str) -> None:
         RemoteRoot("the store", 5, Listed([name])).list()
 
 
+class Endless:
+    """A store in which each folder lists itself."""
+
+    def entries(self, path: str) -> list[tuple[str, bool, int | None]]:
+        return [("." if path else "1", True, None)]
+
+    def open(self, path: str) -> object:
+        raise ArtifactError("not asked for")
+
+
+def test_store_cannot_list_without_end() -> None:
+    with pytest.raises(ArtifactError, match=r"lists '\.' in the folder"):
+        RemoteRoot("the store", 5, Endless()).list()
+
+
 def test_transfers_gather_failures() -> None:
     def job(number: int) -> Callable[[Stream], int]:
         def work(stream: Stream) -> int:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from ..deadline import call_within
 from ..disk import bytes_below, hash_file
 from ..errors import ArtifactError, DeadlineExceeded, NotFound
+from ..no_follow import open_file
 from ..outside import MlflowObject
 from ..redact import reason
 from .roots import ArtifactRoot, Listing, walk
@@ -51,7 +52,7 @@ class DownloaderRoot(ArtifactRoot):
             return b"\0" * (limit + 1)
         with (
             tempfile.TemporaryDirectory() as folder,
-            open(self._download(path, folder), "rb") as file,
+            open_file(self._download(path, folder)) as file,
         ):
             return file.read(limit + 1)
 
@@ -59,8 +60,8 @@ class DownloaderRoot(ArtifactRoot):
         with tempfile.TemporaryDirectory(dir=os.path.dirname(target), prefix=".part-") as folder:
             came = self._download_watched(path, folder, stream)
             stream.received()
-            os.chmod(came, 0o600)
-            with open(came, "rb") as file:
+            with open_file(came) as file:
+                os.fchmod(file.fileno(), 0o600)
                 os.fsync(file.fileno())
             os.rename(came, target)
         return os.path.getsize(target), hash_file(target)
@@ -81,9 +82,17 @@ class DownloaderRoot(ArtifactRoot):
             over.set()
 
     def _download(self, path: str, folder: str) -> str:
+        """Where the file is now; links resolved down to ``folder``, and none from there on."""
+        folder = os.path.realpath(folder)
         try:
-            return str(self._repository.download_artifacts(path, folder))
+            came = str(self._repository.download_artifacts(path, folder))
         except Exception as error:  # every kind of store has errors of its own
             raise ArtifactError(
                 f"{path} of {self.label} could not be downloaded: {reason(error)}"
             ) from error
+        # Some stores answer with a place of their own instead of a copy.
+        if not os.path.normpath(came).startswith(f"{folder}/"):
+            raise ArtifactError(
+                f"{path} of {self.label} came to {came}, where it is not taken from"
+            )
+        return os.path.normpath(came)

@@ -318,7 +318,8 @@ def _children(
     folder: str, found: Iterable[tuple[str, bool, int | None]]
 ) -> Iterator[tuple[str, bool, int | None]]:
     for name, is_folder, size in found:
-        if "/" in name or (folder.count("/") > _DEEPEST):
+        # "." would be the folder itself, again and again.
+        if "/" in name or name in ("", ".", "..") or folder.count("/") > _DEEPEST:
             raise ArtifactError(f"the store lists {name!r} in the folder {folder or '/'!r}")
         yield confine(f"{folder}/{name}" if folder else name), is_folder, size
 
