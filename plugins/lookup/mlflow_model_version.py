@@ -169,8 +169,7 @@ class LookupModule(LookupBase):
             if key not in known:
                 with use_credentials(Credentials.from_options(self.get_options())):
                     registry = Registry(servers[0], self.get_option("timeout"), servers[1])
-                source = registry.resolve(uri)
-                known[key] = int(source.registry_version or 0)
+                known[key] = registry.ready_version(uri)
                 file.truncate(0)
                 file.write(json.dumps(known))
             return known[key]

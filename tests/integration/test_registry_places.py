@@ -9,24 +9,30 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.mlops.triton.plugins.mlflow_deployments import TritonDeploymentClient
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts.places import (
     ArtifactPlaces,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import DeliveryError
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
+    Target,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
+from mlflow.exceptions import MlflowException
 from support import models
 from support.deliveries import deliver_model, publish_model, target_of
-from support.servers import MLflow, Triton, http
+from support.modules import run_module
+from support.servers import ROOT, MLflow, Triton, http
 
-pytest.importorskip("mlflow")
-pytest.importorskip("tritonclient.http")
 SECRET = b"only root may read this"
 
 
@@ -46,7 +52,9 @@ class Misused:
         self.secret = self.place / "network" / "secret"
         self.secret.write_bytes(SECRET)
         self.secret.chmod(0o600)
-        self.version = publish_model(Registry(mlflow.url, 60), self.name, sample.folder)[1]
+        registry = Registry(mlflow.url, 60)
+        publish_model(registry, self.name, sample.folder)
+        self.model_id = registry.version_info(self.name, 1).model_id
 
     def change(self, statement: str, *values: object) -> None:
         """In the database of the registry."""
@@ -74,12 +82,6 @@ class Misused:
         self.change("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", artifact_uri, run_id)
         return run_id
 
-    @property
-    def model_id(self) -> str:
-        info = Registry(self.mlflow.url, 60).version_info(self.name, 1)
-        assert info.model_id
-        return info.model_id
-
     def say_location(self, place: str) -> str:
         """What the registry says of the logged model of the version; returns its URI."""
         self.change(
@@ -90,8 +92,20 @@ class Misused:
         return f"models:/{self.model_id}"
 
     def deliver(self, uri: str, *, check: bool, **options: Any) -> Any:
-        target = target_of(self.triton, self.mlflow, **options)
-        return deliver_model(target, self.name, check=check, model_uri=uri)
+        return deliver_model(self.target(**options), self.name, check=check, model_uri=uri)
+
+    def target(self, **options: Any) -> Target:
+        return target_of(self.triton, self.mlflow, **options)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of a module or of the plugin."""
+        return {
+            "model_repository": str(self.triton.repository),
+            "triton_url": self.triton.url,
+            "tracking_uri": self.mlflow.url,
+            "timeout": 60,
+        }
 
     def refused(self, uri: str) -> str:
         """The sentence; in a run and in check mode, and nothing was copied."""
@@ -113,11 +127,16 @@ class Misused:
         ]
 
 
+@pytest.fixture(scope="module")
+def misused(mlflow: MLflow, triton: Triton, tmp_path_factory: pytest.TempPathFactory) -> Misused:
+    return Misused(mlflow, triton, tmp_path_factory.mktemp("misused"))
+
+
 @pytest.fixture
-def misused(mlflow: MLflow, triton: Triton, tmp_path: Path) -> Iterator[Misused]:
-    made = Misused(mlflow, triton, tmp_path)
-    yield made
-    deliver_model(target_of(triton, mlflow), made.name, state="absent")
+def removed(misused: Misused) -> Iterator[None]:
+    """What the test deploys is removed again."""
+    yield
+    assert deliver_model(misused.target(), misused.name, state="absent").error is None
 
 
 SPELLINGS = {
@@ -143,6 +162,11 @@ DISGUISES = {
 def spelt(form: str, place: Path) -> str:
     percent = "".join(char if char == "/" else f"%{ord(char):02x}" for char in str(place))
     return form.format(place=place, percent=percent)
+
+
+def test_version_that_leads_to_itself_is_refused(misused: Misused) -> None:
+    uri = f"models:/{misused.name}/1"
+    assert "those of that version itself" in misused.refused(misused.say_source(uri))
 
 
 @pytest.mark.parametrize("form", SPELLINGS.values(), ids=SPELLINGS)
@@ -192,13 +216,38 @@ def test_version_of_a_version_cannot_lead_to_a_folder_of_the_host(
     assert "artifact_folders" in misused.refused(f"models:/{other}/1")
 
 
-def test_folder_that_the_operator_listed_is_read(misused: Misused) -> None:
+def test_folder_that_the_operator_listed_is_read(misused: Misused, removed: None) -> None:
     """The remedy that the refusal names."""
     uri = misused.say_source(misused.place.as_uri())
     misused.refused(uri)
     listed = (str(misused.place.parent),)
     result = misused.deliver(uri, check=False, artifact_folders=listed)
     assert result.error is None
+    assert len(misused.copies()) == 1
+
+
+def test_module_reads_what_its_option_lists(misused: Misused, removed: None) -> None:
+    uri = misused.say_source(misused.place.as_uri())
+    given = {**misused.options, "name": misused.name, "model_uri": uri}
+    for check in (True, False):
+        refused = run_module("triton_model", given, check=check)
+        assert refused["failed"] and refused["error"] == "ArtifactError", refused
+        assert "artifact_folders" in refused["msg"]
+    listed = {**given, "artifact_folders": [str(misused.place.parent)]}
+    deployed = run_module("triton_model", listed)
+    assert not deployed["failed"] and deployed["changed"], deployed
+
+
+def test_plugin_reads_what_its_option_lists(misused: Misused, removed: None) -> None:
+    """It takes the folders that an MLflow on this host made itself; this is none of them."""
+    uri = misused.say_source(misused.place.as_uri())
+    client = TritonDeploymentClient(f"triton://{misused.triton.url}")
+    options = {key: one for key, one in misused.options.items() if key != "triton_url"}
+    with pytest.raises(MlflowException, match="artifact_folders"):
+        client.create_deployment(misused.name, uri, config=options)
+    assert not misused.copies()
+    listed = {**options, "artifact_folders": str(misused.place.parent)}
+    client.create_deployment(misused.name, uri, config=listed)
     assert len(misused.copies()) == 1
 
 
@@ -230,8 +279,7 @@ def test_link_out_of_a_listed_folder_is_refused(misused: Misused, tmp_path: Path
     assert not misused.copies()
 
 
-def test_operator_names_a_folder_without_a_list(misused: Misused) -> None:
-    misused.secret.unlink()
+def test_operator_names_a_folder_without_a_list(misused: Misused, removed: None) -> None:
     result = misused.deliver(str(misused.place), check=False)
     assert result.error is None
 
@@ -259,3 +307,50 @@ def test_publication_writes_into_no_folder_that_the_registry_names(
     # Nothing is read there without the list, and what is published already is seen.
     again = publish_model(Registry(misused.mlflow.url, 60), misused.name, sample.folder)
     assert not again[0].changed
+
+
+@pytest.mark.parametrize("way", ["module", "command"])
+def test_each_way_of_publishing_asks_for_the_list(
+    way: str, misused: Misused, tmp_path: Path
+) -> None:
+    there = tmp_path / "shared"
+    there.mkdir()
+    name = f"{misused.name}-{way}"
+    http(
+        f"{misused.mlflow.url}/api/2.0/mlflow/experiments/create",
+        {"name": name, "artifact_location": there.as_uri()},
+    )
+    sample = models.make_onnx(tmp_path / "model", name)
+
+    def publish(folder: Path | None) -> str:
+        if way == "module":
+            given = {"tracking_uri": misused.mlflow.url, "name": name, "experiment": name}
+            listed = {"artifact_folders": [str(folder)]} if folder else {}
+            result = run_module("mlflow_publish", {**given, "path": str(sample.folder), **listed})
+            return str(result["msg"]) if result["failed"] else ""
+        words = ["--model_name", name, "--model_directory", str(sample.folder)]
+        words += ["--artifact_folders", str(folder)] if folder else []
+        done = subprocess.run(
+            [
+                sys.executable,
+                str(ROOT / "publish_model_to_mlflow.py"),
+                "--flavor",
+                "triton",
+                *words,
+            ],
+            env={
+                **os.environ,
+                "MLFLOW_TRACKING_URI": misused.mlflow.url,
+                "MLFLOW_EXPERIMENT_NAME": name,
+            },
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        return done.stderr if done.returncode else ""
+
+    assert "artifact_folders" in publish(None)
+    assert not list(there.iterdir())
+    assert publish(tmp_path) == ""
+    assert list(there.rglob("MLmodel"))

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery import no_follow
@@ -24,7 +25,12 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts.p
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts.roots import (
     LocalRoot,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.disk import hash_file
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import ArtifactError
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.upload import (
+    UploadSource,
+    upload,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
@@ -193,6 +199,45 @@ def test_what_is_no_copy_is_not_taken(way: str, model: Path, tmp_path: Path) -> 
     with pytest.raises(ArtifactError):
         root.read("model.onnx", limit=3000)
     assert secret.read_bytes() == SECRET and secret.stat().st_mode == mode
+
+
+class Uploads(Repository):
+    """Takes what is uploaded, after ``meanwhile`` was done to the source."""
+
+    def __init__(self, meanwhile: Callable[[], object]) -> None:
+        super().__init__(copied)
+        self.came = b""
+        self._meanwhile = meanwhile
+
+    def log_artifact(self, local: str, _folder: str | None) -> None:
+        self._meanwhile()
+        self.came = Path(local).read_bytes()
+
+
+def connection(repository: Repository) -> Any:
+    return SimpleNamespace(
+        timeout=5,
+        repository=lambda _root: repository,
+        files_at=lambda _root: DownloaderRoot("the store", 5, repository),
+    )
+
+
+def test_file_that_is_swapped_while_it_is_published_is_not_followed(model: Path) -> None:
+    file = model / "1" / "model.onnx"
+    pieces = {"model.onnx": UploadSource(3000, str(file), hash_file(str(file)))}
+    uploads = Uploads(lambda: link(model))
+    upload(connection(uploads), "s3://bucket/x", pieces)
+    assert uploads.came == b"x" * 3000
+    with pytest.raises(ArtifactError, match=r"is not followed"):
+        upload(connection(uploads), "s3://bucket/x", pieces)
+
+
+def test_file_that_is_written_while_it_is_published_is_refused(model: Path) -> None:
+    file = model / "1" / "model.onnx"
+    pieces = {"model.onnx": UploadSource(3000, str(file), hash_file(str(file)))}
+    uploads = Uploads(lambda: file.write_bytes(SECRET))
+    with pytest.raises(ArtifactError, match="changed while it was being published"):
+        upload(connection(uploads), "s3://bucket/x", pieces)
 
 
 # --- which places ---------------------------------------------------------------------------------

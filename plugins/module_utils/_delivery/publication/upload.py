@@ -5,6 +5,7 @@ afterwards.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import posixpath
@@ -12,12 +13,13 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..artifacts.mlflow_proxy import ProxyStore
 from ..artifacts.places import is_local
 from ..artifacts.roots import Progress
 from ..artifacts.transfer import Broken, Stream, pause, run_transfers
+from ..disk import hash_stream
 from ..effects import effect
 from ..errors import ArtifactError
 from ..no_follow import create_file, open_file
@@ -181,14 +183,25 @@ class _Uploader:
         # MLflow's uploader tells nothing while it works, and names the remote file as the local one
         # is named.
         stream.received()
-        with tempfile.TemporaryDirectory() as folder:
+        with contextlib.ExitStack() as opened:
+            folder = opened.enter_context(tempfile.TemporaryDirectory())
             local = os.path.join(folder, posixpath.basename(path))
             if piece.file is None:
                 with open(local, "wb") as file:
                     file.write(piece.data)
+                source = None
             else:
-                os.symlink(os.path.abspath(piece.file), local)
+                source = opened.enter_context(open_file(piece.file))
+                os.symlink(_name_of_open(source, piece.file), local)
             try:
                 self._repository.log_artifact(local, posixpath.dirname(path) or None)
             except Exception as error:  # every kind of store has errors of its own
                 raise ArtifactError(f"the upload failed: {reason(error)}") from error
+            if source and piece.sha256 not in (None, hash_stream(source)):
+                raise ArtifactError("the file changed while it was being published")
+
+
+def _name_of_open(file: BinaryIO, path: str) -> str:
+    """A path of the very file that was opened, whatever is put into its place meanwhile."""
+    name = f"/proc/{os.getpid()}/fd/{file.fileno()}"
+    return name if os.path.exists(name) else path

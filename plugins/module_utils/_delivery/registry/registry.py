@@ -89,6 +89,56 @@ class Registry(Connection):
                 return self._logged_model(uri, str(uri.model_id), deadline)
             case "run":
                 return self._run(uri, deadline)
+        found = self._ready(uri, deadline)
+        root, beside = self._root_of(found.name, str(found.version), deadline)
+        return Source(
+            uri,
+            found.name,
+            int(found.version),
+            uri.alias,
+            mask(found.source or root),
+            root,
+            found.run_id or None,
+            _model_id(found),
+            dict(found.tags),
+            beside,
+        )
+
+    def _root_of(self, name: str, version: str, deadline: Deadline) -> tuple[str, str | None]:
+        """Where the files of a version are, and where further ones are beside them."""
+        asked = set()
+        while (name, version) not in asked:
+            asked.add((name, version))
+            root: str = self.ask(
+                "resolve",
+                self.client.get_model_version_download_uri,
+                name,
+                version,
+                deadline=deadline,
+            )
+            if not root.startswith(("models:", "runs:")):
+                return root, None
+            meant = parse_model_uri(root)
+            if meant.kind in ("logged_model", "run"):
+                source = self.resolve(meant)
+                return source.artifact_root, source.beside
+            found = self._ready(meant, deadline)
+            name, version = found.name, str(found.version)
+        raise RegistryError(
+            f"MLflow at {self.masked_uri} says that the files of version {version} of '{name}' are"
+            " those of that version itself",
+            step="resolve",
+        )
+
+    def ready_version(self, uri: ModelUri) -> int:
+        """The version that a URI of a registered model means now, wherever its files are.
+
+        Raises:
+            NotFound, RegistryError: as ``resolve``.
+        """
+        return int(self._ready(uri, Deadline(self.timeout)).version)
+
+    def _ready(self, uri: ModelUri, deadline: Deadline) -> MlflowObject:
         try:
             found = self._version(uri, deadline)
         except (NotFound, RegistryError) as error:
@@ -105,30 +155,7 @@ class Registry(Connection):
                 f"version {found.version} of '{found.name}' is not ready ({found.status})",
                 step="resolve",
             )
-        root = self.ask(
-            "resolve",
-            self.client.get_model_version_download_uri,
-            found.name,
-            str(found.version),
-            deadline=deadline,
-        )
-        model_id = _model_id(found)
-        beside = None
-        if root.startswith(("models:", "runs:")):
-            meant = self.resolve(parse_model_uri(root))
-            root, beside = meant.artifact_root, meant.beside
-        return Source(
-            uri,
-            found.name,
-            int(found.version),
-            uri.alias,
-            mask(found.source or root),
-            root,
-            found.run_id or None,
-            model_id,
-            dict(found.tags),
-            beside,
-        )
+        return found
 
     def version(self, uri: ModelUri) -> int:
         """The version number that an alias or ``latest`` means now: one question, where ``resolve``
@@ -335,12 +362,7 @@ class Registry(Connection):
 
     def artifact_root(self, name: str, version: int) -> str:
         """Where the files of a version are."""
-        root: str = self.ask("read", self.client.get_model_version_download_uri, name, str(version))
-        return (
-            self.resolve(parse_model_uri(root)).artifact_root
-            if root.startswith(("models:", "runs:"))
-            else root
-        )
+        return self._root_of(name, str(version), Deadline(self.timeout))[0]
 
     def version_info(self, name: str, version: int) -> VersionInfo:
         """One version; its aliases are not told. Raises NotFound without it."""
