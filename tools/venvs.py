@@ -93,12 +93,14 @@ class Venv:
 
 
 def project_facts() -> tuple[dict[str, object], list[str]]:
-    """What an installation of the project depends on, and its requirements without Ansible."""
+    """What an installation of the project depends on, and its requirements without Ansible: those
+    for signatures among them.
+    """
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     project = settings["project"]
     without_ansible = [
         line for line in project["dependencies"] if not line.startswith("ansible-core")
-    ]
+    ] + project["optional-dependencies"]["signing"]
     return {"build": settings["build-system"], "project": project}, without_ansible
 
 

@@ -13,4 +13,5 @@ requirements:
   - tritonclient[http,grpc] >= 2.41, for everything that asks a Triton server
   - boto3 >= 1.36, for a model repository in S3 only
   - treelite >= 4.4, < 5, for models of MLflow's sklearn flavor only
+  - model-signing >= 1.1, < 2 and pyOpenSSL >= 24, for signatures of models only
 """

@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "artifacts": {"domain"},
     "registry": {"artifacts", "domain"},
     "triton": {"domain"},
+    "trust": {"domain"},
     "repository": {"domain"},
     "execution": {"planning", "repository", "triton", "artifacts", "flavors", "domain"},
     "publication": {"registry", "artifacts", "flavors", "formats", "domain"},
@@ -75,6 +76,8 @@ THIRD_PARTY = {
     "boto3": {"repository.s3.boto3_bucket"},
     "botocore": {"repository.s3.boto3_bucket"},
     "yaml": {"artifacts.metadata", "formats.mlmodel"},
+    "model_signing": {"trust.signatures", "trust.signing"},
+    "cryptography": {"trust.signatures", "trust.signing"},
 }
 # What the start wrapper runs with the Python of a container, and what reads anybody's file.
 STDLIB_ONLY = {

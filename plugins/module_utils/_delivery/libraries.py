@@ -22,6 +22,7 @@ MINIMUM = {
     "yaml": "PyYAML",
     "onnx": "onnx",
     "treelite": "treelite>=4.4,<5",
+    "model_signing": "model-signing>=1.1,<2",
 }
 _ONE_AT_A_TIME = threading.RLock()
 

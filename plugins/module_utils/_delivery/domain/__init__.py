@@ -19,6 +19,7 @@
 - ``servable``: what is known, before Triton is asked, to keep a model from loading.
 - ``record``: what is written down of a deployment.
 - ``journal``: what is written down of a change before it begins.
+- ``signers``: whose signatures are trusted, and what is not trusted any more.
 - ``marker``: what says where the state of a repository lies.
 - ``fields``: reads the JSON of these, and says what about it is wrong.
 - ``desired``: what a user asks for of one model.

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 
 from ..outside import JsonDict, JsonObject
 
+SIGNATURE_NAME = "model.sig"
+"""The file of a signature, at the artifact's root or in the model's folder."""
+
 
 @dataclass(frozen=True)
 class Signer:
@@ -22,12 +25,20 @@ class Signer:
         identities: the names for which the certificate was issued; none of a bare key.
         authority: sha256 of the CA certificate (DER) that vouches, in hex; None of a bare key.
         issuer: who vouched for the identity at the time of signing (Sigstore); None otherwise.
+        chain: sha256 of the certificates that came with the signature (DER) and of the public keys
+            of those between the signer's and the authority's (PEM): each can be revoked.
     """
 
     key: str
     identities: tuple[str, ...] = ()
     authority: str | None = None
     issuer: str | None = None
+    chain: tuple[str, ...] = ()
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """Everything by which the signer can be revoked."""
+        return frozenset((self.key, *self.chain, *([self.authority] if self.authority else [])))
 
     def to_dict(self) -> JsonDict:
         return {
@@ -35,13 +46,18 @@ class Signer:
             "identities": list(self.identities),
             "authority": self.authority,
             "issuer": self.issuer,
+            "chain": list(self.chain),
         }
 
     @classmethod
     def from_dict(cls, data: JsonObject) -> Signer:
         """Read what ``to_dict`` wrote."""
         return cls(
-            data["key"], tuple(data["identities"]), data.get("authority"), data.get("issuer")
+            data["key"],
+            tuple(data["identities"]),
+            data.get("authority"),
+            data.get("issuer"),
+            tuple(data.get("chain") or ()),
         )
 
     def __str__(self) -> str:
