@@ -473,7 +473,12 @@ def _describe(
         key: status[key]
         for key in ("deployed_at", "deployed_by", "size", "digest", "servers", "drift")
     }
-    proof = {"deploy_id": record.deploy_id, "verified": record.verified}
+    proof = {
+        "deploy_id": record.deploy_id,
+        "verified": record.verified,
+        "signed_by": status["signed_by"],
+        "trusted": status["trusted"],
+    }
     return {**entry, **proof, **(more if whole else {})}
 
 

@@ -186,6 +186,19 @@ model:
       type: dict
       returned: when present
       sample: {deploy_id: 20251231T120000-0a1b2c3d, pinned_uri: "models:/sid-minibert-onnx/1"}
+    signed_by:
+      description: Who signed it, where O(require_signature) asked for that. C(key) is the SHA-256
+        of the signer's public key, C(identities) the names in its certificate, C(authority) the
+        SHA-256 of the certificate of the authority that vouches, C(issuer) who vouched at Sigstore,
+        and C(chain) the SHA-256 sums of the certificates between, by which it can be revoked too.
+      type: dict
+      returned: when present
+      sample:
+        key: c1c07c8f2de4e6bd1d3a4cf1db4eaefcf6d14bfae3f6ab1d0c7a8b5d9c0e4f12
+        identities: [release@example.com]
+        authority: 5d1f0b6a7c3e4928b1a0d9c8e7f60514233445566778899aabbccddeeff00112
+        issuer: null
+        chain: []
     deployment_set:
       description: The deployment set that it was deployed with.
       type: str

@@ -17,6 +17,7 @@ description:
 extends_documentation_fragment:
   - mlops.triton.attributes
   - mlops.triton.libraries
+  - mlops.triton.policy
   - mlops.triton.registry
   - mlops.triton.repository
   - mlops.triton.server
@@ -55,6 +56,15 @@ EXAMPLES = r"""
 - name: Fail where a server serves something else than what is recorded
   ansible.builtin.assert:
     that: deployed.models | map(attribute='drift') | flatten | length == 0
+
+- name: Fail where something is served that is not trusted any more
+  mlops.triton.triton_model_info:
+    model_repository: /opt/triton_models
+    require_signature:
+      public_keys: [/etc/triton/release.pub]
+    revoked_keys: [c1c07c8f2de4e6bd1d3a4cf1db4eaefcf6d14bfae3f6ab1d0c7a8b5d9c0e4f12]
+  register: judged
+  failed_when: false in judged.models | map(attribute='trusted')
 
 - name: Prove that each model still answers
   mlops.triton.triton_model_info:
@@ -106,8 +116,16 @@ models:
           deploy_id: 20260101T120000-0a1b2c3d
           ready_versions: [2]
           versions: []
+    trusted:
+      description: Whether the rules on who vouches for a model (O(require_digest),
+        O(require_signature), O(revoked_digests), O(revoked_keys)) would take it today;
+        RV(models[].drift) says why not. V(null) without such a rule. The other rules are not asked.
+      type: bool
+      returned: always
+      sample: true
     drift:
-      description: One sentence for each difference between record, disk and servers.
+      description: One sentence for each difference between record, disk and servers, and one for
+        what is served, and no longer trusted.
       type: list
       elements: str
       returned: always
@@ -149,6 +167,7 @@ def main() -> None:
             **_options.REGISTRY,
             **_options.SERVER,
             **_options.REPOSITORY,
+            **_options.POLICY,
             **_options.WAIT,
             "names": {"type": "list", "elements": "str"},
             "verify": {"type": "bool", "default": False},

@@ -46,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "artifacts",
         "flavors",
         "formats",
+        "trust",
         "domain",
     },
 }

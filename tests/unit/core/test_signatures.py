@@ -19,13 +19,12 @@ import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.provenance import (
     Signer,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.signers import (
-    read_digests,
-)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.signers import Anchors
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
     InvalidOption,
     PolicyRefused,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning import policy_options
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.trust.anchors import (
     read_anchors,
 )
@@ -67,8 +66,10 @@ def sign(options: dict[str, Any], files: dict[str, str] | None = None) -> bytes:
     return make_signature(signing_key, "fraud", FILES if files is None else files)
 
 
-def trust(**options: Any) -> Any:
-    return read_anchors(options)
+def trust(**options: Any) -> Anchors:
+    required = policy_options.required_signature(options)
+    assert required is not None
+    return read_anchors(required)
 
 
 def why_not(body: bytes, anchors: Any) -> str:
@@ -352,8 +353,10 @@ def test_the_library_prints_nothing(authority: SigningAuthority) -> None:
     program = (
         "import sys; from ansible_collections.mlops.triton.plugins.module_utils._delivery.trust"
         " import signatures, anchors\n"
+        "from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.provenance"
+        " import RequiredSignature\n"
         "signatures.verify(open(sys.argv[1], 'rb').read(), anchors.read_anchors("
-        "{'ca_certificates': [sys.argv[2]], 'identities': [sys.argv[3]]}))"
+        "RequiredSignature(ca_certificates=(sys.argv[2],), identities=(sys.argv[3],))))"
     )
     file = authority.folder / "quiet.sig"
     file.write_bytes(sign({"private_key": key.file, "certificate": certificate}))
@@ -368,53 +371,33 @@ def test_the_library_prints_nothing(authority: SigningAuthority) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({}, "it trusts nobody"),
-        ({"public_keys": []}, "it trusts nobody"),
-        ({"ca_certificates": ["CA"]}, "needs identities"),
-        ({"public_keys": ["KEY"], "identities": ["me"]}, "together with ca_certificates"),
         ({"public_keys": ["/nowhere/key.pub"]}, "/nowhere/key.pub cannot be read"),
         ({"public_keys": ["PRIVATE"]}, "BEGIN PUBLIC KEY"),
         ({"public_keys": ["CA"]}, "BEGIN PUBLIC KEY"),
+        ({"public_keys": ["-----BEGIN PUBLIC KEY-----\nMFk=="]}, "BEGIN PUBLIC KEY"),
         ({"ca_certificates": ["KEY"], "identities": ["me"]}, "BEGIN CERTIFICATE"),
-        ({"public_keys": ["KEY"], "trust_config": "/x"}, "only signers of sigstore"),
-        ({"sigstore": [{"identity": "me"}]}, "identity and issuer"),
-        ({"keys": ["KEY"]}, "has no key keys"),
-        ("KEY", "is not a mapping"),
+        ({"sigstore": [{"identity": "m", "issuer": "i"}], "trust_config": "/nowhere"}, "nowhere"),
     ],
 )
-def test_a_rule_that_trusts_nobody_or_anybody_is_refused(
-    key: Key, authority: SigningAuthority, options: Any, said: str
+def test_a_key_that_cannot_be_trusted_is_named_and_not_shown(
+    key: Key, authority: SigningAuthority, options: dict[str, Any], said: str
 ) -> None:
     files = {"KEY": key.public, "PRIVATE": key.file, "CA": authority.file}
-
-    def filled(value: Any) -> Any:
-        return [files.get(one, one) if isinstance(one, str) else one for one in value]
-
-    if isinstance(options, dict):
-        options = {k: filled(v) if isinstance(v, list) else v for k, v in options.items()}
+    filled = {
+        name: [files.get(one, one) if isinstance(one, str) else one for one in value]
+        if isinstance(value, list)
+        else value
+        for name, value in options.items()
+    }
     with pytest.raises(InvalidOption, match="require_signature") as refused:
-        read_anchors(options)
+        trust(**filled)
     assert said in str(refused.value)
-    assert "BEGIN PRIVATE" not in str(refused.value)
+    assert key.text.splitlines()[1] not in str(refused.value)
 
 
 def test_no_rule_reads_nothing() -> None:
-    assert read_anchors(None) is None
+    assert policy_options.required_signature(None) is None
     assert read_signing_key(None) is None
-
-
-def test_a_digest_is_known_in_every_usual_form() -> None:
-    digest = hashlib.sha256(b"x").hexdigest()
-    colons = ":".join(digest[at : at + 2] for at in range(0, 64, 2)).upper()
-    for given_ in ([digest], [f"sha256:{digest.upper()}"], [colons], digest):
-        assert read_digests("revoked_keys", given_) == {digest}
-    assert read_digests("revoked_keys", None) == frozenset()
-
-
-@pytest.mark.parametrize("bad", [["abc"], ["0" * 63], ["0" * 65], [None], {"a": 1}, 5, ["g" * 64]])
-def test_a_shortened_digest_is_refused(bad: Any) -> None:
-    with pytest.raises(InvalidOption, match="revoked_digests"):
-        read_digests("revoked_digests", bad)
 
 
 # --- keys -----------------------------------------------------------------------------------------

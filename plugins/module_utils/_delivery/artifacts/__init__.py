@@ -8,6 +8,7 @@
 - ``mlflow_downloader``: artifacts that only MLflow's own code can reach.
 - ``metadata``: the files that tell what an artifact is.
 - ``checked``: an artifact whose files are compared with what is claimed of them.
+- ``signed``: an artifact's signature, and which files it covers.
 - ``folder_identity``: an identity for a folder of this host, which has no version number.
 - ``availability``: which stores did not answer in this run.
 - ``transfer``: many transfers at once, with a limit for the process.

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 
 from ..domain.manifest import MANIFEST_NAME, FileEntry
-from ..domain.provenance import Provenance
+from ..domain.provenance import SIGNATURE_NAME, Provenance
 from ..errors import ArtifactError
 from .roots import ArtifactRoot, Listing, Progress
 
@@ -57,9 +57,10 @@ def refuse_other_bytes(provenance: Provenance, path: str, data: bytes) -> None:
 
     Raises:
         ArtifactError: they are others, or nothing is claimed of them. A manifest of schema 1 has
-            nothing to say of what lies beside the model folder.
+            nothing to say of what lies beside the model folder, nor has the signature of a folder.
     """
-    if path not in provenance.claims and provenance.schema == 1 and "/" not in path:
+    beside = provenance.signed_folder if provenance.signed_by else provenance.schema == 1
+    if path not in provenance.claims and beside and "/" not in path:
         return
     refuse_unclaimed(provenance, (path,))
     refuse_differences(_differences(provenance, path, len(data), hashlib.sha256(data).hexdigest()))
@@ -67,10 +68,9 @@ def refuse_other_bytes(provenance: Provenance, path: str, data: bytes) -> None:
 
 def refuse_unclaimed(provenance: Provenance, paths: Iterable[str]) -> None:
     """Raises ArtifactError for files of which nothing is claimed, and which would be used."""
+    lacks = f"covered by {SIGNATURE_NAME}" if provenance.signed_by else f"in {MANIFEST_NAME}"
     refuse_differences(
-        f"{path} is not in {MANIFEST_NAME}"
-        for path in sorted(paths)
-        if path not in provenance.claims
+        f"{path} is not {lacks}" for path in sorted(paths) if path not in provenance.claims
     )
 
 

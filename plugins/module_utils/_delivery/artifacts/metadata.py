@@ -18,18 +18,23 @@ from ..domain.published import (
 from ..outside import JsonObject
 from .checked import checked, refuse_other_bytes, refuse_other_files
 from .roots import ArtifactRoot
+from .signed import LARGEST_SIGNATURE, Verify, covered, place_of, with_signature
 
 _MLMODEL = "MLmodel"
 # What tells of an artifact, and how many bytes it may have.
 _METADATA = {_MLMODEL: 1 << 20, MANIFEST_NAME: LARGEST_MANIFEST}
 
 
-def read_artifact(artifacts: ArtifactRoot) -> Artifact:
+def read_artifact(artifacts: ArtifactRoot, verify: Verify | None = None) -> Artifact:
     """List an artifact and read its metadata files. What its manifest says of it is known before
     anything else of it is believed.
 
+    Args:
+        verify: says who signed what, where only what is signed is to be used.
+
     Raises:
         ArtifactError: it is not what its manifest says.
+        PolicyRefused: ``verify`` refuses its signature.
     """
     files = {file.path: file.size for file in artifacts.list()}
     limits = {name: limit for name, limit in _METADATA.items() if name in files}
@@ -43,6 +48,12 @@ def read_artifact(artifacts: ArtifactRoot) -> Artifact:
         listed = manifest.folders_in_artifact(folder)
         # An empty folder that nobody published may be a version.
         folders = listed if manifest.covers_all else (*folders, *listed)
+    if verify and (signature := place_of(files)):
+        proven = verify(artifacts.read(signature, LARGEST_SIGNATURE))
+        text = texts.get(MANIFEST_NAME)
+        provenance = with_signature(provenance, files, signature, proven, text)
+        files = covered(files, provenance)
+    if provenance:
         refuse_other_files(provenance, files)
         if _MLMODEL in texts:
             refuse_other_bytes(provenance, _MLMODEL, texts[_MLMODEL])

@@ -11,10 +11,9 @@ from ..errors import ArtifactError
 from ..outside import JsonObject
 from .config_pbtxt import CONFIG_NAME
 from .manifest import MANIFEST_NAME
-from .provenance import Provenance
+from .provenance import SIGNATURE_NAME, Provenance
 
 STEP = "find the model"
-SIGNATURE_NAME = "model.sig"
 # Written beside a model; registered_model_meta may be added by MLflow's client that downloads.
 MLFLOW_FILES = frozenset(
     {
@@ -59,6 +58,10 @@ class Layout:
         versions: Triton versions; ``artifact_versions`` the folders which they are in the artifact.
         provenance: what the bytes of each artifact path must be, and who says so; None where
             nobody does.
+        revoked: sha256 of what must not be deployed, for files of which nothing is known before
+            they are here.
+        origins: sha256 of what the model was made of, where that is not in it as it came; known
+            when it is here.
         warnings: sentences on what was left out.
         conversion: what is made of the files when they are here; see ``flavors.conversion``.
         columns: the names of the columns that the model takes, as its signature has them; none
@@ -80,6 +83,8 @@ class Layout:
     versions: tuple[int, ...]
     artifact_versions: tuple[int, ...]
     provenance: Provenance | None = None
+    revoked: frozenset[str] = frozenset()
+    origins: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     example: JsonObject | None = None
     conversion: str | None = None

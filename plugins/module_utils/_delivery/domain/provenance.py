@@ -66,6 +66,16 @@ class Signer:
 
 
 @dataclass(frozen=True)
+class Signature:
+    """What is proven of a signature. ``files``: path, relative to the folder that was signed, to
+    sha256.
+    """
+
+    signer: Signer
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class RequiredSignature:
     """Whose signatures are trusted.
 
@@ -101,6 +111,7 @@ class Provenance:
         claims: path in the artifact to what its bytes must be.
         signed_by: who signed, where a signature was asked for and verified.
         signed: the paths which that signature covers.
+        signed_folder: the folder in the artifact that was signed; "" where the artifact itself was.
     """
 
     digest: str | None = None
@@ -108,3 +119,4 @@ class Provenance:
     claims: Mapping[str, Claim] = field(default_factory=dict)
     signed_by: Signer | None = None
     signed: frozenset[str] = frozenset()
+    signed_folder: str = ""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from .manifest import Manifest, files_outside_versions, join, select_versions
 
 SCHEMA = 1
 _STEP, _NOTHING = "read the record", "nothing was changed"
+_VOUCHED = ("publisher_digest", "publisher_schema", "tagged_digest", "signed_by", "origins")
 RULES = 1
 """Of what is made of decision trees and what is refused of them; raised with each change after
 which something deployed would be made otherwise, or refused."""
@@ -45,6 +46,10 @@ class Record:
             its configuration.
         publisher_digest, publisher_schema: of the publisher's manifest, with which every file was
             compared; None where there was none. Records of former releases have no schema.
+        signed_by: ``Signer.to_dict()`` of who signed it, where a rule asked for that.
+        origins: sha256 of the files of the artifact that do not lie in the model folder as they
+            came, such as those that were converted.
+        beside: version → the fields above of a version that is served beside the newest one.
         tagged_digest: what the tag ``triton.digest`` of the registry version said then.
         verified: when an inference proved what was put in place; None where none did.
         replaced: deploy id and pinned URI of the deployment before.
@@ -91,6 +96,9 @@ class Record:
     publisher_digest: str | None = None
     publisher_schema: int | None = None
     tagged_digest: str | None = None
+    signed_by: Mapping[str, Any] | None = None
+    origins: tuple[str, ...] = ()
+    beside: Mapping[str, Any] = field(default_factory=dict)
     verified: str | None = None
     replaced: Mapping[str, Any] | None = None
     transaction: str | None = None
@@ -117,7 +125,18 @@ class Record:
             Manifest.of(files_outside_versions(whole, self.triton_versions)),
             select_versions(whole, (version,)),
         )
-        return dataclasses.replace(self, triton_versions=(version,), manifest=part.to_dict())
+        vouched = self.vouched_for([version])[str(version)]
+        return dataclasses.replace(
+            self, triton_versions=(version,), manifest=part.to_dict(), beside={}, **vouched
+        )
+
+    def vouched_for(self, versions: Iterable[int]) -> dict[str, dict[str, Any]]:
+        """Who vouches for these versions, for the record of a newer one beside which they stay."""
+        own = {name: getattr(self, name) for name in _VOUCHED}
+        return {
+            version: {**own, **self.beside.get(version, {})}
+            for version in (str(one) for one in versions)
+        }
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -135,7 +154,8 @@ class Record:
             )
         kinds = {f.name: str(f.type) for f in dataclasses.fields(cls)}
         values: dict[str, Any] = {key: value for key, value in data.items() if key in kinds}
-        values["depends_on"] = values.get("depends_on") or ()
+        for key in ("depends_on", "origins"):
+            values[key] = values.get(key) or ()
         if not isinstance(values.get("served"), Mapping):  # of no use, and in nobody's way
             values["served"] = {}
         try:
@@ -147,6 +167,7 @@ class Record:
             tuples = {
                 "triton_versions": tuple(values["triton_versions"]),
                 "depends_on": tuple(values["depends_on"]),
+                "origins": tuple(values["origins"]),
             }
             return cls(**{**values, **tuples})
         except (KeyError, TypeError) as error:
@@ -194,6 +215,10 @@ def _check_shapes(record: Record, name: str) -> None:
     for path, look in record.fingerprint.items():
         if not isinstance(look, list) or len(look) < 2:
             raise WrongShape(f"fingerprint has no list for {path}")
+    for signed_by in (record.signed_by, *(one.get("signed_by") for one in record.beside.values())):
+        if signed_by is not None:
+            signer = Fields(signed_by, "signed_by: ")
+            signer.text("key"), signer.texts("identities"), signer.texts("chain")
     if record.case is not None and not is_named(record.case.get("inputs")):
         raise WrongShape("case has no inputs")
     kinds: dict[str, type] = {"config": Mapping, "serve_versions": int}

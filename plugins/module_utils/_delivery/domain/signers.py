@@ -11,7 +11,6 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..errors import InvalidOption
@@ -21,8 +20,6 @@ _BLOCK = re.compile(
     rb"-----BEGIN ([A-Z0-9 ]+)-----\s+([A-Za-z0-9+/=\s]+?)-----END \1-----", re.ASCII
 )
 _PUBLIC_KEY, _CERTIFICATE = b"PUBLIC KEY", b"CERTIFICATE"
-_DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})", re.IGNORECASE)
-_FINGERPRINT = re.compile(r"(?:[0-9a-f]{2}:){31}[0-9a-f]{2}", re.IGNORECASE)  # as OpenSSL has it
 
 
 @dataclass(frozen=True)
@@ -68,27 +65,6 @@ class Anchors:
         if not set(signer.identities) & set(self.identities):
             return "is not in require_signature.identities"
         return None
-
-
-def read_digests(option: str, given: object) -> frozenset[str]:
-    """The sha256 sums that an option lists, as 64 hexadecimal digits in lower case.
-
-    Raises:
-        InvalidOption: one of them is none; a shortened one would match nothing.
-    """
-    if given is None:
-        return frozenset()
-    listed = given.split(",") if isinstance(given, str) else given
-    if isinstance(listed, Mapping) or not isinstance(listed, Iterable):
-        raise _invalid(f"{option} is not a list of SHA-256 sums")
-    found = set()
-    for one in listed:
-        text = str(one).strip()
-        fits = _DIGEST.fullmatch(text.replace(":", "") if _FINGERPRINT.fullmatch(text) else text)
-        if not fits:
-            raise _invalid(f"{option} has {one!r}, which is no SHA-256 of 64 hexadecimal digits")
-        found.add(fits[1].lower())
-    return frozenset(found)
 
 
 def public_key_in(pem: bytes, option: str) -> Anchor:

@@ -28,7 +28,7 @@ from ..domain.manifest import (
 from ..domain.record import RULES, Record
 from ..domain.servable import refuse_unservable
 from ..domain.source import Source
-from ..errors import ArtifactError
+from ..errors import ArtifactError, PolicyRefused
 from ..planning import plan
 from ..planning.plan import PutSideBySide, Reconfigure, Replace, Step
 from ..planning.planner import pinned_uri
@@ -101,7 +101,10 @@ class Replacement:
         with transaction.limits.download(self.repository, step.layout.room, workspace):
             disk.make_folder(staged)
             came = _fetch(step.layout, self.artifacts(step.source), staged)
+            _refuse_revoked(step.layout, came)
             layout, manifest = _converted(step.layout, staged, came)
+            _refuse_revoked(layout, manifest)
+            layout = dataclasses.replace(layout, origins=_origins(layout, came, manifest))
         if layout.conversion:  # what is made has its names, and its configuration, only now
             _refuse_unservable(transaction, layout, manifest)
             layout = self._with_judged_example(transaction, layout)
@@ -183,6 +186,7 @@ class Replacement:
     ) -> Record:
         desired, source = transaction.plan.desired, step.source
         provenance = layout.provenance
+        signer = provenance.signed_by if provenance else None
         return Record(
             name=desired.name,
             deploy_id=transaction.deploy_id,
@@ -209,6 +213,8 @@ class Replacement:
             publisher_digest=provenance.digest if provenance else None,
             publisher_schema=provenance.schema if provenance else None,
             tagged_digest=source.tags.get(DIGEST_TAG),
+            signed_by=signer.to_dict() if signer else None,
+            origins=layout.origins,
             replaced=describe_replaced(transaction.old),
             transaction=transaction.deploy_id,
             example=layout.example,
@@ -243,6 +249,7 @@ class Replacement:
             made,
             deploy_id=deploy_id,
             triton_versions=(*versions.kept, versions.wanted),
+            beside=old.vouched_for(versions.kept),
             config_digest=config_pbtxt.digest_without_id(config, deploy_id) or "",
         )
         out = self.repository.moves_out(transaction.name, transaction.deploy_id, versions.retired)
@@ -392,6 +399,23 @@ def _fetch(layout: Layout, artifacts: ArtifactRoot, staged: str) -> Manifest:
         ),
         layout.folders,
     )
+
+
+def _refuse_revoked(layout: Layout, manifest: Manifest) -> None:
+    """Raises PolicyRefused for bytes that nothing had told of before they came."""
+    there = {manifest.digest: "its manifest", **{e.sha256 or "": e.path for e in manifest.files}}
+    for digest in sorted(layout.revoked & there.keys()):
+        raise PolicyRefused(
+            f"revoked_digests has {digest}, which is {there[digest]}: deploy another version",
+            step="check the policy",
+        )
+
+
+def _origins(layout: Layout, came: Manifest, manifest: Manifest) -> tuple[str, ...]:
+    """sha256 of what the model was made of, and is not in it as it came."""
+    claims = layout.provenance.claims.values() if layout.provenance else ()
+    origins = {claim.sha256 for claim in claims} | {e.sha256 for e in came.files if e.sha256}
+    return tuple(sorted(origins - {entry.sha256 for entry in manifest.files}))
 
 
 def _renumbered(path: str, versions: Mapping[str, int]) -> str:

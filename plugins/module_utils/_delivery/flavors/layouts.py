@@ -19,6 +19,7 @@ from ..domain.layout import (
     Numbering,
     listed,
 )
+from ..domain.provenance import SIGNATURE_NAME
 from ..errors import ArtifactError
 from ..formats.mlmodel import columns_of
 from ..outside import JsonObject
@@ -171,7 +172,7 @@ def _triton(artifact: Artifact, numbering: Numbering) -> Layout:
         tuple(
             (prefix + p, _rename_version(p, renamed), size)
             for p, size in sorted(inside.items())
-            if p != config_pbtxt.CONFIG_NAME
+            if p not in (config_pbtxt.CONFIG_NAME, SIGNATURE_NAME)
         ),
         tuple(sorted(_rename_version(folder, renamed) for folder in folders)),
         config,

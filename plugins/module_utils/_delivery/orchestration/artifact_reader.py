@@ -18,7 +18,9 @@ from ..domain.config_pbtxt import config_for
 from ..domain.desired import DesiredModel
 from ..domain.layout import Layout, Numbering
 from ..domain.pbtxt import in_utf8
+from ..domain.provenance import Signature
 from ..domain.servable import refuse_layout
+from ..domain.signers import Anchors
 from ..domain.source import Source
 from ..errors import ArtifactError, DeliveryError
 from ..execution.verification import judge_case, judge_example
@@ -61,14 +63,20 @@ class ArtifactReader:
         Raises:
             DeliveryError: there is no model in it, it does not fit, or the policy forbids it.
         """
-        artifact = read_artifact(artifacts)
+        artifact = read_artifact(
+            artifacts, self._verify if self._policy.require_signature else None
+        )
         pinned = desired.name in self._pinned_by_list | self._pinned_in_repository()
         layout = layout_of(
             artifact,
             desired.flavor,
             Numbering(desired.version_folders, source.registry_version, pinned),
         )
-        layout = replace(layout, author_config=in_utf8(layout.author_config))
+        layout = replace(
+            layout,
+            author_config=in_utf8(layout.author_config),
+            revoked=frozenset(self._policy.revoked_digests),
+        )
         if layout.provenance:
             refuse_unclaimed(layout.provenance, [source for source, _to, _size in layout.files])
         if layout.missing and not {"input", "output"} <= {*(desired.config or {})}:
@@ -79,6 +87,11 @@ class ArtifactReader:
         refuse_layout(config, desired.name, layout)
         judge_case(config, self._urls, desired, lambda: is_whole(layout, artifacts))
         return judge_example(self._compare(layout, source), config, self._urls, desired)
+
+    def _verify(self, signature: bytes) -> Signature:
+        from ..trust.signatures import verify
+
+        return verify(signature, self._policy.anchors or Anchors())
 
     def _compare(self, layout: Layout, source: Source) -> Layout:
         """Refuse a TensorRT plan that was built for something else than the servers have; what is

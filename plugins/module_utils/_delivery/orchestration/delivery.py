@@ -157,7 +157,7 @@ class Delivery(Inspection):
         target = self.target
         reader = ArtifactReader(
             repository,
-            target.policy,
+            self.policy,
             target.tensorrt_target,
             [server.url for server in self.servers],
         )
@@ -168,7 +168,7 @@ class Delivery(Inspection):
             surroundings,
             repository,
             self.servers,
-            policy=target.policy,
+            policy=self.policy,
             tracking_id=self._tracking_id,
             check=check,
             leave=self._leave,

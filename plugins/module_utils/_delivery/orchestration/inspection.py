@@ -6,6 +6,7 @@ nothing that plans or changes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar, Union
 
 from ..domain.desired import DesiredModel
@@ -13,9 +14,16 @@ from ..domain.observed import ObservedModel
 from ..domain.record import RULES, Record
 from ..domain.served import ServedModel, VersionRow
 from ..domain.stored import StoredModel
-from ..errors import DeliveryError, JournalRefused, RecordRefused, as_delivery_error
+from ..errors import (
+    DeliveryError,
+    JournalRefused,
+    PolicyRefused,
+    RecordRefused,
+    as_delivery_error,
+)
 from ..names import check_model_name
 from ..outside import JsonDict
+from ..planning.policy import Policy
 from ..repository.factory import open_repository
 from ..repository.protocol import Repository
 from ..repository.retention import usable
@@ -39,6 +47,7 @@ class Inspection:
             for url in target.servers
         ]
         self._opened: Repository | None = None
+        self._policy: Policy | None = None
 
     def __enter__(self: _Inspection) -> _Inspection:
         return self
@@ -61,6 +70,17 @@ class Inspection:
                 self.target.repository, self.target.state_dir, self.target.s3, self.target.timeout
             )
         return self._opened
+
+    @property
+    def policy(self) -> Policy:
+        """The rules, with the keys that they name, read when the rules are first asked."""
+        if self._policy is None:
+            self._policy = policy = self.target.policy
+            if policy.require_signature:
+                from ..trust.anchors import read_anchors
+
+                self._policy = replace(policy, anchors=read_anchors(policy.require_signature))
+        return self._policy
 
     def record(self, name: str) -> Record | None:
         """What is written down about a deployment. No server is asked."""
@@ -91,10 +111,25 @@ class Inspection:
             observed = ObservedModel.of(name, stored, *_served(self.servers, name, indexes))
             status = status_of(observed)
             status["drift"] += unread
+            more |= self._trust(observed.record, status["drift"])
             if verify:
                 more |= self._ask(name, observed.record)
             entries.append({**describe(name, observed.record), **status, **more})
         return entries
+
+    def _trust(self, record: Record | None, drift: list[str]) -> JsonDict:
+        """Whether what is deployed would be trusted today; None where no rule asks who vouches for
+        it. ``drift`` takes why not.
+        """
+        if record is None or not self.target.policy.judges_trust:
+            return {"trusted": None}
+        try:
+            self.policy.check_trust(record)
+        except PolicyRefused as error:
+            doing = "served" if record.wanted == "loaded" else "deployed"
+            drift.append(f"{doing}, and no longer trusted: {error.message}")
+            return {"trusted": False}
+        return {"trusted": True}
 
     def _ask(self, name: str, record: Record | None) -> JsonDict:
         """Whether each server answers as it should, and why that is not so or not known."""

@@ -122,6 +122,7 @@ def describe(name: str, record: Record | None) -> JsonDict:
         "deployed_by": record.deployed_by,
         "verified": record.verified,
         "replaced": record.replaced,
+        "signed_by": dict(record.signed_by) if record.signed_by else None,
         "deployment_set": record.deployment_set,
         "rolled_back_from": record.rolled_back_from,
         "transaction": record.key,

@@ -12,9 +12,10 @@ from ..domain import config_pbtxt
 from ..domain.backends import backends_of, code_in
 from ..domain.layout import Layout
 from ..domain.manifest import DIGEST_TAG
-from ..domain.provenance import Provenance, RequiredSignature
+from ..domain.provenance import SIGNATURE_NAME, Provenance, RequiredSignature, Signer
 from ..domain.published import PUBLISHED_SCHEMA
 from ..domain.record import Record
+from ..domain.signers import Anchors
 from ..errors import PolicyRefused
 from ..outside import Options
 from .policy_options import bytes_of, code_rule, digests, folders, required_signature, texts
@@ -43,6 +44,8 @@ class Policy:
     require_signature: RequiredSignature | None = None
     revoked_digests: tuple[str, ...] = ()
     revoked_keys: tuple[str, ...] = ()
+    anchors: Anchors | None = None
+    """What ``require_signature`` names, once it was read; without it nobody is trusted."""
 
     @classmethod
     def from_options(cls, options: Options) -> Policy:
@@ -82,14 +85,99 @@ class Policy:
         self._check_size(layout.size)
         if self.require_digest:
             _check_digest(layout.provenance, tags.get(DIGEST_TAG))
+        self._check_signature(layout)
+        self._check_revoked(
+            layout.provenance.signed_by if layout.provenance else None,
+            digests_of(layout.provenance) if layout.provenance else {},
+        )
 
     def check_deployed(self, record: Record, config: bytes) -> None:
         """The same of a deployment whose files stay, or come back from a retained copy."""
         entries = record.manifest["files"]
         self._check_backend(config, [entry["path"] for entry in entries])
         self._check_size(sum(entry["size"] for entry in entries))
+        self.check_trust(record)
+
+    @property
+    def judges_trust(self) -> bool:
+        """Whether any rule asks who vouches for a model."""
+        return bool(
+            self.require_digest
+            or self.require_signature
+            or self.revoked_digests
+            or self.revoked_keys
+        )
+
+    def check_trust(self, record: Record) -> None:
+        """What of a deployment can cease to be trusted: who vouched for it, and its digests.
+
+        Raises:
+            PolicyRefused: naming the rule.
+        """
+        for version in record.triton_versions:
+            self._check_vouched(record.with_version(version))
+
+    def _check_vouched(self, record: Record) -> None:
         if self.require_digest:
             _check_recorded_digest(record)
+        signer = Signer.from_dict(record.signed_by) if record.signed_by else None
+        if self.require_signature:
+            if signer is None:
+                raise _refuse(
+                    "it was deployed without a signature, and require_signature is set: publish it"
+                    " with mlflow_publish and sign, and deploy that version"
+                )
+            self._check_signer(signer)
+        entries = {entry["sha256"]: entry["path"] for entry in record.manifest["files"]}
+        manifests = {
+            digest: "its manifest"
+            for digest in (record.publisher_digest, record.manifest_digest)
+            if digest
+        }
+        origins = dict.fromkeys(record.origins, "a file that it was made of")
+        self._check_revoked(signer, {**origins, **entries, **manifests})
+
+    def _check_signature(self, layout: Layout) -> None:
+        if not self.require_signature:
+            return
+        found = layout.provenance
+        if found is None or found.signed_by is None:
+            raise _refuse(
+                f"it has no signature ({SIGNATURE_NAME}), and require_signature is set: publish it"
+                " with mlflow_publish and sign, and deploy that version"
+            )
+        self._check_signer(found.signed_by)
+        if found.signed_folder and layout.flavor != "triton":
+            raise _refuse(
+                f"its signature covers the folder {found.signed_folder} alone, which is enough for"
+                f" flavor triton and not for {layout.flavor}: sign the whole artifact"
+            )
+        unsigned = [source for source, _to, _size in layout.files if source not in found.signed]
+        if unsigned:
+            raise _refuse(
+                f"{SIGNATURE_NAME} does not cover {unsigned[0]}, and require_signature is set: sign"
+                " the model again, as it is now"
+            )
+
+    def _check_signer(self, signer: Signer) -> None:
+        if why := (self.anchors or Anchors()).why_not(signer):
+            raise _refuse(
+                f"it was signed by {signer}, who {why}: sign it with a key that is listed and"
+                " publish it, or list the signer where you trust it"
+            )
+
+    def _check_revoked(self, signer: Signer | None, digests: Mapping[str, str]) -> None:
+        """``digests``: sha256 to what has it."""
+        keys = sorted(signer.ids & set(self.revoked_keys)) if signer else []
+        if keys:
+            raise _refuse(
+                f"it was signed by {signer}, and revoked_keys has {keys[0]}: sign it with another"
+                " key and publish it"
+            )
+        for digest in sorted(set(digests) & set(self.revoked_digests)):
+            raise _refuse(
+                f"revoked_digests has {digest}, which is {digests[digest]}: deploy another version"
+            )
 
     def check_staying(self, record: Record, config: bytes, versions: Iterable[int]) -> None:
         """The same of versions that stay beside a new one."""
@@ -130,6 +218,12 @@ _AGAIN = (
     "publish it again with mlflow_publish (the same content becomes a version with a new manifest)"
     " and deploy that version"
 )
+
+
+def digests_of(found: Provenance) -> dict[str, str]:
+    """sha256 of what an artifact is made of → what has it."""
+    files = {claim.sha256: path for path, claim in found.claims.items()}
+    return {**files, **({found.digest: "its manifest"} if found.digest else {})}
 
 
 def _check_digest(found: Provenance | None, tagged: str | None) -> None:

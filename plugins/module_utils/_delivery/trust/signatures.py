@@ -11,12 +11,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..domain.provenance import SIGNATURE_NAME, Signer
+from ..domain.provenance import SIGNATURE_NAME, Signature, Signer
 from ..domain.signers import Anchor, Anchors
 from ..errors import DeliveryError
 from ..libraries import require
@@ -32,14 +31,6 @@ _WAYS_OUT = (
     "sign the model with one that is listed and publish it, or list the one that signed it where"
     " you trust it"
 )
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What is proven. ``files``: path, relative to the folder that was signed → sha256."""
-
-    signer: Signer
-    files: Mapping[str, str]
 
 
 def verify(body: bytes, anchors: Anchors) -> Signature:
