@@ -67,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
             " not tell"
         ),
     )
+    _add_signing(made)
     made.add_argument(
         "--artifact_folders",
         action="append",
@@ -90,6 +91,34 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def _add_signing(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--sign_key", help="file with the private key that signs, in PEM form")
+    made.add_argument(
+        "--sign_key_env",
+        metavar="VARIABLE",
+        help="variable of the environment that holds the private key, in place of --sign_key",
+    )
+    made.add_argument(
+        "--sign_password_env",
+        metavar="VARIABLE",
+        help="variable of the environment that holds the private key's password",
+    )
+    made.add_argument("--sign_certificate", help="file with the certificate of the private key")
+    made.add_argument(
+        "--sign_chain",
+        action="append",
+        help=(
+            "file with certificates between that one and the authority's; can be given several"
+            " times"
+        ),
+    )
+    made.add_argument(
+        "--sign_token_env",
+        metavar="VARIABLE",
+        help="variable of the environment that holds a token with which Sigstore signs",
+    )
+
+
 def read_tags(given: list[str]) -> dict[str, str]:
     tags = dict(pair.partition("=")[::2] for pair in given)
     if not all(tags) or not all("=" in pair for pair in given):
@@ -107,6 +136,20 @@ def read_config(given: str | None) -> dict[str, Any] | None:
             '--config is not a mapping such as {"max_batch_size": 8}', step="read the options"
         )
     return config
+
+
+def read_sign(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """What the options say of signing; None where they say nothing."""
+    given = {
+        "private_key": arguments.sign_key,
+        "private_key_env": arguments.sign_key_env,
+        "password_env": arguments.sign_password_env,
+        "certificate": arguments.sign_certificate,
+        "certificate_chain": arguments.sign_chain,
+        "identity_token_env": arguments.sign_token_env,
+    }
+    found = {key: value for key, value in given.items() if value is not None}
+    return found or None
 
 
 def publish(arguments: argparse.Namespace) -> str:
@@ -128,6 +171,7 @@ def publish(arguments: argparse.Namespace) -> str:
                 read_tags(arguments.tag),
                 arguments.description,
                 config=read_config(arguments.config),
+                sign=read_sign(arguments),
             ),
         )
         published = apply_publication(registry, plan)

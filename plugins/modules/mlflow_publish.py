@@ -114,12 +114,53 @@ options:
         where its description or its manifest is gone, or is not the one that was published.
     type: bool
     default: false
+  sign:
+    description:
+      - With what a new version is signed, by OpenSSF model signing. The signature covers every file
+        and the manifest, and lies beside them as C(model.sig). Deployments ask for it with
+        O(mlops.triton.triton_model#module:require_signature), and the command C(model_signing)
+        verifies it.
+      - The tag C(triton.signer) names the signer. The same content that somebody else signed, or
+        nobody, becomes a new version.
+      - Keys and passwords come from files, or from variables of the environment of the host where
+        the task runs. They are never written down.
+      - Needs the Python library C(model-signing).
+    type: dict
+    suboptions:
+      private_key:
+        description: File with the private key in PEM form, on one of the curves P-256, P-384 and
+          P-521.
+        type: path
+      private_key_env:
+        description: Name of the variable that holds that key, in place of a file.
+        type: str
+      password:
+        description: Password of the private key, where it has one.
+        type: str
+      password_env:
+        description: Name of the variable that holds the password.
+        type: str
+      certificate:
+        description:
+          - File with the certificate of the key in PEM form. It needs the key usage
+            C(digitalSignature) or the extended one C(codeSigning).
+          - Without it the bare key signs.
+        type: path
+      certificate_chain:
+        description: Files with the certificates between that one and the authority's.
+        type: list
+        elements: path
+      identity_token_env:
+        description: Name of the variable that holds a token of OpenID Connect, with which Sigstore
+          signs, in place of a key. Its services are asked for this, so that the host needs a way
+          into the internet. No test of this collection has tried it.
+        type: str
   models:
     description:
       - Several models in one task, instead of O(name) and O(path). One that fails does not stop the
         others.
-      - O(aliases), O(tags), O(experiment) and O(check_files) of the task apply to models without
-        their own.
+      - O(aliases), O(tags), O(experiment), O(check_files) and O(sign) of the task apply to models
+        without their own.
     type: list
     elements: dict
     suboptions:
@@ -198,6 +239,38 @@ options:
             published.
         type: bool
         default: false
+      sign:
+        description: As O(sign), for this model.
+        type: dict
+        suboptions:
+          private_key:
+            description: File with the private key in PEM form, on one of the curves P-256, P-384
+              and P-521.
+            type: path
+          private_key_env:
+            description: Name of the variable that holds that key, in place of a file.
+            type: str
+          password:
+            description: Password of the private key, where it has one.
+            type: str
+          password_env:
+            description: Name of the variable that holds the password.
+            type: str
+          certificate:
+            description:
+              - File with the certificate of the key in PEM form. It needs the key usage
+                C(digitalSignature) or the extended one C(codeSigning).
+              - Without it the bare key signs.
+            type: path
+          certificate_chain:
+            description: Files with the certificates between that one and the authority's.
+            type: list
+            elements: path
+          identity_token_env:
+            description: Name of the variable that holds a token of OpenID Connect, with which
+              Sigstore signs, in place of a key. Its services are asked for this, so that the host
+              needs a way into the internet. No test of this collection has tried it.
+            type: str
 seealso:
   - module: mlops.triton.triton_model
   - module: mlops.triton.mlflow_model_info
@@ -245,6 +318,17 @@ EXAMPLES = r"""
       - name: churn
         path: /opt/models/churn.ubj
         aliases: [champion]
+
+- name: Sign what is published, with a key whose password is in the environment
+  mlops.triton.mlflow_publish:
+    name: fraud
+    path: /opt/models/fraud.onnx
+    tracking_uri: http://mlflow.example.com:5000
+    sign:
+      private_key: /etc/triton/release.pem
+      password_env: RELEASE_KEY_PASSWORD
+  environment:
+    RELEASE_KEY_PASSWORD: "{{ vault_release_key_password }}"
 
 - name: Deliver exactly what was published
   mlops.triton.triton_model:
@@ -299,6 +383,13 @@ model:
       type: str
       returned: always
       sample: onnxruntime
+    signer:
+      description: Who signed the version, or signs it in check mode, as its tag C(triton.signer)
+        has it. It is the SHA-256 of the certificate, or of the public key in PEM form. V(null)
+        where nobody did.
+      type: str
+      returned: always
+      sample: null
     files:
       description: The files of the model folder, with size and the beginning of the sha256.
       type: dict
@@ -380,6 +471,18 @@ ONE: dict[str, dict[str, Any]] = {
     "config": {"type": "dict"},
     "input_example": {"type": "dict"},
     "check_files": {"type": "bool", "default": False},
+    "sign": {
+        "type": "dict",
+        "options": {
+            "private_key": {"type": "path", "no_log": False},
+            "private_key_env": {"type": "str", "no_log": False},
+            "password": {"type": "str", "no_log": True},
+            "password_env": {"type": "str", "no_log": False},
+            "certificate": {"type": "path"},
+            "certificate_chain": {"type": "list", "elements": "path"},
+            "identity_token_env": {"type": "str", "no_log": False},
+        },
+    },
 }
 
 
@@ -392,7 +495,8 @@ def publish_models(module: AnsibleModule) -> dict[str, Any]:
     )
     if module.params["models"] is not None:
         common = {
-            key: module.params[key] for key in ("aliases", "tags", "experiment", "check_files")
+            key: module.params[key]
+            for key in ("aliases", "tags", "experiment", "check_files", "sign")
         }
         wanted = [
             {key: value or common.get(key) for key, value in entry.items()}

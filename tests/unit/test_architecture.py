@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "trust": {"domain"},
     "repository": {"domain"},
     "execution": {"planning", "repository", "triton", "artifacts", "flavors", "domain"},
-    "publication": {"registry", "artifacts", "flavors", "formats", "domain"},
+    "publication": {"registry", "artifacts", "flavors", "formats", "trust", "domain"},
     "orchestration": {
         "execution",
         "planning",

@@ -70,6 +70,7 @@ class Publication:
                 "content": plan.model.content,
                 "backend": plan.model.backend,
                 "files": plan.after["files"],
+                "signer": plan.signer,
             }
         if self.published:
             model["artifact_uri"] = self.published.artifact_uri

@@ -20,6 +20,7 @@ from ..domain.config_pbtxt import ModelConfig
 from ..domain.layout import Artifact, Numbering
 from ..domain.manifest import MANIFEST_NAME, FileEntry, Manifest
 from ..domain.pbtxt import in_utf8
+from ..domain.provenance import SIGNATURE_NAME
 from ..domain.published import PublishedManifest, read_published
 from ..domain.servable import refuse_unservable
 from ..errors import ArtifactError, InvalidOption, NotFound
@@ -37,6 +38,7 @@ from ..formats.onnx import content_of_onnx, read_onnx, refuse_what_triton_cannot
 from ..formats.tensorrt import VERSION_TAG, is_plan, version_of_plan
 from ..formats.trees import refuse_other_answers
 from ..outside import JsonObject
+from ..trust.signing import SigningKey, make_signature
 from .comparison import COMPARED_TAG, compare
 from .upload import UploadSource
 
@@ -58,6 +60,7 @@ class LocalModel:
         example: input tensor → nested lists.
         tags: of a new version, as far as the files tell; those that were asked for go before them.
         warning: what could not be found out about it.
+        key: with what it is signed.
     """
 
     folder: str
@@ -69,6 +72,7 @@ class LocalModel:
     example: JsonObject | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     warning: str | None = None
+    key: SigningKey | None = None
 
     @property
     def description(self) -> mlmodel.Description:
@@ -80,7 +84,7 @@ class LocalModel:
         self, mlflow_version: str, model_id: str | None, run_id: str | None
     ) -> tuple[dict[str, UploadSource], PublishedManifest]:
         """Artifact path → bytes, MLmodel last: an artifact without it is recognised as unfinished.
-        And the manifest that covers all of them but itself.
+        And the manifest that covers all of them but itself and the signature, which covers it too.
 
         Raises:
             ArtifactError: more files than a manifest may list, or names that none may have.
@@ -107,6 +111,10 @@ class LocalModel:
         text = manifest.to_bytes()
         read_published(text)  # as every delivery will
         files[MANIFEST_NAME] = UploadSource.of(text)
+        if self.key:
+            digests = {entry.path: str(entry.sha256) for entry in manifest.files}
+            digests[MANIFEST_NAME] = hashlib.sha256(text).hexdigest()
+            files[SIGNATURE_NAME] = UploadSource.of(make_signature(self.key, self.folder, digests))
         files["MLmodel"] = described
         return files, manifest
 

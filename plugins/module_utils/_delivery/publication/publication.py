@@ -13,11 +13,12 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..artifacts.places import PlaceRefused
 from ..artifacts.roots import LocalRoot, Progress
 from ..domain.manifest import DIGEST_TAG, MANIFEST_NAME, FileEntry, Manifest, sha256
+from ..domain.provenance import SIGNATURE_NAME
 from ..domain.published import (
     LARGEST_MANIFEST,
     PUBLISHED_SCHEMA,
@@ -32,6 +33,7 @@ from ..outside import JsonDict, JsonObject, Options
 from ..progress import set_model
 from ..registry.registry import Registry, VersionInfo
 from ..registry.status_tags import with_block, without_block
+from ..trust.signing import SigningKey, is_signed_by, read_signing_key
 from .comparison import COMPARED_TAG
 from .local_model import LocalModel, compared, read_local_model
 from .upload import upload
@@ -40,7 +42,17 @@ from .upload_location import UploadLocation, close_location, make_location
 CONTENT_TAG = "triton.content"
 BACKEND_TAG = "triton.backend"
 EXAMPLE_TAG = "triton.example"
-_OWN_TAGS = (DIGEST_TAG, SCHEMA_TAG, CONTENT_TAG, BACKEND_TAG, EXAMPLE_TAG, COMPARED_TAG)
+SIGNER_TAG = "triton.signer"
+"""Who signed a version, as ``SigningKey.name`` has it; what it says is not proven."""
+_OWN_TAGS = (
+    DIGEST_TAG,
+    SCHEMA_TAG,
+    CONTENT_TAG,
+    BACKEND_TAG,
+    EXAMPLE_TAG,
+    COMPARED_TAG,
+    SIGNER_TAG,
+)
 NEW = "new"
 _LARGEST_LIST = 64 << 20
 # A version's files lie in <experiment>/models/<id>/artifacts or
@@ -65,6 +77,8 @@ class DesiredPublication:
     config: JsonObject | None = None
     input_example: JsonObject | None = None
     check_files: bool = False
+    sign: JsonObject | None = field(default=None, repr=False)
+    """With what key, see ``trust.signing``; the secrets in it are in no text of this value."""
 
     @classmethod
     def from_options(cls, options: Options) -> DesiredPublication:
@@ -136,6 +150,7 @@ class PublicationPlan:
     after: JsonObject
     actions: tuple[str, ...]
     found_digest: str | None = None
+    found_signer: str | None = None
     lost: int = 0
     """A version with this content whose files are gone or others."""
     root: str | None = None
@@ -162,6 +177,11 @@ class PublicationPlan:
             "before_header": self.desired.name,
             "after_header": self.desired.name,
         }
+
+    @property
+    def signer(self) -> str | None:
+        """Who signed the version, or signs it; None where it is not known of anybody."""
+        return self.model.key.name if self.model.key else self.found_signer
 
     @property
     def digest(self) -> str | None:
@@ -192,6 +212,7 @@ def plan_publication(registry: Registry, desired: DesiredPublication) -> Publica
         model = read_local_model(
             desired.path, desired.name, desired.root, desired.config, desired.input_example
         )
+        model = replace(model, key=read_signing_key(desired.sign))
         found = observe_publication(registry, desired.name, model, desired.check_files)
         # What is there already is not judged again, nor are libraries imported for it.
         return _plan(desired, model if found.same else compared(model, desired.path), found)
@@ -218,16 +239,19 @@ def observe_publication(
     root = registry.artifact_root(name, same.version) if same else None
     if same and root:
         digest = same.tags.get(DIGEST_TAG)
-        if _has_files(registry, root, check_files, digest):
+        if _has_files(registry, root, check_files, digest, model.key):
             return ObservedPublication(True, info.aliases, same, root=root)
     newest = same or next(iter(registry.search(name, limit=1)), None)
     manifest = _manifest_of(registry, newest) if newest else None
     return ObservedPublication(True, info.aliases, None, newest, manifest, lost=same)
 
 
-def _has_files(registry: Registry, root: str, check_files: bool, digest: str | None) -> bool:
+def _has_files(
+    registry: Registry, root: str, check_files: bool, digest: str | None, key: SigningKey | None
+) -> bool:
     """Whether a version still has what was published: the manifest that its tag names, and MLmodel
-    as that has it; with ``check_files``, whether all of its files are listed with their sizes.
+    as that has it, and the signature of a key that is to sign; with ``check_files``, whether all of
+    its files are listed with their sizes.
     """
     try:
         files = registry.files_at(root)
@@ -244,6 +268,7 @@ def _has_files(registry: Registry, root: str, check_files: bool, digest: str | N
     try:
         described = files.read("MLmodel", limit=LARGEST_MANIFEST)
         text = files.read(MANIFEST_NAME, limit=LARGEST_MANIFEST)
+        signature = files.read(SIGNATURE_NAME, limit=LARGEST_MANIFEST) if key else b""
         listed = {file.path: file.size for file in files.list()} if check_files else None
     except NotFound:
         return False
@@ -253,6 +278,7 @@ def _has_files(registry: Registry, root: str, check_files: bool, digest: str | N
         return False
     return (
         manifest.digest == digest
+        and (key is None or is_signed_by(key, signature, str(sha256(text))))
         and FileEntry("MLmodel", len(described), sha256(described)) in manifest.files
         and (
             listed is None or all(listed.get(entry.path) == entry.size for entry in manifest.files)
@@ -267,6 +293,8 @@ def _identity(model: LocalModel) -> dict[str, str]:
         # What was published with a manifest that covers less is published anew.
         SCHEMA_TAG: str(PUBLISHED_SCHEMA),
         **({EXAMPLE_TAG: example_id(model.example)} if model.example else {}),
+        # What nobody signed, or somebody else, is published anew where this key is to sign.
+        **({SIGNER_TAG: model.key.name} if model.key else {}),
     }
 
 
@@ -319,9 +347,11 @@ def _plan(
             "aliases": dict.fromkeys(desired.aliases, number),
             "tags": {**({} if same else model.tags), **desired.tags},
             "description": _wanted_description(desired, model, same),
+            **({"signer": model.key.name} if model.key else {}),
         },
         tuple(_actions(desired, model, found, aliases, tags, describes)),
         digest,
+        same.tags.get(SIGNER_TAG) if same else None,
         found.lost.version if found.lost else 0,
         found.root,
     )
@@ -351,6 +381,7 @@ def _document(
         "aliases": {alias: aliases[alias] for alias in desired.aliases if alias in aliases},
         "tags": {key: version.tags[key] for key in desired.tags if key in version.tags},
         "description": without_block(version.description),
+        **({"signer": version.tags.get(SIGNER_TAG, "")} if desired.sign is not None else {}),
     }
 
 
@@ -385,6 +416,8 @@ def _actions(
 ) -> list[str]:
     if not found.same:
         made = [] if found.exists else [f"make the registered model '{desired.name}'"]
+        if model.key:
+            made.append(f"sign it as {model.key}")
         count, size = len(model.manifest.files), model.manifest.size
         made.append(
             f"upload {count} file{'s' * (count != 1)} ({size} bytes) and register them as a new"

@@ -203,12 +203,16 @@ def _names(certificate: x509.Certificate) -> tuple[str, ...]:
 
 def key_id(public_key: Any) -> str:
     """sha256 of a public key as PEM, by which model-signing names it too."""
+    return hashlib.sha256(public_pem(public_key)).hexdigest()
+
+
+def public_pem(public_key: Any) -> bytes:
     from cryptography.hazmat.primitives import serialization
 
-    pem = public_key.public_bytes(
+    pem: bytes = public_key.public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    return hashlib.sha256(pem).hexdigest()
+    return pem
 
 
 def may_sign(der: bytes) -> bool:

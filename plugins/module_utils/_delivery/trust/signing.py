@@ -3,20 +3,23 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..domain.fields import Fields, WrongShape, read_json
+from ..domain.manifest import MANIFEST_NAME
 from ..domain.provenance import Signer
-from ..domain.signers import Anchor, certificates_in
-from ..errors import InvalidOption
+from ..domain.signers import Anchor, Anchors, certificates_in, public_key_in
+from ..errors import InvalidOption, PolicyRefused
 from ..libraries import require
 from ..outside import Options
 from ..redact import hide, reason
-from .bundle import Bundle
+from .bundle import Bundle, fingerprint, read_bundle
 from .memory import file_in_memory, read_back
-from .signatures import PURPOSE, claimed, key_id, may_sign, signer_of
+from .signatures import PURPOSE, claimed, key_id, may_sign, public_pem, signer_of, verify
 
 _KEYS = {
     "private_key",
@@ -36,7 +39,7 @@ class SigningKey:
     """With what a model is signed; read and decrypted, and never shown.
 
     Attributes:
-        private_key: in PEM.
+        private_key, public_key: in PEM.
         certificate: the signer's in PEM; None: a bare key signs.
         chain: the certificates between that and the authority's.
         token: of an identity that Sigstore vouches for, in place of all these.
@@ -44,10 +47,25 @@ class SigningKey:
     """
 
     private_key: bytes = field(default=b"", repr=False)
+    public_key: bytes = field(default=b"", repr=False)
     certificate: bytes | None = field(default=None, repr=False)
     chain: tuple[bytes, ...] = field(default=(), repr=False)
     token: str | None = field(default=None, repr=False)
     signer: Signer | None = None
+
+    @property
+    def name(self) -> str:
+        """By which a signature of this key is known again: the sha256 of the certificate, else of
+        the public key; issuer and identity of a token.
+        """
+        if self.token is not None:
+            return _identity_of(self.token)
+        if self.certificate is not None:
+            return certificates_in(self.certificate, "sign.certificate")[0].id
+        return self.signer.key if self.signer else ""
+
+    def __str__(self) -> str:
+        return str(self.signer) if self.signer else self.name
 
 
 def read_signing_key(given: Options | None) -> SigningKey | None:
@@ -73,7 +91,9 @@ def read_signing_key(given: Options | None) -> SigningKey | None:
     if ways == ["identity_token_env"]:
         if len(wanted) > 1:
             raise _invalid("sign takes identity_token_env alone")
-        return SigningKey(token=_variable(wanted, "identity_token_env"))
+        made = SigningKey(token=_variable(wanted, "identity_token_env"))
+        _identity_of(made.token or "")
+        return made
     if "password" in wanted and "password_env" in wanted:
         raise _invalid("sign takes password or password_env, and not both")
     if "certificate_chain" in wanted and "certificate" not in wanted:
@@ -98,7 +118,7 @@ def _read_key(wanted: Mapping[str, Any]) -> SigningKey:
     signer = Signer(key_id(key.public_key()))
     if "certificate" in wanted:
         return _with_certificates(wanted, _plain(key), signer)
-    return SigningKey(_plain(key), signer=signer)
+    return SigningKey(_plain(key), public_pem(key.public_key()), signer=signer)
 
 
 def _decrypted(pem: bytes, password: str | None, name: str) -> Any:
@@ -152,7 +172,9 @@ def _with_certificates(wanted: Mapping[str, Any], plain: bytes, signer: Signer) 
             "sign.certificate may not sign: it needs the key usage digitalSignature, or the"
             " extended one codeSigning"
         )
-    return SigningKey(plain, own[0].pem, tuple(one.pem for one in chain), None, named)
+    return SigningKey(
+        plain, certificate=own[0].pem, chain=tuple(one.pem for one in chain), signer=named
+    )
 
 
 def make_signature(key: SigningKey, model: str, files: Mapping[str, str]) -> bytes:
@@ -178,6 +200,34 @@ def make_signature(key: SigningKey, model: str, files: Mapping[str, str]) -> byt
         raise InvalidOption(
             f"the model cannot be signed ({reason(error)})", step="sign the model"
         ) from None
+
+
+def is_signed_by(key: SigningKey, body: bytes, manifest: str) -> bool:
+    """Whether a signature is one that this key made of a manifest (its sha256). Of a certificate
+    and of Sigstore that is only what the signature says: who vouches for them, others know.
+    """
+    try:
+        bundle = read_bundle(body)
+        if bundle.files.get(MANIFEST_NAME) != manifest:
+            return False
+        if key.token is not None:
+            return bundle.is_sigstore
+        if key.certificate is not None:
+            return [fingerprint(one) for one in bundle.certificates[:1]] == [key.name]
+        verify(body, Anchors((public_key_in(key.public_key, "sign.private_key"),)))
+    except PolicyRefused:
+        return False
+    return True
+
+
+def _identity_of(token: str) -> str:
+    """What a token says of itself; Sigstore checks it."""
+    try:
+        claims = Fields(read_json(base64.urlsafe_b64decode(token.split(".")[1] + "==")))
+        key = "email" if "email" in claims.data else "sub"
+        return f"{claims.text('iss')} {claims.text(key)}"
+    except (WrongShape, ValueError, IndexError):
+        raise _invalid("sign.identity_token_env holds no token of OpenID Connect") from None
 
 
 def _use(config: Any, key: SigningKey) -> None:
