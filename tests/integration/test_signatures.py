@@ -181,6 +181,8 @@ def test_what_nobody_trusted_signed_is_refused(place: Place, name: str) -> None:
     place.publish(name, sign={"private_key": stranger.file})
     said = place.refused(name, f"models:/{name}/2")
     assert stranger.id[:16] in said and "require_signature.public_keys" in said
+    revoked = {"require_signature": None, "revoked_keys": [stranger.id]}
+    assert "which revoked_keys has" in place.refused(name, f"models:/{name}/2", **revoked)
     # The remedies that the two sentences name.
     place.publish(name, sign={"private_key": place.key.file})
     assert not place.deploy(name, f"models:/{name}/3")["failed"]

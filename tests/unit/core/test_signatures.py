@@ -28,11 +28,16 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning im
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.trust.anchors import (
     read_anchors,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.trust.bundle import (
+    refuse_keys,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.trust.signatures import verify
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.trust.signing import (
     make_signature,
     read_signing_key,
 )
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -393,6 +398,21 @@ def test_a_key_that_cannot_be_trusted_is_named_and_not_shown(
         trust(**filled)
     assert said in str(refused.value)
     assert key.text.splitlines()[1] not in str(refused.value)
+
+
+def test_a_signature_that_says_it_is_by_a_revoked_key_is_refused_without_the_library(
+    key: Key, authority: SigningAuthority
+) -> None:
+    signer, certificate = authority.issue("revoked", RELEASE)
+    by_key = sign({"private_key": key.file})
+    by_certificate = sign({"private_key": signer.file, "certificate": certificate})
+    der = x509.load_pem_x509_certificate(Path(certificate).read_bytes())
+    fingerprint = der.fingerprint(hashes.SHA256()).hex()
+    for body, revoked in ((by_key, key.id), (by_certificate, fingerprint)):
+        with pytest.raises(PolicyRefused, match=f"by {revoked}, which revoked_keys has"):
+            refuse_keys(body, [revoked])
+        refuse_keys(body, ["0" * 64])
+    refuse_keys(b"no signature", [key.id])
 
 
 def test_no_rule_reads_nothing() -> None:

@@ -49,10 +49,10 @@ def read_artifact(artifacts: ArtifactRoot, verify: Verify | None = None) -> Arti
         # An empty folder that nobody published may be a version.
         folders = listed if manifest.covers_all else (*folders, *listed)
     if verify and (signature := place_of(files)):
-        proven = verify(artifacts.read(signature, LARGEST_SIGNATURE))
         text = texts.get(MANIFEST_NAME)
-        provenance = with_signature(provenance, files, signature, proven, text)
-        files = covered(files, provenance)
+        if proven := verify(artifacts.read(signature, LARGEST_SIGNATURE)):
+            provenance = with_signature(provenance, files, signature, proven, text)
+            files = covered(files, provenance)
     if provenance:
         refuse_other_files(provenance, files)
         if _MLMODEL in texts:

@@ -10,14 +10,15 @@ import hashlib
 import posixpath
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Union
 
 from ..domain.layout import MLFLOW_FOLDERS
 from ..domain.manifest import MANIFEST_NAME
 from ..domain.provenance import SIGNATURE_NAME, Claim, Provenance, Signature
 from ..errors import PolicyRefused
 
-Verify = Callable[[bytes], Signature]
-"""Raises PolicyRefused for a signature that nobody who is trusted made."""
+Verify = Callable[[bytes], Union[Signature, None]]  # noqa: UP007 - evaluated at run time
+"""Raises PolicyRefused for a signature that nobody who is trusted made; None where nobody asks."""
 LARGEST_SIGNATURE = 64 << 20
 _MLMODEL = "MLmodel"
 # What MLflow's clients lay beside a model that they download, and may be signed there.

@@ -215,7 +215,15 @@ def _check_shapes(record: Record, name: str) -> None:
     for path, look in record.fingerprint.items():
         if not isinstance(look, list) or len(look) < 2:
             raise WrongShape(f"fingerprint has no list for {path}")
-    for signed_by in (record.signed_by, *(one.get("signed_by") for one in record.beside.values())):
+    for version, beside in record.beside.items():
+        fields = Fields(beside, f"beside.{version}: ")
+        fields.texts("origins")
+        for key in ("publisher_digest", "tagged_digest"):
+            fields.text_or_none(key)
+        fields.number_or_none("publisher_schema")
+        if fields.data.get("signed_by", fields) is fields:
+            raise WrongShape(f"beside.{version} has no signed_by")
+    for signed_by in (record.signed_by, *(one["signed_by"] for one in record.beside.values())):
         if signed_by is not None:
             signer = Fields(signed_by, "signed_by: ")
             signer.text("key"), signer.texts("identities"), signer.texts("chain")

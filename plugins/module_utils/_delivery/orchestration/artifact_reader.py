@@ -63,9 +63,7 @@ class ArtifactReader:
         Raises:
             DeliveryError: there is no model in it, it does not fit, or the policy forbids it.
         """
-        artifact = read_artifact(
-            artifacts, self._verify if self._policy.require_signature else None
-        )
+        artifact = read_artifact(artifacts, self._verify if self._policy else None)
         pinned = desired.name in self._pinned_by_list | self._pinned_in_repository()
         layout = layout_of(
             artifact,
@@ -88,10 +86,19 @@ class ArtifactReader:
         judge_case(config, self._urls, desired, lambda: is_whole(layout, artifacts))
         return judge_example(self._compare(layout, source), config, self._urls, desired)
 
-    def _verify(self, signature: bytes) -> Signature:
-        from ..trust.signatures import verify
+    def _verify(self, signature: bytes) -> Signature | None:
+        """Who signed what. Where no rule asks for it, what a signature says of its key is enough to
+        refuse one that is revoked.
+        """
+        if self._policy.require_signature:
+            from ..trust.signatures import verify
 
-        return verify(signature, self._policy.anchors or Anchors())
+            return verify(signature, self._policy.anchors or Anchors())
+        if self._policy.revoked_keys:
+            from ..trust.bundle import refuse_keys
+
+            refuse_keys(signature, self._policy.revoked_keys)
+        return None
 
     def _compare(self, layout: Layout, source: Source) -> Layout:
         """Refuse a TensorRT plan that was built for something else than the servers have; what is

@@ -9,7 +9,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from ..domain.fields import Fields, WrongShape, read_json
@@ -73,6 +73,22 @@ def read_bundle(body: bytes) -> Bundle:
             f" ({error}): sign the model again"
         ) from None
     return Bundle(body, key, certificates, is_sigstore, model, files)
+
+
+def refuse_keys(body: bytes, revoked: Collection[str]) -> None:
+    """Raises PolicyRefused where a signature says of itself that it is by a key that is revoked;
+    what cannot be read says nothing.
+    """
+    try:
+        bundle = read_bundle(body)
+    except PolicyRefused:
+        return
+    ids = {*map(fingerprint, bundle.certificates), *([bundle.key] if bundle.key else [])}
+    for key in sorted(ids & set(revoked)):
+        raise refuse(
+            f"{SIGNATURE_NAME} says that it is by {key}, which revoked_keys has: sign the model"
+            " with another key and publish it"
+        )
 
 
 def _material(material: Fields) -> tuple[str | None, tuple[bytes, ...], bool]:
