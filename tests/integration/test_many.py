@@ -704,9 +704,9 @@ def test_policy_refuses_before_anything_is_brought(lists: Lists, mlflow: MLflow)
         (
             {"allowed_backends": ["onnxruntime"]},
             entry(hidden),
-            "it brings the library 1/libtriton_onnxruntime.so",
+            "it brings '1/libtriton_onnxruntime.so'",
         ),
-        ({"allowed_backends": ["onnxruntime"]}, entry(runtime), "names the runtime 'model.py'"),
+        ({"allowed_backends": ["onnxruntime"]}, entry(runtime), "has the field runtime"),
         ({"allowed_backends": ["onnxruntime"]}, entry(unnamed), "it needs the backend python"),
         (
             {"allowed_backends": ["python"]},

@@ -16,7 +16,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain impo
     config_pbtxt,
     named_files,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.backends import code_in
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.allowed import code_of
 from support.named_files import MISSING, SAFE, THERE, named
 from support.servers import Triton, server_python, triton_server
 
@@ -168,7 +168,7 @@ def test_a_backend_in_python_runs_what_a_model_brings(own: Triton, tmp_path: Pat
     ):
         place(own, f"brings_{number}", "", {path: runs, "1/model.onnx": ""})
         (own.repository / f"brings_{number}" / "config.pbtxt").write_text(config)
-        code = code_in(config_pbtxt.parse(config.encode()), [path])
+        code = code_of(config_pbtxt.parse(config.encode()), [path])
         assert code is not None
         with contextlib.suppress(TimeoutError):
             own.load(f"brings_{number}", timeout=3)

@@ -140,14 +140,14 @@ def test_without_rules_everything_goes() -> None:
 @pytest.mark.parametrize(
     ("config", "target", "backend"),
     [
-        (ONNX, "1/x", "onnxruntime"),
-        (b'platform: "onnxruntime_onnx"', "1/x", "onnxruntime"),
-        (b'platform: "tensorrt_plan"', "1/x", "tensorrt"),
+        (ONNX, "1/x.onnx", "onnxruntime"),
+        (b'platform: "onnxruntime_onnx"', "1/x.onnx", "onnxruntime"),
+        (b'platform: "tensorrt_plan"', "1/x.plan", "tensorrt"),
         (b"", "1/model.onnx", "onnxruntime"),
         (b"", "1/model.pt", "pytorch"),
         (b"", "1/model.savedmodel/saved_model.pb", "tensorflow"),
-        (b'platform: "ensemble"', "1/x", "ensemble"),
-        (b"ensemble_scheduling { step { model_name: 'a' } }", "1/x", "ensemble"),
+        (b'platform: "ensemble"', "1/x.md", "ensemble"),
+        (b"ensemble_scheduling { step { model_name: 'a' } }", "1/x.md", "ensemble"),
     ],
 )
 def test_the_backend_is_told_by_configuration_or_file(
@@ -179,47 +179,43 @@ def test_each_backend_that_it_may_be_run_with_must_be_allowed() -> None:
     assert why_new(Policy(("onnxruntime",)), two, b"") == (
         "it needs the backend onnxruntime or python, and allowed_backends has onnxruntime"
     )
-    assert why_new(Policy(("python", "onnxruntime")), two, b"") is None
+    both = Policy(("python", "onnxruntime"))
+    assert why_new(both, two, b"") == (
+        "it brings '1/model.py', which is none that a model of the backend onnxruntime is known to"
+        " need, and allowed_backends is set: take it out of the model folder, and publish the model"
+        " again"
+    )
+    assert why_new(both, two, OTHERS) is None
 
 
 @pytest.mark.parametrize(
-    ("config", "target", "code"),
+    ("config", "target", "what"),
     [
-        (ONNX + b'runtime: "mine.so"', "1/x", "its configuration names the runtime 'mine.so'"),
+        (ONNX + b'runtime: "mine.so"', "1/x.onnx", "the field runtime"),
         (
             ONNX + b'model_operations { op_library_filename: "ops.so" }',
-            "1/x",
-            "its configuration loads the library ops.so",
+            "1/x.onnx",
+            "the field model_operations",
         ),
-        (ONNX, "1/libtriton_onnxruntime.so", "it brings the library 1/libtriton_onnxruntime.so"),
+        (ONNX, "1/libtriton_onnxruntime.so", "'1/libtriton_onnxruntime.so'"),
         (
             ONNX + b'parameters { key: "EXECUTION_ENV_PATH" value { string_value: "e.tar.gz" } }',
-            "1/x",
-            "its parameter EXECUTION_ENV_PATH names a Python environment",
+            "1/x.onnx",
+            "its parameter EXECUTION_ENV_PATH is 'e.tar.gz'",
         ),
-        (
-            ONNX,
-            "triton_python_backend_stub",
-            "it brings the program triton_python_backend_stub",
-        ),
+        (ONNX, "triton_python_backend_stub", "it brings 'triton_python_backend_stub'"),
     ],
 )
-def test_code_beside_an_allowed_backend_is_refused(config: bytes, target: str, code: str) -> None:
-    words = f"{code}, which is not the backend onnxruntime's own, and allowed_backends is set"
-    assert why_new(Policy(("onnxruntime",)), layout(1, target=target), config) == words
-    assert why_deployed(Policy(("onnxruntime",)), record(target), config) == words
+def test_what_an_allowed_backend_does_not_need_is_refused(
+    config: bytes, target: str, what: str
+) -> None:
+    for rules in ({"allowed_backends": ("onnxruntime",)}, {"allowed_paths": ()}):
+        new = why_new(Policy(**rules), layout(1, target=target), config)
+        assert new is not None and what in new and f"{next(iter(rules))} is set" in new
+        assert why_deployed(Policy(**rules), record(target), config) == new
+    code = why_new(Policy(model_code="refused"), layout(1, target=target), config)
+    assert code is not None and "counts as code, and model_code: refused is set" in code
     assert why_new(Policy(max_size=100), layout(1, target=target), config) is None
-
-
-@pytest.mark.parametrize("backend", ["python", "tensorrt"])
-def test_an_environment_is_the_python_backends_own_and_no_librarys(backend: str) -> None:
-    text = 'parameters { key: "EXECUTION_ENV_PATH" value { string_value: "e.tar.gz" } }'
-    config = f'backend: "{backend}" {text}'.encode()
-    assert why_new(Policy((backend,)), layout(1, target="1/x"), config) is None
-    stub = layout(1, target="triton_python_backend_stub")
-    assert why_new(Policy((backend,)), stub, f'backend: "{backend}"'.encode()) is None
-    ensemble = f'platform: "ensemble" {text}'.encode()
-    assert why_new(Policy(("ensemble",)), layout(1, target="1/x"), ensemble) is None
 
 
 # -- max_size --------------------------------------------------------------------------------------

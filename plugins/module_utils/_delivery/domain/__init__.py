@@ -9,8 +9,10 @@
 - ``layout``: what lies in an artifact, and the model folder to be made of it.
 - ``config_pbtxt``: config.pbtxt through Triton's protobuf: parse, overlay, deploy id, render.
 - ``pbtxt``: protobuf's text format as Triton's own parser cuts it into words.
-- ``backends``: which backend Triton runs a model with, which file that needs, what code a model
-  brings.
+- ``backends``: which backend Triton runs a model with, and which file that needs.
+- ``allowed``: what of a model the options of a place do not allow, and what of it is code.
+- ``allowed_parts``: the tables for that: what a model of each backend may be made of.
+- ``config_paths``: the paths that a configuration names, and whether they stay in its folder.
 - ``ensembles``: why an ensemble cannot be loaded, as far as its configuration tells.
 - ``members``: why an ensemble cannot be loaded over its members.
 - ``config_rules``: why Triton refuses a configuration, as far as its own fields tell.

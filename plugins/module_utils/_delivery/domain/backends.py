@@ -59,7 +59,7 @@ _NEEDED_BY_PLATFORM = {
 # The parameter that names a Python environment, for the Python backend and others that are written
 # in Python.
 ENVIRONMENT_KEY = "EXECUTION_ENV_PATH"
-_STUB = "triton_python_backend_stub"
+STUB = "triton_python_backend_stub"
 # Backends that are libraries on every server. Those of ONNX and of forests are written in Python on
 # servers that come from PyPI, and some releases run a model.py of PyTorch in Python.
 LIBRARIES = frozenset({"tensorrt", "tensorflow", "openvino", "dali"})
@@ -200,31 +200,6 @@ def backends_of(config: ModelConfig, paths: Iterable[str]) -> tuple[str, ...]:
     told = tuple(dict.fromkeys(name for name in named if name))
     names = {part for path in paths for part in path.split("/")[1:]}
     return told or tuple(dict.fromkeys(backend for file, backend in FILES.items() if file in names))
-
-
-def code_in(config: ModelConfig, paths: Iterable[str]) -> str | None:
-    """What a model makes Triton run beside its backend's own library, in words; None where there is
-    no such thing.
-
-    Triton looks for a backend's library in the model's folders before its own, and what is written
-    in Python runs in a program and in an environment that the model may bring.
-    """
-    there = list(paths)
-    in_python = not LIBRARIES.union(["ensemble", "python"]).issuperset(backends_of(config, there))
-    if in_python and ENVIRONMENT_KEY in config.parameters:
-        return f"its parameter {ENVIRONMENT_KEY} names a Python environment"
-    if in_python and _STUB in there:
-        return f"it brings the program {_STUB}"
-    if config.runtime:
-        return f"its configuration names the runtime '{config.runtime}'"
-    if config.model_operations.op_library_filename:
-        return (
-            f"its configuration loads the library {config.model_operations.op_library_filename[0]}"
-        )
-    library = next(
-        (path for path in there if posixpath.basename(path).startswith("libtriton_")), None
-    )
-    return f"it brings the library {library}" if library else None
 
 
 def completes(program: bytes) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ..errors import ArtifactError
 from ..outside import JsonObject
+from .backends import FIL_FILES
 from .config_pbtxt import CONFIG_NAME
 from .manifest import MANIFEST_NAME
 from .provenance import SIGNATURE_NAME, Provenance
@@ -28,6 +29,7 @@ MLFLOW_FILES = frozenset(
 )
 MLFLOW_FOLDERS = frozenset({"metadata", "code"})
 _MADE_BESIDE = frozenset({"lightgbm", "sklearn"})
+_TREES = _MADE_BESIDE | {"xgboost"}
 _OWN_FILES = 1 << 16
 EXAMPLES = ("input_example", "serving_input")
 
@@ -74,6 +76,8 @@ class Layout:
             as long as the tensors are not known; None where there is none, or no request can be
             made of it.
         why_no_example: why an example that is there could not be read, until that is told.
+        code: what of it is code, in words, with the options laid over its configuration; None where
+            it is data.
     """
 
     flavor: str
@@ -92,11 +96,23 @@ class Layout:
     model_class: str | None = None
     missing: str | None = None
     why_no_example: str | None = None
+    code: str | None = None
 
     @property
     def size(self) -> int:
         """Bytes to fetch, as far as the store says."""
         return sum(size or 0 for _source, _target, size in self.files)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Of the model folder's files when it is made. Trees become a file of the FIL backend, one
+        of whose names stands here for whichever it gets.
+        """
+        if self.conversion in _TREES:
+            return tuple(
+                f"{version}/{FIL_FILES['treelite_checkpoint']}" for version in self.versions
+            )
+        return tuple(target for _source, target, _size in self.files)
 
     @property
     def room(self) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..domain import config_pbtxt
-from ..domain.backends import backends_of, code_in
+from ..domain.allowed import Rules, why_not_allowed
 from ..domain.layout import Layout
 from ..domain.manifest import DIGEST_TAG
 from ..domain.provenance import SIGNATURE_NAME, Provenance, RequiredSignature, Signer
@@ -75,7 +75,7 @@ class Policy:
         Raises:
             PolicyRefused: naming the rule.
         """
-        self._check_backend(config, [target for _source, target, _size in layout.files])
+        self._check_parts(config, layout.paths)
         untold = [source for source, _target, size in layout.files if size is None]
         if self.max_size is not None and untold:
             raise _refuse(
@@ -94,7 +94,7 @@ class Policy:
     def check_deployed(self, record: Record, config: bytes) -> None:
         """The same of a deployment whose files stay, or come back from a retained copy."""
         entries = record.manifest["files"]
-        self._check_backend(config, [entry["path"] for entry in entries])
+        self._check_parts(config, [entry["path"] for entry in entries])
         self._check_size(sum(entry["size"] for entry in entries))
         self.check_trust(record)
 
@@ -191,23 +191,16 @@ class Policy:
                 )
                 raise
 
-    def _check_backend(self, config: bytes, paths: Iterable[str]) -> None:
-        if self.allowed_backends is None:
+    @property
+    def rules(self) -> Rules:
+        """Of what a model may be made of."""
+        return Rules(self.allowed_backends, self.allowed_paths, self.model_code == "allowed")
+
+    def _check_parts(self, config: bytes, paths: Iterable[str]) -> None:
+        if not self.rules:
             return
-        allowed = ", ".join(self.allowed_backends) or "none"
-        message, there = config_pbtxt.parse(config), list(paths)
-        backends = backends_of(message, there)
-        if not backends or not set(backends) <= set(self.allowed_backends):
-            what = (
-                f"the backend {' or '.join(backends)}"
-                if backends
-                else "a backend that its configuration does not name"
-            )
-            raise _refuse(f"it needs {what}, and allowed_backends has {allowed}")
-        if code := code_in(message, there):
-            raise _refuse(
-                f"{code}, which is not the backend {backends[0]}'s own, and allowed_backends is set"
-            )
+        if reason := why_not_allowed(self.rules, config_pbtxt.parse(config), [*paths]):
+            raise _refuse(reason)
 
     def _check_size(self, size: int) -> None:
         if self.max_size is not None and size > self.max_size:
