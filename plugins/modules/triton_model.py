@@ -160,6 +160,13 @@ model:
       type: str
       returned: when present
       sample: 60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752
+    code:
+      description: What of the model runs as code on the servers, in words. Empty where all of it is
+        data, and V(null) where a release of this collection deployed it that did not say.
+        O(model_code=refused) refuses what has code.
+      type: str
+      returned: when present
+      sample: the program 2/model.py
     size:
       description: Bytes of the model's files.
       type: int

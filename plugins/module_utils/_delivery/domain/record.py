@@ -62,6 +62,8 @@ class Record:
         case: what its user said to verify with, as JSON, when that proved it; see ``verify``.
         served: URL of a server → ``answers`` and ``digest``, see ``ServedModel``, of the
             configuration that it answered when the load was proven.
+        code: what of it is code, in words; "" where it is data, None where the release that made
+            the record did not say.
         rules: ``RULES`` of the release that made the files; 0 before it wrote them down.
 
     A deployment that was taken over without a reload has the deploy id "": nothing that the server
@@ -108,6 +110,7 @@ class Record:
     example: Mapping[str, Any] | None = None
     case: Mapping[str, Any] | None = None
     served: Mapping[str, Any] = field(default_factory=dict)
+    code: str | None = None
     rules: int = 0
     schema: int = SCHEMA
 

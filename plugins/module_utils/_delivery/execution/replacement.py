@@ -14,6 +14,7 @@ from .. import disk
 from ..artifacts.checked import checked
 from ..artifacts.roots import ArtifactRoot
 from ..domain import config_pbtxt
+from ..domain.allowed import code_of
 from ..domain.config_pbtxt import config_for
 from ..domain.journal import Move
 from ..domain.layout import META_NAME, Layout
@@ -218,6 +219,7 @@ class Replacement:
             replaced=describe_replaced(transaction.old),
             transaction=transaction.deploy_id,
             example=layout.example,
+            code=_code(config, manifest),
             rules=RULES,
         )
 
@@ -345,6 +347,7 @@ class Replacement:
             triton_versions=versions,
             manifest=manifest.to_dict(),
             manifest_digest=manifest.digest,
+            code=_code(config, manifest),
             deployed_at=now(),
             deployed_by=holder(),
             replaced=describe_replaced(old),
@@ -416,6 +419,11 @@ def _origins(layout: Layout, came: Manifest, manifest: Manifest) -> tuple[str, .
     claims = layout.provenance.claims.values() if layout.provenance else ()
     origins = {claim.sha256 for claim in claims} | {e.sha256 for e in came.files if e.sha256}
     return tuple(sorted(origins - {entry.sha256 for entry in manifest.files}))
+
+
+def _code(config: bytes, manifest: Manifest) -> str:
+    paths = [entry.path for entry in manifest.files]
+    return code_of(config_pbtxt.parse(config), paths) or ""
 
 
 def _renumbered(path: str, versions: Mapping[str, int]) -> str:

@@ -13,6 +13,7 @@ from ..artifacts.checked import checked, refuse_unclaimed
 from ..artifacts.metadata import read_artifact
 from ..artifacts.roots import ArtifactRoot
 from ..domain import config_pbtxt
+from ..domain.allowed import code_of
 from ..domain.backends import completes
 from ..domain.config_pbtxt import config_for
 from ..domain.desired import DesiredModel
@@ -80,6 +81,12 @@ class ArtifactReader:
         if layout.missing and not {"input", "output"} <= {*(desired.config or {})}:
             raise ArtifactError(layout.missing, step="find the model")
         config = config_for(layout.author_config.decode(), desired.name, "-", desired.request)
+        message = config_pbtxt.parse(config)
+        layout = replace(
+            layout,
+            code=code_of(message, layout.paths),
+            warnings=(*layout.warnings, *self._policy.warn_of(message)),
+        )
         if self._policy:
             self._policy.check_new(layout, config, source.tags)
         refuse_layout(config, desired.name, layout)

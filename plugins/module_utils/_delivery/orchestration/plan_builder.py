@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
-from ..domain.config_pbtxt import config_for, members
+from ..domain.config_pbtxt import config_for, members, parse
 from ..domain.desired import DesiredModel
 from ..domain.manifest import Manifest
 from ..domain.observed import ObservedModel
@@ -30,12 +30,14 @@ from ..execution.verification import case_of, judge_case, verify
 from ..planning.dependencies import pins_of
 from ..planning.members import (
     ensembles_to_load,
+    is_kept_ensemble,
     judge_ensembles,
+    refuse_strangers,
     said_to_need,
     warn_of_nowhere,
 )
 from ..planning.outcome import Planned
-from ..planning.plan import Plan, PutSideBySide
+from ..planning.plan import Plan, PutSideBySide, Reconfigure
 from ..planning.planner import is_pinned, make_plan, why_reconfigure, why_replace
 from ..planning.policy import Policy
 from ..planning.users import Usage, may_have_users
@@ -123,7 +125,13 @@ class PlanBuilder:
         for name in sorted(pinned):
             if (made := planned[name].plan) and made.replacement:
                 plan(name)
-        return self._judge_ensembles(planned, failed)
+        return self._judge_calls(self._judge_ensembles(planned, failed))
+
+    def _judge_calls(self, planned: dict[str, Planned]) -> dict[str, Planned]:
+        """Under rules for what models are made of, an ensemble calls none that they do not know."""
+        if not self._policy.rules or not any(map(is_kept_ensemble, planned.values())):
+            return planned
+        return refuse_strangers(planned, self._surroundings.records(), self._policy)
 
     def find_users(self, planned: Mapping[str, Planned]) -> Usage:
         """Who uses the models of the list that change or go; read where there is such a model."""
@@ -255,6 +263,10 @@ class PlanBuilder:
         plan = make_plan(
             observed, desired, source, layout, failed_verification=failed, proven=proven
         )
+        if observed.record and any(isinstance(one, Reconfigure) for one in plan.steps):
+            config = config_for(observed.record.author_config, desired.name, "-", desired.request)
+            said = self._policy.warn_of(parse(config))
+            plan = replace(plan, warnings=(*plan.warnings, *said))
         step = plan.replacement
         if self._policy and isinstance(step, PutSideBySide):
             text = step.record.author_config

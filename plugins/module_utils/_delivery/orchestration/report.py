@@ -117,6 +117,7 @@ def describe(name: str, record: Record | None) -> JsonDict:
         "deploy_id": record.deploy_id,
         "digest": record.manifest_digest,
         "config_digest": record.config_digest,
+        "code": record.code,
         "size": sum(entry["size"] for entry in record.manifest["files"]),
         "deployed_at": record.deployed_at,
         "deployed_by": record.deployed_by,

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether the ensembles that a list loads, and those that are deployed and use what it changes, fit
-their members when the run is over. Pure.
+their members when the run is over, and may call them. Pure.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from ..domain import config_pbtxt
 from ..domain.config_pbtxt import ModelConfig, config_for
 from ..domain.members import Member, why_members_do_not_fit
 from ..domain.record import Record
-from ..errors import ConfigError, DeliveryError, NeedsOther
+from ..errors import ConfigError, DeliveryError, NeedsOther, PolicyRefused
 from ..outside import JsonObject
 from .dependencies import versions_after
 from .outcome import Planned
 from .plan import Load, Plan, Reconfigure, ReplaceUnread
+from .policy import Policy
 
 
 def ensembles_to_load(planned: Mapping[str, Planned]) -> dict[str, ModelConfig]:
@@ -177,6 +178,70 @@ def _broken_users(
                 " fits goes together with it in one list"
             )
             yield from ((name, said) for name in sorted(names & changing))
+
+
+def is_kept_ensemble(one: Planned) -> bool:
+    """An ensemble that will be deployed when its plan is carried out."""
+    return _kept_ensemble(one) is not None
+
+
+def _kept_ensemble(one: Planned) -> ModelConfig | None:
+    if one.plan is None or one.error or one.desired.state == "absent":
+        return None
+    return _config_after(one.plan, only_ensembles=True)
+
+
+def refuse_strangers(
+    planned: Mapping[str, Planned], records: Mapping[str, Record], policy: Policy
+) -> dict[str, Planned]:
+    """The same plans, without those of ensembles that call a model which nobody has judged: one
+    that is not in the list and was not deployed by this collection, or that the policy refuses.
+
+    Args:
+        records: of all that is deployed.
+    """
+    judged = dict(planned)
+    for name, one in planned.items():
+        config = _kept_ensemble(one)
+        if config is not None and (
+            reason := _why_stranger(config, planned, records, policy, {name})
+        ):
+            error = PolicyRefused(reason, step="check the policy", left="nothing was changed")
+            judged[name] = replace(one, error=error)
+    return judged
+
+
+def _why_stranger(
+    config: ModelConfig,
+    planned: Mapping[str, Planned],
+    records: Mapping[str, Record],
+    policy: Policy,
+    seen: set[str],
+) -> str | None:
+    """Why an ensemble may not call its members, or what these call.
+
+    Args:
+        seen: names of what has been judged; added to.
+    """
+    for member in sorted(config_pbtxt.members(config) - seen):
+        seen.add(member)
+        one, record = planned.get(member), records.get(member)
+        if one and (one.error is None or record is None):
+            continue  # it is judged, or fails, by itself
+        if record is None:
+            return (
+                f"its member '{member}' is neither in the list nor deployed by this collection, and"
+                f" {policy.rules.said}: deploy it in the same list, or before"
+            )
+        text = config_for(record.author_config, member, "-", record.request)
+        try:
+            policy.check_deployed(record, text)
+        except PolicyRefused as error:
+            return f"its member '{member}' is deployed, and is refused itself: {error.message}"
+        inner = config_pbtxt.parse(text)
+        if reason := _why_stranger(inner, planned, records, policy, seen):
+            return f"its member '{member}' is an ensemble, and {reason}"
+    return None
 
 
 def _is_ensemble(record: Record) -> bool:

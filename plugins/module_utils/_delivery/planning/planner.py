@@ -178,7 +178,7 @@ def make_plan(
     if desired.state == "absent":
         return Plan(desired, observed, steps, before, {"state": "absent"} if steps else before)
     before = _before(observed, failed_verification)
-    after = _after(observed, desired, source, target) if steps else before
+    after = _after(observed, desired, source, layout, target) if steps else before
     warnings = _warnings(observed, desired, layout, steps, target)
     return Plan(
         desired,
@@ -620,7 +620,10 @@ def _before(observed: ObservedModel, failed_verification: str | None = None) -> 
             "served": {one.url: list(one.ready) for one in observed.served if one.ready},
         }
     state = "present" if record.wanted == "loaded" else "unloaded"
-    document = _document(state, record.pinned_uri, _asked_uri(record), record.alias, record.request)
+    document = _with_code(
+        _document(state, record.pinned_uri, _asked_uri(record), record.alias, record.request),
+        record.code,
+    )
     problems = [f"{path} changed on disk" for path in observed.changed_files]
     problems += [f"{path} was touched" for path in observed.touched_files]
     if not observed.folder:
@@ -647,14 +650,22 @@ def _before(observed: ObservedModel, failed_verification: str | None = None) -> 
 
 
 def _after(
-    observed: ObservedModel, desired: DesiredModel, source: Source | None, target: Record | None
+    observed: ObservedModel,
+    desired: DesiredModel,
+    source: Source | None,
+    layout: Layout | None,
+    target: Record | None,
 ) -> dict[str, object]:
     record = target or observed.record
+    code = layout.code if layout else record.code if record else None
     if desired.uri is None:
         if record is None:
             return {"state": "absent"}
         state = "unloaded" if desired.state == "unloaded" else "present"
-        return _document(state, record.pinned_uri, _asked_uri(record), record.alias, record.request)
+        document = _document(
+            state, record.pinned_uri, _asked_uri(record), record.alias, record.request
+        )
+        return _with_code(document, code)
     kept = (
         source is None
         and record is not None
@@ -664,7 +675,14 @@ def _after(
         )
     )
     pinned = record.pinned_uri if kept and record else pinned_uri(desired, source)
-    return _document(desired.state, pinned, desired.asked_uri, desired.asked_alias, desired.request)
+    document = _document(
+        desired.state, pinned, desired.asked_uri, desired.asked_alias, desired.request
+    )
+    return _with_code(document, code)
+
+
+def _with_code(document: dict[str, object], code: str | None) -> dict[str, object]:
+    return {**document, **({"code": code} if code else {})}
 
 
 def _document(

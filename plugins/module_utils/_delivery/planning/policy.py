@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from ..domain import config_pbtxt
 from ..domain.allowed import Rules, why_not_allowed
+from ..domain.backends import backends_of
+from ..domain.config_paths import warn_of_paths
+from ..domain.config_pbtxt import ModelConfig
 from ..domain.layout import Layout
 from ..domain.manifest import DIGEST_TAG
 from ..domain.provenance import SIGNATURE_NAME, Provenance, RequiredSignature, Signer
@@ -195,6 +198,13 @@ class Policy:
     def rules(self) -> Rules:
         """Of what a model may be made of."""
         return Rules(self.allowed_backends, self.allowed_paths, self.model_code == "allowed")
+
+    def warn_of(self, config: ModelConfig) -> tuple[str, ...]:
+        """Sentences on what rules would refuse, where there are none: paths that lead out of a
+        model's folder.
+        """
+        backend = next(iter(backends_of(config, ())), "")
+        return () if self.rules else warn_of_paths(config, backend)
 
     def _check_parts(self, config: bytes, paths: Iterable[str]) -> None:
         if not self.rules:
