@@ -88,6 +88,7 @@ def _reasons(rules: Rules, config: ModelConfig, files: list[str]) -> Iterator[st
     yield from _of_fields(rules, config, backend)
     yield from _of_parameters(rules, config, backend)
     yield from _of_accelerators(rules, config, backend)
+    yield from _of_environment(rules, config, backend)
     for one in named_paths(config, backend):
         if not one.stays(rules.paths or ()):
             yield (
@@ -95,7 +96,6 @@ def _reasons(rules: Rules, config: ModelConfig, files: list[str]) -> Iterator[st
                 f" one of allowed_paths ({', '.join(rules.paths or ()) or 'none'}), and"
                 f" {rules.said}: name a file of the model, or add the folder to allowed_paths"
             )
-    yield from _of_environment(rules, config, backend)
     yield from _of_files(rules, config, backend, files)
 
 
