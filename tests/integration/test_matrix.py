@@ -15,6 +15,7 @@ import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.report import (
     Result,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.policy import Policy
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.batch import (
     Publication,
     publish,
@@ -45,6 +46,9 @@ LOGGED = {
     "sklearn_columns": "sklearn",
     "onnx_logged": "onnx",
 }
+# What this collection makes of frameworks' files is allowed where its backend is, and is no code.
+DATA = Policy(("onnxruntime", "fil"), model_code="refused")
+PYTHON = Policy(("python",))
 # What is refused, and what the refusal says to do: the second version is logged so.
 REMEDIES = {
     "instead_of_a_search": "log its best_estimator_",
@@ -94,7 +98,10 @@ class Line:
         self.mlflow, self.triton, self.name = mlflow, triton, name
 
     def deliver(self, **options: Any) -> Result:
-        return deploy_model(target_of(self.triton, self.mlflow), self.name, **options)
+        policy = PYTHON if self.name.startswith("python") else DATA
+        return deploy_model(
+            target_of(self.triton, self.mlflow, policy=policy), self.name, **options
+        )
 
     def answers(self, entry: dict[str, Any]) -> None:
         """Compare with what the framework said when it was trained."""

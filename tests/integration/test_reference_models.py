@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import config_pbtxt
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.policy import Policy
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.publication.batch import (
     publish,
 )
@@ -329,8 +330,9 @@ class TestMorpheus:
 
     @staticmethod
     def deliver(mlflow: MLflow, triton: Triton, *models: dict[str, Any]) -> bool:
-        """Returns whether anything was changed."""
-        results = deliver_models(target_of(triton, mlflow), models)
+        """Where only data is allowed; returns whether anything was changed."""
+        policy = Policy(("onnxruntime", "fil"), model_code="refused")
+        results = deliver_models(target_of(triton, mlflow, policy=policy), models)
         assert not [str(result.error) for result in results if result.error]
         return any(result.changed for result in results)
 
