@@ -141,6 +141,17 @@ def test_a_shell_carries_out_what_stands_in_a_name(own: Triton, tmp_path: Path) 
     assert (tmp_path / "carried_out").exists()
 
 
+def test_a_shell_carries_out_what_stands_in_the_name_of_an_instance(
+    own: Triton, tmp_path: Path
+) -> None:
+    files = {"1/model.py": ANSWERS}
+    group = 'instance_group { kind: KIND_CPU count: 1 name: "a`echo >$CARRIED_OUT`" }\n'
+    config = place(own, "instance", group, files)
+    assert said_of(config, files) is not None
+    assert own.load("instance")[0] == 200
+    assert (tmp_path / "carried_out").exists()
+
+
 @pytest.mark.parametrize("name", ["mod\u00e9le.py", "m.x.py", ".m.py"])
 def test_python_does_not_find_a_name_beyond_ascii_or_with_a_dot(own: Triton, name: str) -> None:
     files = {f"1/{name}": ANSWERS}

@@ -205,6 +205,10 @@ ATTACKS: dict[str, Attack] = {
         p.model("", {"configs/other.pbtxt": 'backend: "python"\n'}),
         "it brings 'configs/other.pbtxt'",
     ),
+    "a command in the name of an instance": lambda p: (
+        p.model(f'instance_group {{ kind: KIND_CPU name: "a`touch {p.canary}`" }}\n'),
+        "its instance_group has the name 'a`touch ",
+    ),
     "a session that writes": lambda p: (
         p.model(
             'parameters { key: "session.model_external_initializers_file_folder_path" value {'

@@ -175,6 +175,17 @@ def test_a_platform_goes_with_its_backend() -> None:
     assert "python" in str(why(both, "1/model.py", rules=Rules(("ensemble",))))
 
 
+@pytest.mark.parametrize("name", ["a`id`", "$(id)", "a b", "a;b", "a\\nb", "a'b", "a/b"])
+@pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt", "python"])
+def test_the_name_of_an_instance_is_no_command(backend: str, name: str) -> None:
+    config = f'backend: "{backend}"\ninstance_group {{ name: "{name}" count: 1 }}'
+    said = why(config, "1/README.md")
+    assert said is not None and "its instance_group has the name" in said
+    without = config_pbtxt.apply_overlay(parsed(config), {"instance_group": None})
+    assert why_not_allowed(EACH, without, ["1/README.md"]) is None
+    assert why(config.replace(name, "gpu-0_a.b"), "1/README.md") is None
+
+
 # -- files -----------------------------------------------------------------------------------------
 
 FILES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

@@ -62,6 +62,17 @@ def test_a_backend_that_no_shell_starts_takes_other_names(backend: str) -> None:
     assert "cc_model_filenames have" in str(_why(by_gpu % "`id`.plan", backend))
 
 
+@pytest.mark.parametrize("character", [one for one in UNSAFE if one.isascii()])
+def test_the_name_of_an_instance_that_a_shell_would_change_is_refused(character: str) -> None:
+    group = "instance_group { count: 1 } instance_group { name: '%s' count: 1 }"
+    quoted = character.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
+    for backend in ("python", "onnxruntime", "fil", "mine", ""):
+        assert "leave name out" in str(_why(group % f"a{quoted}b", backend))
+        assert _why("instance_group { count: 1 } instance_group { count: 1 }", backend) is None
+    assert _why(group % f"a{quoted}b", "tensorrt") is None
+    assert _why(group % "gpu-0_a", "python") is None
+
+
 def test_another_runtime_than_the_backends_library_may_be_python() -> None:
     assert _why(f"runtime: 'model.py' {named('my model')}", "tensorflow") is not None
 

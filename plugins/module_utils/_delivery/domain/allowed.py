@@ -26,6 +26,7 @@ from .config_pbtxt import CONFIG_NAME, ModelConfig, is_ensemble
 _BACKEND = re.compile(r"[A-Za-z0-9_-]+")
 _VERSION = re.compile(r"[1-9][0-9]*")
 _ODD = re.compile(r"[\x00-\x1f\x7f\\]")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9._-]*")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OFF = ("", "0", "false")
 # What is code of backends that read no data, beside whatever else the model brings.
@@ -86,6 +87,7 @@ def _reasons(rules: Rules, config: ModelConfig, files: list[str]) -> Iterator[st
         )
     backend = backends[0]
     yield from _of_fields(rules, config, backend)
+    yield from _of_instances(rules, config)
     yield from _of_parameters(rules, config, backend)
     yield from _of_accelerators(rules, config, backend)
     yield from _of_environment(rules, config, backend)
@@ -178,6 +180,17 @@ def _fields_in(message: ModelConfig, above: tuple[str, ...]) -> Iterator[tuple[s
             values = [*value] if isinstance(value, Sequence) else [value]
         for one in values:
             yield from _fields_in(one, path)
+
+
+def _of_instances(rules: Rules, config: ModelConfig) -> Iterator[str]:
+    """Backends that are written in Python hand the name to a shell."""
+    for group in config.instance_group:
+        if not _PLAIN_NAME.fullmatch(group.name):
+            yield (
+                f"its instance_group has the name {group.name!r}, which is not made of letters,"
+                f" digits and . _ - only, and {rules.said}: leave it out (config: {{instance_group:"
+                " null})"
+            )
 
 
 def _of_parameters(rules: Rules, config: ModelConfig, backend: str) -> Iterator[str]:

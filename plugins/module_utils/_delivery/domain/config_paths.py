@@ -81,7 +81,7 @@ class NamedPath:
             return False
         if self.kind in (_AWAY, _CACHE):
             return False
-        if "/" not in value:
+        if self.kind == _TEXT and "/" not in value:
             return True
         return _PLAIN.fullmatch(value) is not None and (self.kind != _TEXT or " " not in value)
 

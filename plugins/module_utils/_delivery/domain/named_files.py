@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a model cannot be loaded, or is not to be, for the files which its configuration names; pure.
+"""Why a model cannot be loaded, or is not to be, for the files which its configuration names, and
+for other names that a shell gets; pure.
 
 The Python backend starts a model with a line for bash in which the names stand as they are, and so
 do the backends that are written in Python: a space ends the name, after which Triton waits without
@@ -33,6 +34,7 @@ def why_no_file(config: ModelConfig, backend: str, paths: Collection[str]) -> st
     reasons = [*_of_labels(config, paths)]
     if backend != "ensemble":  # it loads no file of a version
         reasons += _of_model_files(config, backend)
+        reasons += _of_instances(config, backend)
         reasons += _of_warmup(config, paths)
         reasons += _of_environment(config, backend, paths)
     return reasons[0] if reasons else None
@@ -58,6 +60,17 @@ def _of_model_files(config: ModelConfig, backend: str) -> Iterator[str]:
             yield (
                 f"its cc_model_filenames have '{name}' with {_shown(unsafe[0])}, which a shell"
                 f" would carry out: rename the file, and {_WRITE}"
+            )
+
+
+def _of_instances(config: ModelConfig, backend: str) -> Iterator[str]:
+    """The name of an instance stands in the line for bash too."""
+    by_shell = backend not in LIBRARIES or bool(config.runtime)
+    for group in config.instance_group if by_shell else ():
+        if unsafe := _SPLITS.search(group.name):
+            yield (
+                f"its instance_group '{group.name}' has {_shown(unsafe[0])}, and backends that are"
+                f" written in Python hand the name to a shell: leave name out, or {_WRITE}"
             )
 
 
