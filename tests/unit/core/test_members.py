@@ -35,9 +35,12 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors impo
     ArtifactError,
     ConfigError,
     NeedsOther,
+    PolicyRefused,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.members import (
+    is_kept_ensemble,
     judge_ensembles,
+    refuse_strangers,
     said_to_need,
     warn_of_nowhere,
 )
@@ -45,6 +48,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.ou
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.planner import (
     make_plan,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.policy import Policy
 
 
 def member(
@@ -279,3 +283,62 @@ def test_what_depends_on_names_and_is_nowhere_is_warned_about() -> None:
         "depends_on names 'gone', which is neither in the list, nor in the repository, nor served",
     )
     assert warned["two"] == gone and warned["one"].error is None
+
+
+# -- under a policy --------------------------------------------------------------------------------
+
+ALLOWED = Policy(("onnxruntime", "ensemble"))
+
+
+def strangers(
+    *planned: Planned, there: tuple[Record, ...] = (), policy: Policy = ALLOWED
+) -> dict[str, str]:
+    listed = {one.desired.name: one for one in planned}
+    made = refuse_strangers(listed, {one.name: one for one in there}, policy)
+    assert made.keys() == listed.keys()
+    found = {name: one.error for name, one in made.items() if one.error is not listed[name].error}
+    assert all(isinstance(one, PolicyRefused) for one in found.values())
+    return {name: str(error) for name, error in found.items()}
+
+
+def test_an_ensemble_may_call_what_is_in_the_list_or_was_deployed_by_us() -> None:
+    comes = to_bring("e", ensemble())
+    assert is_kept_ensemble(comes) and not is_kept_ensemble(to_bring("m", member()))
+    assert strangers(comes, to_bring("m", member())) == {}
+    assert strangers(comes, there=(record("m", member("onnxruntime")),)) == {}
+    said = strangers(comes)["e"]
+    assert "its member 'm' is neither in the list nor deployed by this collection" in said
+    assert "allowed_backends is set: deploy it in the same list, or before" in said
+
+
+def test_an_ensemble_that_stays_is_judged_and_one_that_goes_is_not() -> None:
+    deployed = record("e", ensemble(), registry_version=2, source="s-2", pinned_uri="models:/e/2")
+    stays = to_bring("e", ensemble(), deployed)
+    assert list(strangers(stays)) == ["e"]
+    assert strangers(to_bring("e", ensemble(), deployed, state="absent")) == {}
+    assert list(strangers(to_bring("e", ensemble(), deployed, state="rolled_back"))) == ["e"]
+
+
+def test_what_a_member_is_and_calls_is_judged_too() -> None:
+    comes = to_bring("outer", ensemble().replace("'m'", "'e'"))
+    inner, ours = record("e", ensemble()), record("m", member("onnxruntime"))
+    assert strangers(comes, there=(inner, ours)) == {}
+    assert (
+        "'e' is an ensemble, and its member 'm' is neither"
+        in (strangers(comes, there=(inner,))["outer"])
+    )
+    program = record("m", member("python"))
+    refused = strangers(comes, there=(inner, program), policy=Policy(model_code="refused"))["outer"]
+    assert (
+        "its member 'm' is deployed, and is refused itself: the program counts as code" in refused
+    )
+    circle = record("e", ensemble().replace("'m'", "'outer'"))
+    assert strangers(comes, there=(circle,)) == {}
+
+
+def test_a_member_of_the_list_that_failed_is_judged_as_it_stands() -> None:
+    comes, failed = to_bring("e", ensemble()), to_bring("m", member())
+    failed = dataclasses.replace(failed, plan=None, error=ConfigError("it failed", step="plan"))
+    assert strangers(comes, failed) == {}, "which its own failure takes care of"
+    program = record("m", member("python"))
+    assert list(strangers(comes, failed, there=(program,))) == ["e"]

@@ -716,6 +716,19 @@ def test_diff_shows_what_a_user_knows() -> None:
     }
 
 
+def test_diff_shows_what_of_a_model_is_code() -> None:
+    was, comes = "the program 1/model.py", "the program 2/model.py"
+    observed = there(1, record=record(1, code=was))
+    layout = dataclasses.replace(LAYOUT, code=comes)
+    diff = make_plan(observed, desired(), source(), layout).diff()
+    assert diff["before"].endswith(f"\ncode: {was}\n")
+    assert diff["after"].endswith(f"\ncode: {comes}\n")
+    data = make_plan(observed, desired(), source(), LAYOUT).diff()
+    assert "code" in data["before"] and "code" not in data["after"]
+    unloaded = make_plan(observed, desired(state="unloaded", model_uri=None)).diff()
+    assert unloaded["after"].endswith(f"\ncode: {was}\n")
+
+
 @pytest.mark.parametrize(
     ("observed", "wanted", "known", "before", "after"),
     [

@@ -61,6 +61,15 @@ def test_proof_is_told() -> None:
     assert "verified" in unproven and unproven["verified"] is None
 
 
+@pytest.mark.parametrize("code", ["the program 1/model.py", "", None])
+def test_what_is_code_is_told_and_that_nobody_said(code: str | None) -> None:
+    """A record of an earlier release does not have it."""
+    made = Record.from_dict(record(code=code).to_dict())
+    assert describe("fraud", made)["code"] == code
+    earlier = {key: value for key, value in made.to_dict().items() if key != "code"}
+    assert describe("fraud", Record.from_dict(earlier))["code"] is None
+
+
 @pytest.mark.parametrize("step", ["reconfigure", "roll back"])
 def test_what_is_put_in_place_anew_is_not_proven_yet(step: str) -> None:
     """The proof was of another configuration, or of an earlier load."""
