@@ -233,6 +233,21 @@ def test_a_backend_that_is_a_path_is_refused(place: Place) -> None:
     place.refused([entry(sample)], "it needs the backend ../", **ONNX)
 
 
+def test_settings_of_vllm_are_judged_before_they_are_there(place: Place) -> None:
+    folder = place.folder / "chat"
+    (folder / "1").mkdir(parents=True)
+    (folder / "config.pbtxt").write_text('backend: "vllm"\ninstance_group { kind: KIND_MODEL }\n')
+    settings = folder / "1/model.json"
+    settings.write_text('{"model": "some/model", "trust_remote_code": true}')
+    chat = {"name": "chat", "model_uri": str(folder)}
+    policy: dict[str, Any] = {"allowed_backends": ["vllm"]}
+    place.refused([chat], "1/model.json has 'trust_remote_code'", **policy)
+    settings.write_text('{"model": "/srv/weights"}')
+    place.refused([chat], "1/model.json has 'model' with '/srv/weights'", **policy)
+    (one,) = place.deliver([chat], True, **policy, allowed_paths=["/srv/weights"]).values()
+    assert one.error is None
+
+
 def test_what_options_of_the_task_add_is_judged_too(place: Place) -> None:
     sample = make_onnx(place.folder / "next", "fraud", weights=DOUBLE)
     changed = entry(sample, config={"parameters": {"EXECUTION_ENV_PATH": "/etc/env"}})

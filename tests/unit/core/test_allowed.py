@@ -5,6 +5,7 @@ by its name.
 
 from __future__ import annotations
 
+import json
 import posixpath
 from collections.abc import Iterator
 from typing import Any
@@ -24,6 +25,10 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.allo
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.config_paths import (
     warn_of_paths,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.vllm_settings import (
+    settings_in,
+    why_not_set,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -497,3 +502,57 @@ def test_the_options_that_refuse_are_named() -> None:
     assert "and model_code: refused is set" in str(
         why(ONNX + "model_repository_agents { agents {} }", rules=Rules(code=False))
     )
+
+
+# -- vLLM ------------------------------------------------------------------------------------------
+
+VLLM = Rules(("vllm",), (FOLDER,))
+
+
+def why_settings(rules: Rules = VLLM, file: str = "1/model.json", **settings: Any) -> str | None:
+    return why_not_set(rules, file, json.dumps(settings).encode())
+
+
+def test_settings_of_vllm_that_hold_weights_and_numbers_pass() -> None:
+    assert why_settings(
+        model="facebook/opt-125m", gpu_memory_utilization=0.5, trust_remote_code=False,
+        disable_log_requests=True, load_format="safetensors", rope_scaling={"type": "dynamic"},
+    ) is None  # fmt: skip
+    assert why_settings(model=f"{FOLDER}/llama", tokenizer=FOLDER) is None
+    assert why_settings(file="1/multi_lora.json", sql=f"{FOLDER}/sql") is None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"trust_remote_code": True},
+        {"trust_remote_code": "yes"},
+        {"worker_cls": "evil.Worker"},
+        {"tool_parser_plugin": "1/x.py"},
+        {"load_format": "pt"},
+        {"load_format": ["auto"]},
+        {"model": "/srv/x"},
+        {"model": "../../other/1"},
+        {"model": "s3://bucket/x"},
+        {"tokenizer": "~/x"},
+        {"rope_scaling": {"a": ["/etc/x"]}},
+        {"rope_scaling": {"/etc/x": 1}},
+    ],
+)
+def test_settings_of_vllm_that_run_code_or_leave_the_folder_are_refused(
+    settings: dict[str, Any],
+) -> None:
+    (key,) = settings
+    said = why_settings(**settings)
+    assert said is not None and f"1/model.json has {key!r}" in said
+    assert "allowed_backends and allowed_paths are set" in said
+    assert why_settings(Rules(), **settings) is None
+    assert "no JSON object" in str(why_not_set(VLLM, "1/model.json", b"[]"))
+    assert "no JSON object" in str(why_not_set(VLLM, "1/model.json", b""))
+    assert why_settings(file="1/multi_lora.json", sql="/etc/x") is not None
+
+
+def test_settings_are_those_of_vllms_models() -> None:
+    files = ["1/model.json", "1/multi_lora.json", "1/x.json"]
+    assert settings_in(parsed('backend: "vllm"'), files) == ("1/model.json", "1/multi_lora.json")
+    assert settings_in(parsed('backend: "fil"'), files) == ()

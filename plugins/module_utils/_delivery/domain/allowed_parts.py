@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from .config_pbtxt import COLUMNS_KEY, DEPLOY_ID_KEY
 
 
-def _names(text: str) -> frozenset[str]:
+def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
@@ -116,7 +116,7 @@ CACHED_IN = {
 # Read by nobody but this collection.
 OWN_KEYS = frozenset({DEPLOY_ID_KEY, COLUMNS_KEY})
 
-_TRT = _names(
+_TRT = words(
     "precision_mode max_workspace_size_bytes trt_max_partition_iterations trt_min_subgraph_size"
     " int8_calibration_table_name int8_use_native_calibration_table trt_dla_enable trt_dla_core"
     " trt_engine_cache_enable"
@@ -127,13 +127,13 @@ _TRT = _names(
     " trt_profile_min_shapes trt_profile_max_shapes trt_profile_opt_shapes"
     " trt_cuda_graph_enable"
 )
-_CUDA = _names(
+_CUDA = words(
     "cudnn_conv_algo_search cudnn_conv_use_max_workspace gpu_mem_limit arena_extend_strategy"
     " do_copy_in_default_stream use_ep_level_unified_stream enable_cuda_graph"
     " cudnn_conv1d_pad_to_nc1d tunable_op_enable tunable_op_tuning_enable prefer_nhwc"
     " use_tf32"
 )
-_ONNX_RUNTIME = _names(
+_ONNX_RUNTIME = words(
     "intra_op_thread_count inter_op_thread_count execution_mode level enable_mem_arena"
     " enable_mem_pattern memory.enable_memory_arena_shrinkage cudnn_conv_algo_search gpu_mem_limit"
     " arena_extend_strategy do_copy_in_default_stream session.set_denormal_as_zero"
@@ -147,22 +147,22 @@ _ONNX_RUNTIME = _names(
     " optimization.enable_gelu_approximation"
     " optimization.minimal_build_optimizations"
 )
-_FIL = _names(
+_FIL = words(
     "model_type predict_proba output_class is_classifier threshold algo storage_type blocks_per_sm"
     " threads_per_tree chunk_size transfer_threshold use_experimental_optimizations layout"
     " precision treeshap_output xgboost_allow_unknown_field cpu_nthread"
 )
-_OPENVINO = _names(
+_OPENVINO = words(
     "CPU_THREADS_NUM ENFORCE_BF16 CPU_BIND_THREAD CPU_THROUGHPUT_STREAMS SKIP_DYNAMIC_BATCHSIZE"
     " INFERENCE_NUM_THREADS COMPILATION_NUM_THREADS HINT_BF16 NUM_STREAMS SKIP_OV_DYNAMIC_BATCHSIZE"
     " ENABLE_BATCH_PADDING RESHAPE_IO_LAYOUTS TARGET_DEVICE"
 )
-_PYTORCH = _names(
+_PYTORCH = words(
     "DISABLE_OPTIMIZED_EXECUTION INFERENCE_MODE ENABLE_NVFUSER ENABLE_WEIGHT_SHARING"
     " ENABLE_CACHE_CLEANING ENABLE_JIT_EXECUTOR ENABLE_JIT_PROFILING ENABLE_TENSOR_FUSER"
     " INTRA_OP_THREAD_COUNT INTER_OP_THREAD_COUNT DISABLE_CUDNN"
 )
-_TENSORFLOW = _names(
+_TENSORFLOW = words(
     "TF_NUM_INTRA_THREADS TF_NUM_INTER_THREADS TF_USE_PER_SESSION_THREADS TF_GRAPH_TAG"
     " TF_SIGNATURE_DEF MAX_SESSION_SHARE_COUNT"
 )
@@ -229,7 +229,7 @@ PARTS: dict[str, Parts] = {
         frozenset({"tensorflow_graphdef", "tensorflow_savedmodel"}),
         _TENSORFLOW,
         {
-            "tensorrt": _names(
+            "tensorrt": words(
                 "precision_mode max_cached_engines minimum_segment_size max_workspace_size_bytes"
                 " is_dynamic_op"
             ),

@@ -110,6 +110,11 @@ def _is_below(value: str, folder: str) -> bool:
     return not _WORDS.search(path[len(base) :].replace(" ", ""))
 
 
+def text_of(what: str, value: str) -> NamedPath:
+    """A text of which it is not known whether it is a path."""
+    return NamedPath(what, value, _TEXT)
+
+
 def named_paths(config: ModelConfig, backend: str) -> Iterator[NamedPath]:
     """All of a configuration.
 

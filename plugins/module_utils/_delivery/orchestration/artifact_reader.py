@@ -23,6 +23,7 @@ from ..domain.provenance import Signature
 from ..domain.servable import refuse_layout
 from ..domain.signers import Anchors
 from ..domain.source import Source
+from ..domain.vllm_settings import LARGEST
 from ..errors import ArtifactError, DeliveryError
 from ..execution.verification import judge_case, judge_example
 from ..flavors.layouts import layout_of
@@ -89,6 +90,11 @@ class ArtifactReader:
         )
         if self._policy:
             self._policy.check_new(layout, config, source.tags)
+            sources = {target: path for path, target, _size in layout.files}
+            files = checked(artifacts, layout.provenance)
+            self._policy.check_settings(
+                config, sources.keys(), lambda path: files.read(sources[path], LARGEST)
+            )
         refuse_layout(config, desired.name, layout)
         judge_case(config, self._urls, desired, lambda: is_whole(layout, artifacts))
         return judge_example(self._compare(layout, source), config, self._urls, desired)

@@ -255,6 +255,7 @@ class PlanBuilder:
             config = config_for(observed.record.author_config, desired.name, "-", desired.request)
             if self._policy:
                 self._policy.check_deployed(observed.record, config)
+                self._check_settings(observed.record, config)
             if why_reconfigure(observed, desired):
                 refuse_deployed(config, observed.record)
                 self._refuse_newer_fields(config)
@@ -276,6 +277,11 @@ class PlanBuilder:
         if self._repository and step and fetches:
             self._repository.require_space(step.layout.room)
         return plan
+
+    def _check_settings(self, record: Record, config: bytes) -> None:
+        paths = [file.path for file in Manifest.from_dict(record.manifest).files]
+        if there := self._repository:
+            self._policy.check_settings(config, paths, lambda path: there.text(record.name, path))
 
     def _judge_case(self, config: bytes, record: Record, desired: DesiredModel) -> None:
         """Of files that were deployed, programs are not read: what they add is not known."""

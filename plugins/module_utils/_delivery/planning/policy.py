@@ -5,7 +5,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..domain import config_pbtxt
@@ -19,6 +19,7 @@ from ..domain.provenance import SIGNATURE_NAME, Provenance, RequiredSignature, S
 from ..domain.published import PUBLISHED_SCHEMA
 from ..domain.record import Record
 from ..domain.signers import Anchors
+from ..domain.vllm_settings import settings_in, why_not_set
 from ..errors import PolicyRefused
 from ..outside import Options
 from .policy_options import bytes_of, code_rule, digests, folders, required_signature, texts
@@ -193,6 +194,24 @@ class Policy:
                     " serve_versions: 1 leaves that version out"
                 )
                 raise
+
+    def check_settings(
+        self, config: bytes, paths: Collection[str], read: Callable[[str], bytes | None]
+    ) -> None:
+        """Judge files that are configurations of their own, as vLLM has them.
+
+        Args:
+            paths: files of the model folder.
+            read: gives one of these; None where it cannot be read.
+
+        Raises:
+            PolicyRefused: naming the rule.
+        """
+        if not self.rules:
+            return
+        for path in settings_in(config_pbtxt.parse(config), paths):
+            if reason := why_not_set(self.rules, path, read(path) or b""):
+                raise _refuse(reason)
 
     @property
     def rules(self) -> Rules:
