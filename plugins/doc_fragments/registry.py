@@ -55,8 +55,8 @@ options:
       - Folders of this host in which the registry may say that artifacts lie, for example a share
         that the MLflow server writes to. Without them no answer of the registry makes this task
         read a file of the host, whatever C(file://) address a model version has.
-      - A folder that a task itself names in O(ignore:model_uri) needs no entry here, and neither does
-        what lies below a folder that O(tracking_uri) names.
+      - A folder that a task itself names in O(ignore:model_uri) needs no entry here, and neither
+        does what lies below a folder that O(tracking_uri) names.
     type: list
     elements: path
 """

@@ -23,8 +23,8 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.
 )
 from support.deliveries import deliver_models
 from support.models import Sample, make_ensemble, make_forest, make_onnx, make_python
-from support.modules import run_module
-from support.servers import Triton, triton_server
+from support.modules import publish_by_module, run_module
+from support.servers import MLflow, Triton, triton_server
 
 pytestmark = pytest.mark.takes(30)
 
@@ -308,6 +308,26 @@ def test_without_a_policy_a_path_that_leaves_is_a_warning(place: Place) -> None:
     again = {"parameters": {"table": "/etc/table.csv"}}
     (one,) = place.deliver([entry(sample, config=again)], check=True).values()
     assert "is '/etc/table.csv', which leads out of" in str(one.warnings)
+
+
+def test_a_version_that_stays_beside_a_new_one_is_judged_too(place: Place, mlflow: MLflow) -> None:
+    """It may have come before there were rules."""
+    for number in (1, 2):
+        sample = make_onnx(
+            place.folder / str(number), "beside", weights=DOUBLE, bias=(0.0, 0.0, float(number))
+        )
+        if number == 1:
+            (sample.folder / "1/x.so").write_bytes(b"\x7fELF")
+        publish_by_module(mlflow, "beside", sample.folder)
+    where = {"tracking_uri": mlflow.url}
+    first, second = (
+        {"name": "beside", "model_uri": f"models:/beside/{number}", "serve_versions": 2}
+        for number in (1, 2)
+    )
+    place.good([first], **where)
+    place.refused([second], "of version 1, which stays beside it", **where, **ONNX)
+    place.good([{**second, "serve_versions": 1}], **where, **ONNX)
+    assert place.answers(sample)
 
 
 # -- model_code ------------------------------------------------------------------------------------

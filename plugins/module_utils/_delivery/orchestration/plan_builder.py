@@ -270,8 +270,8 @@ class PlanBuilder:
             plan = replace(plan, warnings=(*plan.warnings, *said))
         step = plan.replacement
         if self._policy and isinstance(step, PutSideBySide):
-            text = step.record.author_config
-            config = config_for(text, desired.name, "-", desired.request)
+            author = step.layout.author_config.decode()
+            config = config_for(author, desired.name, "-", desired.request)
             self._policy.check_staying(step.record, config, step.versions.kept)
         fetches = not isinstance(step, PutSideBySide) or step.versions.fetch
         if self._repository and step and fetches:
