@@ -276,6 +276,7 @@ def test_whole_life(stage: Stage, client: TritonDeploymentClient) -> None:
     described = client.get_deployment("doubler")
     assert {key: described[key] for key in PEER_KEYS} == {key: listed[0][key] for key in PEER_KEYS}
     assert (described["registry_version"], described["drift"]) == (1, [])
+    assert described["code"] == "the program 1/model.py"
     assert described["servers"][0]["deploy_id"] == created["deploy_id"]
     assert (
         json.loads((stage.triton.repository / "doubler" / "mlflow-meta.json").read_text())[

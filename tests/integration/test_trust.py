@@ -375,7 +375,7 @@ def test_an_ensemble_calls_no_model_of_somebody_else(place: Place) -> None:
     )  # fmt: skip
     assert place.triton.load("theirs")[0] == 200
     ensemble = make_ensemble(place.folder, "both", [theirs])
-    said = "its member 'theirs' is neither in the list nor deployed by this collection"
+    said = "its member 'theirs' is neither brought by the list nor deployed by this collection"
     place.refused([entry(ensemble)], said, **ONNX)
     place.refused([entry(ensemble)], said, model_code="refused")
     place.good([entry(ensemble)])

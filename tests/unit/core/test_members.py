@@ -307,7 +307,7 @@ def test_an_ensemble_may_call_what_is_in_the_list_or_was_deployed_by_us() -> Non
     assert strangers(comes, to_bring("m", member())) == {}
     assert strangers(comes, there=(record("m", member("onnxruntime")),)) == {}
     said = strangers(comes)["e"]
-    assert "its member 'm' is neither in the list nor deployed by this collection" in said
+    assert "its member 'm' is neither brought by the list nor deployed by this collection" in said
     assert "allowed_backends is set: deploy it in the same list, or before" in said
 
 
@@ -342,3 +342,12 @@ def test_a_member_of_the_list_that_failed_is_judged_as_it_stands() -> None:
     assert strangers(comes, failed) == {}, "which its own failure takes care of"
     program = record("m", member("python"))
     assert list(strangers(comes, failed, there=(program,))) == ["e"]
+    deployed = record("e", ensemble(), registry_version=2, source="s-2", pinned_uri="models:/e/2")
+    stays = Planned(
+        DesiredModel.from_options({"name": "e", "state": "rolled_back"}),
+        to_bring("e", ensemble(), deployed, state="rolled_back").plan,
+    )
+    assert stays.plan is not None
+    unchanged = dataclasses.replace(stays, plan=dataclasses.replace(stays.plan, steps=()))
+    assert list(strangers(unchanged, failed)) == ["e"], "it would call somebody else's"
+    assert list(strangers(comes, to_bring("m", member(), state="absent"))) == ["e"]

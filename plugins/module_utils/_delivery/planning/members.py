@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ..domain import config_pbtxt
 from ..domain.config_pbtxt import ModelConfig, config_for
@@ -203,45 +203,58 @@ def refuse_strangers(
     judged = dict(planned)
     for name, one in planned.items():
         config = _kept_ensemble(one)
-        if config is not None and (
-            reason := _why_stranger(config, planned, records, policy, {name})
-        ):
+        calls = _Calls(planned, records, policy, waits=one.todo is not None)
+        if config is not None and (reason := calls.why_stranger(config, {name})):
             error = PolicyRefused(reason, step="check the policy", left="nothing was changed")
             judged[name] = replace(one, error=error)
     return judged
 
 
-def _why_stranger(
-    config: ModelConfig,
-    planned: Mapping[str, Planned],
-    records: Mapping[str, Record],
-    policy: Policy,
-    seen: set[str],
-) -> str | None:
-    """Why an ensemble may not call its members, or what these call.
+@dataclass(frozen=True)
+class _Calls:
+    """Who may be called by an ensemble.
 
-    Args:
-        seen: names of what has been judged; added to.
+    Attributes:
+        waits: it changes, so that it fails with any member that fails.
     """
-    for member in sorted(config_pbtxt.members(config) - seen):
-        seen.add(member)
-        one, record = planned.get(member), records.get(member)
-        if one and (one.error is None or record is None):
-            continue  # it is judged, or fails, by itself
-        if record is None:
-            return (
-                f"its member '{member}' is neither in the list nor deployed by this collection, and"
-                f" {policy.rules.said}: deploy it in the same list, or before"
-            )
-        text = config_for(record.author_config, member, "-", record.request)
-        try:
-            policy.check_deployed(record, text)
-        except PolicyRefused as error:
-            return f"its member '{member}' is deployed, and is refused itself: {error.message}"
-        inner = config_pbtxt.parse(text)
-        if reason := _why_stranger(inner, planned, records, policy, seen):
-            return f"its member '{member}' is an ensemble, and {reason}"
-    return None
+
+    planned: Mapping[str, Planned]
+    records: Mapping[str, Record]
+    policy: Policy
+    waits: bool
+
+    def why_stranger(self, config: ModelConfig, seen: set[str]) -> str | None:
+        """Why an ensemble may not call its members, or what these call.
+
+        Args:
+            seen: names of what has been judged; added to.
+        """
+        for member in sorted(config_pbtxt.members(config) - seen):
+            seen.add(member)
+            record = self.records.get(member)
+            if self._is_brought(member):
+                continue
+            if record is None:
+                return (
+                    f"its member '{member}' is neither brought by the list nor deployed by this"
+                    f" collection, and {self.policy.rules.said}: deploy it in the same list, or"
+                    " before"
+                )
+            text = config_for(record.author_config, member, "-", record.request)
+            try:
+                self.policy.check_deployed(record, text)
+            except PolicyRefused as error:
+                return f"its member '{member}' is deployed, and is refused itself: {error.message}"
+            if reason := self.why_stranger(config_pbtxt.parse(text), seen):
+                return f"its member '{member}' is an ensemble, and {reason}"
+        return None
+
+    def _is_brought(self, member: str) -> bool:
+        """The list answers for it: it is judged there, or fails together with the ensemble."""
+        one = self.planned.get(member)
+        if one is None or one.desired.state == "absent":
+            return False
+        return one.error is None or (self.waits and member not in self.records)
 
 
 def _is_ensemble(record: Record) -> bool:
