@@ -810,7 +810,8 @@ def newer_than_the_oldest(found: ast.Module) -> Iterator[str]:
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and any(
             isinstance(part, ast.BitOr) for part in ast.walk(node)
         ):
-            yield ast.unparse(node)
+            # Flags of the system are numbers; anything else may be a type.
+            yield from [text for text in [ast.unparse(node)] if "os.O_" not in text]
 
 
 def test_a_copy_without_the_core_is_one_sentence(values: dict[str, Any], tmp_path: Path) -> None:

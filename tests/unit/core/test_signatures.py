@@ -98,7 +98,9 @@ def changed(body: bytes, change: Any, payload: bool = False) -> bytes:
     return json.dumps(document).encode()
 
 
-@pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1()], ids=str)
+@pytest.mark.parametrize(
+    "curve", [ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1()], ids=["p256", "p384", "p521"]
+)
 def test_what_a_key_signed_is_proven_and_the_key_is_named(
     folder: Path, curve: ec.EllipticCurve
 ) -> None:
