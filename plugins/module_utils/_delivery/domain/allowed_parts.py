@@ -194,7 +194,7 @@ PARTS: dict[str, Parts] = {
         frozenset({"onnxruntime_onnx"}),
         _ONNX_RUNTIME,
         {
-            "tensorrt": _TRT | CACHE_KEYS,
+            "tensorrt": _TRT.union(CACHE_KEYS),
             "cuda": _CUDA,
             "openvino": frozenset(),
         },

@@ -29,7 +29,7 @@ MLFLOW_FILES = frozenset(
 )
 MLFLOW_FOLDERS = frozenset({"metadata", "code"})
 _MADE_BESIDE = frozenset({"lightgbm", "sklearn"})
-_TREES = _MADE_BESIDE | {"xgboost"}
+_TREES = _MADE_BESIDE.union(["xgboost"])
 _OWN_FILES = 1 << 16
 EXAMPLES = ("input_example", "serving_input")
 
