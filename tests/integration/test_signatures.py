@@ -249,6 +249,35 @@ def test_an_artifact_that_somebody_changed_is_not_deployed(
     assert all(row["name"] != name for row in place.triton.index())
 
 
+@pytest.mark.parametrize("attack", [_take_the_signature_away, _forge_all])
+def test_signing_again_is_a_way_out(
+    place: Place, name: str, attack: Callable[[Path, str], None]
+) -> None:
+    sample = place.sample(name)
+    sign = {"private_key": place.key.file}
+    published = place.publish(name, sample.folder, sign=sign)
+    attack(place.files(published), name)
+    place.refused(name)
+    again = place.publish(name, sample.folder, sign=sign)
+    assert again["changed"] and again["model"]["version"] == 2
+    assert not place.publish(name, sample.folder, sign=sign)["changed"]
+    assert not place.deploy(name, f"models:/{name}/2")["failed"]
+
+
+def test_one_signed_artifact_does_not_stand_for_another_where_the_tag_vouches(
+    place: Place, name: str
+) -> None:
+    """A signature says nothing of names and versions; the registry does, with require_digest."""
+    sign = {"private_key": place.key.file}
+    old = place.publish(name, sign=sign)
+    new = place.publish(name, place.sample(name, 0.25).folder, sign=sign)
+    shutil.rmtree(place.files(new))
+    shutil.copytree(place.files(old), place.files(new))
+    said = place.refused(name, f"models:/{name}/2", require_digest=True)
+    assert "names another manifest" in said
+    assert not place.deploy(name, f"models:/{name}/1", require_digest=True)["failed"]
+
+
 def test_a_certificate_is_trusted_by_authority_and_identity(place: Place, name: str) -> None:
     authority = SigningAuthority(place.folder / "ca", "authority")
     between = SigningAuthority(place.folder / "ca", "between", issuer=authority)

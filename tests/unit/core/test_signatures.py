@@ -236,6 +236,28 @@ def test_a_key_is_not_trusted_for_its_certificate_nor_a_certificate_for_its_key(
     assert "require_signature.public_keys" in why_not(by_key, anchors)
 
 
+def test_a_signature_through_sigstore_is_believed_by_sigstore_alone(
+    authority: SigningAuthority, folder: Path
+) -> None:
+    """What it says of its identity is nothing, where its certificate is not Sigstore's."""
+    key, certificate = authority.issue("keyless", RELEASE)
+    body = sign({"private_key": key.file, "certificate": certificate})
+
+    def claim(document: Any) -> None:
+        material = document["verificationMaterial"]
+        chain = material.pop("x509CertificateChain")["certificates"]
+        material["certificate"] = chain[0]
+
+    forged = changed(body, claim)
+    config = folder / "trust.json"
+    config.write_text("{}")
+    identity = {"identity": RELEASE, "issuer": "https://issuer.example.com"}
+    said = why_not(forged, trust(sigstore=[identity], trust_config=str(config)))
+    assert "is not a true signature by one of require_signature.sigstore" in said
+    by_authority = trust(ca_certificates=[authority.file], identities=[RELEASE])
+    assert "require_signature has no sigstore" in why_not(forged, by_authority)
+
+
 @pytest.mark.parametrize("how", ["key", "certificate"])
 def test_a_signature_that_the_tools_own_command_made_is_accepted(
     tmp_path: Path, authority: SigningAuthority, how: str
