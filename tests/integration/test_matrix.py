@@ -213,7 +213,8 @@ def test_published_twice_by_different_random_names(mlflow: MLflow, tmp_path: Pat
         for name in ("0f8e.data", "77ab.data")
     )
     assert first.changed and not second.changed
-    assert first.plan and second.plan and first.plan.digest == second.plan.digest
+    assert first.published and second.published
+    assert first.published.digest == second.published.digest
     other = make_onnx(
         tmp_path / "other",
         "drawn",
