@@ -466,3 +466,30 @@ def test_files_that_are_swapped_between_plan_and_download_are_refused(attack: At
         result = attack.deliver(policy=False)
     assert swapped and f"{OTHERS}: network/1/model.onnx has sha256" in str(result.error)
     attack.answers(attack.good)
+
+
+def test_settings_that_are_swapped_after_a_rule_judged_them_are_refused(
+    triton: Triton, tmp_path: Path
+) -> None:
+    """Also where no manifest says what they were."""
+    (tmp_path / "chat" / "1").mkdir(parents=True)
+    (tmp_path / "chat" / "config.pbtxt").write_text(
+        'backend: "vllm"\ninstance_group { kind: KIND_MODEL }\n'
+    )
+    settings = tmp_path / "chat/1/model.json"
+    good, evil = '{"model": "some/model"}', '{"worker_cls": "evil.W"}'
+    settings.write_text(good.ljust(30))
+    target = target_of(triton, policy=Policy(allowed_backends=("vllm",)))
+
+    def swap(_moment: str, kind: str, subject: str) -> None:
+        if kind == "mkdir" and subject.endswith("/model"):
+            settings.write_text(evil.ljust(30))
+
+    with observe(swap):
+        result = deliver_model(target, "chat", model_uri=str(tmp_path / "chat"))
+    assert settings.read_text() == evil.ljust(30)
+    assert "1/model.json is not what it was when a rule judged it" in str(result.error)
+    assert not result.changed and not (triton.repository / "chat").exists()
+    # The remedy: it is judged anew.
+    result = deliver_model(target, "chat", model_uri=str(tmp_path / "chat"))
+    assert "1/model.json has 'worker_cls'" in str(result.error)

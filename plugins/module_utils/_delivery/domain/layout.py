@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..errors import ArtifactError
 from ..outside import JsonObject
@@ -60,6 +60,7 @@ class Layout:
         versions: Triton versions; ``artifact_versions`` the folders which they are in the artifact.
         provenance: what the bytes of each artifact path must be, and who says so; None where
             nobody does.
+        judged: artifact path → sha256 of what a rule read of it, so that nothing else is brought.
         revoked: sha256 of what must not be deployed, for files of which nothing is known before
             they are here.
         origins: sha256 of what the model was made of, where that is not in it as it came; known
@@ -87,6 +88,7 @@ class Layout:
     versions: tuple[int, ...]
     artifact_versions: tuple[int, ...]
     provenance: Provenance | None = None
+    judged: Mapping[str, str] = field(default_factory=dict)
     revoked: frozenset[str] = frozenset()
     origins: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -395,6 +395,11 @@ def _fetch(layout: Layout, artifacts: ArtifactRoot, staged: str) -> Manifest:
         disk.make_folder(folder)
     wanted = {source: targets[target] for source, target, _size in layout.files}
     came = checked(artifacts, layout.provenance).fetch(wanted)
+    if changed := [path for path, digest in layout.judged.items() if came[path].sha256 != digest]:
+        raise ArtifactError(
+            f"{changed[0]} is not what it was when a rule judged it: deploy it again",
+            step="compare with the plan",
+        )
     return Manifest.of(
         (
             FileEntry(target, came[source].size, came[source].sha256)

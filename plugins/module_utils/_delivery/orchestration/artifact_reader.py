@@ -6,6 +6,7 @@ by the policy.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
@@ -90,14 +91,27 @@ class ArtifactReader:
         )
         if self._policy:
             self._policy.check_new(layout, config, source.tags)
-            sources = {target: path for path, target, _size in layout.files}
-            files = checked(artifacts, layout.provenance)
-            self._policy.check_settings(
-                config, sources.keys(), lambda path: files.read(sources[path], LARGEST)
-            )
+            layout = self._with_judged_settings(layout, config, artifacts)
         refuse_layout(config, desired.name, layout)
         judge_case(config, self._urls, desired, lambda: is_whole(layout, artifacts))
         return judge_example(self._compare(layout, source), config, self._urls, desired)
+
+    def _with_judged_settings(
+        self, layout: Layout, config: bytes, artifacts: ArtifactRoot
+    ) -> Layout:
+        """Judge files that are configurations of their own, and keep what was judged: a publisher
+        without a manifest may bring others later.
+        """
+        sources = {target: path for path, target, _size in layout.files}
+        files, judged = checked(artifacts, layout.provenance), {}
+
+        def read(target: str) -> bytes:
+            data = files.read(sources[target], LARGEST)
+            judged[sources[target]] = hashlib.sha256(data).hexdigest()
+            return data
+
+        self._policy.check_settings(config, sources.keys(), read)
+        return replace(layout, judged=judged)
 
     def _verify(self, signature: bytes) -> Signature | None:
         """Who signed what. Where no rule asks for it, what a signature says of its key is enough to
