@@ -312,3 +312,15 @@ def test_file_store_of_the_user_is_the_users_own(form: str, tmp_path: Path) -> N
     assert registry.local_place(f"file://{store}/0/x") == f"{store}/0/x"
     with pytest.raises(PlaceRefused, match="artifact_folders"):
         registry.local_place(f"file://{tmp_path}/elsewhere")
+
+
+@pytest.mark.parametrize(
+    "uri", ["", "file:", "databricks", "databricks://profile", "sqlite:///x.db"]
+)
+def test_address_that_is_no_folder_makes_none_the_users_own(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place in (tmp_path / "0", tmp_path / "databricks" / "0"):
+        with pytest.raises(PlaceRefused, match="artifact_folders"):
+            Registry(uri, 5).local_place(str(place))

@@ -321,9 +321,9 @@ def code_of(error: DeliveryError) -> str:
 def _store_folder(uri: str) -> str | None:
     """The folder of a file store that the user named."""
     parts = urlsplit(uri)
-    if parts.scheme == "file":
-        return os.path.abspath(unquote(parts.path))
-    return os.path.abspath(uri) if not parts.scheme and not uri.startswith("databricks") else None
+    folder = unquote(parts.path) if parts.scheme == "file" else "" if parts.scheme else uri
+    # "databricks" is a name that MLflow's client knows, and no folder.
+    return os.path.abspath(folder) if folder and not folder.startswith("databricks") else None
 
 
 def _is_on_this_host(uri: str) -> bool:
