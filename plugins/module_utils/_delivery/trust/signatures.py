@@ -46,8 +46,9 @@ def verify(body: bytes, anchors: Anchors) -> Signature:
     bundle = read_bundle(body)
     with require("model_signing", PURPOSE):
         import model_signing.verifying
-    # Without a handler its warnings would go to standard error.
-    logging.getLogger("model_signing").addHandler(logging.NullHandler())
+    logger = logging.getLogger("model_signing")
+    if not logger.handlers:  # its warnings would go to standard error
+        logger.addHandler(logging.NullHandler())
     config = model_signing.verifying.Config().set_hashing_config(claimed(bundle))
     if bundle.is_sigstore:
         return _verify_sigstore(bundle, anchors, config)
