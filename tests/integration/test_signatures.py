@@ -406,10 +406,23 @@ def test_what_was_deployed_unsigned_is_not_trusted_later(place: Place, name: str
     entry = place.info(name, **rules(place.key))
     assert entry["trusted"] is False
     assert "was deployed without a signature" in "".join(entry["drift"])
-    assert "was deployed without a signature" in place.refused(name)
+    assert "it has no signature (model.sig)" in place.refused(name)
     place.publish(name, sign={"private_key": place.key.file})
     assert not place.deploy(name, f"models:/{name}/2")["failed"]
     assert place.info(name, **rules(place.key))["trusted"] is True
+
+
+def test_what_was_signed_and_deployed_without_the_rule_is_asked_for_it_once(
+    place: Place, name: str
+) -> None:
+    place.publish(name, sign={"private_key": place.key.file})
+    assert place.deploy(name, require_signature=None)["model"]["signed_by"] is None
+    check, asked, again = place.deploy(name, check=True), place.deploy(name), place.deploy(name)
+    assert [check["changed"], asked["changed"], again["changed"]] == [True, True, False]
+    assert check["actions"] == asked["actions"]
+    assert "nobody had asked who signed it" in " ".join(asked["actions"])
+    assert asked["model"]["signed_by"]["key"] == place.key.id
+    assert not place.deploy(name, require_signature=None)["changed"]
 
 
 def test_a_version_beside_a_newer_one_is_judged_too(place: Place, name: str) -> None:

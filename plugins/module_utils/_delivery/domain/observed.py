@@ -35,6 +35,7 @@ class ObservedModel:
         retained: previous deployments, the newest first; read only where going back is asked for.
         config: bytes of the deployed config.pbtxt.
         outdated: why an older release has deployed what would be refused, or made otherwise, today.
+        unsigned: True where a rule asks who signed, and nobody asked when it was deployed.
     """
 
     name: str
@@ -51,6 +52,7 @@ class ObservedModel:
     modes_differ: bool = False
     half_made: bool = False
     outdated: str | None = None
+    unsigned: bool = False
     proven: Fingerprint = field(default_factory=dict)
 
     @classmethod

@@ -205,6 +205,8 @@ class PlanBuilder:
         Raises:
             DeliveryError: it cannot be done, or the policy forbids it.
         """
+        if self._policy.require_signature and observed.record:
+            observed = replace(observed, unsigned=observed.record.signed_by is None)
         if (
             desired.uri is None
             or (observed.foreign and not desired.adopt)

@@ -91,6 +91,8 @@ def why_replace(
         return "deploy again, as its folder is gone,"
     if lost := observed.lost_files:
         return f"deploy again, as {_and_more(lost)} changed on disk,"
+    if observed.unsigned:
+        return "deploy again, as nobody had asked who signed it,"
     request = record.request
     if (desired.flavor or record.flavor) != record.flavor or desired.version_folders != request.get(
         "version_folders"
