@@ -439,6 +439,13 @@ def test_a_version_beside_a_newer_one_is_judged_too(place: Place, name: str) -> 
     assert place.info(name, require_signature=both)["trusted"] is True
     assert place.info(name, **rules(place.key))["trusted"] is False
     assert place.info(name, revoked_keys=[former.id])["trusted"] is False
+    said = place.refused(name, f"models:/{name}/2", serve_versions=2)
+    assert "of version 1" in said and "serve_versions: 1 leaves that version out" in said
+    alone = place.deploy(name, f"models:/{name}/2", serve_versions=1)
+    assert not alone["failed"] and alone["model"]["triton_versions"] == [2], alone
+    assert place.info(name, **rules(place.key))["trusted"] is True
+    back = {"state": "rolled_back", "model_uri": None, "require_signature": both}
+    assert place.deploy(name, **back)["model"]["triton_versions"] == [1, 2]
     place.publish(name, place.sample(name, 0.125).folder, sign={"private_key": place.key.file})
     result = place.deploy(name, f"models:/{name}/3", require_signature=both, serve_versions=2)
     assert result["model"]["triton_versions"] == [2, 3]

@@ -41,7 +41,7 @@ from ..planning.plan import Plan, PutSideBySide, Reconfigure
 from ..planning.planner import is_pinned, make_plan, why_reconfigure, why_replace
 from ..planning.policy import Policy
 from ..planning.users import Usage, may_have_users
-from ..planning.versions import version_to_ask
+from ..planning.versions import staying, version_to_ask
 from ..repository.protocol import Repository
 from ..triton.server import TritonServer
 from .artifact_reader import ArtifactReader, is_whole
@@ -256,7 +256,9 @@ class PlanBuilder:
         elif observed.record and (self._policy or why_reconfigure(observed, desired)):
             config = config_for(observed.record.author_config, desired.name, "-", desired.request)
             if self._policy:
-                self._policy.check_deployed(observed.record, config)
+                versions = staying(observed.record, desired)
+                judged = replace(observed.record, triton_versions=versions)
+                self._policy.check_deployed(judged, config)
                 self._check_settings(observed.record, config)
             if why_reconfigure(observed, desired):
                 refuse_deployed(config, observed.record)

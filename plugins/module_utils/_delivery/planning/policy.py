@@ -119,7 +119,12 @@ class Policy:
             PolicyRefused: naming the rule.
         """
         for version in record.triton_versions:
-            self._check_vouched(record.with_version(version))
+            try:
+                self._check_vouched(record.with_version(version))
+            except PolicyRefused as error:
+                if str(version) in record.beside:
+                    error.message = _of_version(version, error.message)
+                raise
 
     def _check_vouched(self, record: Record) -> None:
         if self.require_digest:
@@ -189,10 +194,7 @@ class Policy:
             try:
                 self.check_deployed(record.with_version(version), config)
             except PolicyRefused as error:
-                error.message = (
-                    f"of version {version}, which stays beside it: {error.message};"
-                    " serve_versions: 1 leaves that version out"
-                )
+                error.message = _of_version(version, error.message)
                 raise
 
     def check_settings(
@@ -240,6 +242,13 @@ _AGAIN = (
     "publish it again with mlflow_publish (the same content becomes a version with a new manifest)"
     " and deploy that version"
 )
+
+
+def _of_version(version: int, message: str) -> str:
+    return (
+        f"of version {version}, which stays beside it: {message}; serve_versions: 1 leaves that"
+        " version out"
+    )
 
 
 def digests_of(found: Provenance) -> dict[str, str]:

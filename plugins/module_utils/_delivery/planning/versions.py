@@ -32,6 +32,12 @@ class SideBySide:
     fetch: bool
 
 
+def staying(record: Record, desired: DesiredModel) -> tuple[int, ...]:
+    """The versions of a deployment that are left where its files are not replaced."""
+    versions = tuple(sorted(record.triton_versions))
+    return versions[-desired.serve_versions :] if serves_side_by_side(record) else versions
+
+
 def serves_side_by_side(record: Record) -> bool:
     return int(record.request.get("serve_versions") or 1) > 1
 
