@@ -58,11 +58,9 @@ class Misused:
 
     def change(self, statement: str, *values: object) -> None:
         """In the database of the registry."""
-        with (
-            contextlib.closing(sqlite3.connect(self.mlflow.database, timeout=30)) as database,
-            database,
-        ):
+        with contextlib.closing(sqlite3.connect(self.mlflow.database, timeout=30)) as database:
             assert database.execute(statement, values).rowcount
+            database.commit()
 
     def say_source(self, source: str) -> str:
         """What the registry says of the version; returns its URI."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,15 +192,21 @@ def test_a_changed_byte_that_decides_what_is_served_is_refused_before_a_download
         attack.flip(path)
 
 
+def noting(kinds: set[str]) -> Callable[[str, str, str], None]:
+    """What is told of each effect, by its kind."""
+
+    def note(_moment: str, kind: str, _subject: str) -> None:
+        kinds.add(kind)
+
+    return note
+
+
 def test_a_changed_byte_of_the_model_is_refused_before_the_swap(attack: Attack) -> None:
     attack.flip("network/1/model.onnx")
     for policy in (True, False):
         done: set[str] = set()
 
-        def note(_moment: str, kind: str, _subject: str, kinds: set[str] = done) -> None:
-            kinds.add(kind)
-
-        with observe(note):
+        with observe(noting(done)):
             result = attack.deliver(policy=policy)
         assert f"{OTHERS}: network/1/model.onnx has sha256" in str(result.error)
         assert not result.changed and "download" in done

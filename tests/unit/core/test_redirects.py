@@ -155,12 +155,13 @@ def only_bytes(target: str) -> Location:
 
 
 def test_download_does_not_follow_from_https_to_http(authority: Authority, tmp_path: Path) -> None:
-    with (
-        serving() as (plain, heard),
-        serving(only_bytes(f"{plain}/bytes?token=geheim"), authority) as (url, _heard),
-        pytest.raises(ArtifactError, match="redirects from https to http") as caught,
-    ):
-        fetch(with_certificate(url, authority), tmp_path)
+    with serving() as (plain, heard):
+        target = only_bytes(f"{plain}/bytes?token=geheim")
+        with (
+            serving(target, authority) as (url, _heard),
+            pytest.raises(ArtifactError, match="redirects from https to http") as caught,
+        ):
+            fetch(with_certificate(url, authority), tmp_path)
     assert heard.heads == []
     assert "geheim" not in str(caught.value)
 
@@ -171,10 +172,13 @@ def test_download_does_not_follow_from_https_over_https_to_http(
     with (
         serving() as (plain, heard),
         serving(lambda _path: f"{plain}/bytes", authority) as (other, _other),
-        serving(only_bytes(f"{other}/bytes"), authority) as (url, _heard),
-        pytest.raises(ArtifactError, match="redirects from https to http"),
     ):
-        fetch(with_certificate(url, authority), tmp_path)
+        target = only_bytes(f"{other}/bytes")
+        with (
+            serving(target, authority) as (url, _heard),
+            pytest.raises(ArtifactError, match="redirects from https to http"),
+        ):
+            fetch(with_certificate(url, authority), tmp_path)
     assert heard.heads == []
 
 
@@ -190,11 +194,10 @@ def test_download_follows_to_servers_only(target: str, tmp_path: Path) -> None:
 def test_neither_password_nor_certificate_follows_a_download(
     authority: Authority, tmp_path: Path
 ) -> None:
-    with (
-        serving(authority=authority) as (other, heard),
-        serving(only_bytes(f"{other}/bytes"), authority) as (url, own),
-    ):
-        assert fetch(with_certificate(url, authority), tmp_path) == BYTES
+    with serving(authority=authority) as (other, heard):
+        target = only_bytes(f"{other}/bytes")
+        with serving(target, authority) as (url, own):
+            assert fetch(with_certificate(url, authority), tmp_path) == BYTES
     assert len(heard.heads) == 1 and heard.secrets() == []
     assert len(own.secrets()) == 4
 

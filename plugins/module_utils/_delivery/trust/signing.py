@@ -112,8 +112,7 @@ def _read_key(wanted: Mapping[str, Any]) -> SigningKey:
         _variable(wanted, "password_env") if "password_env" in wanted else wanted.get("password")
     )
     with require("model_signing", PURPOSE):
-        import model_signing.signing
-    _ = model_signing
+        import model_signing.signing  # noqa: F401  (asked for now, used when there is a manifest)
     key = _decrypted(pem, str(password) if password else None, f"sign.{where}")
     signer = Signer(key_id(key.public_key()))
     if "certificate" in wanted:
