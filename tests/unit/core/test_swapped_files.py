@@ -262,6 +262,43 @@ def test_stores_of_mlflow_are_known() -> None:
         check_remote(root)
 
 
+@pytest.mark.parametrize(
+    "root",
+    [
+        "r2://bucket@evil.example/x",
+        "r2://evil.example/x",
+        "r2://bucket@account.r2.cloudflarestorage.com@evil.example/x",
+        "r2://bucket@evil.example:443#.r2.cloudflarestorage.com/x",
+        "r2://bucket@account.r2.cloudflarestorage.com.evil.example/x",
+        "b2://bucket@s3.us.backblazeb2.com.evil.example/x",
+        "abfss://files@account.evil.example/x",
+        "abfss://files@account.dfs.core.windows.net@evil.example/x",
+        "abfss://files@account.evil.example?.dfs.core.windows.net/x",
+        "abfss://files@account.evil.example\\.dfs.core.windows.net/x",
+        "wasbs://files@account.evil.example/x",
+    ],
+)
+def test_no_store_in_the_cloud_is_somebody_elses_server(root: str) -> None:
+    """The credentials of the environment are shown to whatever host such a location names."""
+    with pytest.raises(PlaceRefused, match="which is no server of"):
+        check_remote(root)
+
+
+def test_stores_in_the_cloud_are_read_under_their_own_names() -> None:
+    for root in (
+        "r2://bucket@0af1.r2.cloudflarestorage.com/x",
+        "r2://bucket@0af1.eu.r2.cloudflarestorage.com/x",
+        "b2://bucket@s3.us-west-004.backblazeb2.com/x",
+        "abfss://files@account.dfs.core.windows.net/x",
+        "abfss://files@account.dfs.core.chinacloudapi.cn/x",
+        "abfss://files@account.privatelink.dfs.core.windows.net/x",
+        "abfss://files@account.z12.dfs.storage.azure.net/x",
+        "abfss://work@onelake.dfs.fabric.microsoft.com/x",
+        "wasbs://c@a.blob.core.usgovcloudapi.net/x",
+    ):
+        check_remote(root)
+
+
 MODEL_ID, RUN_ID = "m-" + "0a" * 16, "0b" * 16
 
 

@@ -15,6 +15,18 @@ from ..redact import mask
 
 REMOTE_SCHEMES = ("s3", "gs", "wasbs", "abfss", "r2", "b2", "hdfs", "viewfs", "ftp", "sftp")
 """What MLflow's own code may fetch: none of these can mean a folder of this host."""
+# The host stands in the location, and is shown the credentials of the environment: a token, or a
+# signature that others could use.
+_AZURE = r"core\.(?:windows\.net|chinacloudapi\.cn|usgovcloudapi\.net)"
+_HOSTS = {
+    "r2": ("Cloudflare R2", r"r2\.cloudflarestorage\.com"),
+    "b2": ("Backblaze B2", r"backblazeb2\.com"),
+    "wasbs": ("Azure Blob Storage", rf"blob\.{_AZURE}"),
+    "abfss": (
+        "Azure Data Lake Storage",
+        rf"dfs\.(?:{_AZURE}|storage\.azure\.net|fabric\.microsoft\.com)",
+    ),
+}
 _OWN = re.compile(r"/[0-9]+/(?:models/m-)?[0-9a-f]{32}/artifacts(?:/|$)")
 _STEP = "find the artifact"
 
@@ -92,10 +104,12 @@ def folder_of(root: str) -> str:
 
 
 def check_remote(root: str) -> None:
-    """Refuse a location whose kind is not known to be on another host.
+    """Refuse a location whose kind is not known to be on another host, or whose host is not that of
+    its kind.
 
     Raises:
-        PlaceRefused: MLflow's code, or a plugin of it, might find a folder of this host there.
+        PlaceRefused: MLflow's code, or a plugin of it, might find a folder of this host there, or
+            show credentials to somebody's server.
     """
     scheme = _scheme(root)
     if scheme not in REMOTE_SCHEMES:
@@ -106,6 +120,15 @@ def check_remote(root: str) -> None:
             " of these",
             step=_STEP,
         )
+    if scheme in _HOSTS:
+        store, ending = _HOSTS[scheme]
+        if not re.fullmatch(rf"(?:[\w.$-]+@)?(?:[\w-]+\.)+{ending}", urlsplit(root).netloc, re.A):
+            raise PlaceRefused(
+                f"the registry says that the files lie at {mask(root)!r}, which is no server of"
+                f" {store}, and would be shown its credentials: publish the model again to that"
+                " store",
+                step=_STEP,
+            )
 
 
 def _scheme(root: str) -> str:
