@@ -45,6 +45,15 @@ def test_what_triton_loads_is_not_refused(text: str) -> None:
     assert _why(model_of(text)) is None
 
 
+@pytest.mark.parametrize("key", ["a b", "_x", "a-b", "é", "a\\n", "x:y", "_"])
+def test_a_metric_tag_of_which_the_server_dies_is_refused(key: str) -> None:
+    """No real one is asked here: ``tests/integration/test_trust.py`` does it, with another name."""
+    said = _why(model_of(f'metric_tags {{ key: "{key}" value: "x" }}'))
+    assert said is not None and "no label of Prometheus" in said
+    for sound in ("", "1a", "A_b", "model", "le"):
+        assert _why(model_of(f'metric_tags {{ key: "{sound}" value: "a b" }}')) is None
+
+
 def test_a_tensor_without_type_or_dims_is_refused_where_no_backend_completes_it() -> None:
     untyped, shapeless = 'input { name: "x" dims: 3 }', 'input { name: "x" data_type: TYPE_FP32 }'
     assert "input 'x' has no data_type" in str(_why(untyped, "pytorch"))

@@ -9,6 +9,7 @@ their types and shapes) is refused only where the backend is known to complete n
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -24,6 +25,8 @@ _CORRELATION_ID = "CONTROL_SEQUENCE_CORRID"
 _CORRELATION_TYPES = ("TYPE_UINT64", "TYPE_INT64", "TYPE_UINT32", "TYPE_INT32", "TYPE_STRING")
 _CONTROL_VALUES = ("int32_false_true", "fp32_false_true", "bool_false_true")
 _SOURCE_TYPES = ("TYPE_INT32", "TYPE_FP32")
+# Triton puts a _ before it, and names that begin with two are Prometheus's own.
+_TAG = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_]*)?")
 # They take inputs and outputs from the configuration alone.
 _COMPLETE_NOTHING = frozenset({"ensemble", "pytorch"})
 
@@ -57,6 +60,7 @@ def _reasons(config: ModelConfig, backend: str) -> Iterator[str]:
     yield from _of_batch_inputs(config, completes)
     yield from _of_batch_outputs(config, completes)
     yield from _of_warmup(config)
+    yield from _of_metric_tags(config)
 
 
 # ---- batching ------------------------------------------------------------------------------------
@@ -325,3 +329,15 @@ def _of_warmup(config: ModelConfig) -> Iterator[str]:
                     f"{what} has dims {_listed(tensor.dims)} for '{name}': write a size in place of"
                     " each -1"
                 )
+
+
+# ---- metrics -------------------------------------------------------------------------------------
+
+
+def _of_metric_tags(config: ModelConfig) -> Iterator[str]:
+    for key in sorted(config.metric_tags):
+        if not _TAG.fullmatch(key):  # the server dies of it, with all its models
+            yield (
+                f"its metric_tags have the key {key!r}, of which no label of Prometheus can be"
+                " made: write it with letters, digits and _ only, and no _ at its beginning"
+            )
