@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
+    ConfigError,
     NeedsOther,
     PolicyRefused,
 )
@@ -118,6 +119,14 @@ def accelerator(**parameters: str) -> str:
     )
 
 
+def make_told(place: Place, files: Mapping[str, str]) -> Sample:
+    """A model whose backend is told by its files alone."""
+    sample = place.model(files=files)
+    path = sample.folder / "config.pbtxt"
+    path.write_text(path.read_text().replace('platform: "onnxruntime_onnx"', ""))
+    return sample
+
+
 Attack = Callable[[Place], tuple[Sample, str]]
 ATTACKS: dict[str, Attack] = {
     "a program in the place of the backend's": lambda p: (
@@ -209,6 +218,25 @@ ATTACKS: dict[str, Attack] = {
         p.model(f'instance_group {{ kind: KIND_CPU name: "a`touch {p.canary}`" }}\n'),
         "its instance_group has the name 'a`touch ",
     ),
+    "another folder for Triton to tell the backend by": lambda p: (
+        make_told(p, {"0/README.md": ""}),
+        "not each of its folders is a version with a file that tells it",
+    ),
+    "a folder in the place of the backend's library": lambda p: (
+        p.model("", {"1/libtriton_onnxruntime.so/x.onnx": b""}),
+        "it brings '1/libtriton_onnxruntime.so/x.onnx'",
+    ),
+    "a warmup of which the server dies": lambda p: (
+        p.model(
+            'model_warmup { name: "w" batch_size: 1 inputs { key: "x" value { data_type: TYPE_FP32'
+            " dims: 1000000000000 zero_data: true } } }\n"
+        ),
+        "its model_warmup has 8000000000000 bytes of input, more than",
+    ),
+    "sequences of which the server dies": lambda p: (
+        p.model("sequence_batching { oldest { max_candidate_sequences: 2000000000 } }\n"),
+        "its sequence_batching keeps 2000000000 sequences at once, more than",
+    ),
     "a session that writes": lambda p: (
         p.model(
             'parameters { key: "session.model_external_initializers_file_folder_path" value {'
@@ -224,6 +252,31 @@ def test_a_publishers_way_to_code_is_refused(place: Place, attack: str) -> None:
     sample, words = ATTACKS[attack](place)
     place.refused([entry(sample)], words, **ONNX)
     place.refused([entry(sample)], words, allowed_paths=[])
+
+
+def test_a_backend_that_files_tell_is_the_one_that_is_judged(place: Place) -> None:
+    place.good([entry(make_told(place, {}))], **ONNX)
+    sample = make_told(place, {})
+    file = sample.folder / "1/model.onnx"
+    content = file.read_bytes()
+    file.unlink()
+    file.mkdir()
+    (file / "model.onnx").write_bytes(content)
+    place.good([entry(sample)], **ONNX)
+    assert place.answers(sample)
+
+
+def test_names_of_metrics_take_no_server_down(place: Place) -> None:
+    for key in ("a b", "_x"):
+        sample = place.model(f'metric_tags {{ key: "{key}" value: "x" }}\n')
+        for check in (True, False):
+            (one,) = place.deliver([entry(sample)], check).values()
+            assert isinstance(one.error, ConfigError) and "no label of Prometheus" in str(one.error)
+    assert place.answers(place.served)
+    tags = "".join(f'metric_tags {{ key: "{key}" value: "x y" }}\n' for key in ("", "1a", "le"))
+    sample = place.model(tags)
+    place.good([entry(sample)], **ONNX)
+    assert place.answers(sample)
 
 
 def test_a_backend_that_is_a_path_is_refused(place: Place) -> None:

@@ -156,6 +156,9 @@ def test_case_makes_another_backend() -> None:
         ("", ("1/model.onnx", "2/x.json")),
         ("", ("1/sub/model.onnx",)),
         ("", ("model.onnx",)),
+        # Triton asks the folder that comes first.
+        ("", ("0/README.md", "1/model.onnx")),
+        ("", ("1/model.onnx", "model.onnx/README.md")),
         ('default_model_filename: "mine.py"', ("1/model.onnx",)),
         ('default_model_filename: "model.onnx"', ("1/model.onnx",)),
     ],
@@ -169,6 +172,11 @@ def test_a_backend_that_triton_may_tell_otherwise_must_be_named(
         assert said is not None and ("names no backend" in said or "does not name" in said)
     if files != ("model.onnx",):
         assert why(config + ONNX, *files, rules=Rules(("onnxruntime",))) is None
+
+
+def test_a_folder_with_the_name_of_a_file_tells_no_backend() -> None:
+    assert "not each of its folders" in str(why("", "1/model.plan/x.engine"))
+    assert why("", "1/model.onnx/model.onnx", "1/model.onnx/weights.data") is None
 
 
 def test_a_platform_goes_with_its_backend() -> None:
@@ -227,6 +235,7 @@ ALWAYS = (
     "libtriton_onnxruntime.so", "1/libtriton_python.so", "1/a/libtriton_x.so", "batchstrategy.so",
     "1/batchstrategy.so", "libtritonrepoagent_evil.so", "configs/other.pbtxt", "1/a\nb.onnx",
     "1/a\\b.onnx", "../x.onnx", "/etc/x.onnx", "1//x.onnx", "1/./x.onnx", "1/../x.onnx",
+    "1/libtriton_fil.so/x.onnx", "libtriton_fil.so/README.md",
 )  # fmt: skip
 
 
@@ -243,6 +252,22 @@ def test_a_model_has_the_files_of_its_backend_and_no_others(backend: str) -> Non
         assert "take it out of the model folder, and publish the model again" in said
 
 
+def test_weights_that_are_named_after_nodes_are_no_programs() -> None:
+    assert why(ONNX, "1/model.onnx", "1/onnx__MatMul_12", "1/onnx__Conv.3") is None
+    for name in ("1/onnx__x.so", "1/a/onnx__x.py", "1/onnx__x.abi3.so"):
+        assert f"it brings {name!r}, which" in str(why(ONNX, "1/model.onnx", name))
+
+
+def test_folders_without_a_file_stand_in_nobodys_place() -> None:
+    def said(config: str, *folders: str) -> str | None:
+        return why_not_allowed(EACH, parsed(config), ("1/model.onnx",), folders)
+
+    assert said(ONNX, "2", "docs", "1/assets") is None
+    for folder in ("1/libtriton_onnxruntime.so", "triton_python_backend_stub", "configs", "a\\b"):
+        assert f"it brings {folder!r}, which" in str(said(ONNX, folder))
+    assert "not each of its folders is a version" in str(said("", "0"))
+
+
 def test_files_that_the_configuration_names_lie_beside_versions() -> None:
     config = (
         ONNX
@@ -257,6 +282,40 @@ def test_files_that_the_configuration_names_lie_beside_versions() -> None:
         assert f"it brings {path!r}" in str(why(ONNX, "1/model.onnx", path))
     for label in ("x.so", "triton_python_backend_stub", "batchstrategy.so", "libtriton_x.so"):
         assert why(ONNX + f'output {{ label_filename: "{label}" }}', "1/m.onnx", label), label
+
+
+# -- amounts ---------------------------------------------------------------------------------------
+
+WARMUP = 'model_warmup { batch_size: %s count: %s inputs { key: "x" value { dims: [ %s ] } } }'
+SEQUENCES = "sequence_batching { %s }"
+
+
+@pytest.mark.parametrize(
+    ("enough", "words"),
+    [
+        ("instance_group { count: %s }", {"256": "257 instances"}),
+        ("instance_group { count: 200 } instance_group { count: %s }", {"56": "257 instances"}),
+        ("dynamic_batching { priority_levels: %s }", {"1000": "1001 levels"}),
+        (SEQUENCES % "oldest { max_candidate_sequences: %s }", {"65536": "65537 sequences"}),
+        (
+            "instance_group { count: 2 } max_batch_size: %s " + SEQUENCES % "",
+            {"32768": "65538 sequences at once"},
+        ),
+        (SEQUENCES % "state { dims: [ -1, %s ] }", {"134217728": "1073741832 bytes of state"}),
+        (WARMUP % (1, 1, "%s"), {"134217728": "1073741832 bytes of input"}),
+        (WARMUP % ("%s", 1, "-1, 32"), {"4194304": "1073742080 bytes of input"}),
+        (WARMUP % (1, "%s", 3), {"10000": "10001 runs"}),
+    ],
+)
+def test_a_configuration_asks_for_no_more_than_a_server_has(
+    enough: str, words: dict[str, str]
+) -> None:
+    ((most, said),) = words.items()
+    assert why(ONNX + enough % most) is None
+    found = str(why(ONNX + enough % (int(most) + 1)))
+    assert said in found and "write less, or leave it out (config: {" in found
+    field = found.rpartition("config: {")[2].partition(":")[0]
+    assert f"{field} {{" in enough
 
 
 # -- paths -----------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@
 - ``backends``: which backend Triton runs a model with, and which file that needs.
 - ``allowed``: what of a model the options of a place do not allow, and what of it is code.
 - ``allowed_parts``: the tables for that: what a model of each backend may be made of.
+- ``allowed_amounts``: how much a configuration may ask of a server there.
 - ``vllm_settings``: what ``model.json`` may say to vLLM there.
 - ``config_paths``: the paths that a configuration names, and whether they stay in its folder.
 - ``ensembles``: why an ensemble cannot be loaded, as far as its configuration tells.

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from .allowed_amounts import too_much
 from .allowed_parts import (
     CACHED_IN,
     DATA_BACKENDS,
@@ -29,6 +30,8 @@ _ODD = re.compile(r"[\x00-\x1f\x7f\\]")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9._-]*")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OFF = ("", "0", "false")
+_TELL_AS_FOLDERS = ("model.onnx", "model.savedmodel")
+_PROGRAM_ENDINGS = (".so", ".py", ".pyc", ".sh")
 # What is code of backends that read no data, beside whatever else the model brings.
 _PROGRAMS = {
     "python": (("model.py", ".py"), "the program"),
@@ -67,19 +70,25 @@ class Rules:
         return f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'} set"
 
 
-def why_not_allowed(rules: Rules, config: ModelConfig, files: Collection[str]) -> str | None:
+def why_not_allowed(
+    rules: Rules, config: ModelConfig, files: Collection[str], folders: Collection[str] = ()
+) -> str | None:
     """What of a model the rules do not allow, and the ways out; None where they allow all of it.
 
     Args:
         config: as it will be deployed.
         files: of the model folder, ``config.pbtxt`` not among them.
+        folders: of the model folder, without a file.
     """
-    return next(_reasons(rules, config, sorted(files)), None) if rules else None
+    found = _reasons(rules, config, sorted(files), sorted(folders))
+    return next(found, None) if rules else None
 
 
-def _reasons(rules: Rules, config: ModelConfig, files: list[str]) -> Iterator[str]:
+def _reasons(
+    rules: Rules, config: ModelConfig, files: list[str], folders: list[str]
+) -> Iterator[str]:
     backends = backends_of(config, files)
-    yield from _of_backends(rules, config, backends, files)
+    yield from _of_backends(rules, config, backends, [*files, *(f"{one}/" for one in folders)])
     if not rules.code and (code := code_of(config, files)):
         yield (
             f"{code} counts as code, and model_code: refused is set: publish it as ONNX, or as"
@@ -88,6 +97,7 @@ def _reasons(rules: Rules, config: ModelConfig, files: list[str]) -> Iterator[st
     backend = backends[0]
     yield from _of_fields(rules, config, backend)
     yield from _of_instances(rules, config)
+    yield from _of_amounts(rules, config)
     yield from _of_parameters(rules, config, backend)
     yield from _of_accelerators(rules, config, backend)
     yield from _of_environment(rules, config, backend)
@@ -99,6 +109,9 @@ def _reasons(rules: Rules, config: ModelConfig, files: list[str]) -> Iterator[st
                 f" {rules.said}: name a file of the model, or add the folder to allowed_paths"
             )
     yield from _of_files(rules, config, backend, files)
+    for folder in folders:
+        if why := _why_no_name(folder, backend):
+            yield _say_brought(rules, folder, why)
 
 
 # ---- the backend ---------------------------------------------------------------------------------
@@ -127,8 +140,8 @@ def _of_backends(
     if not (config.backend or config.platform or is_ensemble(config)):
         if config.default_model_filename or not _is_told_by_files(files):
             yield (
-                "its configuration names no backend, and not each of its version folders has a"
-                f" file that tells it, and {rules.said}: {name_it}"
+                "its configuration names no backend, and not each of its folders is a version with"
+                f" a file that tells it, and {rules.said}: {name_it}"
             )
         return
     first = next(iter(backends), "")
@@ -141,13 +154,17 @@ def _of_backends(
 
 
 def _is_told_by_files(files: Collection[str]) -> bool:
-    """Each version folder has a file, or a folder, from whose name Triton tells the backend."""
-    versions: dict[str, bool] = {}
+    """Each folder is a version with a file from whose name Triton tells the backend: it asks the
+    folder that comes first, whether that is a version or not.
+    """
+    told: dict[str, bool] = {}
     for path in files:
-        head, _slash, rest = path.partition("/")
-        if rest and _VERSION.fullmatch(head):
-            versions[head] = versions.get(head, False) or rest.partition("/")[0] in FILES
-    return bool(versions) and all(versions.values())
+        head, slash, rest = path.partition("/")
+        if slash:
+            name, below, _rest = rest.partition("/")
+            tells = name in _TELL_AS_FOLDERS if below else name in FILES
+            told[head] = told.get(head, False) or (tells and bool(_VERSION.fullmatch(head)))
+    return bool(told) and all(told.values())
 
 
 # ---- the configuration ---------------------------------------------------------------------------
@@ -191,6 +208,14 @@ def _of_instances(rules: Rules, config: ModelConfig) -> Iterator[str]:
                 f" digits and . _ - only, and {rules.said}: leave it out (config: {{instance_group:"
                 " null})"
             )
+
+
+def _of_amounts(rules: Rules, config: ModelConfig) -> Iterator[str]:
+    for what, field in too_much(config):
+        yield (
+            f"{what}, for which a server may fail with all that it serves, and {rules.said}: write"
+            f" less, or leave it out (config: {{{field}: null}})"
+        )
 
 
 def _of_parameters(rules: Rules, config: ModelConfig, backend: str) -> Iterator[str]:
@@ -260,10 +285,14 @@ def _of_files(
     named = _named_files(config)
     for path in files:
         if why := _why_no_part(path, backend, named):
-            yield (
-                f"it brings {path!r}, {why}, and {rules.said}: take it out of the model folder, and"
-                " publish the model again"
-            )
+            yield _say_brought(rules, path, why)
+
+
+def _say_brought(rules: Rules, path: str, why: str) -> str:
+    return (
+        f"it brings {path!r}, {why}, and {rules.said}: take it out of the model folder, and publish"
+        " the model again"
+    )
 
 
 def _named_files(config: ModelConfig) -> frozenset[str]:
@@ -288,33 +317,40 @@ def _named_files(config: ModelConfig) -> frozenset[str]:
 
 def _why_no_part(path: str, backend: str, named: Collection[str]) -> str | None:
     """Why a file may not be part of a model; None where it may."""
+    if why := _why_no_name(path, backend):
+        return why
     head, _slash, rest = path.partition("/")
-    if _ODD.search(path) or path.startswith("/") or {"", ".", ".."} & {*path.split("/")}:
-        return "which has no plain name"
-    if _is_library(path):
-        return "which the server would load as a library"
-    if posixpath.basename(path) == STUB and backend != "python":
-        return "which the server would run as a program"
-    if head == "configs":
-        return "which may take the place of its configuration"
     parts = PARTS.get(backend)
     if parts is None or DOCUMENTS.fullmatch(posixpath.basename(path)):
         return None
     if not (rest and _VERSION.fullmatch(head)):
-        is_named = path in named and not path.endswith((".so", ".py", ".pyc", ".sh"))
+        is_named = path in named and not path.endswith(_PROGRAM_ENDINGS)
         return None if is_named else "which its configuration does not name"
     if parts.endings and path.endswith(parts.endings):
         return None
-    if parts.files and parts.files.fullmatch(rest):
+    if parts.files and parts.files.fullmatch(rest) and not path.endswith(_PROGRAM_ENDINGS):
         return None
     return f"which is none that a model of the backend {backend} is known to need"
 
 
+def _why_no_name(path: str, backend: str) -> str | None:
+    """Why nothing that a model brings, file or folder, may have this name; None where it may."""
+    parts = path.split("/")
+    if _ODD.search(path) or path.startswith("/") or {"", ".", ".."} & {*parts}:
+        return "which has no plain name"
+    if _is_library(path):
+        return "which the server would load as a library"
+    if STUB in parts and backend != "python":
+        return "which the server would run as a program"
+    if parts[0] == "configs":
+        return "which may take the place of its configuration"
+    return None
+
+
 def _is_library(path: str) -> bool:
-    name = posixpath.basename(path)
-    return name.startswith(("libtriton_", "libtritonrepoagent_", "libtritoncache_")) or (
-        name == "batchstrategy.so"
-    )
+    """A folder is none, but stands where the server looks for one."""
+    prefixes = ("libtriton_", "libtritonrepoagent_", "libtritoncache_")
+    return any(name.startswith(prefixes) or name == "batchstrategy.so" for name in path.split("/"))
 
 
 # ---- what is code --------------------------------------------------------------------------------

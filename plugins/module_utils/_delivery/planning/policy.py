@@ -14,7 +14,7 @@ from ..domain.backends import backends_of
 from ..domain.config_paths import warn_of_paths
 from ..domain.config_pbtxt import ModelConfig
 from ..domain.layout import Layout
-from ..domain.manifest import DIGEST_TAG
+from ..domain.manifest import DIGEST_TAG, Manifest
 from ..domain.provenance import SIGNATURE_NAME, Provenance, RequiredSignature, Signer
 from ..domain.published import PUBLISHED_SCHEMA
 from ..domain.record import Record
@@ -79,7 +79,7 @@ class Policy:
         Raises:
             PolicyRefused: naming the rule.
         """
-        self._check_parts(config, layout.paths)
+        self._check_parts(config, layout.paths, layout.folders)
         untold = [source for source, _target, size in layout.files if size is None]
         if self.max_size is not None and untold:
             raise _refuse(
@@ -98,7 +98,11 @@ class Policy:
     def check_deployed(self, record: Record, config: bytes) -> None:
         """The same of a deployment whose files stay, or come back from a retained copy."""
         entries = record.manifest["files"]
-        self._check_parts(config, [entry["path"] for entry in entries])
+        self._check_parts(
+            config,
+            [entry["path"] for entry in entries],
+            Manifest.from_dict(record.manifest).folders,
+        )
         self._check_size(sum(entry["size"] for entry in entries))
         self.check_trust(record)
 
@@ -227,10 +231,11 @@ class Policy:
         backend = next(iter(backends_of(config, ())), "")
         return () if self.rules else warn_of_paths(config, backend)
 
-    def _check_parts(self, config: bytes, paths: Iterable[str]) -> None:
+    def _check_parts(self, config: bytes, paths: Iterable[str], folders: Collection[str]) -> None:
         if not self.rules:
             return
-        if reason := why_not_allowed(self.rules, config_pbtxt.parse(config), [*paths]):
+        message = config_pbtxt.parse(config)
+        if reason := why_not_allowed(self.rules, message, [*paths], folders):
             raise _refuse(reason)
 
     def _check_size(self, size: int) -> None:
