@@ -294,7 +294,9 @@ def strangers(
     *planned: Planned, there: tuple[Record, ...] = (), policy: Policy = ALLOWED
 ) -> dict[str, str]:
     listed = {one.desired.name: one for one in planned}
-    made = refuse_strangers(listed, {one.name: one for one in there}, policy)
+    made = refuse_strangers(
+        listed, {one.name: one for one in there}, policy, lambda _record, _config: None
+    )
     assert made.keys() == listed.keys()
     found = {name: one.error for name, one in made.items() if one.error is not listed[name].error}
     assert all(isinstance(one, PolicyRefused) for one in found.values())

@@ -42,6 +42,7 @@ from ..planning.planner import is_pinned, make_plan, why_reconfigure, why_replac
 from ..planning.policy import Policy
 from ..planning.users import Usage, may_have_users
 from ..planning.versions import staying, version_to_ask
+from ..repository.kept import kept_text
 from ..repository.protocol import Repository
 from ..triton.server import TritonServer
 from .artifact_reader import ArtifactReader, is_whole
@@ -131,7 +132,8 @@ class PlanBuilder:
         """Under rules for what models are made of, an ensemble calls none that they do not know."""
         if not self._policy.rules or not any(map(is_kept_ensemble, planned.values())):
             return planned
-        return refuse_strangers(planned, self._surroundings.records(), self._policy)
+        records = self._surroundings.records()
+        return refuse_strangers(planned, records, self._policy, self._check_settings)
 
     def find_users(self, planned: Mapping[str, Planned]) -> Usage:
         """Who uses the models of the list that change or go; read where there is such a model."""
@@ -223,9 +225,9 @@ class PlanBuilder:
                 and desired.state == "rolled_back"
                 and (target := plan.rollback.target if plan.rollback else observed.record)
             ):
-                self._policy.check_deployed(
-                    target, config_for(target.author_config, desired.name, "-", target.request)
-                )
+                config = config_for(target.author_config, desired.name, "-", target.request)
+                self._policy.check_deployed(target, config)
+                self._check_settings(target, config)
             if plan.rollback:
                 back = plan.rollback.target
                 config = config_for(back.author_config, desired.name, "-", back.request)
@@ -276,7 +278,9 @@ class PlanBuilder:
         if self._policy and isinstance(step, PutSideBySide):
             author = step.layout.author_config.decode()
             config = config_for(author, desired.name, "-", desired.request)
-            self._policy.check_staying(step.record, config, step.versions.kept)
+            self._policy.check_staying(
+                step.record, config, step.versions.kept, self._check_settings
+            )
         fetches = not isinstance(step, PutSideBySide) or step.versions.fetch
         if self._repository and step and fetches:
             self._repository.require_space(step.layout.room)
@@ -285,7 +289,7 @@ class PlanBuilder:
     def _check_settings(self, record: Record, config: bytes) -> None:
         paths = [file.path for file in Manifest.from_dict(record.manifest).files]
         if there := self._repository:
-            self._policy.check_settings(config, paths, lambda path: there.text(record.name, path))
+            self._policy.check_settings(config, paths, lambda path: kept_text(there, record, path))
 
     def _judge_case(self, config: bytes, record: Record, desired: DesiredModel) -> None:
         """Of files that were deployed, programs are not read: what they add is not known."""

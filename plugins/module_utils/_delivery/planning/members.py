@@ -6,7 +6,7 @@ their members when the run is over, and may call them. Pure.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ..domain import config_pbtxt
@@ -192,18 +192,22 @@ def _kept_ensemble(one: Planned) -> ModelConfig | None:
 
 
 def refuse_strangers(
-    planned: Mapping[str, Planned], records: Mapping[str, Record], policy: Policy
+    planned: Mapping[str, Planned],
+    records: Mapping[str, Record],
+    policy: Policy,
+    check_settings: Callable[[Record, bytes], None],
 ) -> dict[str, Planned]:
     """The same plans, without those of ensembles that call a model which nobody has judged: one
     that is not in the list and was not deployed by this collection, or that the policy refuses.
 
     Args:
         records: of all that is deployed.
+        check_settings: judges the files of a deployment that are configurations of their own.
     """
     judged = dict(planned)
     for name, one in planned.items():
         config = _kept_ensemble(one)
-        calls = _Calls(planned, records, policy, waits=one.todo is not None)
+        calls = _Calls(planned, records, policy, check_settings, waits=one.todo is not None)
         if config is not None and (reason := calls.why_stranger(config, {name})):
             error = PolicyRefused(reason, step="check the policy", left="nothing was changed")
             judged[name] = replace(one, error=error)
@@ -221,6 +225,7 @@ class _Calls:
     planned: Mapping[str, Planned]
     records: Mapping[str, Record]
     policy: Policy
+    check_settings: Callable[[Record, bytes], None]
     waits: bool
 
     def why_stranger(self, config: ModelConfig, seen: set[str]) -> str | None:
@@ -243,6 +248,7 @@ class _Calls:
             text = config_for(record.author_config, member, "-", record.request)
             try:
                 self.policy.check_deployed(record, text)
+                self.check_settings(record, text)
             except PolicyRefused as error:
                 return f"its member '{member}' is deployed, and is refused itself: {error.message}"
             if reason := self.why_stranger(config_pbtxt.parse(text), seen):

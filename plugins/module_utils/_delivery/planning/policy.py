@@ -192,11 +192,22 @@ class Policy:
                 f"revoked_digests has {digest}, which is {digests[digest]}: deploy another version"
             )
 
-    def check_staying(self, record: Record, config: bytes, versions: Iterable[int]) -> None:
-        """The same of versions that stay beside a new one."""
+    def check_staying(
+        self,
+        record: Record,
+        config: bytes,
+        versions: Iterable[int],
+        check_settings: Callable[[Record, bytes], None],
+    ) -> None:
+        """The same of versions that stay beside a new one.
+
+        Args:
+            check_settings: judges the files of a deployment that are configurations of their own.
+        """
         for version in versions:
             try:
                 self.check_deployed(record.with_version(version), config)
+                check_settings(record.with_version(version), config)
             except PolicyRefused as error:
                 error.message = _of_version(version, error.message)
                 raise

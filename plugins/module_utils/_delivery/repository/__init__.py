@@ -7,6 +7,7 @@
 - ``state_store``: its records, journals, locks, staging and retained copies.
 - ``recovery``: what a killed run left is undone or finished.
 - ``retention``: which retained copies are superfluous, and their removal.
+- ``kept``: files of a deployment, in place or in a retained copy.
 - ``comparison``: which files are not those that were deployed.
 - ``s3``: the same for a repository in S3.
 """

@@ -149,8 +149,12 @@ class FolderRepository:
 
     def text(self, name: str, path: str) -> bytes | None:
         """A small file of a model, whoever deployed it; None where it cannot be read."""
+        return self.read_at(self.live(name, path))
+
+    def read_at(self, where: str) -> bytes | None:
+        """A small file of a model, or of a retained copy; None where it cannot be read."""
         with contextlib.suppress(OSError):  # somebody else's, closed to this user
-            return _read_bytes(self.live(name, path))
+            return _read_bytes(where)
         return None
 
     def configs(self) -> Iterator[bytes]:

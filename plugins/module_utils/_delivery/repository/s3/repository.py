@@ -96,6 +96,9 @@ class S3Repository:
         """As for a folder: a small file of a model."""
         return self.bucket.get(self.location.key(name, path))
 
+    def read_at(self, where: str) -> bytes | None:
+        return self.bucket.get(self.location.key_of(where))
+
     def configs(self) -> Iterator[bytes]:
         if self._configs is None:
             names = self.names()
