@@ -65,6 +65,7 @@ THIRD_PARTY = {
     "gevent": {"triton.http_transport", "triton.watch"},
     "geventhttpclient": {"triton.http_transport"},
     "numpy": {
+        "formats.pickled_arrays",
         "formats.sklearn_archive",
         "execution.verification",
         "publication.comparison",

@@ -10,6 +10,7 @@
 - ``thresholds``: thresholds that Triton's input does not tell apart.
 - ``ubjson``: the binary JSON of XGBoost.
 - ``sklearn_archive``: pickles and skops archives of scikit-learn as inert values.
+- ``pickled_arrays``: numpy's arrays in pickles, made of what fits alone.
 - ``boosters``: XGBoost's and LightGBM's models in pickles and skops archives.
 - ``sklearn_to_treelite``: trees and forests of scikit-learn as a treelite checkpoint.
 - ``tensorrt``: what a TensorRT plan was built for, and what the servers have.

@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import ArtifactError
 from ..libraries import require
+from .pickled_arrays import PickledType, array_class, from_buffer, reconstruct, scalar
 
 _LARGEST_SCHEMA = 1 << 30
 _NUMPY_NAMES = frozenset({"ndarray", "dtype", "_reconstruct", "scalar", "_frombuffer"})
@@ -180,12 +181,14 @@ def bag_of(origin: str) -> type[Bag]:
 
 
 def _of_numpy(name: str) -> Any:
-    import numpy
-
-    if name in ("ndarray", "dtype"):
-        return getattr(numpy, name)
-    core: Any = getattr(numpy, "_core", None) or numpy.core  # its name changed with numpy 2
-    return getattr(core.numeric if name == "_frombuffer" else core.multiarray, name)
+    if name == "ndarray":
+        return array_class()
+    return {
+        "dtype": PickledType,
+        "_reconstruct": reconstruct,
+        "scalar": scalar,
+        "_frombuffer": from_buffer,
+    }[name]
 
 
 def _make_anew(kind: object, _base: object, _state: object) -> Any:
