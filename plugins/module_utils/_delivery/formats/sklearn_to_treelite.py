@@ -154,6 +154,7 @@ def _serialize(forest: _Forest) -> bytes:
             if node.value is not None:
                 builder.leaf(node.value)
             else:
+                _refuse_loop(key, node, forest.features)
                 builder.numerical_test(
                     node.feature,
                     node.threshold,
@@ -165,6 +166,17 @@ def _serialize(forest: _Forest) -> bytes:
             builder.end_node()
         builder.end_tree()
     return bytes(builder.commit().serialize_bytes())
+
+
+def _refuse_loop(key: int, node: _Node, features: int) -> None:
+    """scikit-learn writes a node before those below it. A server would go round in any other tree
+    for ever, and read what lies before its input.
+    """
+    if min(node.left, node.right) <= key or not 0 <= node.feature < features:
+        raise ArtifactError(
+            f"node {key} of one of its trees leads back, or asks for a feature that is not there:"
+            " the file is damaged, log the model again"
+        )
 
 
 def round_down(threshold: float) -> float:
