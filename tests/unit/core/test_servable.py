@@ -8,7 +8,9 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain impo
     config_pbtxt,
     releases,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.layout import Layout
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.servable import (
+    refuse_layout,
     refuse_newer_fields,
     refuse_unservable,
 )
@@ -155,3 +157,26 @@ def test_what_only_members_may_have_is_refused_of_an_ensemble(field: str) -> Non
     text = f"platform: 'ensemble' {field} {{ }} ensemble_scheduling {{ step {{ }} }}"
     with pytest.raises(ConfigError, match=f"has {field}, which only its members may have: leave"):
         refuse_unservable(config_pbtxt.parse(text.encode()), "both", (1,), [])
+
+
+@pytest.mark.parametrize(
+    ("files", "folders"),
+    [
+        (["config.pbtxt/README.md"], []),
+        (["mlflow-meta.json/x"], []),
+        ([], ["config.pbtxt"]),
+        ([], ["mlflow-meta.json/x"]),
+    ],
+)
+def test_a_folder_where_a_file_of_ours_is_written_is_refused(
+    files: list[str], folders: list[str]
+) -> None:
+    """In check mode too, and not when the file is to be written."""
+
+    def refuse(files: list[str], folders: list[str]) -> None:
+        made = tuple((f"model/{path}", path, 1) for path in ("1/model.onnx", *files))
+        refuse_layout(b"", "m", Layout("triton", made, tuple(folders), b"", (1,), (1,)))
+
+    refuse(["mlflow-meta.json", "1/config.pbtxt/x"], ["docs"])
+    with pytest.raises(ArtifactError, match="is written: name the folder otherwise"):
+        refuse(files, folders)

@@ -15,7 +15,7 @@ from .backends import FIL_FILES, Loading, backends_of
 from .config_pbtxt import ModelConfig
 from .config_rules import why_refused
 from .ensembles import why_no_ensemble
-from .layout import STEP, Layout
+from .layout import META_NAME, OWN_FILES, STEP, Layout
 from .manifest import Manifest
 from .named_files import why_no_file
 from .record import Record
@@ -108,6 +108,12 @@ def refuse_layout(config: bytes, name: str, layout: Layout) -> None:
     then, of those that the backend looks for.
     """
     paths = [target for _source, target, _size in layout.files] + [*layout.folders]
+    taken = next((path for path in sorted(paths) if path.split("/")[0] in OWN_FILES), None)
+    if taken and taken != META_NAME:
+        raise ArtifactError(
+            f"it has {taken!r} where {taken.split('/')[0]} is written: name the folder otherwise",
+            step=STEP,
+        )
     if layout.conversion in _TREES:
         paths += [f"{version}/{file}" for version in layout.versions for file in FIL_FILES.values()]
     message = config_pbtxt.parse(config)
