@@ -31,6 +31,12 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestrati
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.factory import (
+    open_repository,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.kept import (
+    kept_text,
+)
 from support import plugin
 from support.deliveries import deliver_model
 from support.models import Sample, make_python
@@ -163,6 +169,24 @@ def assert_no_key_told(stage: Stage, results: list[dict[str, Any]]) -> None:
     )
 
 
+def assert_every_program_is_found(stage: Stage, *samples: Sample) -> None:
+    """In place and in the retained copy, as a rule reads what may come back."""
+    repository = open_repository(stage.url, s3=KEYS)
+    now = repository.store.record("life")
+    assert now is not None
+    records = [now, *repository.store.retained_records("life")]
+    paths = {f"{number}/model.py" for number, _sample in enumerate(samples, 1)}
+    found = {
+        (path, kept_text(repository, record, path))
+        for record in records
+        for path in paths & {file["path"] for file in record.manifest["files"]}
+    }
+    assert found == {
+        (f"{number}/model.py", (sample.folder / "1/model.py").read_bytes())
+        for number, sample in enumerate(samples, 1)
+    }
+
+
 def test_check_apply_again_update_back_restart_remove(
     tmp_path: Path, mlflow: MLflow, stage: Stage
 ) -> None:
@@ -194,6 +218,7 @@ def test_check_apply_again_update_back_restart_remove(
     assert run_module("triton_model", back)["model"]["registry_version"] == 1
     assert served(stage.one, first) == 1 and f"{LIFE}/2/model.py" not in stage.listed()
     assert not run_module("triton_model", back)["changed"]
+    assert_every_program_is_found(stage, first, second)
     stage.one.restart()
     assert served(stage.one, first) == 1
 
