@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from ..domain.layout import Artifact
 from ..domain.manifest import MANIFEST_NAME
@@ -15,12 +17,14 @@ from ..domain.published import (
     folder_of_schema_1,
     read_published,
 )
+from ..errors import ArtifactError
 from ..outside import JsonObject
 from .checked import checked, refuse_other_bytes, refuse_other_files
 from .roots import ArtifactRoot
 from .signed import LARGEST_SIGNATURE, Verify, covered, place_of, with_signature
 
 _MLMODEL = "MLmodel"
+_NULL = "tag:yaml.org,2002:null"
 # What tells of an artifact, and how many bytes it may have.
 _METADATA = {_MLMODEL: 1 << 20, MANIFEST_NAME: LARGEST_MANIFEST}
 
@@ -71,14 +75,46 @@ def _begin(
 
 
 def _parsed(texts: Mapping[str, bytes]) -> JsonObject | None:
-    """MLmodel as a mapping; None where there is none, or something else."""
-    import yaml
+    """MLmodel as a mapping of texts, lists and mappings; None where there is none, or something
+    else. It may be anybody's.
 
+    Raises:
+        ArtifactError: it cannot be read.
+    """
     if _MLMODEL not in texts:
         return None
+    try:
+        found = _read_yaml(texts[_MLMODEL])
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(" ".join(str(error).split())[:200]) from None
+    if not isinstance(found, dict):
+        return None
+    flavors = found["flavors"] = found.get("flavors") or {}
+    if not isinstance(flavors, dict):
+        raise _unreadable("flavors is not a mapping")
+    for name, entry in flavors.items():
+        if not isinstance(entry, (dict, type(None))):
+            raise _unreadable(f"flavor {name} is not a mapping")
+    return found
+
+
+def _read_yaml(data: bytes) -> object:
+    """Texts stay texts: what would be a number takes seconds where it has very many digits."""
+    import yaml
+
     # The parser in C, where it was built, takes a tenth of the time.
-    found = yaml.load(texts[_MLMODEL], getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    return found if isinstance(found, dict) else None
+    base = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+    loader: Any = type("Loader", (base,), {})
+    loader.add_implicit_resolver(_NULL, re.compile("(?:~|null|Null|NULL|)"), ["~", "n", "N", ""])
+    loader.add_constructor(_NULL, lambda _loader, _node: None)
+    try:
+        return yaml.load(data, loader)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
+
+
+def _unreadable(why: str) -> ArtifactError:
+    return ArtifactError(f"its {_MLMODEL} cannot be read: {why}", step="read the artifact")
 
 
 def _data_of(mlmodel: JsonObject | None) -> object:

@@ -134,7 +134,7 @@ def tensors_of(mlmodel: Mapping[str, object] | None, side: str) -> list[Tensor] 
             )
             for spec in specs
         ]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return found or None
 
@@ -148,7 +148,7 @@ def columns_of(mlmodel: Mapping[str, object] | None) -> tuple[str, ...]:
     try:
         specs = json.loads(text) if isinstance(text, str) else []
         names = [spec.get("name") for spec in specs if spec.get("type") != "tensor"]
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return ()
     named = len(names) == len(specs) == len({*map(str, names)})
     return tuple(names) if named and all(isinstance(name, str) for name in names) else ()
