@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -91,3 +91,13 @@ def _hide_passwords(module: AnsibleModule) -> None:
             continue
         if password:
             module.no_log_values.update((password, unquote(password)))
+    module.no_log_values.update(_private_keys(module.params))
+
+
+def _private_keys(value: object) -> Iterator[str]:
+    """Keys that were given where the path of one is asked for."""
+    if isinstance(value, str) and "PRIVATE KEY-----" in value:
+        yield value
+    elif isinstance(value, (dict, list)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _private_keys(inner)

@@ -500,6 +500,22 @@ def test_no_secret_is_in_any_output_or_record(
         assert body not in text and "PRIVATE KEY" not in text
 
 
+def test_a_key_that_was_given_in_place_of_its_path_is_in_no_output(place: Place, name: str) -> None:
+    """The module's arguments, which Ansible shows with -vvv, among them."""
+    given = {"name": name, "path": str(place.sample(name).folder), "tracking_uri": place.mlflow.url}
+    text = place.key.text
+    body = text.splitlines()[2]
+    signs: list[dict[str, Any]] = [{"private_key": text}, {"private_key_env": text}]
+    results = [run_module("mlflow_publish", {**given, "sign": sign}, diff=True) for sign in signs]
+    listed = [{key: given[key] for key in ("name", "path")} | {"sign": sign} for sign in signs]
+    of_all = {"models": listed, "tracking_uri": place.mlflow.url}
+    results += [run_module("mlflow_publish", of_all)]
+    results += [place.deploy(name, require_signature={"public_keys": [text]})]
+    for result in results:
+        assert result["failed"] and "invocation" in result, result
+        assert body not in json.dumps(result)
+
+
 def test_the_script_signs(place: Place, name: str) -> None:
     locked = Key(place.folder, "script", password=PASSWORD)
     sample = place.sample(name)

@@ -403,6 +403,9 @@ def test_the_library_prints_nothing(authority: SigningAuthority) -> None:
         ({"public_keys": ["/nowhere/key.pub"]}, "/nowhere/key.pub cannot be read"),
         ({"public_keys": ["PRIVATE"]}, "BEGIN PUBLIC KEY"),
         ({"public_keys": ["CA"]}, "BEGIN PUBLIC KEY"),
+        ({"public_keys": ["TEXT"]}, "BEGIN PUBLIC KEY"),
+        ({"public_keys": ["COMMENT"]}, "BEGIN PUBLIC KEY"),
+        ({"public_keys": ["KEY"], "trust_config": 5}, "trust_config is not the path"),
         ({"public_keys": ["-----BEGIN PUBLIC KEY-----\nMFk=="]}, "BEGIN PUBLIC KEY"),
         ({"ca_certificates": ["KEY"], "identities": ["me"]}, "BEGIN CERTIFICATE"),
         ({"sigstore": [{"identity": "m", "issuer": "i"}], "trust_config": "/nowhere"}, "nowhere"),
@@ -412,6 +415,7 @@ def test_a_key_that_cannot_be_trusted_is_named_and_not_shown(
     key: Key, authority: SigningAuthority, options: dict[str, Any], said: str
 ) -> None:
     files = {"KEY": key.public, "PRIVATE": key.file, "CA": authority.file}
+    files |= {"TEXT": key.text, "COMMENT": f"# mine\n{key.text}"}
     filled = {
         name: [files.get(one, one) if isinstance(one, str) else one for one in value]
         if isinstance(value, list)
@@ -482,6 +486,11 @@ def test_an_encrypted_key_signs_with_a_certificate(authority: SigningAuthority) 
         ({"private_key": "KEY", "private_key_env": "X"}, "needs one of"),
         ({"private_key": "/nowhere.pem"}, "/nowhere.pem cannot be read"),
         ({"private_key_env": "NOT_SET"}, "the variable NOT_SET, which is not set"),
+        ({"private_key": "TEXT"}, "was given a text in place of the path"),
+        ({"private_key": "/no/\0"}, "was given a text in place of the path"),
+        ({"private_key": "KEY", "certificate": "TEXT"}, "was given a text in place of the path"),
+        ({"private_key_env": "TEXT"}, "a variable that is not set"),
+        ({"private_key": "KEY", "password_env": "wrong password"}, "a variable that is not set"),
         ({"private_key": "LOCKED"}, "is encrypted"),
         ({"private_key": "LOCKED", "password": "wrong password"}, "its password is another one"),
         ({"private_key": "PUBLIC"}, "no private key"),
@@ -507,6 +516,7 @@ def test_a_key_that_cannot_sign_is_named_and_not_shown(
     unfit, unfit_certificate = authority.issue("unfit", RELEASE, may_sign=False)
     names = {
         "KEY": key.file,
+        "TEXT": key.text,
         "PUBLIC": key.public,
         "LOCKED": locked.file,
         "RSA": str(rsa_key),

@@ -84,8 +84,11 @@ def required_signature(value: object) -> RequiredSignature | None:
     keys, authorities, identities = (
         texts(f"require_signature.{name}", value.get(name), "texts") or () for name in _TRUST[:3]
     )
+    config = value.get("trust_config")
+    if not isinstance(config, (str, type(None))):
+        raise _invalid("require_signature.trust_config is not the path of a file")
     found = RequiredSignature(
-        keys, authorities, identities, _sigstore(value.get("sigstore")), value.get("trust_config")
+        keys, authorities, identities, _sigstore(value.get("sigstore")), config
     )
     if authorities and not identities:
         raise _invalid(

@@ -39,7 +39,7 @@ def _each(
     found: dict[str, Anchor] = {}
     for one in given:
         text = one.strip()
-        is_text = text.startswith("-----BEGIN")
+        is_text = "-----BEGIN" in text  # and not a path, which a sentence may quote
         name = f"require_signature.{key}" if is_text else f"require_signature.{key} {text}"
         for anchor in parse(text.encode() if is_text else _read(text, name), name):
             found[anchor.id] = anchor

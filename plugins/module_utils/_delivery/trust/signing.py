@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,7 @@ _KEYS = {
     "identity_token_env",
 }
 _LARGEST = 1 << 20
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 _WAYS = "private_key, private_key_env and identity_token_env"
 
 
@@ -257,17 +259,30 @@ def _variable(wanted: Mapping[str, Any], key: str) -> str:
     name = str(wanted[key])
     value = os.environ.get(name)
     if not value:
-        raise _invalid(f"sign.{key} names the variable {name}, which is not set where this runs")
+        # Whoever gave the secret itself finds it in no log.
+        if _VARIABLE.fullmatch(name):
+            said = f"the variable {name}, which"
+        else:
+            hide(name)
+            said = "a variable that"
+        raise _invalid(f"sign.{key} names {said} is not set where this runs")
     hide(value)
     return value
 
 
 def _file(path: object, key: str) -> bytes:
+    name = str(path)
+    if "-----BEGIN" in name or not name.isprintable():  # a key itself, which no log is to have
+        hide(name)
+        raise _invalid(
+            f"sign.{key} was given a text in place of the path of a file: give the path, or name in"
+            " sign.private_key_env a variable that holds a private key"
+        )
     try:
-        with open(os.path.expanduser(str(path)), "rb") as file:
+        with open(os.path.expanduser(name), "rb") as file:
             return file.read(_LARGEST)
     except OSError as error:
-        raise _invalid(f"sign.{key} {path} cannot be read ({error.strerror})") from None
+        raise _invalid(f"sign.{key} {name} cannot be read ({error.strerror})") from None
 
 
 def _invalid(message: str) -> InvalidOption:
