@@ -70,14 +70,15 @@ options:
         elements: str
       ca_certificates:
         description:
-          - Certificates of authorities in PEM form, as files or as texts. One of them must have
-            issued the signer's certificate, to one of the O(require_signature.identities).
+          - Certificates that authorities issued to themselves, in PEM form, as files or as texts.
+            One of these must have issued the signer's certificate, directly or through those that
+            came with the signature, to one of the O(require_signature.identities).
         type: list
         elements: str
       identities:
         description:
           - Names for which a signer's certificate may be issued. They are compared with its subject
-            alternative names and with its common name.
+            alternative names, and with its common name where it has no alternative ones.
         type: list
         elements: str
       sigstore:

@@ -165,14 +165,24 @@ def test_what_is_signed_cannot_be_changed(key: Key, what: str) -> None:
 def test_a_certificate_is_trusted_by_authority_and_identity(authority: SigningAuthority) -> None:
     key, certificate = authority.issue("signer", RELEASE)
     body = sign({"private_key": key.file, "certificate": certificate})
-    for identity in (RELEASE, "signer"):
-        found = verify(body, trust(ca_certificates=[authority.file], identities=[identity]))
-        assert found.files == FILES
-        assert found.signer.key == key.id
-        assert found.signer.identities == ("signer", RELEASE)
-        assert found.signer.authority == authority.fingerprint
+    found = verify(body, trust(ca_certificates=[authority.file], identities=[RELEASE]))
+    assert found.files == FILES
+    assert found.signer.key == key.id
+    assert found.signer.identities == (RELEASE,)
+    assert found.signer.authority == authority.fingerprint
     said = why_not(body, trust(ca_certificates=[authority.file], identities=["ops@example.com"]))
     assert RELEASE in said and "require_signature.identities" in said
+
+
+def test_a_common_name_counts_where_there_is_no_other_name(authority: SigningAuthority) -> None:
+    """Beside others it is often what the owner of the certificate asked for."""
+    trusted = trust(ca_certificates=[authority.file], identities=[RELEASE])
+    key, certificate = authority.issue(RELEASE, "mallory@example.com")
+    said = why_not(sign({"private_key": key.file, "certificate": certificate}), trusted)
+    assert "mallory@example.com" in said and "require_signature.identities" in said
+    key, certificate = authority.issue(RELEASE, "")
+    body = sign({"private_key": key.file, "certificate": certificate})
+    assert verify(body, trusted).signer.identities == (RELEASE,)
 
 
 def test_a_certificate_of_another_authority_is_refused(
@@ -205,11 +215,13 @@ def test_certificates_between_signer_and_authority_can_be_revoked(
     key, certificate = between.issue("department", RELEASE)
     options = {"private_key": key.file, "certificate": certificate}
     anchors = trust(ca_certificates=[authority.file], identities=[RELEASE])
-    assert "is not a true signature" in why_not(sign(options), anchors)
+    said = why_not(sign(options), anchors)
+    assert "is not a true signature" in said and "with sign.certificate_chain" in said
     for chain in ([between.file], between.file):
         found = verify(sign({**options, "certificate_chain": chain}), anchors)
         assert found.signer.authority == authority.fingerprint
         assert {between.fingerprint, between.key.id, key.id} <= found.signer.ids
+        assert {authority.fingerprint, authority.key.id} <= found.signer.ids
     bundled = folder / "bundled.crt"
     bundled.write_bytes(Path(certificate).read_bytes() + Path(between.file).read_bytes())
     assert verify(sign({**options, "certificate": str(bundled)}), anchors).signer.key == key.id

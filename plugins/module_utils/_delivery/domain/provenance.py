@@ -26,7 +26,7 @@ class Signer:
         authority: sha256 of the CA certificate (DER) that vouches, in hex; None of a bare key.
         issuer: who vouched for the identity at the time of signing (Sigstore); None otherwise.
         chain: sha256 of the certificates that came with the signature (DER) and of the public keys
-            of those between the signer's and the authority's (PEM): each can be revoked.
+            of those from behind the signer's to the authority's (PEM): each can be revoked.
     """
 
     key: str

@@ -89,7 +89,10 @@ def _verify_certificate(bundle: Bundle, anchors: Anchors, config: Any) -> Signat
             why = error
             continue
         return _known(bundle, _vouched(signer, anchor), anchors)
-    raise _false(why, f" by one of require_signature.ca_certificates ({signer})") from None
+    by = f" by one of require_signature.ca_certificates ({signer})"
+    raise _false(
+        why, by, "its certificates lead to none that such an authority issued to itself, or"
+    ) from None
 
 
 def _verify_sigstore(bundle: Bundle, anchors: Anchors, config: Any) -> Signature:
@@ -129,13 +132,14 @@ def _check(bundle: Bundle, config: Any) -> None:
         config.verify(path, path)
 
 
-def _false(error: Exception | None, by: str = "") -> DeliveryError:
+def _false(error: Exception | None, by: str = "", perhaps: str = "") -> DeliveryError:
     if isinstance(error, DeliveryError):
         return error
     said = f" ({reason(error)})" if error else ""
     return refuse(
-        f"{SIGNATURE_NAME} is not a true signature{by}{said}: it, or what it signs, was changed"
-        " after it was made. Sign the model again"
+        f"{SIGNATURE_NAME} is not a true signature{by}{said}: {perhaps}{' ' * bool(perhaps)}it, or"
+        " what it signs, was changed after it was made. Sign the model again"
+        f"{', with sign.certificate_chain' * bool(perhaps)}"
     )
 
 
@@ -183,22 +187,26 @@ def signer_of(chain: Sequence[bytes]) -> Signer:
 
 
 def _vouched(signer: Signer, authority: Anchor) -> Signer:
-    return Signer(signer.key, signer.identities, authority.id, None, signer.chain)
+    """By an authority, whose key can be revoked as its certificate can."""
+    chain = tuple(sorted({*signer.chain, *signer_of([authority.der]).ids}))
+    return Signer(signer.key, signer.identities, authority.id, None, chain)
 
 
 def _names(certificate: x509.Certificate) -> tuple[str, ...]:
-    """Subject alternative names and common name, of printable characters only."""
+    """Subject alternative names, of printable characters only; the common name where there are
+    none of these. Beside them, an authority need not have looked at it.
+    """
     from cryptography import x509
     from cryptography.x509 import oid
 
-    found = [
-        str(one.value)
-        for one in certificate.subject.get_attributes_for_oid(oid.NameOID.COMMON_NAME)
-    ]
-    with contextlib.suppress(x509.ExtensionNotFound):
+    found: list[str] = []
+    try:
         alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         for kind in (x509.RFC822Name, x509.DNSName, x509.UniformResourceIdentifier):
             found += map(str, alternatives.value.get_values_for_type(kind))
+    except x509.ExtensionNotFound:
+        common = certificate.subject.get_attributes_for_oid(oid.NameOID.COMMON_NAME)
+        found += [str(one.value) for one in common]
     return tuple(dict.fromkeys(name for name in found if name.isprintable()))
 
 
