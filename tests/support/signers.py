@@ -89,6 +89,12 @@ class SigningAuthority:
         file.write_bytes(made.public_bytes(_PEM))
         return key, str(file)
 
+    def certify(self, key: Key, identity: str) -> bytes:
+        """A certificate for a key, in DER."""
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, identity)])
+        made = _certificate(subject, key, self.name, self.key, False, identity)
+        return made.public_bytes(serialization.Encoding.DER)
+
 
 def _certificate(
     subject: x509.Name,

@@ -29,10 +29,12 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.trust.ancho
     read_anchors,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.trust.bundle import (
+    key_of,
     refuse_keys,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.trust.signatures import verify
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.trust.signing import (
+    is_signed_by,
     make_signature,
     read_signing_key,
 )
@@ -448,11 +450,54 @@ def test_a_signature_that_says_it_is_by_a_revoked_key_is_refused_without_the_lib
     by_certificate = sign({"private_key": signer.file, "certificate": certificate})
     der = x509.load_pem_x509_certificate(Path(certificate).read_bytes())
     fingerprint = der.fingerprint(hashes.SHA256()).hex()
-    for body, revoked in ((by_key, key.id), (by_certificate, fingerprint)):
+    keys = ((by_certificate, fingerprint), (by_certificate, signer.id))
+    for body, revoked in ((by_key, key.id), *keys):
         with pytest.raises(PolicyRefused, match=f"by {revoked}, which revoked_keys has"):
             refuse_keys(body, [revoked])
         refuse_keys(body, ["0" * 64])
     refuse_keys(b"no signature", [key.id])
+
+
+def test_the_key_of_a_certificate_is_found_in_it(authority: SigningAuthority) -> None:
+    for curve in (ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1()):
+        signer = Key(authority.folder, f"on-{curve.name}", curve=curve)
+        made = authority.certify(signer, RELEASE)
+        assert key_of(made) == signer.id
+        for end in range(0, len(made) // 2, 7):
+            key_of(made[:end])
+            key_of(made[end:])
+    assert key_of(b"") is None and key_of(b"\x30\x84\xff\xff\xff\xff") is None
+
+
+def test_a_signature_is_known_again_by_what_it_signs_and_brings(
+    authority: SigningAuthority, folder: Path
+) -> None:
+    """A publication does not leave alone what nobody would trust."""
+    between = SigningAuthority(folder, "between-again", issuer=authority)
+    signer, certificate = between.issue("again", RELEASE)
+    manifest = hashlib.sha256(b"manifest").hexdigest()
+    files = {**FILES, "triton-manifest.json": manifest}
+    options = {"private_key": signer.file, "certificate": certificate}
+    for named in (
+        {"private_key": signer.file},
+        options,
+        {**options, "certificate_chain": [between.file]},
+    ):
+        made = read_signing_key(named)
+        assert made is not None
+        body = make_signature(made, "fraud", files)
+        assert is_signed_by(made, body, manifest)
+        assert not is_signed_by(made, body, "0" * 64)
+
+        def add(document: Any) -> None:
+            document["predicate"]["resources"][0]["digest"] = "0" * 64
+
+        assert not is_signed_by(made, changed(body, add, payload=True), manifest)
+
+    def shorten(document: Any) -> None:
+        del document["verificationMaterial"]["x509CertificateChain"]["certificates"][1:]
+
+    assert not is_signed_by(made, changed(body, shorten), manifest)
 
 
 def test_no_rule_reads_nothing() -> None:

@@ -76,8 +76,7 @@ def public_key_in(pem: bytes, option: str) -> Anchor:
             " openssl pkey -in PRIVATE -pubout makes it"
         )
     der = _decoded(blocks[0][1], option)
-    written = _pem(_PUBLIC_KEY, der)
-    return Anchor(hashlib.sha256(written).hexdigest(), written, der)
+    return Anchor(public_key_id(der), _pem(_PUBLIC_KEY, der), der)
 
 
 def certificates_in(pem: bytes, option: str) -> tuple[Anchor, ...]:
@@ -90,6 +89,11 @@ def certificates_in(pem: bytes, option: str) -> tuple[Anchor, ...]:
         Anchor(hashlib.sha256(der).hexdigest(), _pem(_CERTIFICATE, der), der)
         for der in certificates
     )
+
+
+def public_key_id(der: bytes) -> str:
+    """sha256 of a public key as PEM, by which model-signing names it too."""
+    return hashlib.sha256(_pem(_PUBLIC_KEY, der)).hexdigest()
 
 
 def _decoded(body: bytes, option: str) -> bytes:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -66,6 +67,12 @@ class SigningKey:
             return certificates_in(self.certificate, "sign.certificate")[0].id
         return self.signer.key if self.signer else ""
 
+    @property
+    def certificate_ids(self) -> tuple[str, ...]:
+        """sha256 of each certificate that goes with a signature."""
+        pem = b"".join([self.certificate or b"", *self.chain])
+        return tuple(one.id for one in certificates_in(pem, "sign.certificate"))
+
     def __str__(self) -> str:
         return str(self.signer) if self.signer else self.name
 
@@ -118,7 +125,7 @@ def _read_key(wanted: Mapping[str, Any]) -> SigningKey:
     key = _decrypted(pem, str(password) if password else None, f"sign.{where}")
     signer = Signer(key_id(key.public_key()))
     if "certificate" in wanted:
-        return _with_certificates(wanted, _plain(key), signer)
+        return _with_certificates(wanted, _plain(key), public_pem(key.public_key()), signer)
     return SigningKey(_plain(key), public_pem(key.public_key()), signer=signer)
 
 
@@ -157,7 +164,9 @@ def _plain(key: Any) -> bytes:
     return plain
 
 
-def _with_certificates(wanted: Mapping[str, Any], plain: bytes, signer: Signer) -> SigningKey:
+def _with_certificates(
+    wanted: Mapping[str, Any], plain: bytes, public: bytes, signer: Signer
+) -> SigningKey:
     """With the signer's certificate and those that lead to the authority."""
     own = _certificates(wanted["certificate"], "certificate")
     given = wanted.get("certificate_chain") or ()
@@ -174,7 +183,7 @@ def _with_certificates(wanted: Mapping[str, Any], plain: bytes, signer: Signer) 
             " extended one codeSigning"
         )
     return SigningKey(
-        plain, certificate=own[0].pem, chain=tuple(one.pem for one in chain), signer=named
+        plain, public, own[0].pem, chain=tuple(one.pem for one in chain), signer=named
     )
 
 
@@ -204,8 +213,8 @@ def make_signature(key: SigningKey, model: str, files: Mapping[str, str]) -> byt
 
 
 def is_signed_by(key: SigningKey, body: bytes, manifest: str) -> bool:
-    """Whether a signature is one that this key made of a manifest (its sha256). Of a certificate
-    and of Sigstore that is only what the signature says: who vouches for them, others know.
+    """Whether a signature is one that this key made of a manifest (its sha256), and brings the
+    certificates that this key does. Of Sigstore that is only what the signature says.
     """
     try:
         bundle = read_bundle(body)
@@ -213,12 +222,25 @@ def is_signed_by(key: SigningKey, body: bytes, manifest: str) -> bool:
             return False
         if key.token is not None:
             return bundle.is_sigstore
+        own = public_key_in(key.public_key, "sign.private_key")
         if key.certificate is not None:
-            return [fingerprint(one) for one in bundle.certificates[:1]] == [key.name]
-        verify(body, Anchors((public_key_in(key.public_key, "sign.private_key"),)))
+            there = [fingerprint(one) for one in bundle.certificates]
+            if there[:1] != [key.name] or {*there} != {*key.certificate_ids}:
+                return False
+            body = _as_of_key(body, own)
+        verify(body, Anchors((own,)))
     except PolicyRefused:
         return False
     return True
+
+
+def _as_of_key(body: bytes, key: Anchor) -> bytes:
+    """The same signature, as if the bare key had made it: certificates are no part of what is
+    signed.
+    """
+    document = read_json(body)
+    document["verificationMaterial"] = {"publicKey": {"hint": key.id}, "tlogEntries": []}
+    return json.dumps(document).encode()
 
 
 def _identity_of(token: str) -> str:
