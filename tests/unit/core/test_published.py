@@ -275,3 +275,14 @@ def test_what_differs_is_listed_up_to_a_few() -> None:
     with pytest.raises(ArtifactError) as refusal:
         refuse_other_files(claims, {})
     assert refusal.value.message.endswith("f4 is missing; 2 more")
+
+
+def test_many_small_values_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take thirty times the memory of their text; a manifest of as many files as may be does
+    not have as many values.
+    """
+    listed = [{**ENTRY, "path": f"1/{number}"} for number in range(250_000)]
+    assert len(read_published(json.dumps(document(files=listed)).encode()).files) == 250_000
+    monkeypatch.delattr(json, "loads")
+    for small in (b"{},", b"[],", b"1,"):
+        assert why_not(small * 3_000_000) == "it holds more than 2000000 values"

@@ -350,7 +350,16 @@ def test_what_is_no_signature_is_refused_with_a_sentence(key: Key, body: bytes) 
 
 
 def test_a_signature_is_not_read_without_end(key: Key) -> None:
-    assert "more than" in why_not(b" " * ((64 << 20) + 1), trust(public_keys=[key.public]))
+    anchors = trust(public_keys=[key.public])
+    assert "more than" in why_not(b" " * ((64 << 20) + 1), anchors)
+    many = b"[" + b"{}," * 3_000_000 + b"{}]"
+    assert "it holds more than 2000000 values" in why_not(many, anchors)
+
+    def sign_many(signed: Any) -> None:
+        signed["dsseEnvelope"]["payload"] = base64.b64encode(many).decode()
+
+    body = changed(sign({"private_key": key.file}), sign_many)
+    assert "it holds more than 2000000 values" in why_not(body, anchors)
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,8 @@ SCHEMA_TAG = "triton.manifest"
 LARGEST_MANIFEST = 64 << 20
 _SCHEMAS = (1, PUBLISHED_SCHEMA)
 _MOST_FILES = 250_000
+MOST_VALUES = 8 * _MOST_FILES
+"""Of a document that lists files, which needs four for each."""
 _LONGEST_PATH = 4096
 _SHA256 = frozenset("0123456789abcdef")
 
@@ -84,7 +86,7 @@ def read_published(body: bytes) -> PublishedManifest:
         ArtifactError: it is none; the sentence says why.
     """
     try:
-        fields = Fields(read_json(body))
+        fields = Fields(read_json(body, MOST_VALUES))
         schema = fields.number("schema")
         if schema not in _SCHEMAS:
             raise WrongShape(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from ..domain.fields import Fields, WrongShape, read_json
 from ..domain.manifest import confine
 from ..domain.provenance import SIGNATURE_NAME
+from ..domain.published import MOST_VALUES
 from ..domain.signers import public_key_id
 from ..errors import ArtifactError, PolicyRefused
 
@@ -61,11 +62,11 @@ def read_bundle(body: bytes) -> Bundle:
     if len(body) > LARGEST:
         raise refuse(f"{SIGNATURE_NAME} has more than {LARGEST} bytes")
     try:
-        bundle = Fields(read_json(body))
+        bundle = Fields(read_json(body, MOST_VALUES))
         envelope = Fields(bundle.mapping("dsseEnvelope"))
         if len(envelope.each("signatures")) != 1:
             raise WrongShape("signatures has not one entry")
-        payload = Fields(read_json(_decoded(envelope, "payload")))
+        payload = Fields(read_json(_decoded(envelope, "payload"), MOST_VALUES))
         key, certificates, is_sigstore = _material(Fields(bundle.mapping("verificationMaterial")))
         model, files = _payload(payload)
     except (WrongShape, ArtifactError) as error:
