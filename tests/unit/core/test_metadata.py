@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -14,8 +15,13 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts.r
     LocalRoot,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.layout import (
+    Artifact,
     Layout,
     Numbering,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.provenance import (
+    Signature,
+    Signer,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import ArtifactError
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.flavors.layouts import (
@@ -76,3 +82,35 @@ def test_what_mlmodel_says_beside_the_model_does_not_matter(tmp_path: Path, rest
 def test_mlmodel_without_flavors_is_as_if_it_said_nothing(tmp_path: Path) -> None:
     for text in ("flavors:", "- a", "{}", json.dumps({"flavors": {}})):
         assert layout(tmp_path, text).flavor == "triton"
+
+
+def read_signed(folder: Path, *names: str, place: str = "") -> Artifact:
+    """An artifact of which somebody signed these files, relative to the folder ``place``."""
+    empty = hashlib.sha256(b"").hexdigest()
+    for name in names:
+        (folder / place / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place / name).touch()
+    (folder / place / "model.sig").touch()
+    signature = Signature(Signer("a" * 64), dict.fromkeys(names, empty))
+    return read_artifact(LocalRoot(str(folder), 30), lambda _body: signature)
+
+
+def test_folders_beside_the_one_that_is_signed_are_as_if_they_were_not_there(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "other/1").mkdir(parents=True)
+    found = read_signed(tmp_path, "1/model.onnx", "config.pbtxt", place="churn")
+    made = layout_of(found, None, Numbering("auto", None, False))
+    assert [target for _source, target, _size in made.files] == ["1/model.onnx"]
+
+
+@pytest.mark.parametrize("place", ["", "churn"])
+def test_a_signed_file_that_is_gone_is_missed_wherever_it_lay(tmp_path: Path, place: str) -> None:
+    """Only what MLflow's clients lay beside their MLmodel may be gone."""
+    names = ("config.pbtxt", "1/model.onnx", "metadata/labels.txt", "registered_model_meta")
+    read_signed(tmp_path, *names, place=place)
+    (tmp_path / place / "metadata/labels.txt").rename(tmp_path / "aside")
+    signature = dict.fromkeys(names, hashlib.sha256(b"").hexdigest())
+    root = LocalRoot(str(tmp_path), 30)
+    with pytest.raises(ArtifactError, match=r"metadata/labels\.txt is missing"):
+        read_artifact(root, lambda _body: Signature(Signer("a" * 64), signature))

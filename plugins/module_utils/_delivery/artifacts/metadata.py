@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from ..domain.layout import Artifact
@@ -21,7 +22,7 @@ from ..errors import ArtifactError
 from ..outside import JsonObject
 from .checked import checked, refuse_other_bytes, refuse_other_files
 from .roots import ArtifactRoot
-from .signed import LARGEST_SIGNATURE, Verify, covered, place_of, with_signature
+from .signed import LARGEST_SIGNATURE, Verify, is_covered, place_of, with_signature
 
 _MLMODEL = "MLmodel"
 _NULL = "tag:yaml.org,2002:null"
@@ -56,7 +57,9 @@ def read_artifact(artifacts: ArtifactRoot, verify: Verify | None = None) -> Arti
         text = texts.get(MANIFEST_NAME)
         if proven := verify(artifacts.read(signature, LARGEST_SIGNATURE)):
             provenance = with_signature(provenance, files, signature, proven, text)
-            files = covered(files, provenance)
+            covers = partial(is_covered, provenance=provenance)
+            files = {name: size for name, size in files.items() if covers(name)}
+            folders = tuple(filter(covers, folders))
     if provenance:
         refuse_other_files(provenance, files)
         if _MLMODEL in texts:

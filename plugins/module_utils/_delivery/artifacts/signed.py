@@ -58,10 +58,11 @@ def with_signature(
     """
     known = provenance or Provenance()
     folder = posixpath.dirname(path)
+    is_mlflows = _MLMODEL in signature.files  # only beside that MLflow's clients lay anything
     signed = {
         posixpath.join(folder, name): digest
         for name, digest in signature.files.items()
-        if posixpath.join(folder, name) in files or not _is_added(name)
+        if posixpath.join(folder, name) in files or not (is_mlflows and _is_added(name))
     }
     if not folder and manifest is not None:
         if MANIFEST_NAME not in signed:
@@ -93,20 +94,12 @@ def with_signature(
     )
 
 
-def covered(
-    files: Mapping[str, int | None], provenance: Provenance | None
-) -> dict[str, int | None]:
-    """The files of an artifact of which only a folder is signed: what lies beside it is as if it
-    were not there, but for what says which folder that is.
+def is_covered(path: str, provenance: Provenance) -> bool:
+    """False for what lies beside the one folder of an artifact that is signed: it is as if it were
+    not there, but for what says which folder that is.
     """
-    folder = provenance.signed_folder if provenance else ""
-    if not folder:
-        return dict(files)
-    return {
-        path: size
-        for path, size in files.items()
-        if path.startswith(f"{folder}/") or path in (_MLMODEL, MANIFEST_NAME)
-    }
+    folder = provenance.signed_folder
+    return not folder or path.startswith(f"{folder}/") or path in (_MLMODEL, MANIFEST_NAME)
 
 
 def _is_added(name: str) -> bool:
