@@ -30,6 +30,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.trust.ancho
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.trust.bundle import (
     key_of,
+    read_bundle,
     refuse_keys,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.trust.signatures import verify
@@ -347,6 +348,16 @@ def test_another_form_of_signature_is_refused_with_a_sentence(
 )
 def test_what_is_no_signature_is_refused_with_a_sentence(key: Key, body: bytes) -> None:
     assert "sign the model again" in why_not(body, trust(public_keys=[key.public]))
+
+
+def test_the_library_reads_what_was_read_before(key: Key, folder: Path) -> None:
+    """Of a key that comes twice, one reader may take the first value and one the last."""
+    mine = json.loads(sign({"private_key": key.file}))
+    others = json.loads(sign({"private_key": Key(folder, "twice").file}))
+    parts = [f'"{name}":{json.dumps(one[name])}' for one in (others, mine) for name in one]
+    bundle = read_bundle(f"{{{','.join(parts)}}}".encode())
+    assert json.loads(bundle.body) == mine and bundle.key == key.id
+    assert bundle.body.count(b"verificationMaterial") == 1
 
 
 def test_a_signature_is_not_read_without_end(key: Key) -> None:

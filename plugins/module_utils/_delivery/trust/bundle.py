@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ class Bundle:
     """What a signature claims; nothing of it is proven.
 
     Attributes:
-        body: the file.
+        body: the file, as JSON that has each key once.
         key: sha256 of the public key that is said to have signed; None with certificates.
         certificates: in DER, the signer's first.
         is_sigstore: its certificate is from Sigstore.
@@ -62,7 +63,8 @@ def read_bundle(body: bytes) -> Bundle:
     if len(body) > LARGEST:
         raise refuse(f"{SIGNATURE_NAME} has more than {LARGEST} bytes")
     try:
-        bundle = Fields(read_json(body, MOST_VALUES))
+        document = read_json(body, MOST_VALUES)
+        bundle = Fields(document)
         envelope = Fields(bundle.mapping("dsseEnvelope"))
         if len(envelope.each("signatures")) != 1:
             raise WrongShape("signatures has not one entry")
@@ -74,7 +76,8 @@ def read_bundle(body: bytes) -> Bundle:
             f"{SIGNATURE_NAME} is no signature that OpenSSF model signing 1.0 or later makes"
             f" ({error}): sign the model again"
         ) from None
-    return Bundle(body, key, certificates, is_sigstore, model, files)
+    # Written anew, so that the library reads what was read here, also where a key comes twice.
+    return Bundle(json.dumps(document).encode(), key, certificates, is_sigstore, model, files)
 
 
 def refuse_keys(body: bytes, revoked: Collection[str]) -> None:
