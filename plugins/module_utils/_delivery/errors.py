@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import traceback
 from collections.abc import Mapping
 from typing import ClassVar
@@ -12,6 +13,10 @@ from typing import ClassVar
 from .redact import mask
 
 _LONGEST = 300
+
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What would be a command for a terminal: names of files may be anybody's."""
 
 
 class DeliveryError(Exception):
@@ -56,6 +61,9 @@ class DeliveryError(Exception):
         return self
 
     def __str__(self) -> str:
+        return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), self._text())
+
+    def _text(self) -> str:
         head = ", ".join(
             part
             for part in (f"model '{self.model}'" if self.model else "", self.step or "")

@@ -127,3 +127,9 @@ def test_a_sentence_ends_once(end: str, left: str | None) -> None:
             said
             == f"{whole}. {left[0].upper() if left[2] == ' ' else left[0]}{left[1:].rstrip(';')}."
         )
+
+
+def test_a_name_is_no_command_for_a_terminal() -> None:
+    """Whoever may publish chooses the names of files, and of whom a certificate is for."""
+    error = DeliveryError("a\x1b[2Jb\rc\x9bd\u202ee\udcfff\n\tg", model="m\x07")
+    assert str(error) == "model 'm\\x07': a\\x1b[2Jb\\rc\\x9bd\\u202ee\\udcfff\n\tg"

@@ -15,6 +15,8 @@ from ..outside import JsonDict, JsonObject
 SIGNATURE_NAME = "model.sig"
 """The file of a signature, at the artifact's root or in the model's folder."""
 
+_LONGEST = 200
+
 
 @dataclass(frozen=True)
 class Signer:
@@ -62,6 +64,7 @@ class Signer:
 
     def __str__(self) -> str:
         names = ", ".join(self.identities)
+        names = names if len(names) <= _LONGEST else f"{names[:_LONGEST]}…"
         return f"{names} (key {self.key[:16]})" if names else f"key {self.key[:16]}"
 
 
