@@ -389,6 +389,10 @@ def test_rotation_and_revocation_judge_what_is_deployed(place: Place, name: str)
         got, listed = place.by_plugin(name, **rule)
         assert got["trusted"] is listed["trusted"] is False
         assert any(words in line for line in got["drift"])
+    # It may be taken off the servers, with its URI too, and does not come back to them.
+    off = place.deploy(name, state="unloaded", require_signature=None, revoked_digests=[digest])
+    assert not off["failed"] and off["changed"] and not place.info(name)["ready"], off
+    place.refused(name, require_signature=None, revoked_digests=[digest])
     # Another version is the way out, and there is no way back to the one that is revoked.
     place.publish(name, place.sample(name, 0.25).folder, sign={"private_key": place.key.file})
     assert not place.deploy(name, f"models:/{name}/2")["failed"]
@@ -424,6 +428,28 @@ def test_what_was_signed_and_deployed_without_the_rule_is_asked_for_it_once(
     assert "nobody had asked who signed it" in " ".join(asked["actions"])
     assert asked["model"]["signed_by"]["key"] == place.key.id
     assert not place.deploy(name, require_signature=None)["changed"]
+
+
+def test_a_key_that_is_revoked_later_is_known_where_nobody_verified(
+    place: Place, name: str
+) -> None:
+    """What the signature said of itself is in the record; of versions side by side, of each."""
+    former = Key(place.folder, "unverified")
+    place.publish(name, sign={"private_key": former.file})
+    place.publish(name, place.sample(name, 0.25).folder, sign={"private_key": place.key.file})
+    nothing = {"require_signature": None, "serve_versions": 2}
+    for version in (1, 2):
+        result = place.deploy(name, f"models:/{name}/{version}", **nothing)
+        assert not result["failed"] and result["model"]["signed_by"] is None, result
+        entry = place.info(name, revoked_keys=[former.id])
+        (said,) = [line for line in entry["drift"] if "no longer trusted" in line]
+        assert f"model.sig says that it is by {former.id}" in said and not entry["trusted"]
+    assert place.info(name, revoked_keys=[place.key.id])["trusted"] is False
+    assert place.info(name, revoked_keys=["0" * 64])["trusted"] is True
+    revoked = {"require_signature": None, "revoked_keys": [former.id]}
+    place.refused(name, f"models:/{name}/2", serve_versions=2, **revoked)
+    assert not place.deploy(name, f"models:/{name}/2", **revoked)["failed"]
+    assert place.info(name, revoked_keys=[former.id])["trusted"] is True
 
 
 def test_a_version_beside_a_newer_one_is_judged_too(place: Place, name: str) -> None:

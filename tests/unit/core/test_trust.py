@@ -163,6 +163,8 @@ def test_each_version_beside_the_newest_is_judged_until_it_goes() -> None:
         {"beside": {"1": "me"}},
         {"beside": {"1": {"origins": [], "signed_by": {}}}},
         {"origins": [1]},
+        {"said_keys": "me"},
+        {"said_keys": [1]},
     ],
 )
 def test_a_record_that_does_not_say_who_signed_is_damaged(damage: dict[str, Any]) -> None:
@@ -173,10 +175,11 @@ def test_a_record_that_does_not_say_who_signed_is_damaged(damage: dict[str, Any]
 
 def test_records_of_former_releases_have_no_signer() -> None:
     body = record().to_dict()
-    for key in ("signed_by", "origins", "beside"):
+    for key in ("signed_by", "said_keys", "origins", "beside"):
         del body[key]
     read = read_record(json.dumps(body).encode(), "fraud", "/r")
     assert (read.signed_by, read.origins, dict(read.beside)) == (None, (), {})
+    assert read.said_keys == ()
 
 
 def test_records_are_judged_without_the_library(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -18,24 +19,36 @@ from ..domain.published import (
     folder_of_schema_1,
     read_published,
 )
-from ..errors import ArtifactError
+from ..errors import ArtifactError, NotFound
 from ..outside import JsonObject
 from .checked import checked, refuse_other_bytes, refuse_other_files
 from .roots import ArtifactRoot
-from .signed import LARGEST_SIGNATURE, Verify, is_covered, place_of, with_signature
+from .signed import (
+    LARGEST_SIGNATURE,
+    KeysIn,
+    Verify,
+    is_covered,
+    place_of,
+    places_of,
+    with_signature,
+)
 
 _MLMODEL = "MLmodel"
+_SIGNATURES = 4
 _NULL = "tag:yaml.org,2002:null"
 # What tells of an artifact, and how many bytes it may have.
 _METADATA = {_MLMODEL: 1 << 20, MANIFEST_NAME: LARGEST_MANIFEST}
 
 
-def read_artifact(artifacts: ArtifactRoot, verify: Verify | None = None) -> Artifact:
+def read_artifact(
+    artifacts: ArtifactRoot, verify: Verify | None = None, keys_in: KeysIn | None = None
+) -> Artifact:
     """List an artifact and read its metadata files. What its manifest says of it is known before
     anything else of it is believed.
 
     Args:
         verify: says who signed what, where only what is signed is to be used.
+        keys_in: where nobody asks for that, what a signature says of itself is kept.
 
     Raises:
         ArtifactError: it is not what its manifest says.
@@ -55,17 +68,29 @@ def read_artifact(artifacts: ArtifactRoot, verify: Verify | None = None) -> Arti
         folders = listed if manifest.covers_all else (*folders, *listed)
     if verify and (signature := place_of(files)):
         text = texts.get(MANIFEST_NAME)
-        if proven := verify(artifacts.read(signature, LARGEST_SIGNATURE)):
-            provenance = with_signature(provenance, files, signature, proven, text)
-            covers = partial(is_covered, provenance=provenance)
-            files = {name: size for name, size in files.items() if covers(name)}
-            folders = tuple(filter(covers, folders))
+        proven = verify(artifacts.read(signature, LARGEST_SIGNATURE))
+        provenance = with_signature(provenance, files, signature, proven, text)
+        covers = partial(is_covered, provenance=provenance)
+        files = {name: size for name, size in files.items() if covers(name)}
+        folders = tuple(filter(covers, folders))
     if provenance:
         refuse_other_files(provenance, files)
         if _MLMODEL in texts:
             refuse_other_bytes(provenance, _MLMODEL, texts[_MLMODEL])
     read = checked(artifacts, provenance).read
-    return Artifact(files, folders, _parsed(texts), provenance, read)
+    said = _said_keys(artifacts, files, keys_in) if keys_in and not verify else ()
+    return Artifact(files, folders, _parsed(texts), provenance, read, said)
+
+
+def _said_keys(
+    artifacts: ArtifactRoot, files: Mapping[str, object], keys_in: KeysIn
+) -> tuple[str, ...]:
+    """What cannot be read says nothing: whoever may write artifacts may as well remove it."""
+    found: set[str] = set()
+    for place in places_of(files)[:_SIGNATURES]:
+        with suppress(ArtifactError, NotFound):
+            found.update(keys_in(artifacts.read(place, LARGEST_SIGNATURE)))
+    return tuple(sorted(found))
 
 
 def _begin(

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Union
 
 from ..domain.layout import MLFLOW_FOLDERS
 from ..domain.manifest import MANIFEST_NAME
 from ..domain.provenance import SIGNATURE_NAME, Claim, Provenance, Signature
 from ..errors import PolicyRefused
 
-Verify = Callable[[bytes], Union[Signature, None]]  # noqa: UP007 - evaluated at run time
-"""Raises PolicyRefused for a signature that nobody who is trusted made; None where nobody asks."""
+Verify = Callable[[bytes], Signature]
+"""Raises PolicyRefused for a signature that nobody who is trusted made."""
+KeysIn = Callable[[bytes], tuple[str, ...]]
+"""By which keys a signature says that it is."""
 LARGEST_SIGNATURE = 64 << 20
 _MLMODEL = "MLmodel"
 # What MLflow's clients lay beside a model that they download, and may be signed there.
@@ -31,12 +32,16 @@ def place_of(files: Mapping[str, object]) -> str | None:
     Raises:
         PolicyRefused: there are several, none of which covers the whole.
     """
-    if SIGNATURE_NAME in files:
-        return SIGNATURE_NAME
-    found = sorted(path for path in files if posixpath.basename(path) == SIGNATURE_NAME)
+    found = places_of(files)
     if len(found) > 1:
         raise _refuse(f"it has {len(found)} signatures ({found[0]}, {found[1]}), and none of all")
     return found[0] if found else None
+
+
+def places_of(files: Iterable[str]) -> list[str]:
+    """The signature of all, else those of folders."""
+    found = sorted(path for path in files if posixpath.basename(path) == SIGNATURE_NAME)
+    return [SIGNATURE_NAME] if SIGNATURE_NAME in found else found
 
 
 def with_signature(

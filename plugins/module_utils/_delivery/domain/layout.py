@@ -37,7 +37,8 @@ EXAMPLES = ("input_example", "serving_input")
 @dataclass(frozen=True)
 class Artifact:
     """What lies at an artifact root. ``files`` maps relative paths to sizes in bytes (None: the
-    store does not say); ``read`` compares with what ``provenance`` claims.
+    store does not say); ``read`` compares with what ``provenance`` claims. ``said_keys``: by which
+    a signature says that it is, where nobody verified it.
     """
 
     files: Mapping[str, int | None]
@@ -45,6 +46,7 @@ class Artifact:
     mlmodel: JsonObject | None
     provenance: Provenance | None
     read: Callable[[str], bytes]
+    said_keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Layout:
         versions: Triton versions; ``artifact_versions`` the folders which they are in the artifact.
         provenance: what the bytes of each artifact path must be, and who says so; None where
             nobody does.
+        said_keys: by which a signature says that it is, where nobody verified it.
         judged: artifact path → sha256 of what a rule read of it, so that nothing else is brought.
         revoked: sha256 of what must not be deployed, for files of which nothing is known before
             they are here.
@@ -88,6 +91,7 @@ class Layout:
     versions: tuple[int, ...]
     artifact_versions: tuple[int, ...]
     provenance: Provenance | None = None
+    said_keys: tuple[str, ...] = ()
     judged: Mapping[str, str] = field(default_factory=dict)
     revoked: frozenset[str] = frozenset()
     origins: tuple[str, ...] = ()

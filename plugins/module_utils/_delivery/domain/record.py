@@ -17,7 +17,14 @@ from .manifest import Manifest, files_outside_versions, join, select_versions
 
 SCHEMA = 1
 _STEP, _NOTHING = "read the record", "nothing was changed"
-_VOUCHED = ("publisher_digest", "publisher_schema", "tagged_digest", "signed_by", "origins")
+_VOUCHED = (
+    "publisher_digest",
+    "publisher_schema",
+    "tagged_digest",
+    "signed_by",
+    "said_keys",
+    "origins",
+)
 RULES = 1
 """Of what is made of decision trees and what is refused of them; raised with each change after
 which something deployed would be made otherwise, or refused."""
@@ -47,6 +54,7 @@ class Record:
         publisher_digest, publisher_schema: of the publisher's manifest, with which every file was
             compared; None where there was none. Records of former releases have no schema.
         signed_by: ``Signer.to_dict()`` of who signed it, where a rule asked for that.
+        said_keys: by which a signature says that it is, where no rule asked for its proof.
         origins: sha256 of the files of the artifact that do not lie in the model folder as they
             came, such as those that were converted.
         beside: version → the fields above of a version that is served beside the newest one.
@@ -99,6 +107,7 @@ class Record:
     publisher_schema: int | None = None
     tagged_digest: str | None = None
     signed_by: Mapping[str, Any] | None = None
+    said_keys: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     beside: Mapping[str, Any] = field(default_factory=dict)
     verified: str | None = None
@@ -157,7 +166,7 @@ class Record:
             )
         kinds = {f.name: str(f.type) for f in dataclasses.fields(cls)}
         values: dict[str, Any] = {key: value for key, value in data.items() if key in kinds}
-        for key in ("depends_on", "origins"):
+        for key in ("depends_on", "said_keys", "origins"):
             values[key] = values.get(key) or ()
         if not isinstance(values.get("served"), Mapping):  # of no use, and in nobody's way
             values["served"] = {}
@@ -170,6 +179,7 @@ class Record:
             tuples = {
                 "triton_versions": tuple(values["triton_versions"]),
                 "depends_on": tuple(values["depends_on"]),
+                "said_keys": tuple(values["said_keys"]),
                 "origins": tuple(values["origins"]),
             }
             return cls(**{**values, **tuples})
@@ -220,7 +230,7 @@ def _check_shapes(record: Record, name: str) -> None:
             raise WrongShape(f"fingerprint has no list for {path}")
     for version, beside in record.beside.items():
         fields = Fields(beside, f"beside.{version}: ")
-        fields.texts("origins")
+        fields.texts("origins"), fields.texts("said_keys")
         for key in ("publisher_digest", "tagged_digest"):
             fields.text_or_none(key)
         fields.number_or_none("publisher_schema")

@@ -33,7 +33,7 @@ from ..errors import ArtifactError, PolicyRefused
 from ..planning import plan
 from ..planning.plan import PutSideBySide, Reconfigure, Replace, Step
 from ..planning.planner import pinned_uri
-from ..planning.versions import serves_side_by_side
+from ..planning.versions import staying
 from ..process import holder
 from ..repository.protocol import Repository
 from .transaction import Staged, Transaction, config_in_place, describe_replaced, now
@@ -215,6 +215,7 @@ class Replacement:
             publisher_schema=provenance.schema if provenance else None,
             tagged_digest=source.tags.get(DIGEST_TAG),
             signed_by=signer.to_dict() if signer else None,
+            said_keys=layout.said_keys,
             origins=layout.origins,
             replaced=describe_replaced(transaction.old),
             transaction=transaction.deploy_id,
@@ -324,12 +325,8 @@ class Replacement:
         desired, old = transaction.plan.desired, step.record
         config = config_in_place(transaction, old.author_config, desired.request)
         deploy_id = config_pbtxt.deploy_id_of(config) or ""
-        retired = (
-            sorted(old.triton_versions)[: -desired.serve_versions]
-            if serves_side_by_side(old)
-            else []
-        )
-        versions = tuple(version for version in old.triton_versions if version not in retired)
+        versions = staying(old, desired)
+        retired = sorted({*old.triton_versions} - {*versions})
         before = Manifest.from_dict(old.manifest)
         manifest = (
             join(

@@ -44,6 +44,7 @@ def layout_of(artifact: Artifact, flavor: str | None, numbering: Numbering) -> L
     return replace(
         made,
         provenance=artifact.provenance,
+        said_keys=artifact.said_keys,
         example=example,
         why_no_example=why_no_example,
         columns=columns_of(artifact.mlmodel) if made.conversion else (),

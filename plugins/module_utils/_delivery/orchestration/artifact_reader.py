@@ -31,6 +31,7 @@ from ..flavors.layouts import layout_of
 from ..formats import tensorrt
 from ..planning.policy import Policy
 from ..repository.protocol import Repository
+from ..trust.bundle import keys_in
 
 
 class ArtifactReader:
@@ -66,7 +67,8 @@ class ArtifactReader:
         Raises:
             DeliveryError: there is no model in it, it does not fit, or the policy forbids it.
         """
-        artifact = read_artifact(artifacts, self._verify if self._policy else None)
+        verify = self._verify if self._policy.require_signature else None
+        artifact = read_artifact(artifacts, verify, keys_in)
         pinned = desired.name in self._pinned_by_list | self._pinned_in_repository()
         layout = layout_of(
             artifact,
@@ -113,19 +115,10 @@ class ArtifactReader:
         self._policy.check_settings(config, sources.keys(), read)
         return replace(layout, judged=judged)
 
-    def _verify(self, signature: bytes) -> Signature | None:
-        """Who signed what. Where no rule asks for it, what a signature says of its key is enough to
-        refuse one that is revoked.
-        """
-        if self._policy.require_signature:
-            from ..trust.signatures import verify
+    def _verify(self, signature: bytes) -> Signature:
+        from ..trust.signatures import verify
 
-            return verify(signature, self._policy.anchors or Anchors())
-        if self._policy.revoked_keys:
-            from ..trust.bundle import refuse_keys
-
-            refuse_keys(signature, self._policy.revoked_keys)
-        return None
+        return verify(signature, self._policy.anchors or Anchors())
 
     def _compare(self, layout: Layout, source: Source) -> Layout:
         """Refuse a TensorRT plan that was built for something else than the servers have; what is

@@ -257,10 +257,13 @@ class PlanBuilder:
             self._refuse_newer_fields(config_for(author, desired.name, "-", desired.request))
         elif observed.record and (self._policy or why_reconfigure(observed, desired)):
             config = config_for(observed.record.author_config, desired.name, "-", desired.request)
-            if self._policy:
-                versions = staying(observed.record, desired)
-                judged = replace(observed.record, triton_versions=versions)
-                self._policy.check_deployed(judged, config)
+            # What is not trusted may be taken off a server, as it may be removed.
+            if self._policy and not _only_unloads(observed, desired):
+                left = staying(observed.record, desired)
+                retires = len(left) < len(observed.record.triton_versions)
+                for version in left if retires else (None,):
+                    stays = observed.record.with_version(version) if version else observed.record
+                    self._policy.check_deployed(stays, config)
                 self._check_settings(observed.record, config)
             if why_reconfigure(observed, desired):
                 refuse_deployed(config, observed.record)
@@ -329,3 +332,7 @@ class PlanBuilder:
             except (NotFound, ServerError):
                 return None, False  # not loaded there: that is a step of its own
         return None, proven
+
+
+def _only_unloads(observed: ObservedModel, desired: DesiredModel) -> bool:
+    return desired.state == "unloaded" and not why_reconfigure(observed, desired)

@@ -92,6 +92,7 @@ class Policy:
         self._check_signature(layout)
         self._check_revoked(
             layout.provenance.signed_by if layout.provenance else None,
+            layout.said_keys,
             digests_of(layout.provenance) if layout.provenance else {},
         )
 
@@ -148,7 +149,7 @@ class Policy:
             if digest
         }
         origins = dict.fromkeys(record.origins, "a file that it was made of")
-        self._check_revoked(signer, {**origins, **entries, **manifests})
+        self._check_revoked(signer, record.said_keys, {**origins, **entries, **manifests})
 
     def _check_signature(self, layout: Layout) -> None:
         if not self.require_signature:
@@ -179,8 +180,15 @@ class Policy:
                 " publish it, or list the signer where you trust it"
             )
 
-    def _check_revoked(self, signer: Signer | None, digests: Mapping[str, str]) -> None:
+    def _check_revoked(
+        self, signer: Signer | None, said: Collection[str], digests: Mapping[str, str]
+    ) -> None:
         """``digests``: sha256 to what has it."""
+        for key in sorted(set(said) & set(self.revoked_keys)):
+            raise _refuse(
+                f"{SIGNATURE_NAME} says that it is by {key}, which revoked_keys has: sign the model"
+                " with another key and publish it"
+            )
         keys = sorted(signer.ids & set(self.revoked_keys)) if signer else []
         if keys:
             raise _refuse(

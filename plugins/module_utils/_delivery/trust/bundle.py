@@ -10,7 +10,7 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..domain.fields import Fields, WrongShape, read_json
@@ -80,21 +80,16 @@ def read_bundle(body: bytes) -> Bundle:
     return Bundle(json.dumps(document).encode(), key, certificates, is_sigstore, model, files)
 
 
-def refuse_keys(body: bytes, revoked: Collection[str]) -> None:
-    """Raises PolicyRefused where a signature says of itself that it is by a key that is revoked;
-    what cannot be read says nothing.
+def keys_in(body: bytes) -> tuple[str, ...]:
+    """By which keys and certificates a signature says of itself that it is; nothing of it is
+    proven, and what cannot be read says nothing.
     """
     try:
         bundle = read_bundle(body)
     except PolicyRefused:
-        return
+        return ()
     keys = [bundle.key, *map(key_of, bundle.certificates)]
-    ids = {*map(fingerprint, bundle.certificates), *(key for key in keys if key)}
-    for key in sorted(ids & set(revoked)):
-        raise refuse(
-            f"{SIGNATURE_NAME} says that it is by {key}, which revoked_keys has: sign the model"
-            " with another key and publish it"
-        )
+    return tuple(sorted({*map(fingerprint, bundle.certificates), *(key for key in keys if key)}))
 
 
 def _material(material: Fields) -> tuple[str | None, tuple[bytes, ...], bool]:
