@@ -264,6 +264,20 @@ def test_signing_again_is_a_way_out(
     assert not place.deploy(name, f"models:/{name}/2")["failed"]
 
 
+def test_a_version_whose_file_was_changed_is_deleted_and_published_again(
+    place: Place, name: str
+) -> None:
+    sample = place.sample(name)
+    sign = {"private_key": place.key.file}
+    published = place.publish(name, sample.folder, sign=sign)
+    _change_a_byte(place.files(published), name)
+    assert place.deploy(name)["failed"]
+    assert not place.publish(name, sample.folder, sign=sign, check_files=True)["changed"]
+    MlflowClient(place.mlflow.url).delete_model_version(name, "1")
+    assert place.publish(name, sample.folder, sign=sign)["model"]["version"] == 2
+    assert not place.deploy(name, f"models:/{name}/2")["failed"]
+
+
 def test_one_signed_artifact_does_not_stand_for_another_where_the_tag_vouches(
     place: Place, name: str
 ) -> None:
