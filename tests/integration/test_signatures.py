@@ -278,6 +278,21 @@ def test_a_version_whose_file_was_changed_is_deleted_and_published_again(
     assert not place.deploy(name, f"models:/{name}/2")["failed"]
 
 
+def test_a_tag_of_another_content_makes_no_version_of_it(place: Place, name: str) -> None:
+    """Else an alias would go to an older version, which is signed, when a new one is published."""
+    sign = {"private_key": place.key.file}
+    place.publish(name, sign=sign)
+    new = place.sample(name, 0.25).folder
+    place.publish(f"{name}_elsewhere", new, sign=sign)
+    client = MlflowClient(place.mlflow.url)
+    content = client.get_model_version(f"{name}_elsewhere", "1").tags["triton.content"]
+    client.set_model_version_tag(name, "1", "triton.content", content)
+    published = place.publish(name, new, sign=sign, aliases=["champion"])
+    assert published["changed"] and published["model"]["version"] == 2
+    assert str(client.get_model_version_by_alias(name, "champion").version) == "2"
+    assert not place.publish(name, new, sign=sign, aliases=["champion"])["changed"]
+
+
 def test_one_signed_artifact_does_not_stand_for_another_where_the_tag_vouches(
     place: Place, name: str
 ) -> None:

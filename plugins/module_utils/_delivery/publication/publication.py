@@ -33,7 +33,7 @@ from ..outside import JsonDict, JsonObject, Options
 from ..progress import set_model
 from ..registry.registry import Registry, VersionInfo
 from ..registry.status_tags import with_block, without_block
-from ..trust.signing import SigningKey, is_signed_by, read_signing_key
+from ..trust.signing import is_signed_by, read_signing_key
 from .comparison import COMPARED_TAG
 from .local_model import LocalModel, compared, read_local_model
 from .upload import upload
@@ -239,7 +239,7 @@ def observe_publication(
     root = registry.artifact_root(name, same.version) if same else None
     if same and root:
         digest = same.tags.get(DIGEST_TAG)
-        if _has_files(registry, root, check_files, digest, model.key):
+        if _has_files(registry, root, check_files, digest, model):
             return ObservedPublication(True, info.aliases, same, root=root)
     newest = same or next(iter(registry.search(name, limit=1)), None)
     manifest = _manifest_of(registry, newest) if newest else None
@@ -247,10 +247,11 @@ def observe_publication(
 
 
 def _has_files(
-    registry: Registry, root: str, check_files: bool, digest: str | None, key: SigningKey | None
+    registry: Registry, root: str, check_files: bool, digest: str | None, model: LocalModel
 ) -> bool:
     """Whether a version still has what was published: the manifest that its tag names, and MLmodel
-    as that has it, and the signature of a key that is to sign; with ``check_files``, whether all of
+    as that has it, which names the content (a tag is anybody's who may write tags), and the
+    signature of a key that is to sign; with ``check_files``, whether all of
     its files are listed with their sizes.
     """
     try:
@@ -268,6 +269,7 @@ def _has_files(
     try:
         described = files.read("MLmodel", limit=LARGEST_MANIFEST)
         text = files.read(MANIFEST_NAME, limit=LARGEST_MANIFEST)
+        key = model.key
         signature = files.read(SIGNATURE_NAME, limit=LARGEST_MANIFEST) if key else b""
         listed = {file.path: file.size for file in files.list()} if check_files else None
     except NotFound:
@@ -278,6 +280,7 @@ def _has_files(
         return False
     return (
         manifest.digest == digest
+        and model.content.encode() in described
         and (key is None or is_signed_by(key, signature, str(sha256(text))))
         and FileEntry("MLmodel", len(described), sha256(described)) in manifest.files
         and (
