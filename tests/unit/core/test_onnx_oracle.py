@@ -168,5 +168,10 @@ def test_no_bytes_end_in_another_error(data: bytes) -> None:
 def check_refusal(error: ArtifactError) -> None:
     assert any(
         words in error.message
-        for words in ("is not a whole ONNX model", "is empty", "does not stay inside the model")
+        for words in (
+            "is not a whole ONNX model",
+            "is empty",
+            "does not stay inside the model",
+            "is a git-lfs pointer",
+        )
     ), error.message
