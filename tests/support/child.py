@@ -133,8 +133,8 @@ def work(request: dict[str, Any], out: int) -> None:
     watcher = Watcher(request, out)
     if request.get("no_exchange"):
 
-        def missing(source: str, target: str, flags: int) -> None:
-            raise OSError(22, os.strerror(22), source, None, target)
+        def missing(source: tuple[int, str], target: tuple[int, str], flags: int) -> None:
+            raise OSError(22, os.strerror(22), source[1], None, target[1])
 
         disk._renameat2 = missing
     if request.get("user"):

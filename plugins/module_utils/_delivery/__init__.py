@@ -17,6 +17,7 @@ What every package may use lies here:
 - ``redact``: text without credentials, for messages.
 - ``process``: who changes something, and whether it still lives.
 - ``progress``: what a run is doing just now, for whoever listens.
-- ``no_follow``: files opened without following any symbolic link.
+- ``rights``: as whom this process acts on files.
+- ``no_follow``: files opened without following any symbolic link, or none that is not root's.
 - ``disk``: exchange, fsync, permissions, fingerprints and hashes of files of this host.
 """

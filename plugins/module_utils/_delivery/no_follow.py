@@ -12,13 +12,134 @@ import stat
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from . import rights
 from .errors import ArtifactError
 
 # With O_PATH a folder needs no more than the permission to pass through it.
 _PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a pipe without a writer would be waited for.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_MOST_LINKS = 40
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@contextlib.contextmanager
+def reach(path: str, *, last: bool = False) -> Iterator[tuple[int, str]]:
+    """The open folder above a path, and the name in it.
+
+    Root follows a link only where root alone could have put it there: a folder of another user may
+    be changed by that user at any moment. Anybody else goes the way that the kernel goes.
+
+    Args:
+        last: a link at the end of the path is followed too.
+
+    Raises:
+        OSError: there is no such folder; ELOOP: a link is not followed.
+    """
+    path = os.path.abspath(path)
+    if rights.is_root():
+        here, name = _walk(path, last)
+    else:
+        above, name = os.path.split(path)
+        here = os.open(above, _PASS & ~os.O_NOFOLLOW)
+    try:
+        yield here, name or "."
+    finally:
+        os.close(here)
+
+
+def open_to_read(path: str) -> BinaryIO:
+    """Open a regular file as ``reach`` does.
+
+    Raises:
+        OSError: there is none; ELOOP, EPERM: root must not read what is there.
+    """
+    with reach(path, last=True) as (above, name):
+        flags = _READ if rights.is_root() else _READ & ~os.O_NOFOLLOW
+        descriptor = os.open(name, flags, dir_fd=above)
+        try:
+            refuse_hard_link(above, os.fstat(descriptor), path)
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EPERM, "it is no regular file", path)
+            return os.fdopen(descriptor, "rb")
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+
+def append_to(path: str) -> int:
+    """Open a log; root makes or opens none where somebody else has put a link."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    if not rights.is_root():
+        return os.open(path, flags, 0o640)
+    with reach(path, last=True) as (above, name):
+        descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o640, dir_fd=above)
+        try:
+            refuse_hard_link(above, os.fstat(descriptor), path)
+            os.set_blocking(descriptor, True)
+        except BaseException:
+            os.close(descriptor)
+            raise
+    return descriptor
+
+
+def refuse_hard_link(folder: int, found: os.stat_result, path: str) -> None:
+    """Raises OSError where root finds a file that lies elsewhere too, and the folder's owner, who
+    is not root, may have linked it here.
+    """
+    if not rights.is_root() or found.st_nlink < 2 or not stat.S_ISREG(found.st_mode):
+        return
+    if os.fstat(folder).st_uid not in (0, found.st_uid):
+        raise OSError(errno.EPERM, "it is a hard link to a file of another user", path)
+
+
+def _walk(path: str, last: bool) -> tuple[int, str]:
+    """Component by component from the root; the folder above the last one, and that one's name."""
+    parts, links = _parts(path), 0
+    here = os.open("/", _PASS)
+    try:
+        while len(parts) > 1 or (last and parts):
+            part = parts.pop()
+            try:
+                found = os.stat(part, dir_fd=here, follow_symlinks=False)
+            except FileNotFoundError:
+                if not parts:
+                    return here, part
+                raise
+            if stat.S_ISLNK(found.st_mode):
+                links += 1
+                if links > _MOST_LINKS or not _is_roots(here, found):
+                    raise OSError(errno.ELOOP, _why_not(found), path)
+                target = os.readlink(part, dir_fd=here)
+                parts += _parts(target)
+                below = os.open("/", _PASS) if target.startswith("/") else os.dup(here)
+            elif not parts:
+                return here, part
+            else:
+                below = os.open(part, _PASS, dir_fd=here)
+            os.close(here)
+            here = below
+        return here, parts.pop() if parts else "."
+    except BaseException:
+        os.close(here)
+        raise
+
+
+def _parts(path: str) -> list[str]:
+    """The components, the first one at the end."""
+    return [part for part in reversed(path.split("/")) if part not in ("", ".")]
+
+
+def _is_roots(folder: int, link: os.stat_result) -> bool:
+    above = os.fstat(folder)
+    closed = not above.st_mode & 0o022 or bool(above.st_mode & stat.S_ISVTX)
+    return link.st_uid == above.st_uid == 0 and closed
+
+
+def _why_not(link: os.stat_result) -> str:
+    return f"root follows no symbolic link that user {link.st_uid} could have made"
 
 
 def entries(folder: str) -> list[tuple[str, os.stat_result]]:

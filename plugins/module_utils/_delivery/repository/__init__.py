@@ -5,9 +5,11 @@
 - ``factory``: opens one.
 - ``folder``: a repository that is a folder: made, swapped, retained and removed by renames.
 - ``state_store``: its records, journals, locks, staging and retained copies.
+- ``ownership``: what root believes of a state, and as whom it acts there.
 - ``recovery``: what a killed run left is undone or finished.
 - ``retention``: which retained copies are superfluous, and their removal.
 - ``kept``: files of a deployment, in place or in a retained copy.
 - ``comparison``: which files are not those that were deployed.
+- ``scratch``: a private folder of this host in which is made what goes elsewhere.
 - ``s3``: the same for a repository in S3.
 """

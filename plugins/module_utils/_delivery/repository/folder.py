@@ -14,7 +14,7 @@ import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
-from .. import disk
+from .. import disk, rights
 from ..disk import hash_file
 from ..domain.config_pbtxt import CONFIG_NAME
 from ..domain.desired import DesiredModel
@@ -26,7 +26,7 @@ from ..domain.stored import Fingerprint, StoredModel
 from ..errors import ArtifactError, RepositoryError
 from . import recovery
 from .comparison import compare
-from .state_store import StateStore
+from .state_store import StateStore, as_owner
 
 
 def read_disk(store: StateStore, name: str, hashes: bool = False) -> StoredModel:
@@ -37,7 +37,7 @@ def read_disk(store: StateStore, name: str, hashes: bool = False) -> StoredModel
     """
     folder = os.path.join(store.repository, name)
     record, journal = store.record(name), store.journal(name)
-    there = os.path.isdir(folder)
+    there = disk.is_folder(folder)
     # Before any byte is read: what changes meanwhile looks otherwise from then on.
     before = disk.fingerprint(folder) if there and record else {}
     config = _read_bytes(os.path.join(folder, CONFIG_NAME)) if there else None
@@ -70,8 +70,12 @@ def _is_of_another(folder: str, paths: Iterable[str], record: Record) -> bool:
         return False
     with contextlib.suppress(RepositoryError, OSError):  # no such user any more; gone meanwhile
         user, group = disk.user_id(asked[0], -1), disk.group_id(asked[1], -1)
-        found = [os.lstat(os.path.join(folder, path)) for path in paths]
-        return any(user not in (-1, f.st_uid) or group not in (-1, f.st_gid) for f in found)
+        found = [disk.stat_or_none(os.path.join(folder, path)) for path in paths]
+        return any(
+            user not in (-1, f.st_uid) or group not in (-1, f.st_gid)
+            for f in found
+            if f is not None
+        )
     return False
 
 
@@ -95,7 +99,7 @@ class _Files:
         return os.path.join(self._folder, path)
 
     def has_folder(self, path: str) -> bool:
-        return os.path.isdir(self._path(path))
+        return disk.is_folder(self._path(path))
 
     def size(self, path: str) -> int | None:
         info = disk.stat_or_none(self._path(path))
@@ -108,8 +112,7 @@ class _Files:
 def _read_bytes(path: str) -> bytes | None:
     """A small file's bytes; None where there is no file of that name."""
     try:
-        with open(path, "rb") as stream:
-            return stream.read()
+        return disk.read_small(path)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return None
 
@@ -128,6 +131,7 @@ class FolderRepository:
     def __init__(self, path: str, state_dir: str | None = None) -> None:
         self.store = StateStore(path, state_dir)
         self.path = self.store.repository
+        self.rights = self.store.rights
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -137,6 +141,7 @@ class FolderRepository:
 
     # -- reading -----------------------------------------------------------------------------------
 
+    @as_owner
     def read(self, name: str, hashes: bool = False) -> StoredModel:
         """What is there of a model; ``hashes``: compare bytes instead of trusting
         the stat values.
@@ -151,6 +156,7 @@ class FolderRepository:
         """A small file of a model, whoever deployed it; None where it cannot be read."""
         return self.read_at(self.live(name, path))
 
+    @as_owner
     def read_at(self, where: str) -> bytes | None:
         """A small file of a model, or of a retained copy; None where it cannot be read."""
         with contextlib.suppress(OSError):  # somebody else's, closed to this user
@@ -164,10 +170,12 @@ class FolderRepository:
             if text is not None:
                 yield text
 
+    @as_owner
     def names(self) -> list[str]:
         """What lies in the repository, models or not."""
-        return sorted(os.listdir(self.path))
+        return disk.entries(self.path)
 
+    @as_owner
     def meta(self, name: str) -> bytes | None:
         """What is noted beside a model for readers of NVIDIA's plugin."""
         with contextlib.suppress(OSError):  # somebody else's, closed to this user
@@ -178,12 +186,14 @@ class FolderRepository:
         """Where a model lies, or a part of it."""
         return os.path.join(self.path, name, *parts)
 
+    @as_owner
     def manifest(self, folder: str) -> Manifest:
         """What lies there, bytes hashed, without our own files. Raises ArtifactError for what
         cannot be deployed, such as a link.
         """
         return manifest_of_folder(folder, ignore=OWN_FILES)
 
+    @as_owner
     def fingerprint(self, name: str) -> Fingerprint:
         """How its files look now, by which a later run sees that nothing changed."""
         return disk.fingerprint(self.live(name))
@@ -192,11 +202,16 @@ class FolderRepository:
 
     def workspace(self, name: str, transaction: str) -> str:
         """A folder of this host for what one transaction makes; it may not exist yet."""
-        return self.store.staging(name, transaction)
+        if self.store.scratch is None:
+            return self.store.staging(name, transaction)
+        self.store.scratch.ensure()
+        return self.store.scratch.folder(name, transaction)
 
     def require_space(self, size: int) -> None:
         """Raises RepositoryError where ``size`` bytes do not fit."""
-        free = disk.free_bytes(self.store.path if os.path.isdir(self.store.path) else self.path)
+        if self.store.scratch:
+            self.store.scratch.require_space(size)
+        free = disk.free_bytes(self.store.path if disk.is_folder(self.store.path) else self.path)
         if size > free:
             raise RepositoryError(
                 f"{size} bytes are needed and {free} are free on the file system of"
@@ -205,8 +220,28 @@ class FolderRepository:
             )
 
     def set_permissions(self, desired: DesiredModel, path: str) -> None:
+        if self._is_made_aside(path):
+            self._refuse_another_owner(desired)
+            disk.set_permissions(path, -1, -1, int(desired.mode or _DEFAULT_MODE, 8))
+        else:
+            self._set_permissions(desired, path)
+
+    def _refuse_another_owner(self, desired: DesiredModel) -> None:
+        """Whoever owns the repository cannot give files to others."""
+        owner = self.store.owner
+        ids = disk.user_id(desired.owner, -1), disk.group_id(desired.group, -1)
+        if owner and (ids[0] not in (-1, owner.user) or ids[1] not in (-1, owner.group)):
+            raise RepositoryError(
+                f"root acts as user {owner.user} in the repository {self.path} of that user, and"
+                " can give no file there to another owner or group: leave out owner and group, or"
+                f" run chown -hR 0 {self.path} {self.store.path}",
+                step="set the files' permissions",
+            )
+
+    @as_owner
+    def _set_permissions(self, desired: DesiredModel, path: str) -> None:
         root = os.stat(self.path)
-        is_root = os.geteuid() == 0
+        is_root = rights.is_root()
         owner = disk.user_id(desired.owner, root.st_uid if is_root else -1)
         group = disk.group_id(desired.group, root.st_gid if is_root else -1)
         disk.set_permissions(path, owner, group, int(desired.mode or _DEFAULT_MODE, 8))
@@ -216,10 +251,32 @@ class FolderRepository:
 
     # -- changes -----------------------------------------------------------------------------------
 
+    def _is_made_aside(self, path: str) -> bool:
+        """True for what root makes in a folder of its own, because the staging is another's."""
+        scratch = self.store.scratch
+        return scratch is not None and path.startswith(f"{scratch.path}/")
+
+    def _brought(self, name: str, transaction: str, path: str) -> str:
+        """What was made aside, copied to the staging as the owner of that."""
+        if not self._is_made_aside(path):
+            return path
+        target = os.path.join(self.store.staging(name, transaction), os.path.basename(path))
+        with self.rights():
+            disk.make_folder(os.path.dirname(target))
+        disk.copy_as(path, target, self.rights)
+        return target
+
     def begin(
         self, name: str, moves: Sequence[Move], transaction: str, old: Record | None, keep: int
     ) -> FolderSwap:
         """Write the journal of moves that ``put`` will make."""
+        there = [Move(live, self._brought(name, transaction, staged)) for live, staged in moves]
+        return self._begin(name, there, transaction, old, keep)
+
+    @as_owner
+    def _begin(
+        self, name: str, moves: Sequence[Move], transaction: str, old: Record | None, keep: int
+    ) -> FolderSwap:
         listed = (
             FolderMove(
                 live=os.path.relpath(live, self.path),
@@ -233,8 +290,10 @@ class FolderRepository:
         self.store.write_journal(name, journal)
         return journal
 
+    @as_owner
     def put(self, name: str, journal: Swap) -> str | None:
-        """Make the moves; returns a warning where they were not atomic."""
+        """Make the moves; returns a warning where they were not atomic, or modes were mended."""
+        said, self.store.warnings = self.store.warnings, []
         atomic = True
         for move in _of_folder(journal).moves:
             live, staged = self.store.sides(move)
@@ -245,16 +304,17 @@ class FolderRepository:
             else:
                 disk.go_on_from(live, staged)
                 atomic = disk.exchange(live, staged) and atomic
-        if atomic:
-            return None
-        return (
-            f"the file system of {self.path} has no atomic exchange: for a moment the model's"
-            " folder was missing, and the next run recovers from a kill just then"
-        )
+        if not atomic:
+            said.append(
+                f"the file system of {self.path} has no atomic exchange: for a moment the model's"
+                " folder was missing, and the next run recovers from a kill just then"
+            )
+        return "; ".join(said) or None
 
+    @as_owner
     def moves_out(self, name: str, transaction: str, versions: Sequence[int]) -> list[Move]:
         """What takes version folders out of a model."""
-        folder = os.path.join(self.workspace(name, transaction), "retired")
+        folder = os.path.join(self.store.staging(name, transaction), "retired")
         if versions:
             disk.make_folder(folder)
         return [
@@ -262,6 +322,7 @@ class FolderRepository:
             for version in versions
         ]
 
+    @as_owner
     def touch(self, name: str, ahead: float = 0) -> None:
         """Newer time stamps are what makes Triton initialise a version again whose files did not
         change.
@@ -269,11 +330,12 @@ class FolderRepository:
         folder = self.live(name)
         disk.touch_versions(folder, max(time.time(), disk.newest(folder) + 1) + ahead)
 
+    @as_owner
     def remove(self, name: str, transaction: str) -> None:
         """Remove a model with its record and retained copies."""
         live = self.live(name)
         self.store.write_journal(name, Removal())
-        if os.path.lexists(live):
+        if disk.stat_or_none(live) is not None:
             disk.make_folder(self.store.staging(name))
             disk.move_new(live, os.path.join(self.store.staging(name), f"removed-{transaction}"))
         self.store.remove_record(name)
@@ -283,19 +345,22 @@ class FolderRepository:
 
     # -- retained copies ---------------------------------------------------------------------------
 
+    @as_owner
     def retained_model(self, name: str, key: str) -> str | None:
         """The whole model of a retained deployment, where it is kept under this key."""
         folder = os.path.join(self.store.retained(name, key), "model")
-        return folder if os.path.isdir(folder) else None
+        return folder if disk.is_folder(folder) else None
 
+    @as_owner
     def retained_versions(self, name: str, version: int) -> list[str]:
         """Retained folders of one version."""
         folders = [
             os.path.join(self.store.retained(name, record.key), str(version))
             for record in self.store.retained_records(name)
         ]
-        return [folder for folder in folders if os.path.isdir(folder)]
+        return [folder for folder in folders if disk.is_folder(folder)]
 
+    @as_owner
     def holds(self, folder: str, part: Manifest) -> bool:
         """True where a retained version folder has exactly the files of ``part``, whose paths begin
         with the version.
@@ -310,24 +375,31 @@ class FolderRepository:
         )
         return Manifest.of(entries, (f"{version}/{folder}" for folder in found.folders)) == part
 
+    @as_owner
     def remove_strays(self, folder: str, paths: Sequence[str]) -> None:
         """Remove files and whole folders of a retained model."""
         for path in paths:
             place = os.path.join(folder, path)
-            disk.remove_tree(place) if os.path.isdir(place) else disk.remove_file(place)
+            disk.remove_tree(place) if disk.is_folder(place) else disk.remove_file(place)
 
     def replace_config(self, folder: str, ready: str) -> None:
         """Give a retained model the configuration which lies at ``ready``."""
         target = os.path.join(folder, CONFIG_NAME)
-        with disk.effect("replace", target):
-            os.replace(ready, target)
+        if self._is_made_aside(ready):
+            data = disk.read_small(ready)
+            with self.rights():
+                disk.replace_file(target, data)
+        else:
+            disk.replace(ready, target)
 
     # -- the end -----------------------------------------------------------------------------------
 
+    @as_owner
     def recover(self, name: str) -> str | None:
         """Undo or finish what a run left; says what was done."""
         return recovery.recover(self.store, name)
 
+    @as_owner
     def retire(self, name: str, journal: Swap) -> None:
         """Keep what was replaced as a retained copy."""
         recovery.retire(self.store, name, _of_folder(journal))
@@ -349,20 +421,20 @@ def manifest_of_folder(root: str, *, hashes: bool = True, ignore: Iterable[str] 
     skipped = frozenset(ignore)
     files: list[FileEntry] = []
     folders: list[str] = []
-    for current, names, entries in os.walk(root):
+    for base, names, entries, folder in disk.walk(root):
         names[:] = sorted(name for name in names if name != "__pycache__")
-        base = os.path.relpath(current, root)
         if not names and not entries and base != ".":
             folders.append(base)
         for entry in [*names, *entries]:
-            path = os.path.join(current, entry)
             relative = os.path.normpath(os.path.join(base, entry))
-            if os.path.islink(path):
-                raise ArtifactError(f"{relative} is a symbolic link to {os.readlink(path)!r}")
+            info = os.stat(entry, dir_fd=folder, follow_symlinks=False)
+            if stat.S_ISLNK(info.st_mode):
+                to = os.readlink(entry, dir_fd=folder)
+                raise ArtifactError(f"{relative} is a symbolic link to {to!r}")
             if entry in entries and relative not in skipped:
-                if not os.path.isfile(path):
+                if not stat.S_ISREG(info.st_mode):
                     raise ArtifactError(f"{relative} is neither a file nor a folder")
-                files.append(
-                    FileEntry(relative, os.path.getsize(path), hash_file(path) if hashes else None)
-                )
+                path = os.path.join(root, relative)
+                sha256 = hash_file(path) if hashes else None
+                files.append(FileEntry(relative, info.st_size, sha256))
     return Manifest.of(files, folders)

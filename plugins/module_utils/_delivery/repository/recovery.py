@@ -10,10 +10,12 @@ trusting any content. A journal that is not understood is refused before anythin
 from __future__ import annotations
 
 import os
+import stat
 
 from .. import disk
 from ..domain.config_pbtxt import CONFIG_NAME
 from ..domain.journal import FolderMove, FolderSwap, PendingLoad, Removal
+from ..names import check_model_name
 from .retention import prune
 from .state_store import StateStore
 
@@ -31,6 +33,7 @@ def recover(store: StateStore, name: str, *, server_starts: bool = False) -> str
     Raises:
         RepositoryError: the journal is not understood; nothing was touched.
     """
+    check_model_name(name)  # that of a file which anybody may have named
     journal = store.journal(name)
     done = None
     if isinstance(journal, FolderSwap):
@@ -42,7 +45,7 @@ def recover(store: StateStore, name: str, *, server_starts: bool = False) -> str
             _undo_moves(store, journal)
             done = "an interrupted deployment was undone"
     elif isinstance(journal, Removal):
-        if os.path.lexists(os.path.join(store.repository, name)):
+        if disk.stat_or_none(os.path.join(store.repository, name)) is not None:
             done = "an interrupted removal had not begun"
         else:
             store.remove_record(name)
@@ -69,8 +72,7 @@ def brought(store: StateStore, journal: FolderSwap, move: FolderMove) -> bool:
 
 def _config(model: str) -> bytes:
     try:
-        with open(os.path.join(model, CONFIG_NAME), "rb") as stream:
-            return stream.read()
+        return disk.read_small(os.path.join(model, CONFIG_NAME))
     except OSError:
         return b""
 
@@ -79,8 +81,8 @@ def _undo_moves(store: StateStore, journal: FolderSwap) -> None:
     for move in reversed(journal.moves):
         live, staged = store.sides(move)
         aside = f"{staged}.aside"
-        if os.path.lexists(aside):  # an exchange by three renames was cut short
-            os.rename(aside, staged if os.path.lexists(live) else live)
+        if disk.inode(aside) is not None:  # an exchange by three renames was cut short
+            disk.rename(aside, live if disk.inode(live) is None else staged)
         there = disk.inode(live)
         if there == move.live_inode:
             continue
@@ -105,7 +107,9 @@ def retire(store: StateStore, name: str, journal: FolderSwap) -> None:
         for move in journal.moves:
             staged = store.sides(move)[1]
             target = os.path.join(kept, os.path.basename(staged))
-            if os.path.isdir(staged) and staged != target:
+            # A link is no deployment, and would lead whoever goes back to it.
+            found = disk.stat_or_none(staged)
+            if found is not None and stat.S_ISDIR(found.st_mode) and staged != target:
                 disk.make_folder(os.path.dirname(target))
                 disk.remove_tree(target)
                 disk.move_new(staged, target)

@@ -9,5 +9,4 @@
 - ``state_store``: records, journals, locks, staging and retained copies as keys.
 - ``changes``: journalled changes of a model's keys, copied in an order, undone or finished.
 - ``repository``: what ``folder`` is for a folder.
-- ``scratch``: a private folder of this host in which is made what is uploaded.
 """

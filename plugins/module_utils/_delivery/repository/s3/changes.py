@@ -22,6 +22,7 @@ from ...domain.config_pbtxt import CONFIG_NAME
 from ...domain.journal import Journal, Keys, Move, PendingLoad, Removal, S3Move, S3Swap
 from ...domain.record import Record
 from ...errors import DeliveryError, RepositoryError
+from ...names import check_model_name
 from ..comparison import same
 from ..retention import prune
 from .bucket import SECOND, Bucket, Objects
@@ -291,6 +292,7 @@ def recover(store: S3Store, name: str, *, server_starts: bool = False) -> str | 
         RepositoryError: the journal is not understood, or a copy that it names is gone; nothing was
             touched.
     """
+    check_model_name(name)  # that of a key which anybody may have named
     journal = store.journal(name)
     done = None
     if isinstance(journal, S3Swap):

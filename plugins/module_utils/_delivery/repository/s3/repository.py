@@ -21,13 +21,13 @@ from ...domain.layout import META_NAME, OWN_FILES
 from ...domain.manifest import FileEntry, Manifest
 from ...domain.record import Record
 from ...domain.stored import Fingerprint, StoredModel
-from ...errors import ArtifactError, InvalidOption, RepositoryError
+from ...errors import ArtifactError, InvalidOption
 from ..comparison import compare
+from ..scratch import Scratch
 from . import changes
 from .boto3_bucket import open_bucket
 from .bucket import Bucket, Objects
 from .location import parse_s3
-from .scratch import Scratch
 from .state_store import S3Store
 
 
@@ -146,13 +146,7 @@ class S3Repository:
         return self.scratch.folder(name, transaction)
 
     def require_space(self, size: int) -> None:
-        free = self.scratch.free_bytes()
-        if size > free:
-            raise RepositoryError(
-                f"{size} bytes are needed for a while and {free} are free on the file system of"
-                f" {self.scratch.path}; the environment variable TMPDIR names another place",
-                step="make room",
-            )
+        self.scratch.require_space(size)
 
     def set_permissions(self, desired: DesiredModel, path: str) -> None:
         """An object has none."""

@@ -22,10 +22,10 @@ from ...domain.journal import (
 from ...domain.marker import MARKER, Marker, refused_marker
 from ...domain.record import Record, read_record
 from ...errors import InvalidOption, LockTimeout, RecordRefused, RepositoryError
+from ..scratch import Scratch
 from .bucket import Bucket, Conflict, Unsupported
 from .location import S3Location, is_s3, parse_s3
 from .lock import S3Lock, hold
-from .scratch import Scratch
 
 _NOTHING = "nothing was changed"
 

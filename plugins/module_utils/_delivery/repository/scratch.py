@@ -12,8 +12,8 @@ import os
 import stat
 import tempfile
 
-from ... import disk
-from ...errors import RepositoryError
+from .. import disk
+from ..errors import RepositoryError
 
 
 class Scratch:
@@ -49,13 +49,21 @@ class Scratch:
             or stat.S_IMODE(info.st_mode) & 0o077
         ):
             raise RepositoryError(
-                f"the temporary folder {self.parent} is not a private one of this user",
+                f"the temporary folder {self.parent} is not a private one of this user; the"
+                " environment variable TMPDIR names another place",
                 step="make the files",
             )
         disk.make_folder(self.path, 0o700)
 
-    def free_bytes(self) -> int:
-        return disk.free_bytes(tempfile.gettempdir())
+    def require_space(self, size: int) -> None:
+        """Raises RepositoryError where ``size`` bytes do not fit."""
+        free = disk.free_bytes(tempfile.gettempdir())
+        if size > free:
+            raise RepositoryError(
+                f"{size} bytes are needed for a while and {free} are free on the file system of"
+                f" {self.path}; the environment variable TMPDIR names another place",
+                step="make room",
+            )
 
     def tidy(self) -> None:
         """Remove it where nothing is in it."""
