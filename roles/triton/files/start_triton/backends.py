@@ -9,6 +9,8 @@ import os
 import time
 from pathlib import Path
 
+from _delivery.disk import replace, write_file
+
 from .failures import StartError
 from .installation import Installation, find_installation, stub_of_this_python
 from .settings import Settings
@@ -89,10 +91,6 @@ def _replace_file(data: bytes, destination: Path, mode: int) -> bool:
         if time.time() - left.stat().st_mtime > LEFTOVER_SECONDS:
             left.unlink()
     temporary = destination.parent / f".{destination.name}.{os.getpid()}.new"
-    with open(temporary, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.chmod(str(temporary), mode)
-    os.replace(str(temporary), str(destination))
+    write_file(str(temporary), data, mode)
+    replace(str(temporary), str(destination))
     return True

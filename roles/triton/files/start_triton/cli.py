@@ -12,6 +12,8 @@ import argparse
 import os
 import sys
 
+from _delivery.no_follow import append_to
+
 from .failures import EXIT_CONFIG, EXIT_LATER, LaterError, StartError, say
 from .settings import Settings, read_settings
 
@@ -21,7 +23,7 @@ def exec_server(argv: list[str], environment: dict[str, str], log_file: str | No
     sys.stdout.flush()
     sys.stderr.flush()
     if log_file:
-        log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+        log = append_to(log_file)
         os.dup2(log, 1)
         os.dup2(log, 2)
     os.execve(argv[0], argv, environment)

@@ -6,14 +6,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+from _delivery import disk, rights
 from _delivery.domain.marker import MARKER, Marker
 from _delivery.errors import DeliveryError
 from _delivery.repository import recovery
-from _delivery.repository.state_store import INSIDE, StateStore
+from _delivery.repository.state_store import (
+    INSIDE,
+    StateStore,
+    read_own,
+    whom_root_acts_as,
+)
 
-from .privileges import rights_of
 from .settings import Settings
 from .wanted import ModelFolder, Wanted, not_recovered, read_records, recovered
 
@@ -26,12 +32,24 @@ def find_state(settings: Settings) -> tuple[Path | None, list[str]]:
     """
     if settings.state_dir:
         return Path(settings.state_dir), []
+    repository = os.path.abspath(settings.model_repository)
     try:
-        return Path(StateStore(settings.model_repository).path), []
+        return Path(StateStore(repository).path), []
     except DeliveryError as err:
-        found = _state_despite_marker(os.path.abspath(settings.model_repository))
+        found = _state_despite_marker(repository)
+        if found is not None and _is_refused(repository, found):
+            found = None
         then = f"the records in {found} are used" if found else "no model is loaded at the start"
         return found, [f"{err} For this start, {then}."]
+
+
+def _is_refused(repository: str, state: Path) -> bool:
+    """True where root must not believe what lies there."""
+    try:
+        whom_root_acts_as(repository, str(state))
+    except DeliveryError:
+        return True
+    return False
 
 
 def _state_despite_marker(repository: str) -> Path | None:
@@ -39,35 +57,62 @@ def _state_despite_marker(repository: str) -> Path | None:
     another one may name it, and else it is one of the usual folders.
     """
     folders = [f"{repository}{INSIDE}", os.path.join(repository, INSIDE)]
-    path = Path(repository, MARKER)
+    path = os.path.join(repository, MARKER)
+    body = b""
     try:
-        marker = Marker.from_json(path.read_bytes(), str(path))
+        body = disk.read_small(path)
+        marker = Marker.from_json(body, path)
         folders = [os.path.normpath(os.path.join(repository, marker.state_dir))]
     except (OSError, DeliveryError):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            named = json.loads(path.read_text(encoding="utf-8"))["state_dir"]
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            named = json.loads(body)["state_dir"]
             folders.insert(0, os.path.normpath(os.path.join(repository, named)))
-    return next((Path(folder) for folder in folders if Path(folder, "records").is_dir()), None)
+    return next(
+        (Path(one) for one in folders if disk.is_folder(os.path.join(one, "records"))), None
+    )
+
+
+@contextlib.contextmanager
+def _rights(repository: str, state: Path) -> Iterator[None]:
+    """Root acts as the user to whom repository and state belong, who would else find files of root
+    in it that he cannot remove. Raises DeliveryError where root must not believe what lies there.
+    """
+    owner = whom_root_acts_as(repository, str(state))
+    with rights.acting_as(*owner) if owner else contextlib.nullcontext():
+        yield
 
 
 def wanted_models(settings: Settings) -> Wanted:
     state, warnings = find_state(settings)
     if state is None:
         return Wanted([], warnings)
-    found = read_records(
-        map(str, sorted((state / "records").glob("*.json"))),
-        lambda path: Path(path).read_bytes(),
-        lambda name: os.path.isdir(os.path.join(settings.model_repository, name)),
-        lambda name: _model_folder(Path(settings.model_repository, name)),
-    )
+    repository = settings.model_repository
+    try:
+        with _rights(repository, state):
+            folder = state / "records"
+            found = read_records(
+                [str(folder / name) for name in disk.entries(str(folder)) if _is_json(name)],
+                lambda path: read_own(path) or b"",
+                lambda name: disk.is_folder(os.path.join(repository, name)),
+                lambda name: _model_folder(os.path.join(repository, name)),
+            )
+    except DeliveryError as err:
+        return Wanted([], [*warnings, f"{err} For this start, no model is loaded at the start."])
     return Wanted(found.names, warnings + found.warnings)
 
 
-def _model_folder(folder: Path) -> ModelFolder:
+def _is_json(name: str) -> bool:
+    return name.endswith(".json") and not name.startswith(".")
+
+
+def _model_folder(folder: str) -> ModelFolder:
+    def place(path: str) -> str:
+        return os.path.join(folder, path)
+
     return ModelFolder(
-        (folder / "config.pbtxt").read_bytes,
-        lambda: [path.name for path in folder.iterdir() if path.is_dir()],
-        lambda path: (folder / path).exists(),
+        lambda: disk.read_small(place("config.pbtxt")),
+        lambda: [name for name in disk.entries(folder) if disk.is_folder(place(name))],
+        lambda path: disk.is_there(place(path)),
     )
 
 
@@ -78,11 +123,15 @@ def recover(settings: Settings) -> list[str]:
     said, and stops neither the others nor the start.
     """
     state, _warnings = find_state(settings)
-    names = sorted(path.stem for path in (state / "journals").glob("*.json")) if state else []
-    if state is None or not names:
+    if state is None:
         return []
-    with rights_of(state):
-        return [_recover_model(settings.model_repository, state, name) for name in names]
+    try:
+        with _rights(settings.model_repository, state):
+            found = disk.entries(str(state / "journals"))
+            names = [name[: -len(".json")] for name in found if _is_json(name)]
+            return [_recover_model(settings.model_repository, state, name) for name in names]
+    except DeliveryError as err:
+        return [f"what interrupted runs left is not recovered ({err})"]
 
 
 def _recover_model(repository: str, state: Path, name: str) -> str:

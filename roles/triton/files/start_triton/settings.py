@@ -44,12 +44,14 @@ import json
 import os
 import re
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
+
+from _delivery.no_follow import open_to_read
 
 from .failures import StartError
 
 CONTAINER_TRITONSERVER = "/opt/tritonserver/bin/tritonserver"
+_LONGEST_SECRET = 1 << 16
 SERVICES = ("http", "grpc", "metrics")
 
 
@@ -176,7 +178,8 @@ def read_secret(admin_key: dict[str, str]) -> str:
     """Raises StartError for a secret that is not one printable word."""
     path = admin_key["secret_file"]
     try:
-        secret = Path(path).read_text(encoding="utf-8").strip()
+        with open_to_read(path) as stream:
+            secret = stream.read(_LONGEST_SECRET).decode().strip()
     except OSError as err:
         raise StartError(
             f"The secret file {path} of the admin key cannot be read ({err.strerror})."

@@ -12,9 +12,9 @@ from _delivery.errors import DeliveryError, InvalidOption
 from _delivery.repository.s3 import changes
 from _delivery.repository.s3.bucket import Bucket
 from _delivery.repository.s3.location import S3Location, parse_s3
-from _delivery.repository.s3.scratch import Scratch
 from _delivery.repository.s3.signed_bucket import find_credentials, open_signed_bucket
 from _delivery.repository.s3.state_store import S3Store
+from _delivery.repository.scratch import Scratch
 from _delivery.repository.state_store import MARKER
 
 from .failures import LaterError, StartError
