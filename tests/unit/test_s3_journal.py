@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -277,3 +278,23 @@ def test_the_advice_on_a_damaged_marker_helps(client: Any) -> None:
     assert keys(client)[MARKER] == good
     found = S3Repository("s3://models/prod", None, None, 20).store.record(NAME)
     assert found == record()
+
+
+@pytest.mark.parametrize("place", ["../other bucket", "../a\nb", "../a\0b", "s3://else where/x"])
+def test_a_marker_that_names_no_place_of_the_bucket_is_refused(client: Any, place: str) -> None:
+    client.put_object(
+        Bucket="models", Key=MARKER, Body=json.dumps({"schema": 1, "state_dir": place}).encode()
+    )
+    with pytest.raises(RepositoryError, match="cannot be understood"):
+        S3Repository("s3://models/prod", None, {}, 20)
+
+
+def test_a_key_that_no_journal_can_name_is_told_before_anything_changes(client: Any) -> None:
+    client.put_object(Bucket="models", Key="prod/fraud/1//x", Body=b"x")
+    repository = S3Repository("s3://models/prod", None, {}, 20)
+    before = keys(client)
+    with pytest.raises(RepositoryError, match="'/1//x', which no journal can name: remove"):
+        repository.begin(NAME, [Move(repository.live(NAME), "")], "d2", None, 1)
+    assert keys(client) == before
+    client.delete_object(Bucket="models", Key="prod/fraud/1//x")
+    repository.begin(NAME, [Move(repository.live(NAME), "")], "d2", None, 1)

@@ -38,6 +38,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.mark
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.record import (
     Record,
+    read_record,
     read_wanted,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.effects import observe
@@ -312,6 +313,50 @@ def test_a_journal_that_leads_elsewhere_is_refused(key: str, path: str) -> None:
         document["moves"][0][key] = path
         with pytest.raises(RepositoryError, match="leads elsewhere"):
             read(json.dumps(document).encode(), journal)
+
+
+@pytest.mark.parametrize("listing", ["old", "new"])
+@pytest.mark.parametrize(
+    "rel",
+    [
+        "/../other",
+        "/..",
+        "/./x",
+        "//x",
+        "/a/../../b",
+        "x",
+        "../x",
+        "/a\n",
+        "/a\x7f",
+        "/\0",
+        "/\ud800",
+    ],
+)
+def test_a_journal_whose_listing_leads_elsewhere_is_refused(listing: str, rel: str) -> None:
+    move = S3Move("fraud", "", "staging/fraud/d2/old", {}, {}, (), ())
+    move = dataclasses.replace(move, **{listing: {rel: (1, "e")}})
+    swap = S3Swap("d2", None, 1, (move,))
+    with pytest.raises(RepositoryError, match="leads elsewhere"):
+        read(written(swap), swap)
+
+
+@pytest.mark.parametrize("rel", ["", "/1/model.onnx", "/1/", "/a b/ü", "/..."])
+def test_a_listing_of_what_lies_below_is_understood(rel: str) -> None:
+    swap = S3Swap(
+        "d2",
+        None,
+        1,
+        (S3Move("fraud", "", "staging/fraud/d2/old", {rel: (1, "e")}, {}, (rel,), ()),),
+    )
+    assert read(written(swap), swap) == swap
+
+
+@pytest.mark.parametrize("key", ["../../models", "..", "a/b", "\ud800"])
+@pytest.mark.parametrize("field", ["transaction", "deploy_id", "went_back_to"])
+def test_a_record_whose_copy_would_lie_elsewhere_is_refused(field: str, key: str) -> None:
+    written_down = json.dumps(record(**{field: key}).to_dict()).encode()
+    with pytest.raises(RepositoryError, match="leads elsewhere"):
+        read_record(written_down, NAME, "/srv/state/records/fraud.json")
 
 
 @pytest.mark.parametrize("key", ["../../models", "..", "a/b"])

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar, Union
 
 from ..errors import JournalRefused, RepositoryError
 from .fields import Fields, WrongShape, read_json
-from .record import Record
+from .record import Record, is_part
 
 SCHEMA = 1
 _STEP = "read the journal"
@@ -287,7 +287,7 @@ def _old_record(fields: Fields) -> Record | None:
     except RepositoryError as error:
         raise WrongShape(f"old_record: {error.message}") from error
     # Names a folder in which things are removed.
-    if "/" in record.key or "\0" in record.key or record.key in (".", ".."):
+    if record.key and not is_part(record.key):
         raise WrongShape(f"old_record has the key {record.key!r}, which leads elsewhere")
     return record
 
@@ -321,6 +321,21 @@ def _keys(fields: Fields, key: str) -> Keys:
             raise fields.wrong(key, "a listing")
         entry = Fields({"size": value[0], "ETag": value[1]}, f"{fields.where}{key} {rel}: ")
         found[rel] = entry.number("size"), entry.text("ETag")
-        if rel and not rel.startswith("/"):
-            raise fields.wrong(key, "a listing of what lies below")
+        if not stays_below(rel):
+            raise WrongShape(f"{fields.where}{key} has {rel!r}, which leads elsewhere")
     return found
+
+
+def stays_below(rel: str) -> bool:
+    """True of what follows a key in a listing, where no program on the way to the store could take
+    it for another key.
+    """
+    if rel == "":
+        return True
+    first, *parts = rel.removesuffix("/").split("/")
+    return (
+        first == ""
+        and not {"", ".", ".."} & set(parts)
+        and _is_utf8(rel)
+        and not any(letter < " " or letter == "\x7f" for letter in rel)
+    )

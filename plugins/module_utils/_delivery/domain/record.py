@@ -221,6 +221,9 @@ def _check_shapes(record: Record, name: str) -> None:
     Manifest.from_dict(record.manifest)
     if record.name != name:
         raise WrongShape(f"it is of {record.name!r}")
+    for key in (record.deploy_id, record.transaction, record.went_back_to):
+        if key and not is_part(key):  # names the folder of a retained copy
+            raise WrongShape(f"it has the key {key!r}, which leads elsewhere")
     if record.wanted not in ("loaded", "unloaded"):
         raise WrongShape(f"wanted is {record.wanted!r}, neither loaded nor unloaded")
     if not record.triton_versions:
@@ -246,6 +249,14 @@ def _check_shapes(record: Record, name: str) -> None:
     for key, value in record.request.items():
         if value is not None and not isinstance(value, kinds.get(key, str)):
             raise WrongShape(f"request.{key} is {value!r}")
+
+
+def is_part(key: str) -> bool:
+    """True of what can be the name of one folder, and nothing else."""
+    try:
+        return bool(key.encode()) and not {"/", "\0"} & {*key} and key not in (".", "..")
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_newer(document: JsonObject | None) -> bool:

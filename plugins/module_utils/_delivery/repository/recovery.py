@@ -67,7 +67,7 @@ def brought(store: StateStore, journal: FolderSwap, move: FolderMove) -> bool:
     if disk.inode(live) != move.staged_inode:
         return False
     is_model = os.path.dirname(move.live) == ""
-    return not is_model or journal.deploy_id.encode() in _config(live)
+    return not is_model or journal.deploy_id.encode(errors="replace") in _config(live)
 
 
 def _config(model: str) -> bytes:

@@ -19,7 +19,16 @@ from typing import Any
 
 from ...domain import config_pbtxt
 from ...domain.config_pbtxt import CONFIG_NAME
-from ...domain.journal import Journal, Keys, Move, PendingLoad, Removal, S3Move, S3Swap
+from ...domain.journal import (
+    Journal,
+    Keys,
+    Move,
+    PendingLoad,
+    Removal,
+    S3Move,
+    S3Swap,
+    stays_below,
+)
 from ...domain.record import Record
 from ...errors import DeliveryError, RepositoryError
 from ...names import check_model_name
@@ -89,6 +98,13 @@ def journal_of(
 
 
 def _sizes_and_etags(found: Objects) -> Keys:
+    for rel in found:
+        if not stays_below(rel):
+            raise RepositoryError(
+                f"the model has an object whose key ends in {rel!r}, which no journal can name:"
+                " remove that object, or deploy the model under another name",
+                step="write the journal",
+            )
     return {rel: (int(value[0]), str(value[1])) for rel, value in found.items()}
 
 

@@ -84,9 +84,8 @@ class S3Location:
         """The place which the marker names."""
         if is_s3(text):
             return parse_s3(text)
-        return replace(
-            self, prefix=posixpath.normpath(posixpath.join("/", self.prefix, text)).strip("/")
-        )
+        path = posixpath.normpath(posixpath.join("/", self.prefix, text)).strip("/")
+        return parse_s3(f"{self.base}/{path}", "state_dir")
 
 
 def parse_s3(text: str, option: str = "model_repository") -> S3Location:
