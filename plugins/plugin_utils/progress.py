@@ -73,6 +73,13 @@ def _label(task: Task, task_vars: dict[str, Any]) -> str:
     return f"{name} -> {task.delegate_to}" if task.delegate_to else name
 
 
+def _own(path: str) -> str:
+    """A command that shows the file where this user has made it: whoever sees the name in the list
+    of processes could put a pipe there, or a link.
+    """
+    return f"[ -f {path} ] && [ ! -L {path} ] && [ -O {path} ] && head -c {_MOST} {path}"
+
+
 class _Watch:
     """Reads the file every now and then. It has an action and a connection of its own: those of the
     module are busy.
@@ -107,7 +114,7 @@ class _Watch:
         try:
             while not self._over.wait(wait):
                 began = time.monotonic()
-                self._show(self._ask(f"head -c {_MOST} {self._path} 2>/dev/null"))
+                self._show(self._ask(_own(self._path)))
                 wait = max(_EVERY, 5 * (time.monotonic() - began))
         except Exception as error:  # lines are a courtesy: nothing may fail for want of them
             display.vvv(f"no more progress lines: {error}", host=self._label)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import io
 import os
 
+from ..disk import is_folder
 from ..domain.backends import FIL_FILES
 from ..domain.manifest import Manifest
 from ..domain.record import RULES, Record
 from ..errors import ArtifactError, OtherAnswers
 from ..formats import trees
 from ..formats.lightgbm_text import refuse_what_fil_computes_otherwise
+from ..no_follow import open_to_read
 
 _PIECE = 1 << 16
 # Where a file says of itself what makes it answer otherwise: XGBoost in its first member and in its
@@ -39,7 +41,7 @@ def judge(record: Record | None, folder: str) -> str | None:
     Args:
         folder: of the model, on this host. In S3 there is none, and nothing is judged.
     """
-    if record is None or record.rules >= RULES or not os.path.isdir(folder):
+    if record is None or record.rules >= RULES or not is_folder(folder):
         return None
     try:
         paths = [entry.path for entry in Manifest.from_dict(record.manifest).files]
@@ -48,10 +50,18 @@ def judge(record: Record | None, folder: str) -> str | None:
     for model_type, filename in FIL_FILES.items():
         for path in paths:
             if path.count("/") == 1 and path.endswith(f"/{filename}"):
-                said = _judge_file(record, model_type, os.path.join(folder, path), path)
+                said = _judge_path(record, model_type, os.path.join(folder, path), path)
                 if said:
                     return f"an older release of this collection deployed it: {said}"
     return None
+
+
+def _judge_path(record: Record, model_type: str, location: str, path: str) -> str | None:
+    try:
+        with open_to_read(location) as file:  # others may exchange it meanwhile
+            return _judge_file(record, model_type, f"/proc/self/fd/{file.fileno()}", path)
+    except OSError:
+        return None
 
 
 def _judge_file(record: Record, model_type: str, location: str, path: str) -> str | None:
