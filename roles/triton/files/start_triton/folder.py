@@ -96,8 +96,9 @@ def wanted_models(settings: Settings) -> Wanted:
                 lambda name: disk.is_folder(os.path.join(repository, name)),
                 lambda name: _model_folder(os.path.join(repository, name)),
             )
-    except DeliveryError as err:
-        return Wanted([], [*warnings, f"{err} For this start, no model is loaded at the start."])
+    except (DeliveryError, OSError) as err:
+        said = f"The records in {state} are not used ({err}): no model is loaded at the start."
+        return Wanted([], [*warnings, said])
     return Wanted(found.names, warnings + found.warnings)
 
 
@@ -130,7 +131,7 @@ def recover(settings: Settings) -> list[str]:
             found = disk.entries(str(state / "journals"))
             names = [name[: -len(".json")] for name in found if _is_json(name)]
             return [_recover_model(settings.model_repository, state, name) for name in names]
-    except DeliveryError as err:
+    except (DeliveryError, OSError) as err:
         return [f"what interrupted runs left is not recovered ({err})"]
 
 
