@@ -30,7 +30,7 @@ class Owner(NamedTuple):
     group: int
 
 
-def settle(repository: str, marker: str, state: str, folders: Sequence[str]) -> Owner | None:
+def find_owner(repository: str, marker: str, state: str, folders: Sequence[str]) -> Owner | None:
     """As whom root acts in repository and state; None: as itself.
 
     Args:

@@ -57,12 +57,12 @@ def as_owner(method: _Method) -> _Method:
 
 
 def whom_root_acts_as(repository: str, state: str) -> ownership.Owner | None:
-    """As ``ownership.settle``; None for anybody but root."""
+    """As ``ownership.find_owner``; None for anybody but root."""
     if not rights.is_root():
         return None
     repository = os.path.abspath(repository)
     marker = os.path.join(repository, MARKER)
-    return ownership.settle(repository, marker, os.path.abspath(state), _FOLDERS)
+    return ownership.find_owner(repository, marker, os.path.abspath(state), _FOLDERS)
 
 
 class StateStore:
