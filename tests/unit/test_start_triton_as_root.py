@@ -19,10 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.mlops.triton.plugins.module_utils._delivery import disk
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.folder import (
+    FolderRepository,
+)
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 PROGRAM = Path(__file__).resolve().parents[2] / "roles/triton/files/start_triton"
 USER = 64123
+RECORD = {"schema": 1, "name": "fraud", "wanted": "loaded", "flavor": "python"}
 SECRET = "what only root may read"
 
 
@@ -55,8 +60,7 @@ def host() -> Iterator[Path]:
 def make_state(state: Path) -> None:
     for name in ("records", "journals", "locks", "staging", "retained"):
         (state / name).mkdir(parents=True)
-    written = {"schema": 1, "name": "fraud", "wanted": "loaded", "flavor": "python"}
-    (state / "records/fraud.json").write_text(json.dumps(written))
+    (state / "records/fraud.json").write_text(json.dumps(RECORD))
 
 
 def as_user(command: str) -> None:
@@ -185,6 +189,37 @@ def test_what_the_server_s_user_plants_leads_the_start_wrapper_nowhere(
     if owner == "the user's state":
         mine = [one for one in [home, *home.rglob("*")] if one.lstat().st_uid == 0]
         assert not mine
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o000])
+def test_another_user_s_server_finds_the_records_of_a_run_of_any_umask(
+    host: Path, umask: int
+) -> None:
+    """The server's user starts it anew after root has delivered."""
+    home, before = host / "home", os.umask(umask)
+    try:
+        models = FolderRepository(str(home / "models"))
+        models.store.ensure()
+        folder = Path(models.store.path)
+        disk.write_json(str(folder / "records/fraud.json"), RECORD)
+    finally:
+        os.umask(before)
+    os.chmod(home, 0o755)
+    start(host)  # leaves its settings
+    done = subprocess.run(
+        [
+            *("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"),
+            *("/usr/bin/env", "python3", str(PROGRAM), "--config", str(host / "server.json")),
+        ],
+        check=False,
+        text=True,
+        capture_output=True,
+        cwd="/",
+        env={"PATH": "/usr/bin:/bin"},
+    )
+    assert "--load-model=fraud" in done.stdout, done.stderr
+    others = [one for one in [folder, *folder.rglob("*")] if one.stat().st_mode & 0o022]
+    assert not others
 
 
 @pytest.mark.parametrize("umask", [0o077, 0o000])
