@@ -31,7 +31,10 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestrati
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
     Target,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository import recovery
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository import (
+    recovery,
+    state_store,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.folder import (
     FolderRepository,
 )
@@ -488,3 +491,28 @@ def test_a_state_that_was_closed_to_the_server_is_opened_by_the_next_run_which_s
     result = deliver(repository, source(host, "new"))
     assert f"the folder {state} had the mode 0700, and has 0755 now" in " ".join(result.warnings)
     as_user(f"cat {state}/records/{NAME}.json > /dev/null")
+
+
+def test_a_state_folder_that_somebody_holds_is_not_waited_for_without_end(
+    host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may read a folder may hold it, and the owner of a repository may remove its
+    marker.
+    """
+    repository, state = repository_of(host, USER), host / "models.mlops-triton"
+    deliver(repository, source(host, "old"))
+    as_user(f"rm {repository}/.mlops-triton.json")
+    monkeypatch.setattr(state_store, "_SECONDS", 0.1)
+    with subprocess.Popen(
+        [
+            *("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"),
+            *("flock", str(state), "sh", "-c", "echo held; read line"),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout and holder.stdout.readline() == b"held\n"
+        with pytest.raises(DeliveryError, match="another run has held"):
+            deliver(repository, source(host, "new"))
+        holder.communicate()
+    deliver(repository, source(host, "newer"))

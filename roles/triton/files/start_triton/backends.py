@@ -9,7 +9,7 @@ import os
 import time
 from pathlib import Path
 
-from _delivery.disk import replace, write_file
+from _delivery.disk import make_folder, replace, set_permissions, write_file
 
 from .failures import StartError
 from .installation import Installation, find_installation, stub_of_this_python
@@ -80,12 +80,10 @@ def _replace_file(data: bytes, destination: Path, mode: int) -> bool:
     ):
         if destination.stat().st_mode & 0o777 == mode:
             return False
-        os.chmod(str(destination), mode)
+        set_permissions(str(destination), -1, -1, mode)
         return True
     # Not made with the umask of whoever calls: the server runs as another user.
-    if not destination.parent.is_dir():
-        destination.parent.mkdir(parents=True)
-        os.chmod(str(destination.parent), 0o755)
+    make_folder(str(destination.parent))
     for left in destination.parent.glob(f".{destination.name}.*.new"):
         # A young one may be that of another server which starts from the same environment now.
         if time.time() - left.stat().st_mtime > LEFTOVER_SECONDS:
