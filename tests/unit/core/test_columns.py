@@ -47,9 +47,12 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.onn
     OnnxFile,
     OnnxTensor,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.pickle_program import (
+    Bag,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.sklearn_archive import (  # noqa: E501
-    bag_of,
     feature_names,
+    read_outline,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.trees import (
     ForestFile,
@@ -244,17 +247,22 @@ def test_files_name_their_features(tmp_path: Path) -> None:
         assert read_forest(str(path), "xgboost").names == names
 
 
-def test_an_estimator_names_its_features() -> None:
-    made = bag_of("sklearn.ensemble.RandomForestRegressor")()
+def test_an_estimator_names_its_features(tmp_path: Path) -> None:
+    file = tmp_path / "names.pkl"
     for given, names in (
         (numpy.array(["b", "a"], object), ("b", "a")),
+        (numpy.array(["b", "a"]), ("b", "a")),
+        (numpy.array([["b", "a"]]), ()),
+        (numpy.array([1.0]), ()),
         (["b", "a"], ("b", "a")),
         ([1, 2], ()),
         (None, ()),
     ):
-        made.values["feature_names_in_"] = given
+        file.write_bytes(pickle.dumps(given))
+        read = read_outline(str(file)).root
+        made = Bag("sklearn.ensemble.RandomForestRegressor", (), {"feature_names_in_": read})
         assert feature_names(made) == names
-    assert feature_names(pickle.loads(pickle.dumps([1]))) == ()
+    assert feature_names([1]) == ()
 
 
 def converted(

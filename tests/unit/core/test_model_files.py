@@ -437,7 +437,7 @@ class TestBoostersOfTheirScikitLearnClasses:
         [
             (SNAPSHOT, {"missing": -999.0}, r"takes -999 for a missing value.*missing=float"),
             (SNAPSHOT, {"missing": 0}, "takes 0 for a missing value"),
-            (SNAPSHOT, {"missing": numpy.float32(-9)}, "takes -9.0 for a missing value"),
+            (SNAPSHOT, {"missing": numpy.float32(-9)}, "takes -9 for a missing value"),
             (SNAPSHOT, {"missing": numpy.int64(-9)}, "takes -9 for a missing value"),
             (b"binf", {}, "log it with mlflow.xgboost.log_model"),
             (None, {}, "was not trained"),

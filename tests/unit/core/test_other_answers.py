@@ -33,9 +33,8 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.flavors.con
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.flavors.layouts import (
     layout_of,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.sklearn_archive import (  # noqa: E501
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.pickle_program import (
     Bag,
-    bag_of,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.sklearn_to_treelite import (  # noqa: E501
     _histogram_columns,
@@ -379,14 +378,12 @@ class TestLightgbm:
 
 
 def histogram(**values: object) -> Bag:
-    bag = bag_of("sklearn.ensemble.HistGradientBoostingRegressor")()
-    bag.values.update(values)
-    return bag
+    return Bag("sklearn.ensemble.HistGradientBoostingRegressor", (), values)
 
 
 def test_columns_of_a_histogram_model_are_put_back() -> None:
     flags = [False, True, False, True]
-    model = histogram(_n_features=4, _preprocessor=bag_of("x")(), is_categorical_=flags)
+    model = histogram(_n_features=4, _preprocessor=Bag("x"), is_categorical_=flags)
     assert list(_histogram_columns(model)) == [1, 3, 0, 2]
     for untouched in (
         histogram(_n_features=4, is_categorical_=flags),

@@ -83,7 +83,7 @@ def test_bytes_in_the_place_of_an_object_stay_bytes(tmp_path: Path) -> None:
     file = tmp_path / "model.pkl"
     body = name("numpy.core.multiarray", "scalar") + b"(" + UNMARKED + value(POINTER) + b"tR"
     file.write_bytes(b"\x80\x03" + body + b".")
-    assert read_outline(str(file)) == POINTER
+    assert read_outline(str(file)).root == POINTER
 
 
 @pytest.mark.parametrize("protocol", range(3, pickle.HIGHEST_PROTOCOL + 1))
@@ -101,8 +101,9 @@ def test_what_numpy_writes_is_read_as_it_was(tmp_path: Path, protocol: int) -> N
     scalars = [numpy.float64(1.5), numpy.int32(-2), numpy.bool_(True), numpy.str_("é")]
     file = tmp_path / "model.pkl"
     file.write_bytes(pickle.dumps([whole, scalars], protocol))
-    found: Any = read_outline(str(file))
+    found: Any = read_outline(str(file)).root
     for one, wanted in zip(found[0], whole, strict=True):
-        assert one.dtype.newbyteorder("=") == wanted.dtype.newbyteorder("=")
+        if wanted.dtype.kind not in "OU":
+            assert one.numpy().dtype.newbyteorder("=") == wanted.dtype.newbyteorder("=")
         assert one.tolist() == wanted.tolist() and one.shape == wanted.shape
     assert found[1] == scalars

@@ -148,7 +148,7 @@ def _sklearn(path: str, layout: Layout) -> Made:
 def _outlined(path: str) -> tuple[Booster | None, tuple[str, ...]]:
     """Both of one reading, which is let go of before a forest is read."""
     outline = read_outline(path)
-    return booster_of(path, outline), feature_names(outline)
+    return booster_of(path, outline), feature_names(outline.root)
 
 
 def _pytorch(path: str, _layout: Layout) -> Made:

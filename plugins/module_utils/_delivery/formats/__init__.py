@@ -9,8 +9,11 @@
 - ``lightgbm_text``: what a server would compute otherwise than LightGBM.
 - ``thresholds``: thresholds that Triton's input does not tell apart.
 - ``ubjson``: the binary JSON of XGBoost.
+- ``given_file``: a file that somebody else has opened.
 - ``sklearn_archive``: pickles and skops archives of scikit-learn as inert values.
-- ``pickled_arrays``: numpy's arrays in pickles, made of what fits alone.
+- ``pickle_program``: what a pickle makes, without any class.
+- ``pickled_arrays``: numpy's types and arrays there, of which numpy sees what fits alone.
+- ``npy_file``: numpy's own files.
 - ``boosters``: XGBoost's and LightGBM's models in pickles and skops archives.
 - ``sklearn_to_treelite``: trees and forests of scikit-learn as a treelite checkpoint.
 - ``tensorrt``: what a TensorRT plan was built for, and what the servers have.

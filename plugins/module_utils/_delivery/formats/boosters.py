@@ -6,13 +6,14 @@ library's own model lies in them as it is. Nothing is unpickled.
 from __future__ import annotations
 
 import math
-import operator
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..errors import ArtifactError
-from .sklearn_archive import Bag, read_outline
+from .pickle_program import Bag
+from .pickled_arrays import Array
+from .sklearn_archive import Outline, read_outline
 
 _ORIGINS = {
     "xgboost": ("xgboost.sklearn.", "xgboost.dask."),
@@ -69,18 +70,17 @@ def refuse_other_class(family: str, model_class: str) -> None:
         )
 
 
-def booster_of(path: str, root: object = None) -> Booster | None:
+def booster_of(path: str, outline: Outline | None = None) -> Booster | None:
     """The library's own model in a pickle or skops archive; None where it is of another library.
 
     Args:
-        root: what ``read_outline`` has read already.
+        outline: what ``read_outline`` has read already.
 
     Raises:
         ArtifactError: there is none in it, or it answers other numbers than its class does; with
             what would work.
-        MissingLibrary: numpy.
     """
-    root = read_outline(path) if root is None else root
+    root = (read_outline(path) if outline is None else outline).root
     if not isinstance(root, Bag):
         return None
     inner = root if root.origin == _LIGHTGBM else root.values.get("_Booster")
@@ -103,8 +103,10 @@ def booster_of(path: str, root: object = None) -> Booster | None:
 
 def _refuse_meanings_of_xgboost(root: Bag) -> None:
     missing = root.values.get("missing")
+    if isinstance(missing, Array) and not missing.shape:
+        missing = missing.tolist()
     if missing is not None and not _is_nan(missing):
-        shown = f"{missing:g}" if isinstance(missing, (int, float)) else str(missing)
+        shown = f"{missing:g}" if _is_short(missing) else "something"
         raise ArtifactError(
             f"its {root.kind} takes {shown} for a missing value, which a server would take for"
             " a number: train it with NaN for what is missing (missing=float('nan'), the default)"
@@ -116,12 +118,12 @@ def _refuse_meanings_of_xgboost(root: Bag) -> None:
         )
 
 
+def _is_short(value: object) -> bool:
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 1 << 64)
+
+
 def _is_nan(value: object) -> bool:
-    """Of a number of Python or numpy; anything else is none."""
-    try:
-        return math.isnan(value)  # type: ignore[arg-type]
-    except TypeError:
-        return False
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _refuse_meanings_of_lightgbm(root: Bag) -> None:
@@ -143,7 +145,7 @@ _REFUSE_OWN_MEANINGS = {
 
 def _xgboost(inner: Bag, kind: str) -> bytes:
     handle = inner.values.get("handle")
-    data = bytes(handle) if isinstance(handle, (bytes, bytearray)) else b""
+    data = bytes(handle) if isinstance(handle, (bytes, memoryview)) else b""
     start = data.find(_MODEL)
     if start < 0 or not data.endswith(b"}}"):
         raise ArtifactError(
@@ -164,12 +166,13 @@ def _iterations(best: object) -> int:
     """How many LightGBM predicts with; 0 for all. It may be a number of numpy."""
     if best is None:
         return 0
-    try:
-        return operator.index(best)  # type: ignore[arg-type]
-    except TypeError as error:
+    if isinstance(best, Array) and not best.shape:
+        best = best.tolist()
+    if not isinstance(best, int):
         raise ArtifactError(
             f"its best_iteration is {type(best).__name__} and no whole number: {_LOG['lightgbm']}"
-        ) from error
+        )
+    return best
 
 
 def _cut(text: str, iterations: int) -> str:
@@ -177,7 +180,7 @@ def _cut(text: str, iterations: int) -> str:
     after the best iteration in a pickle, and does not use them.
     """
     head, *trees = re.split(r"(?m)^(?=Tree=[0-9]+\r?$)", text)
-    per_iteration = re.search(r"(?m)^num_tree_per_iteration=([0-9]+)", head)
+    per_iteration = re.search(r"(?m)^num_tree_per_iteration=([0-9]{1,9})(?![0-9])", head)
     wanted = iterations * int(per_iteration[1]) if per_iteration else 0
     if not 0 < wanted < len(trees):
         return text

@@ -25,7 +25,8 @@ _LINES = (
     b"pandas_categorical:",
 )
 _LONGEST_LINE = 1 << 28
-_NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", re.ASCII)
+_LONGEST_SHOWN = 80
+_NUMBER = re.compile(r"\s*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", re.ASCII)
 
 
 def refuse_what_fil_computes_otherwise(file: BinaryIO) -> None:
@@ -116,12 +117,17 @@ def _refuse_other_numbers(categories: list[Any]) -> None:
     """
     # Whoever has a text that is no number looks for its code, as only numbers can be sent.
     if any(_number(value) not in (None, code) for code, value in enumerate(categories)):
-        shown = ", ".join(map(str, categories[:4])) + (", …" if len(categories) > 4 else "")
+        shown = ", ".join(map(_shown, categories[:4])) + (", …" if len(categories) > 4 else "")
         raise OtherAnswers(
             f"one of its columns has the categories {shown}, which its trees know as 0, 1, 2, …, so"
             " that a server would take the one for the other: train it on the codes"
             " (frame[column].cat.codes.astype('category'))"
         )
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def _number(value: object) -> float | None:

@@ -16,6 +16,7 @@ from typing import Union
 
 from ..domain.manifest import confine
 from ..errors import ArtifactError
+from .given_file import opened, view_of
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 TRITON_TYPES = {
@@ -35,6 +36,9 @@ TRITON_TYPES = {
     16: "TYPE_BF16",
 }
 _DEEPEST = 20
+_MOST_TENSORS = 1 << 16
+_LONGEST_NAME = 1 << 16
+_MOST_DIMENSIONS = 1 << 10
 _EXTERNAL = 1
 # Evaluated at run time, where ansible-test still asks for the old form.
 Value = Union[int, memoryview]  # noqa: UP007
@@ -66,7 +70,7 @@ def read_onnx(path: str) -> OnnxFile:
     Raises:
         ArtifactError: a git-lfs pointer, an empty or truncated file, or no ONNX model.
     """
-    with open(path, "rb") as file:
+    with opened(path) as file:
         head = file.read(len(LFS_POINTER))
         if head == LFS_POINTER:
             raise ArtifactError(
@@ -74,13 +78,11 @@ def read_onnx(path: str) -> OnnxFile:
             )
         if not head:
             raise ArtifactError(f"{path} is empty")
-        # Not closed by hand: the views into it, which an exception's traceback holds too, must be
-        # gone before.
-        view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        view = view_of(file)
     try:
         return _model(view)
-    except (ValueError, IndexError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path} is not a whole ONNX model ({error})") from None
+    except (ValueError, IndexError) as error:
+        raise ArtifactError(f"{path} is not a whole ONNX model ({str(error)[:200]})") from None
 
 
 def refuse_what_triton_cannot_carry(model: OnnxFile, path: str) -> None:
@@ -136,10 +138,14 @@ def _length_of(text: bytes) -> bytes:
 
 
 def _model(view: memoryview) -> OnnxFile:
-    graphs = [value for number, value in _fields(view) if number == 7]
-    if len(graphs) != 1:
+    found: Value | None = None
+    for number, value in _fields(view):
+        if number == 7 and found is not None:
+            raise ValueError("it holds several graphs")
+        found = value if number == 7 else found
+    if found is None:
         raise ValueError("it holds no graph")
-    graph = _message(graphs[0])
+    graph = _message(found)
     inputs, outputs, weights, external = [], [], set(), set()
     for number, value in _fields(graph):
         if number == 11:
@@ -148,6 +154,8 @@ def _model(view: memoryview) -> OnnxFile:
             outputs.append(_value_info(_message(value)))
         elif number == 5:
             weights |= {_text(name) for key, name in _fields(_message(value)) if key == 8}
+        if len(inputs) + len(outputs) > _MOST_TENSORS:
+            raise ValueError(f"it has more than {_MOST_TENSORS} inputs and outputs")
     for location in _external_in_graph(graph, 0):
         external.add(confine(location))
     if not outputs:
@@ -179,12 +187,11 @@ def _external_in_attribute(attribute: memoryview, depth: int) -> Iterator[str]:
 
 
 def _external_in_tensor(tensor: memoryview) -> Iterator[str]:
-    fields = list(_fields(tensor))
-    if (14, _EXTERNAL) not in [(number, value) for number, value in fields if number == 14]:
+    if (14, _EXTERNAL) not in (field for field in _fields(tensor) if field[0] == 14):
         return
-    for number, value in fields:
+    for number, value in _fields(tensor):
         if number == 13:
-            entry = {key: _text(text) for key, text in _fields(_message(value))}
+            entry = {key: _text(text) for key, text in _fields(_message(value)) if key in (1, 2)}
             if entry.get(1) == "location":
                 yield entry.get(2, "")
 
@@ -208,6 +215,8 @@ def _tensor_type(kind: memoryview) -> tuple[str | None, tuple[int, ...] | None]:
             data_type = TRITON_TYPES.get(value)
         elif number == 2:
             dims = tuple(_size(_message(dim)) for key, dim in _fields(_message(value)) if key == 1)
+            if len(dims) > _MOST_DIMENSIONS:
+                raise ValueError(f"a tensor has more than {_MOST_DIMENSIONS} dimensions")
     return data_type, dims
 
 
@@ -259,4 +268,7 @@ def _message(value: Value) -> memoryview:
 
 
 def _text(value: Value) -> str:
-    return bytes(_message(value)).decode()
+    text = _message(value)
+    if len(text) > _LONGEST_NAME:
+        raise ValueError(f"a name has more than {_LONGEST_NAME} bytes")
+    return bytes(text).decode()

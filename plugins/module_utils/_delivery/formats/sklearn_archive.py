@@ -1,109 +1,114 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is in a file of scikit-learn, without scikit-learn and without running anything of it.
 
-A skops archive is read as the JSON and the arrays that it is. A pickle is a program: this reader
-knows numpy's arrays, takes everything of scikit-learn for a bag of values, and refuses any other
-name that the pickle asks for.
+A skops archive is read as the JSON and the arrays that it is; a pickle by ``pickle_program``. What
+either makes is inert, and not more than the file has bytes for.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import pickle
 import zipfile
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, BinaryIO
 
 from ..errors import ArtifactError
-from ..libraries import require
-from .pickled_arrays import PickledType, array_class, from_buffer, reconstruct, scalar
+from .given_file import opened, view_of
+from .npy_file import read_npy
+from .pickle_program import Bag, Name, Program
+from .pickled_arrays import Array
 
-_LARGEST_SCHEMA = 1 << 30
+# skops stores; somebody may have compressed it since, and leaves of many classes are mostly zeros.
+_MOST_TIMES = 30
+_SMALLEST_ROOM = 64 << 20
+_MOST_ENTRIES = 1 << 20
+# Unless the archive itself has more: JSON takes some 25 times its bytes.
+_LARGEST_SCHEMA = 8 << 20
+_DEEPEST = 200
 _NUMPY_NAMES = frozenset({"ndarray", "dtype", "_reconstruct", "scalar", "_frombuffer"})
 # As types, of an encoder for one; numbers are made by "scalar".
 _NUMPY_TYPES = frozenset(
     {"bool", "bool_", "float16", "float32", "float64", "object_", "str_"}
     | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 )
-# What a preprocessor checks its columns with; a bag of it can do nothing.
-_PARTIAL = ("functools", "partial")
-_PLAIN = {
-    "set": set,
-    "frozenset": frozenset,
-    "list": list,
-    "dict": dict,
-    "tuple": tuple,
-    "slice": slice,
-    "bytearray": bytearray,
-}
+# The last is what a preprocessor checks its columns with; a bag of it can do nothing.
+_OTHERS = frozenset({("copyreg", "_reconstructor"), ("functools", "partial")})
+_PLAIN = frozenset({"set", "frozenset", "list", "dict", "tuple", "slice", "bytearray", "object"})
 
 
-class Bag:
-    """An object of scikit-learn: its class by name, what it was made with, and its attributes."""
+@dataclass(frozen=True)
+class Outline:
+    """A file of whatever classes as inert values.
 
-    origin = ""
-
-    def __init__(self, *args: object, **_named: object) -> None:
-        self.args = args
-        self.values: dict[str, object] = {}
-
-    def __new__(cls, *args: object, **_named: object) -> Bag:
-        made = super().__new__(cls)
-        made.args, made.values = args, {}
-        return made
-
-    def __setstate__(self, state: object) -> None:
-        for part in state if isinstance(state, tuple) else (state,):
-            if isinstance(part, Mapping):
-                self.values.update(part)
-
-    @property
-    def kind(self) -> str:
-        return self.origin.rpartition(".")[2]
-
-    def get(self, name: str) -> Any:
-        """An attribute.
-
-        Raises:
-            ArtifactError: a model that was never trained, or one of a version of scikit-learn that
-                kept this elsewhere.
-        """
-        if name not in self.values:
-            raise ArtifactError(
-                f"its {self.kind} has no '{name}': it was not trained, or by an unknown version of"
-                " scikit-learn"
-            )
-        return self.values[name]
-
-
-class Outline(Bag):
-    """An object of anybody, in a file that is read for what it is made of: what its class would do
-    with a call, an item or a key is not done.
+    Attributes:
+        root: what it holds.
+        foreign: the first name that is not scikit-learn's; None where all are.
+        room: the bytes that arrays which lie in it may have together.
     """
 
-    def __call__(self, *_args: object, **_named: object) -> Outline:
-        return self
-
-    def append(self, _item: object) -> None:
-        """As a list's."""
-
-    def extend(self, _items: object) -> None:
-        """As a list's."""
-
-    def __setitem__(self, key: object, value: object) -> None:
-        self.values[str(key)] = value
+    root: object
+    foreign: Name | None
+    room: int
 
 
-def read_outline(path: str) -> object:
+def read_outline(path: str) -> Outline:
     """Read a skops archive or a pickle of whatever classes. Nothing of it is run: each name that a
     pickle asks for is a bag of values.
 
     Raises:
         ArtifactError: neither, or a damaged one.
-        MissingLibrary: numpy.
     """
-    return _read(path, _OutlineReader, "is not a whole pickle or skops archive")
+    with opened(path) as file:
+        try:
+            if zipfile.is_zipfile(file):
+                return _Skops(file).read()
+            data = view_of(file)
+            program = Program(data, _is_known)
+            root = program.run()
+            return Outline(root, program.foreign, len(data))
+        except ArtifactError as error:
+            said = error.message
+        except RecursionError:
+            said = "it is nested too deeply"
+        except _DAMAGED as error:
+            said = f"{type(error).__name__}: {error}"
+    raise ArtifactError(f"{path} is not a whole pickle or skops archive ({said})")
+
+
+# What the standard library's readers of zip archives and JSON raise for a damaged one.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zipfile.zlib.error,  # type: ignore[attr-defined]
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+def estimator_of(outline: Outline, path: str) -> Bag:
+    """The model of scikit-learn in a file that was read.
+
+    Raises:
+        ArtifactError: none, or a pickle that would run something.
+    """
+    if (foreign := outline.foreign) is not None:
+        raise ArtifactError(
+            f"the pickle asks for {foreign.origin}, which is not scikit-learn's: a pickle is a"
+            " program, and this one was not run; log the model with serialization_format='skops',"
+            " or as ONNX"
+        )
+    if not isinstance(outline.root, Bag):
+        raise ArtifactError(
+            f"{path} holds a {type(outline.root).__name__} and no model of scikit-learn"
+        )
+    return outline.root
 
 
 def read_estimator(path: str) -> Bag:
@@ -111,143 +116,112 @@ def read_estimator(path: str) -> Bag:
 
     Raises:
         ArtifactError: neither, a damaged one, or a pickle that would run something.
-        MissingLibrary: numpy.
     """
-    found = _read(path, _Reader, "is no whole model of scikit-learn")
-    if not isinstance(found, Bag):
-        raise ArtifactError(f"{path} holds a {type(found).__name__} and no model of scikit-learn")
-    return found
+    return estimator_of(read_outline(path), path)
 
 
-def feature_names(outline: object) -> tuple[str, ...]:
+def feature_names(root: object) -> tuple[str, ...]:
     """The names of the columns that an estimator was trained on; none where they had no names."""
-    found = outline.values.get("feature_names_in_") if isinstance(outline, Bag) else None
-    names = found.tolist() if hasattr(found, "tolist") else found
-    named = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return tuple(names) if isinstance(names, list) and named else ()
+    found = root.values.get("feature_names_in_") if isinstance(root, Bag) else None
+    if isinstance(found, Array):
+        textual = found.type.holds_objects or found.type.code[0] == "U"
+        found = found.tolist() if textual and len(found.shape) == 1 else None
+    named = isinstance(found, list) and all(isinstance(name, str) for name in found)
+    return tuple(found) if isinstance(found, list) and named else ()
 
 
-def _read(path: str, reader: type[pickle.Unpickler], otherwise: str) -> object:
-    with require("numpy", "to read a model of scikit-learn"):
-        import numpy  # noqa: F401 - the readers below rely on it
-    try:
-        if zipfile.is_zipfile(path):
-            return _Skops(path).read()
-        with open(path, "rb") as file:
-            return reader(file).load()
-    except ArtifactError:
-        raise
-    except Exception as error:  # a damaged pickle can raise anything
-        raise ArtifactError(f"{path} {otherwise} ({type(error).__name__}: {error})") from error
-
-
-class _Reader(pickle.Unpickler):
-    """Finds no class but numpy's arrays and bags."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        top = module.partition(".")[0]
-        if top == "sklearn" or (top == "numpy" and module.startswith("numpy.random")):
-            return bag_of(f"{module}.{name}")
-        if top == "numpy" and name in _NUMPY_NAMES:
-            return _of_numpy(name)
-        if (module == "numpy" and name in _NUMPY_TYPES) or (module, name) == _PARTIAL:
-            return bag_of(f"{module}.{name}")
-        if module == "copyreg" and name == "_reconstructor":
-            return _make_anew
-        if module == "builtins" and (name in _PLAIN or name == "object"):
-            return _PLAIN.get(name, object)
-        raise ArtifactError(
-            f"the pickle asks for {module}.{name}, which is not scikit-learn's: a pickle is a"
-            " program, and this one was not run; log the model with serialization_format='skops',"
-            " or as ONNX"
-        )
-
-
-class _OutlineReader(pickle.Unpickler):
-    """Finds no class but numpy's arrays and outlines."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.partition(".")[0] == "numpy" and name in _NUMPY_NAMES:
-            return _of_numpy(name)
-        if module == "copyreg" and name == "_reconstructor":
-            return _make_anew
-        if module == "builtins" and (name in _PLAIN or name == "object"):
-            return _PLAIN.get(name, object)
-        return type("Outline", (Outline,), {"origin": f"{module}.{name}"})
-
-
-def bag_of(origin: str) -> type[Bag]:
-    return type("Bag", (Bag,), {"origin": origin})
-
-
-def _of_numpy(name: str) -> Any:
-    if name == "ndarray":
-        return array_class()
-    return {
-        "dtype": PickledType,
-        "_reconstruct": reconstruct,
-        "scalar": scalar,
-        "_frombuffer": from_buffer,
-    }[name]
-
-
-def _make_anew(kind: object, _base: object, _state: object) -> Any:
-    if not (isinstance(kind, type) and issubclass(kind, Bag)):
-        raise ArtifactError("the pickle makes an object of a kind that is not scikit-learn's")
-    return kind()
+def _is_known(asked: Name) -> bool:
+    module, name = asked
+    top = module.partition(".")[0]
+    if top == "sklearn" or (top == "numpy" and module.startswith("numpy.random")):
+        return True
+    if top == "numpy" and name in _NUMPY_NAMES:
+        return True
+    if module == "numpy" and name in _NUMPY_TYPES:
+        return True
+    return asked in _OTHERS or (module == "builtins" and name in _PLAIN)
 
 
 class _Skops:
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
         self._known: dict[object, Any] = {}
+        self._read: dict[str, memoryview] = {}
 
-    def read(self) -> Any:
-        with zipfile.ZipFile(self._path) as self._archive:
-            if (
-                "schema.json" not in self._archive.namelist()
-                or self._archive.getinfo("schema.json").file_size > _LARGEST_SCHEMA
-            ):
-                raise ArtifactError(f"{self._path} is no skops archive")
-            return self._value(json.loads(self._archive.read("schema.json")))
+    def read(self) -> Outline:
+        size = self._file.seek(0, 2)
+        room = max(_SMALLEST_ROOM, _MOST_TIMES * size)
+        with zipfile.ZipFile(self._file) as self._archive:
+            entries = self._archive.infolist()
+            self._entries = {entry.filename: entry for entry in entries}
+            if "schema.json" not in self._entries:
+                raise ArtifactError("it is a zip archive without schema.json")
+            if len(entries) > _MOST_ENTRIES or sum(one.file_size for one in entries) > room:
+                raise ArtifactError(
+                    f"it would have more than {room >> 20} MiB when unpacked, of {size} bytes"
+                )
+            if self._entries["schema.json"].file_size > max(_LARGEST_SCHEMA, size):
+                raise ArtifactError("its schema.json has more bytes than the archive")
+            document = json.loads(bytes(self._bytes("schema.json")))
+            return Outline(self._value(document, 0), None, room)
 
-    def _value(self, node: object) -> Any:
+    def _bytes(self, name: str) -> memoryview:
+        """An entry; one that is named again is not unpacked again."""
+        if name not in self._read:
+            entry = self._entries[name]
+            # Others unpack at once what a few bytes of them ask for.
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ArtifactError(f"{name} is packed as skops does not pack")
+            with self._archive.open(entry) as stream:
+                data = stream.read(entry.file_size)
+            if len(data) != entry.file_size:
+                raise ArtifactError(f"{name} has not the bytes that the archive says")
+            self._read[name] = memoryview(data)
+        return self._read[name]
+
+    def _value(self, node: object, depth: int) -> Any:
         """What a node stands for. One that occurs again is only named."""
         if not isinstance(node, Mapping):
             return None
+        if depth > _DEEPEST:
+            raise ArtifactError("it is nested too deeply")
         key = node.get("__id__")
+        key = key if isinstance(key, (str, int)) else None
         if node.get("__loader__") == "CachedNode":
             return self._known.get(key)
-        found = self._known[key] = self._new(node)
+        found = self._new(node, depth + 1)
+        if key is not None:
+            self._known[key] = found
         return found
 
-    def _new(self, node: Mapping[str, object]) -> Any:
+    def _new(self, node: Mapping[str, object], depth: int) -> Any:
         loader, content = node.get("__loader__"), node.get("content")
         if loader in ("BytesNode", "BytearrayNode"):
-            return self._archive.read(str(node["file"]))
+            return self._bytes(str(node["file"]))
         if loader == "JsonNode":
-            return json.loads(str(content))
+            return json.loads(content) if isinstance(content, str) else None
         if loader == "NdArrayNode":
-            return self._array(node)
+            return self._array(node, depth)
         if isinstance(content, list):
-            return [self._value(item) for item in content]
+            return [self._value(item, depth) for item in content]
         if loader == "DictNode" and isinstance(content, Mapping):
-            return {key: self._value(item) for key, item in content.items()}
+            return {key: self._value(item, depth) for key, item in content.items()}
+        made = Bag(f"{_word(node, '__module__')}.{_word(node, '__class__')}")
         if isinstance(content, Mapping) and "__loader__" in content:
-            made = bag_of(f"{node.get('__module__')}.{node.get('__class__')}")()
-            made.__setstate__(self._value(content))
-            return made
+            made.add(self._value(content, depth))
         # Types, functions, random generators: none of them is part of what a forest answers.
-        return bag_of(f"{node.get('__module__')}.{node.get('__class__')}")()
+        return made
 
-    def _array(self, node: Mapping[str, object]) -> Any:
-        import numpy
+    def _array(self, node: Mapping[str, object], depth: int) -> Any:
+        if node.get("type") == "numpy":
+            array = read_npy(self._bytes(str(node["file"])))
+            return array if array.shape else array.tolist()
+        content = node.get("content")
+        if not isinstance(content, list):
+            return self._value(content, depth)
+        return [self._value(item, depth) for item in content]
 
-        if node.get("type") != "numpy":
-            content = node.get("content")
-            return (
-                [self._value(item) for item in content]
-                if isinstance(content, list)
-                else self._value(content)
-            )
-        return numpy.load(io.BytesIO(self._archive.read(str(node["file"]))), allow_pickle=False)
+
+def _word(node: Mapping[str, object], key: str) -> str:
+    found = node.get(key)
+    return found if isinstance(found, str) else ""

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ArtifactError
 from ..libraries import require
 from .boosters import family_of
-from .sklearn_archive import Bag, read_estimator, read_outline
+from .pickle_program import Bag
+from .pickled_arrays import Array
+from .sklearn_archive import Outline, estimator_of, feature_names, read_outline
 from .thresholds import refuse_close_thresholds
 
 _CLASSIFIERS = frozenset(
@@ -33,6 +35,7 @@ _ONE_TREE = frozenset(
 )
 # As scikit-learn does, so that a class which never occurs does not become minus infinity.
 _LEAST_PROBABILITY = 1.1920928955078125e-07
+_MOST = 1 << 24
 _LARGEST_SINGLE = (2 - 2**-23) * 2.0**127
 _IDENTITY_LOSSES = frozenset({"squared_error", "absolute_error", "quantile", "huber", "ls", "lad"})
 
@@ -61,20 +64,24 @@ class _Forest:
     average: bool = False
 
 
-def treelite_bytes(path: str) -> bytes:
+def treelite_bytes(path: str, outline: Outline | None = None) -> bytes:
     """Read an ensemble of scikit-learn and write it as treelite does.
+
+    Args:
+        outline: what ``read_outline`` has read already.
 
     Raises:
         ArtifactError: no trees, or none that FIL can serve, with what would work.
-        MissingLibrary: treelite.
+        MissingLibrary: treelite, or numpy.
     """
     with require(
         "treelite", "to turn a forest of scikit-learn into a model for Triton's FIL backend"
     ):
         # Asked for first: without it a large model would be read in vain.
-        import treelite  # noqa: F401
-    outline = read_outline(path)
-    origin = outline.origin if isinstance(outline, Bag) else type(outline).__name__
+        import treelite
+    outline = read_outline(path) if outline is None else outline
+    root = outline.root
+    origin = root.origin if isinstance(root, Bag) else type(root).__name__
     kind = origin.rpartition(".")[2]
     # Other libraries have classes of the same names.
     is_own = origin.startswith("sklearn.")
@@ -82,9 +89,57 @@ def treelite_bytes(path: str) -> bytes:
     if make is None:
         raise ArtifactError(
             f"its class is {kind if is_own else origin}, and FIL serves decision trees, random"
-            f" forests, extra trees and gradient boosting: {_advice(outline)}"
+            f" forests, extra trees and gradient boosting: {_advice(root)}"
         )
-    return _serialize(make(read_estimator(path)))
+    model = estimator_of(outline, path)
+    try:
+        _refuse_more_than_the_file(model, outline.room)
+        return _serialize(make(model))
+    except (*_DAMAGED, treelite.TreeliteError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ArtifactError(
+            f"{path} is no whole model of scikit-learn ({type(error).__name__}: {reason})"
+        ) from error
+
+
+# What Python and numpy raise for values of other kinds and sizes than scikit-learn has there.
+_DAMAGED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
+def _refuse_more_than_the_file(model: Bag, room: int) -> None:
+    """A file could name the same tree any number of times."""
+    for bag, name in _trees_in(model):
+        for array in (bag.values.get("nodes"), bag.values.get("values") if name else None):
+            room -= array.nbytes if isinstance(array, Array) else 0
+        if room < 0:
+            raise ArtifactError(
+                "its trees would have more bytes than the file: it is damaged, log the model again"
+            )
+
+
+def _trees_in(model: Bag) -> Iterator[tuple[Bag, str]]:
+    """Each tree as often as it is used, and the attribute that it was in."""
+    if model.kind in _ONE_TREE:
+        stages: list[object] = [model.values]
+    else:
+        stages = [*_listed(model.values.get("estimators_", model.values.get("_predictors", [])))]
+    for stage in stages:
+        for each in _listed(stage) if isinstance(stage, (list, tuple)) else [stage]:
+            if isinstance(each, (Bag, Mapping)):
+                values = each.values if isinstance(each, Bag) else each
+                inner = values.get("tree_")
+                if isinstance(inner, Bag):
+                    yield inner, "tree_"
+                elif isinstance(each, Bag):
+                    yield each, ""
+
+
+def _listed(found: object) -> Sequence[Any]:
+    """A list, or an array of objects."""
+    listed = found.tolist() if isinstance(found, Array) else found
+    if not isinstance(listed, (list, tuple)):
+        raise TypeError("it has something else in place of a list")
+    return listed
 
 
 def _advice(model: object) -> str:
@@ -124,6 +179,7 @@ def _foreign_step(model: object) -> str | None:
 def _serialize(forest: _Forest) -> bytes:
     from treelite.model_builder import Metadata, ModelBuilder, PostProcessorFunc, TreeAnnotation
 
+    _refuse_sizes(forest)
     trees = list(forest.trees)
     name, alpha = forest.postprocessor
     builder = ModelBuilder(
@@ -172,10 +228,19 @@ def _refuse_loop(key: int, node: _Node, features: int) -> None:
     """scikit-learn writes a node before those below it. A server would go round in any other tree
     for ever, and read what lies before its input.
     """
-    if min(node.left, node.right) <= key or not 0 <= node.feature < features:
+    if not key < min(node.left, node.right) or not 0 <= node.feature < features:
         raise ArtifactError(
             f"node {key} of one of its trees leads back, or asks for a feature that is not there:"
             " the file is damaged, log the model again"
+        )
+
+
+def _refuse_sizes(forest: _Forest) -> None:
+    """Numbers which treelite makes room for, or keeps in 32 bits."""
+    if not (0 < forest.features < _MOST and 0 < forest.classes < _MOST):
+        raise ArtifactError(
+            f"it says that it has {forest.features} features and {forest.classes} classes: the file"
+            " is damaged, log the model again"
         )
 
 
@@ -215,9 +280,15 @@ def round_to_nearest(threshold: float) -> float:
     return float(single) if single - threshold < threshold - below else below
 
 
-def _tree_nodes(tree: Bag, leaf: Callable[[Any], Any]) -> Iterator[_Node]:
-    """``leaf`` makes a leaf's value of the row that scikit-learn keeps for it."""
-    nodes, values = tree.get("nodes"), tree.get("values")
+def _tree_nodes(tree: Bag, leaf: Callable[[Any], Any], width: int = 1) -> Iterator[_Node]:
+    """
+    Args:
+        leaf: makes a leaf's value of the row that scikit-learn keeps for it.
+        width: how many numbers such a row has at least.
+    """
+    nodes, values = _array(tree, "nodes"), _array(tree, "values")
+    if len(values.shape) != 3 or len(values) < len(nodes) or values.shape[2] < width:
+        raise ValueError("its nodes have not the values that they need")
     fields = nodes.dtype.names or ()
     missing = (
         nodes["missing_go_to_left"].tolist() if "missing_go_to_left" in fields else [0] * len(nodes)
@@ -226,6 +297,7 @@ def _tree_nodes(tree: Bag, leaf: Callable[[Any], Any]) -> Iterator[_Node]:
         nodes[name].tolist() for name in ("left_child", "right_child", "feature", "threshold")
     )
     for place, (left, right, feature, threshold) in enumerate(zip(*columns)):
+        _refuse_no_node(left, right, len(nodes))
         yield _Node(
             left,
             right,
@@ -236,25 +308,49 @@ def _tree_nodes(tree: Bag, leaf: Callable[[Any], Any]) -> Iterator[_Node]:
         )
 
 
+def _refuse_no_node(left: int, right: int, count: int) -> None:
+    """treelite keeps them in 32 bits, where greater ones become others."""
+    if max(left, right) >= count:
+        raise ValueError(f"a tree of {count} nodes leads to node {max(left, right)}")
+
+
+def _array(bag: Bag, name: str) -> Any:
+    """An attribute's numbers, as numpy has them."""
+    found = bag.get(name)
+    if not isinstance(found, Array):
+        raise TypeError(f"its {bag.kind} has something else in place of '{name}'")
+    return found.numpy()
+
+
+def _number(model: Bag, name: str) -> float:
+    """An attribute that is one number, Python's or numpy's."""
+    found = model.get(name)
+    if isinstance(found, Array) and not found.shape:
+        found = found.numpy().item()
+    if not isinstance(found, (int, float)):
+        raise TypeError(f"its {model.kind} has something else in place of '{name}'")
+    return found
+
+
 def _trees_of(model: Bag) -> list[Bag]:
-    if model.get("n_outputs_") != 1:
+    if (outputs := _number(model, "n_outputs_")) != 1:
         raise ArtifactError(
-            f"its {model.kind} has {model.get('n_outputs_')} outputs, and one is what can be"
+            f"its {model.kind} has {outputs} outputs, and one is what can be"
             " served: convert it with skl2onnx and log that with the onnx flavor"
         )
     return (
         [model.get("tree_")]
         if model.kind in _ONE_TREE
-        else [each.get("tree_") for each in model.get("estimators_")]
+        else [each.get("tree_") for each in _listed(model.get("estimators_"))]
     )
 
 
 def _features(model: Bag) -> int:
-    return int(model.get("n_features_in_"))
+    return int(_number(model, "n_features_in_"))
 
 
 def _classifier(model: Bag) -> _Forest:
-    classes = int(model.get("n_classes_"))
+    classes = int(_number(model, "n_classes_"))
     if classes < 2:
         raise ArtifactError(f"its {model.kind} knows a single class, so there is nothing to serve")
 
@@ -262,7 +358,10 @@ def _classifier(model: Bag) -> _Forest:
         # Up to scikit-learn 1.2 these are counts, since then they are shares already.
         return (row[0, :classes] / (row[0, :classes].sum() or 1.0)).tolist()
 
-    trees = [(-1, _tree_nodes(tree, shares)) for tree in _trees_of(model)]
+    found = _trees_of(model)
+    if not found or _array(found[0], "values").shape[-1] < classes:
+        raise ValueError(f"its trees have not {classes} classes")
+    trees = [(-1, _tree_nodes(tree, shares, classes)) for tree in found]
     return _Forest(
         _features(model),
         "kMultiClf",
@@ -281,10 +380,10 @@ def _regressor(model: Bag) -> _Forest:
 
 
 def _boosted_trees(model: Bag) -> list[tuple[int, Iterator[_Node]]]:
-    rate = float(model.get("learning_rate"))
+    rate = float(_number(model, "learning_rate"))
     trees = []
-    for stage in model.get("estimators_"):
-        for group, tree in enumerate(stage):
+    for stage in _listed(model.get("estimators_")):
+        for group, tree in enumerate(_listed(stage)):
             trees.append(
                 (group, _tree_nodes(tree.get("tree_"), lambda row: float(row[0, 0]) * rate))
             )
@@ -292,7 +391,9 @@ def _boosted_trees(model: Bag) -> list[tuple[int, Iterator[_Node]]]:
 
 
 def _boosted_classifier(model: Bag) -> _Forest:
-    classes, trees = int(model.get("n_classes_")), _boosted_trees(model)
+    classes, trees = int(_number(model, "n_classes_")), _boosted_trees(model)
+    if classes != max(2, 1 + max((group for group, _nodes in trees), default=0)):
+        raise ValueError(f"its trees have not {classes} classes")
     alpha = 2.0 if model.get("loss") == "exponential" else 1.0
     start = model.get("init_")
     if start == "zero":
@@ -304,7 +405,7 @@ def _boosted_classifier(model: Bag) -> _Forest:
     ):
         priors = [
             min(max(float(p), _LEAST_PROBABILITY), 1 - _LEAST_PROBABILITY)
-            for p in start.get("class_prior_")
+            for p in _array(start, "class_prior_")
         ]
     else:
         raise ArtifactError(
@@ -323,7 +424,7 @@ def _boosted_regressor(model: Bag) -> _Forest:
     if start == "zero":
         base = 0.0
     elif isinstance(start, Bag) and start.kind == "DummyRegressor":
-        base = float(start.get("constant_").ravel()[0])
+        base = float(_array(start, "constant_").ravel()[0])
     else:
         raise ArtifactError(
             f"its {model.kind} begins with a model of its own (init), which FIL has no place for:"
@@ -336,11 +437,11 @@ def _boosted_regressor(model: Bag) -> _Forest:
 
 def _histogram_columns(model: Bag) -> Sequence[int]:
     """The column of the input that each feature of the trees is."""
-    count = int(model.get("_n_features"))
+    count = int(_number(model, "_n_features"))
     # Before scikit-learn 1.4 there was none, and every column stayed where it was.
     if model.values.get("_preprocessor") is None:
         return range(count)
-    categorical = [bool(flag) for flag in model.get("is_categorical_")]
+    categorical = [bool(flag) for flag in _flags(model)]
     if len(categorical) != count:
         raise ArtifactError(
             f"its {model.kind} makes {count} features of {len(categorical)} columns, by rules of an"
@@ -348,6 +449,14 @@ def _histogram_columns(model: Bag) -> Sequence[int]:
         )
     # The others follow those with categories; both keep their order.
     return sorted(range(count), key=lambda column: not categorical[column])
+
+
+def _flags(model: Bag) -> Sequence[Any]:
+    found = model.get("is_categorical_")
+    if found is None:  # none is
+        return ()
+    flags: Sequence[Any] = _listed(found)
+    return flags
 
 
 def _histogram_nodes(nodes: Any, columns_of: Sequence[int]) -> Iterator[_Node]:
@@ -370,6 +479,8 @@ def _histogram_nodes(nodes: Any, columns_of: Sequence[int]) -> Iterator[_Node]:
         )
     ]
     for left, right, feature, threshold, missing, value, is_leaf in zip(*columns):
+        if not is_leaf:
+            _refuse_no_node(left, right, len(nodes))
         yield _Node(
             left,
             right,
@@ -382,33 +493,40 @@ def _histogram_nodes(nodes: Any, columns_of: Sequence[int]) -> Iterator[_Node]:
 
 def _refuse_close_thresholds(model: Bag, columns_of: Sequence[int]) -> None:
     """Only what compares in double precision tells more apart than Triton's input does."""
-    names: Any = model.values.get("feature_names_in_")
+    names = feature_names(model)
     columns: dict[str, set[float]] = {}
-    for stage in model.get("_predictors"):
-        for tree in stage:
-            nodes = tree.get("nodes")
+    for stage in _listed(model.get("_predictors")):
+        for tree in _listed(stage):
+            nodes = _array(tree, "nodes")
             splits = nodes[nodes["is_leaf"] == 0]
             for feature, threshold in zip(
                 splits["feature_idx"].tolist(), splits["num_threshold"].tolist()
             ):
                 column = columns_of[feature]
-                name = f"column {column}" if names is None else f"column '{names[column]}'"
+                name = f"column '{names[column]}'" if column < len(names) else f"column {column}"
                 columns.setdefault(name, set()).add(threshold)
     refuse_close_thresholds(columns)
+
+
+def _baseline(model: Bag) -> list[float]:
+    found = model.get("_baseline_prediction")
+    if isinstance(found, Array):
+        return [float(score) for score in found.numpy().ravel()]
+    return [float(_number(model, "_baseline_prediction"))]
 
 
 def _histogram(model: Bag) -> _Forest:
     columns = _histogram_columns(model)
     _refuse_close_thresholds(model, columns)
     trees = [
-        (group, _histogram_nodes(tree.get("nodes"), columns))
-        for stage in model.get("_predictors")
-        for group, tree in enumerate(stage)
+        (group, _histogram_nodes(_array(tree, "nodes"), columns))
+        for stage in _listed(model.get("_predictors"))
+        for group, tree in enumerate(_listed(stage))
     ]
-    base = [float(score) for score in model.get("_baseline_prediction").ravel()]
+    base = _baseline(model)
     features = len(columns)
     if model.kind.endswith("Regressor"):
-        loss = str(model.get("loss"))
+        loss = model.get("loss") if isinstance(model.get("loss"), str) else "one of its own"
         if loss not in _IDENTITY_LOSSES | {"poisson", "gamma"}:
             raise ArtifactError(
                 f"its loss is {loss}, which is not known here: train it with"

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from ..domain.backends import FIL_FILES
 from ..errors import ArtifactError, OtherAnswers
+from .given_file import opened
 from .lightgbm_text import refuse_what_fil_computes_otherwise
 from .xgboost_document import (
     CUT,
@@ -25,6 +26,7 @@ _HEADER = 1 << 16
 _TREELITE_TASKS = ("binary", "regression", "classes", "regression", "regression")
 _TREELITE_LEAST, _TREELITE_MOST = 3, 9
 _MOST = 1 << 24
+_LONGEST_REASON = 300
 _OLD_BEST_ITERATION = struct.pack("<Q", 14) + b"best_iteration"
 _OLD_SCIKIT_LEARN = struct.pack("<Q", 12) + b"scikit_learn"
 
@@ -64,7 +66,7 @@ def read_forest(path: str, family: str, scikit_learn: bool | None = None) -> For
         ArtifactError: no such model, a damaged one, or one that the FIL backend cannot serve.
     """
     try:
-        with open(path, "rb") as file:
+        with opened(path) as file:
             if family == "xgboost":
                 found = _xgboost(file, scikit_learn)
             else:
@@ -73,15 +75,16 @@ def read_forest(path: str, family: str, scikit_learn: bool | None = None) -> For
         error.message = f"{path} cannot be served as it is: {error.message}"
         raise error.about(step="read the model") from None
     except (
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
+        ArithmeticError,
         AttributeError,
+        LookupError,
         RecursionError,
+        TypeError,
+        ValueError,
         struct.error,
     ) as error:
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        reason = reason[:_LONGEST_REASON]
         reason = "it ends too early" if isinstance(error, struct.error) else reason
         raise ArtifactError(
             f"{path} is not a whole {NAMES[family]} model ({reason})", step="read the model"
@@ -129,7 +132,7 @@ def _xgboost(file: BinaryIO, scikit_learn: bool | None) -> ForestFile:
     file.seek(0)
     document = read_document(file.read())
     learner = document.learner
-    booster = learner["gradient_booster"]["name"]
+    booster = _text(learner["gradient_booster"]["name"])
     if booster == "gblinear":
         raise ValueError(
             "its booster is gblinear, which has no trees and which FIL cannot serve; publish a"
@@ -142,13 +145,19 @@ def _xgboost(file: BinaryIO, scikit_learn: bool | None) -> ForestFile:
         int(sizes["num_feature"]),
         int(sizes["num_class"]),
         int(sizes.get("num_target", 1)),
-        str(learner["objective"]["name"]),
+        _text(learner["objective"]["name"]),
     )
     return dataclasses.replace(
         found,
         instead=without_unused_trees(document, scikit_learn),
         names=_names(learner.get("feature_names"), found.features),
     )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("it has something else in place of a name")
+    return value
 
 
 def _xgboost_forest(
@@ -210,7 +219,7 @@ def _lightgbm(file: BinaryIO) -> ForestFile:
     classes, objective = int(head["num_class"]), head.get("objective", "").split(" ")[0]
     features = int(head["max_feature_idx"]) + 1
     names = _names(head.get("feature_names", "").split(" "), features)
-    if names == tuple(f"Column_{number}" for number in range(features)):
+    if all(name == f"Column_{number}" for number, name in enumerate(names)):
         names = ()  # LightGBM's own, for data without names
     if objective == "binary":
         return ForestFile("lightgbm", features, "binary", 2, names=names)
@@ -221,7 +230,7 @@ def _lightgbm(file: BinaryIO) -> ForestFile:
 
 def _names(found: object, features: int) -> tuple[str, ...]:
     """One for each feature, or none."""
-    names = tuple(found) if isinstance(found, list) else ()
+    names = tuple(found) if isinstance(found, list) and len(found) == features else ()
     named = all(isinstance(name, str) for name in names) and len({*names}) == features
     return names if named and len(names) == features else ()
 

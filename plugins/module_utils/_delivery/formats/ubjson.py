@@ -6,6 +6,7 @@ changed without writing it anew; stdlib only.
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,11 +28,18 @@ class Object(dict[str, Any]):
 
 
 class Items(list[Any]):
-    """An array of any values; ``spans`` tells where each lies."""
+    """An array of any values; ``starts`` tells where each begins, which is where the one before it
+    ends, and at last where the last ends.
+    """
+
+    __slots__ = ("starts",)
 
     def __init__(self) -> None:
         super().__init__()
-        self.spans: list[Span] = []
+        self.starts = _NO_PLACES
+
+
+_NO_PLACES = array("Q")
 
 
 @dataclass(frozen=True)
@@ -67,31 +75,31 @@ def read_ubjson(data: bytes) -> Any:
     return value
 
 
-def values_of(array: object) -> list[Any]:
+def values_of(items: object) -> list[Any]:
     """The items of an array of either kind.
 
     Raises:
         ValueError: that is no array.
     """
-    if isinstance(array, Packed):
-        return array.values()
-    if isinstance(array, list):
-        return array
+    if isinstance(items, Packed):
+        return items.values()
+    if isinstance(items, list):
+        return items
     raise ValueError("it has something else in place of an array")
 
 
-def first_of(data: bytes, array: object, count: int) -> bytes:
+def first_of(data: bytes, items: object, count: int) -> bytes:
     """The first items of an array as an array, byte for byte.
 
     Raises:
         ValueError: that is no array.
     """
-    if isinstance(array, Packed):
-        return array.first(count)
-    if not isinstance(array, Items):
+    if isinstance(items, Packed):
+        return items.first(count)
+    if not isinstance(items, Items) or not 0 <= count <= len(items):
         raise ValueError("it has something else in place of an array")
-    pieces = (data[start:end] for start, end in array.spans[:count])
-    return b"[#" + _length_of(count) + b"".join(pieces)
+    pieces = data[items.starts[0] : items.starts[count]] if count else b""
+    return b"[#" + _length_of(count) + pieces
 
 
 def text(value: str) -> bytes:
@@ -165,7 +173,10 @@ class _Reader:
         items = Items()
         if self._next() == b"#":
             self.take(1)
-            for _item in range(self._length()):
+            count = self._length()
+            if count > len(self._data) - self.position:  # each has a byte at least
+                raise ValueError("it ends too early")
+            for _item in range(count):
                 self._item(items, depth)
             return items
         while self._next() != b"]":
@@ -174,9 +185,10 @@ class _Reader:
         return items
 
     def _item(self, items: Items, depth: int) -> None:
-        start = self.position
+        if not items:
+            items.starts = array("Q", [self.position])
         items.append(self.value(self.take(1), depth + 1))
-        items.spans.append((start, self.position))
+        items.starts.append(self.position)
 
     def _object(self, depth: int) -> Object:
         found = Object()

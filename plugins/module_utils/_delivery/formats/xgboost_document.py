@@ -73,8 +73,8 @@ def without_unused_trees(document: Document, scikit_learn: bool | None) -> bytes
     wanted = int(best) + 1
     if not 0 < wanted < len(ends) or ends[-1] != total or ends != sorted(ends):
         raise OtherAnswers(
-            f"it stopped early (best_iteration {best}), and which of its {total} trees that means"
-            f" is not clear: {CUT}"
+            f"it stopped early (best_iteration {str(best)[:40]}), and which of its {total} trees"
+            f" that means is not clear: {CUT}"
         )
     if wanted == len(ends) - 1:
         return None
