@@ -163,13 +163,13 @@ def entries(path: str) -> list[str]:
         os.close(folder)
 
 
-def write_file(path: str, data: bytes, mode: int = FILE_MODE) -> None:
+def write_file(path: str, data: bytes | memoryview, mode: int = FILE_MODE) -> None:
     """Write a new file of a private folder and flush it."""
     with effect("write", path), reach(path) as (above, name):
         _write(above, name, data, mode)
 
 
-def _write(above: int, name: str, data: bytes, mode: int) -> None:
+def _write(above: int, name: str, data: bytes | memoryview, mode: int) -> None:
     """In the place of whatever has this name: nothing is written through a link."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name, dir_fd=above)

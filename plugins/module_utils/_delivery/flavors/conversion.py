@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import zipfile
-from collections.abc import Callable
 from typing import Any
 
 from .. import disk
@@ -21,14 +19,12 @@ from ..domain.backends import FIL_FILES
 from ..domain.layout import Layout
 from ..domain.manifest import FileEntry, Manifest
 from ..effects import effect
-from ..errors import ArtifactError, OtherAnswers
-from ..formats import trees
-from ..formats.boosters import Booster, booster_of, refuse_other_class
+from ..errors import ArtifactError, DeliveryError, OtherAnswers
 from ..formats.default_config import forest_config, onnx_config
-from ..formats.model_file import refuse_what_is_no_file, why_no_torchscript
-from ..formats.onnx import read_onnx, refuse_what_triton_cannot_carry
-from ..formats.sklearn_archive import feature_names, read_outline
-from ..formats.sklearn_to_treelite import treelite_bytes
+from ..formats.model_file import refuse_what_is_no_file
+from ..formats.served import Served
+from ..readers import questions
+from ..readers.questions import read_served
 
 STEP = "convert the model"
 Made = tuple[str, Any]
@@ -58,12 +54,11 @@ def convert(layout: Layout, staged: str, manifest: Manifest) -> tuple[Layout, Ma
     if not os.path.getsize(path):
         raise ArtifactError(f"{os.path.basename(path)} is empty", step=STEP)
     try:
-        name, config = _CONVERTERS[layout.conversion](path, layout)
-    except ArtifactError as error:
-        # The staging folder means nothing to a reader.
-        error.message = error.message.replace(path, os.path.basename(path))
+        served = read_served(path, layout.conversion, layout.model_class, os.path.basename(path))
+    except DeliveryError as error:
         error.about(step=STEP)
         raise
+    name, config = _put(path, served, layout.columns)
     target = os.path.join(os.path.dirname(main), name)
     entries = {entry.path: entry for entry in manifest.files if entry.path != main}
     whole = os.path.join(staged, target)
@@ -91,7 +86,7 @@ def refuse_other_answers(layout: Layout, staged: str) -> None:
         if target.count("/") != 1 or os.path.basename(target) != wanted:
             continue
         try:
-            trees.refuse_other_answers(path, model_type)
+            questions.refuse_other_answers(path, model_type)
         except OtherAnswers as error:
             # The staging folder means nothing to a reader.
             error.message = error.message.replace(path, target)
@@ -100,79 +95,23 @@ def refuse_other_answers(layout: Layout, staged: str) -> None:
             pass  # whatever is wrong with it, the server says when it loads it
 
 
-def _onnx(path: str, layout: Layout) -> Made:
-    described, name = read_onnx(path), os.path.basename(path)
-    refuse_what_triton_cannot_carry(described, path)
-    return name, onnx_config(described, name, layout.columns)
-
-
-def _xgboost(path: str, layout: Layout) -> Made:
-    # MLflow writes the class down since 1.22; before, it took Boosters alone.
-    model_class = layout.model_class
-    if model_class is not None:
-        refuse_other_class("xgboost", model_class)
-    scikit_learn = None if model_class is None else not model_class.endswith(".Booster")
-    return _forest(path, "xgboost", layout.columns, scikit_learn)
-
-
-def _lightgbm(path: str, layout: Layout) -> Made:
-    if zipfile.is_zipfile(path) or path.endswith(".pkl"):
-        booster = booster_of(path)
-        if booster is None or booster.family != "lightgbm":
-            raise ArtifactError(
-                f"{path} holds no LightGBM model: log the Booster itself (model.booster_)"
-            )
-        return _of_booster(path, booster, layout.columns)
-    return _forest(path, "lightgbm", layout.columns)
-
-
-def _of_booster(path: str, booster: Booster, columns: tuple[str, ...]) -> Made:
-    _write_instead(path, booster.filename, booster.data)
-    target = os.path.join(os.path.dirname(path), booster.filename)
-    return _forest(target, booster.family, columns, scikit_learn=True)
-
-
-def _sklearn(path: str, layout: Layout) -> Made:
-    booster, names = _outlined(path)
-    if booster is not None:
-        return _of_booster(path, booster, layout.columns)
-    _write_instead(path, "checkpoint.tl", treelite_bytes(path))
-    return _forest(
-        os.path.join(os.path.dirname(path), "checkpoint.tl"),
-        "treelite",
-        layout.columns,
-        names=names,
-    )
-
-
-def _outlined(path: str) -> tuple[Booster | None, tuple[str, ...]]:
-    """Both of one reading, which is let go of before a forest is read."""
-    outline = read_outline(path)
-    return booster_of(path, outline), feature_names(outline.root)
-
-
-def _pytorch(path: str, _layout: Layout) -> Made:
-    reason = why_no_torchscript(path)
-    if reason:
-        raise ArtifactError(f"{path} {reason}")
-    return os.path.basename(path), None
-
-
-def _forest(
-    path: str,
-    family: str,
-    columns: tuple[str, ...],
-    scikit_learn: bool | None = None,
-    names: tuple[str, ...] = (),
-) -> Made:
-    forest = trees.read_forest(path, family, scikit_learn)
-    if forest.instead is not None:
-        _write_instead(path, os.path.basename(path), forest.instead)
-    if os.path.basename(path) != forest.filename:
+def _put(path: str, served: Served, columns: tuple[str, ...]) -> Made:
+    """Lay down what a server reads in place of the file, or under which name."""
+    target = os.path.join(os.path.dirname(path), served.filename)
+    if served.data is not None:
+        disk.remove_file(path)
+        disk.write_file(target, served.data)
+    elif path != target:
         with effect("rename", path):
-            os.rename(path, os.path.join(os.path.dirname(path), forest.filename))
-    columns = _in_order(columns, forest.names or names, forest.features)
-    return forest.filename, forest_config(forest, columns)
+            os.rename(path, target)
+    if served.onnx is not None:
+        return served.filename, onnx_config(served.onnx, served.filename, columns)
+    forest = served.forest
+    if forest is None:
+        return served.filename, None
+    return served.filename, forest_config(
+        forest, _in_order(columns, forest.names or served.names, forest.features)
+    )
 
 
 def _in_order(signature: tuple[str, ...], names: tuple[str, ...], features: int) -> tuple[str, ...]:
@@ -186,18 +125,6 @@ def _in_order(signature: tuple[str, ...], names: tuple[str, ...], features: int)
     return ordered if {*ordered} == {*signature} else signature
 
 
-def _write_instead(path: str, name: str, data: bytes) -> None:
-    disk.remove_file(path)
-    disk.write_file(os.path.join(os.path.dirname(path), name), data)
-
-
-_CONVERTERS: dict[str, Callable[[str, Layout], Made]] = {
-    "onnx": _onnx,
-    "xgboost": _xgboost,
-    "lightgbm": _lightgbm,
-    "sklearn": _sklearn,
-    "pytorch": _pytorch,
-}
 _ENDINGS: dict[str, tuple[str, ...]] = {
     "onnx": (".onnx",),
     "xgboost": ("",),

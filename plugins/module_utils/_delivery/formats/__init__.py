@@ -16,6 +16,7 @@
 - ``npy_file``: numpy's own files.
 - ``boosters``: XGBoost's and LightGBM's models in pickles and skops archives.
 - ``sklearn_to_treelite``: trees and forests of scikit-learn as a treelite checkpoint.
+- ``served``: what a server reads of a file of MLflow's own flavors.
 - ``tensorrt``: what a TensorRT plan was built for, and what the servers have.
 - ``default_config``: a config.pbtxt for a model that came without one.
 """

@@ -8,15 +8,17 @@ from __future__ import annotations
 import ast
 import os
 import re
+import struct
 import zipfile
 from dataclasses import dataclass
 
 from ..domain.config_pbtxt import ModelConfig
 from ..errors import ArtifactError, DeliveryError, InvalidOption
 from .default_config import bare_config, forest_config, onnx_config
+from .given_file import opened
 from .onnx import LFS_POINTER, OnnxFile, read_onnx, refuse_what_triton_cannot_carry
 from .tensorrt import PLAN_MAGIC
-from .trees import NAMES, read_forest
+from .trees import NAMES, ForestFile, read_forest
 
 STEP = "read the model"
 _LONGEST_PATH = 4096
@@ -89,12 +91,24 @@ def _ending(path: str) -> str:
     return name.rpartition(".")[2].lower() if "." in name else ""
 
 
-def read_model_file(path: str) -> ModelFile:
-    """Find out what a file is.
+@dataclass(frozen=True)
+class Look:
+    """What a file says of itself, by its kind; ``completes``: a program completes its
+    configuration.
+    """
+
+    kind: str
+    onnx: OnnxFile | None = None
+    forest: ForestFile | None = None
+    completes: bool = False
+
+
+def kind_of_model(path: str) -> str:
+    """What a file is by its name, and by what git may have left in its place.
 
     Raises:
         InvalidOption: its name is not one of a model.
-        ArtifactError: its content is not what its name says.
+        ArtifactError: it holds no model of any kind.
     """
     kind = kind_of(path)
     if _ending(path) in _PICKLES:
@@ -110,23 +124,54 @@ def read_model_file(path: str) -> ModelFile:
             step=STEP,
         )
     refuse_what_is_no_file(path, path)
+    return kind
+
+
+def look_into(path: str, kind: str) -> Look:
+    """Find out whether a file is what its name says.
+
+    Raises:
+        ArtifactError: it is not.
+    """
     if kind == "onnx" or kind in NAMES:
         try:
-            described = read_onnx(path) if kind == "onnx" else read_forest(path, kind)
+            if kind == "onnx":
+                return Look(kind, onnx=read_onnx(path))
+            return Look(kind, forest=read_forest(path, kind))
         except ArtifactError as error:
             error.message += _looks_like(path)
             error.about(step=STEP)
             raise
-        return (
-            _onnx(path, described)
-            if isinstance(described, OnnxFile)
-            else ModelFile(
-                described.filename,
-                forest_config(described, described.names),
-                instead=described.instead,
-            )
-        )
-    return {"tensorrt": _tensorrt, "torchscript": _torchscript, "python": _python}[kind](path)
+    if kind == "python":
+        return Look(kind, completes=_completes(path))
+    reason = {"tensorrt": why_no_plan, "torchscript": why_no_torchscript}[kind](path)
+    if reason:
+        raise ArtifactError(f"{path} {reason}", step=STEP)
+    return Look(kind)
+
+
+def read_model_file(path: str) -> ModelFile:
+    """Find out what a file is.
+
+    Raises:
+        InvalidOption: its name is not one of a model.
+        ArtifactError: its content is not what its name says.
+    """
+    return model_file_of(path, look_into(path, kind_of_model(path)))
+
+
+def model_file_of(path: str, look: Look) -> ModelFile:
+    """The model folder that a file becomes.
+
+    Raises:
+        ArtifactError: an ONNX model of what Triton cannot carry.
+    """
+    if look.onnx is not None:
+        return _onnx(path, look.onnx)
+    if look.forest is not None:
+        config = forest_config(look.forest, look.forest.names)
+        return ModelFile(look.forest.filename, config, instead=look.forest.instead)
+    return {"tensorrt": _tensorrt, "torchscript": _torchscript, "python": _python}[look.kind](look)
 
 
 def refuse_what_is_no_file(real: str, shown: str) -> None:
@@ -152,7 +197,7 @@ def refuse_what_is_no_file(real: str, shown: str) -> None:
 
 
 def _looks_like(path: str) -> str:
-    with open(path, "rb") as file:
+    with opened(path) as file:
         head = file.read(256)
     said = next((what for sign, what in _SIGNS if sign.match(head)), None) or _recognize_onnx(path)
     return f"; it looks like {said}" if said else ""
@@ -188,10 +233,7 @@ def _onnx(path: str, described: OnnxFile) -> ModelFile:
     )
 
 
-def _tensorrt(path: str) -> ModelFile:
-    reason = why_no_plan(path)
-    if reason:
-        raise ArtifactError(f"{path} {reason}", step=STEP)
+def _tensorrt(_look: Look) -> ModelFile:
     return ModelFile(
         "model.plan",
         bare_config("tensorrt"),
@@ -207,7 +249,7 @@ def why_no_plan(path: str) -> str | None:
     """Why a file is no TensorRT plan. Old plans begin in several ways, so only what is certainly
     something else is told.
     """
-    with open(path, "rb") as file:
+    with opened(path) as file:
         head = file.read(_LONGEST_METADATA)
     size = int.from_bytes(head[:4], "little")
     if head[4:5] == b"{" and head[4 + size :].startswith(PLAN_MAGIC):
@@ -220,10 +262,7 @@ def why_no_plan(path: str) -> str | None:
     return f"is no TensorRT plan{said}" if said else None
 
 
-def _torchscript(path: str) -> ModelFile:
-    reason = why_no_torchscript(path)
-    if reason:
-        raise ArtifactError(f"{path} {reason}", step=STEP)
+def _torchscript(_look: Look) -> ModelFile:
     return ModelFile(
         "model.pt",
         bare_config("pytorch"),
@@ -239,10 +278,11 @@ def why_no_torchscript(path: str) -> str | None:
     """Why Triton cannot load a file of PyTorch; None for a TorchScript module. Its list of contents
     tells; nothing is unpickled.
     """
-    if not zipfile.is_zipfile(path):
+    try:
+        with opened(path) as file, zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError, struct.error):
         return f"is no TorchScript module{_looks_like(path)}; save it with torch.jit.save"
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
     inner = {name.split("/", 1)[1] for name in names if "/" in name}
     if "constants.pkl" in inner and any(name.startswith("code/") for name in inner):
         return None
@@ -264,12 +304,14 @@ def why_no_torchscript(path: str) -> str | None:
     return "is a zip archive and no TorchScript module: save it with torch.jit.save"
 
 
-def _python(path: str) -> ModelFile:
-    """The program is parsed, never run."""
-    with open(path, "rb") as file:
+def _completes(path: str) -> bool:
+    """Whether a program completes its configuration. It is parsed, never run."""
+    with opened(path) as file:
         source = file.read()
     try:
         tree = ast.parse(source)
+    except RecursionError:
+        raise ArtifactError(f"{path} is nested too deeply to be read", step=STEP) from None
     except (SyntaxError, ValueError) as error:
         where = (
             f" in line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
@@ -288,16 +330,19 @@ def _python(path: str) -> ModelFile:
             " asks for",
             step=STEP,
         )
-    completes = any(
+    return any(
         isinstance(node, ast.FunctionDef) and node.name == "auto_complete_config"
         for node in found[0].body
     )
+
+
+def _python(look: Look) -> ModelFile:
     return ModelFile(
         "model.py",
         bare_config("python"),
         missing=(
             None
-            if completes
+            if look.completes
             else (
                 "a Python model without auto_complete_config does not name its inputs and outputs:"
                 " give them in config, as {max_batch_size: …, input: [{name, data_type, dims}],"

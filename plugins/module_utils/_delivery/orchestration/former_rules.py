@@ -16,6 +16,7 @@ from ..errors import ArtifactError, OtherAnswers
 from ..formats import trees
 from ..formats.lightgbm_text import refuse_what_fil_computes_otherwise
 from ..no_follow import open_to_read
+from ..readers import questions
 
 _PIECE = 1 << 16
 # Where a file says of itself what makes it answer otherwise: XGBoost in its first member and in its
@@ -75,7 +76,7 @@ def _judge_file(record: Record, model_type: str, location: str, path: str) -> st
             )
         if not _has_sign(location, model_type.partition("_")[0]):
             return None
-        trees.refuse_other_answers(location, model_type)
+        questions.refuse_other_answers(location, model_type)
     except OtherAnswers as error:
         if record.flavor != "triton" and isinstance(error, trees.UnusedTrees):
             return f"it answers with trees that the class which trained it leaves out; {_ANEW}"

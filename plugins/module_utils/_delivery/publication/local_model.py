@@ -29,15 +29,18 @@ from ..formats import mlmodel
 from ..formats.model_file import (
     STEP,
     kind_of,
-    read_model_file,
     refuse_what_is_no_file,
     why_no_plan,
+)
+from ..formats.onnx import content_of_onnx, refuse_what_triton_cannot_carry
+from ..formats.tensorrt import VERSION_TAG, is_plan, version_of_plan
+from ..outside import JsonObject
+from ..readers.questions import (
+    read_model_file,
+    read_onnx,
+    refuse_other_answers,
     why_no_torchscript,
 )
-from ..formats.onnx import content_of_onnx, read_onnx, refuse_what_triton_cannot_carry
-from ..formats.tensorrt import VERSION_TAG, is_plan, version_of_plan
-from ..formats.trees import refuse_other_answers
-from ..outside import JsonObject
 from ..trust.signing import SigningKey, make_signature
 from .comparison import COMPARED_TAG, compare
 from .upload import UploadSource
