@@ -14,6 +14,8 @@ from collections.abc import Collection
 from typing import NamedTuple, Union
 
 _DEEPEST = 64
+_LONGEST = 1 << 20
+_MOST_WORDS = 200_000
 _BLANK = re.compile(r"[ \t\r\n\v\f]+|#[^\n]*")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NUMBER = re.compile(
@@ -53,11 +55,6 @@ def _refuse(text: str, at: int, reason: str) -> TextRefused:
     return TextRefused(reason, before.count("\n") + 1, at - (before.rfind("\n") + 1) + 1)
 
 
-def line_of(text: str, at: int) -> int:
-    """The line of a place in the text, counted from 1."""
-    return text[:at].count("\n") + 1
-
-
 def decode(data: bytes) -> str:
     """The text of a configuration. Triton takes any bytes in a comment, such as those of Latin-1:
     they are kept, and refused elsewhere.
@@ -82,7 +79,11 @@ def tokens(text: str) -> list[Token]:
     """
     found: list[Token] = []
     at = 0
+    if len(text) > _LONGEST:
+        raise TextRefused(f"it has more than {_LONGEST} characters", 1, 1)
     while at < len(text):
+        if len(found) > _MOST_WORDS:
+            raise _refuse(text, at, f"it has more than {_MOST_WORDS} words")
         if blank := _BLANK.match(text, at):
             at = blank.end()
             continue
@@ -126,12 +127,13 @@ def _string(text: str, at: int) -> str:
     found = _STRING.match(text, at)
     if not found:
         raise _refuse(text, at, "a string that does not end in its line")
-    if byte := _BYTE.search(found[0]):
+    word = found[0]
+    if byte := _BYTE.search(word):
         raise _refuse(text, at + byte.start(), NOT_UTF8)
-    for escape in re.finditer(r"\\.", found[0]):
-        if not _ESCAPE.match(found[0], escape.start()):
+    for escape in re.finditer(r"\\.", word):
+        if not _ESCAPE.match(word, escape.start()):
             raise _refuse(text, at + escape.start(), f"{escape[0]} is no escape sequence")
-    return found[0]
+    return word
 
 
 def for_python(
@@ -163,9 +165,11 @@ def for_python(
             number = _decimal(token.text) if token.kind == "number" else None
             if number:
                 edits.append((token.start, len(token.text), number.ljust(len(token.text))))
-    for start, length, new in reversed(edits):
-        text = text[:start] + new + text[start + length :]
-    return _as_latin1(text)
+    pieces, done = [], 0
+    for start, length, new in edits:
+        pieces += [text[done:start], new]
+        done = start + length
+    return _as_latin1("".join([*pieces, text[done:]]))
 
 
 def _decimal(number: str) -> str | None:

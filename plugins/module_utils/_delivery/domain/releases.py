@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 from . import pbtxt
 
@@ -47,11 +48,12 @@ def dated_fields(config: bytes) -> tuple[DatedField, ...]:
     """
     text = pbtxt.decode(config)
     words = pbtxt.tokens(text)
-    return tuple(
-        DatedField(word.text, pbtxt.line_of(text, word.start), *SINCE[word.text])
-        for word, following in zip(words, [*words[1:], words[-1]])
-        if word.kind == "word" and word.text in SINCE and following.text in (":", "{", "<", "[")
-    )
+    found, line, counted = [], 1, 0
+    for word, following in pairwise(words):
+        if word.kind == "word" and word.text in SINCE and following.text in (":", "{", "<", "["):
+            line, counted = line + text.count("\n", counted, word.start), word.start
+            found.append(DatedField(word.text, line, *SINCE[word.text]))
+    return tuple(found)
 
 
 def version_of(release: str | None) -> tuple[int, int] | None:

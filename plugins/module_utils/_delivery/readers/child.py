@@ -118,7 +118,9 @@ def give_up(bounds: JsonDict) -> None:
         with contextlib.suppress(ValueError, OSError):
             _soft, hard = resource.getrlimit(what)
             most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-            resource.setrlimit(what, (most, most))
+            # At the second of the two bounds the kernel would not say why it ends the process.
+            last = most + (what == resource.RLIMIT_CPU and most != hard)
+            resource.setrlimit(what, (most, last))
 
 
 def _mapped() -> int:

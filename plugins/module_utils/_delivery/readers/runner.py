@@ -222,9 +222,14 @@ def _refuse_ended(code: int, shown: str, bounds: Bounds) -> NoReturn:
         _refuse(shown, f"it needed more than {bounds.seconds} seconds")
     if code == -signal.SIGXFSZ:
         _refuse(shown, f"it wrote more than {bounds.output} bytes")
+    if code == -signal.SIGKILL:
+        raise ArtifactError(
+            f"{shown} cannot be read: this host ended the reader (SIGKILL), as it does where its"
+            " memory runs out"
+        )
     if code < 0:
         name = next((one.name for one in signal.Signals if one == -code), f"signal {-code}")
-        _refuse(shown, f"it did what no program may ({name}), or this host has no memory left")
+        _refuse(shown, f"it did what no program may ({name})")
     raise DeliveryError(
         f"{shown} is read by a process of its own, which {sys.executable} ended with {code} before"
         " it had read anything",
