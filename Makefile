@@ -41,7 +41,7 @@ SHELL = tools/minutes.sh
 endif
 .DEFAULT_GOAL := help
 .PHONY: help preflight venvs venv-control venv-core venv-frameworks quickstart quickstart-down clean \
-	lint sanity unit unit-core differential-short differential integration integration-long test faults chaos compat gpu molecule \
+	lint sanity unit unit-core differential-short differential integration integration-long test faults chaos compat gpu fuzz molecule \
 	test-all build venvs-old bed $(OLD_CLIENTS) $(OLD_SERVERS) $(MOLECULES)
 
 help: ## this list
@@ -128,6 +128,12 @@ $(OLD_SERVERS): old-server-%: venvs-old
 
 gpu: venvs ## what needs an NVIDIA GPU; no other target runs it
 	$(WITH_CONTROL) pytest tests/gpu $(PYTEST_ARGS)
+
+# RUNS counts for all parsers together, SECONDS for each of them; .cache/fuzz keeps what was found on the way.
+fuzz: private SECONDS := $(if $(RUNS),0,60)
+fuzz: preflight ## the parsers of foreign bytes, on what nobody wrote: RUNS=1000000 or SECONDS=60, JOBS=2
+	@$(PYTHON) tools/venvs.py fuzz
+	.venv/fuzz/bin/python tests/fuzz/run.py --runs $(or $(RUNS),0) --seconds $(SECONDS) --jobs $(or $(JOBS),1)
 
 molecule: preflight ## the roles, in Molecule, on a Docker Engine; root starts one where none answers
 	@$(PYTHON) tools/venvs.py control mlflow-server triton-server

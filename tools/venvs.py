@@ -45,6 +45,8 @@ OLD_CLIENTS = {
     "2": ("mlflow-skinny<3", "numpy"),
 }
 OLD_SERVERS = {"2.11.3": ("mlflow-skinny==2.11.3",), "2": ("mlflow-skinny>=2.22,<3",)}
+# Libraries that the parsers use, and atheris, which has no wheel for each machine.
+FUZZER = ("atheris>=3,<4", "numpy", "PyYAML", "treelite>=4.4,<5", "tritonclient[grpc]>=2.41")
 OLD_CLIENT_TOOLS = ("tritonclient[http,grpc]>=2.41", "pandas", "PyYAML", "requests", "pytest>=8")
 OLD_SERVER_TOOLS = (
     "flask<4",
@@ -151,6 +153,7 @@ def known_venvs() -> dict[str, Venv]:
             (("-r", str(frameworks)),),
             (frameworks.read_text(encoding="utf-8"),),
         ),
+        Venv("fuzz", "what feeds the parsers of foreign bytes", (FUZZER,)),
     ]
     return {venv.name: venv for venv in [*venvs, *old_venvs()]}
 
@@ -308,9 +311,9 @@ def main() -> int:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"which ({', '.join(venvs)}); all but compat-* when omitted",
+        help=f"which ({', '.join(venvs)}); all but compat-* and fuzz when omitted",
     )
-    usual = [name for name in venvs if name not in {old.name for old in old_venvs()}]
+    usual = [name for name in venvs if name not in {"fuzz", *(old.name for old in old_venvs())}]
     names = parser.parse_args().names or usual
     unknown = sorted(set(names) - set(venvs))
     if unknown:
