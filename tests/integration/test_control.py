@@ -31,6 +31,9 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.addr
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.server import (
     TritonServer,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.transport import (
+    Refused,
+)
 from support.bench import VERIFY
 from support.certificates import Authority
 from support.deliveries import deliver_model
@@ -41,8 +44,10 @@ from support.servers import MLflow, Triton, free_ports, triton_server
 
 pytestmark = pytest.mark.long
 
+ROOT = Path(__file__).resolve().parents[2]
 SECRET = "hush-4711"
-APIS = "model-repository,model-config,shared-memory"
+# As role triton restricts them.
+APIS = "model-repository,model-config,shared-memory,trace,logging"
 FAST = "--disable-auto-complete-config"
 
 
@@ -155,6 +160,33 @@ def test_wrong_key(
     assert words in str(failure.value)
     assert failure.value.facts["status"] == 403
     assert SECRET not in str(failure.value) and "a guess" not in str(failure.value)
+
+
+@pytest.mark.parametrize("protocol", ["HTTP", "gRPC"])
+def test_nobody_sees_or_sets_logs_and_traces_without_the_key(
+    protocol: str, guarded: Triton, authority: Authority
+) -> None:
+    """Both settings name files that the server writes."""
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("get_log_settings", {}),
+        ("update_log_settings", {"settings": {"log_verbose_level": 0}}),
+        ("get_trace_settings", {}),
+        ("update_trace_settings", {"settings": {"trace_level": ["OFF"]}}),
+    ]
+    with (
+        client_of(guarded, authority, protocol) as knows,
+        client_of(guarded, authority, protocol, admin_key=None) as stranger,
+    ):
+        for method, arguments in asked:
+            assert knows.transport.call(30, method, **arguments), method
+            with pytest.raises(Refused, match="restricted") as refused:
+                stranger.transport.call(30, method, **arguments)
+            assert refused.value.status == 403, method
+
+
+def test_the_role_restricts_what_is_tested_here() -> None:
+    text = (ROOT / "roles/triton/files/start_triton/command.py").read_text(encoding="utf-8")
+    assert f'RESTRICTED = "{APIS}"' in text
 
 
 @pytest.mark.parametrize("protocol", ["HTTP", "gRPC"])

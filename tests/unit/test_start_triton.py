@@ -307,11 +307,11 @@ def test_admin_key_is_masked(values: dict[str, Any], tmp_path: Path) -> None:
     values["admin_key"] = {"name": "admin", "secret_file": str(secret)}
     made = command.make_command(settings.make_settings(values))
     assert (
-        "--http-restricted-api=model-repository,model-config,shared-memory:admin=hunter2"
+        "--http-restricted-api=model-repository,model-config,shared-memory,trace,logging:admin=hunter2"
         in made.argv
     )
     assert (
-        "--grpc-restricted-protocol=model-repository,model-config,shared-memory:admin=hunter2"
+        "--grpc-restricted-protocol=model-repository,model-config,shared-memory,trace,logging:admin=hunter2"
         in made.argv
     )
     done = run(values, tmp_path, "--print")

@@ -20,7 +20,9 @@ from .installation import Installation, find_installation
 from .repository import wanted_models
 from .settings import CONTAINER_TRITONSERVER, Settings, read_secret
 
-RESTRICTED = "model-repository,model-config,shared-memory"
+# All that changes the server or shows how it is set up. A server that knows the option knows these
+# groups: both came with one change of Triton. Inference, health, metadata and statistics stay open.
+RESTRICTED = "model-repository,model-config,shared-memory,trace,logging"
 MASK = "********"
 
 

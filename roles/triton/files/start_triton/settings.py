@@ -24,8 +24,8 @@ Its keys (unknown ones are refused, so that a typing error cannot go unnoticed):
     environment         further environment variables of the server
     log_file            file that gets what the server prints, appended; default: stdout and stderr
                         as they are
-    admin_key           {"name": header, "secret_file": path}: the model-repository, model-config
-                        and shared-memory interfaces then want that header
+    admin_key           {"name": header, "secret_file": path}: the interfaces of model-repository,
+                        model-config, shared-memory, trace and logging then want that header
     shm_region_prefix   prefix of the Python backend's shared memory, to tell the servers of one
                         host apart
     exit_timeout        seconds that a stop waits for requests in flight
