@@ -5,8 +5,12 @@ the roles.
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import json
 import os
+import pwd
+import signal
 import socket
 import subprocess
 import sys
@@ -201,3 +205,213 @@ def test_a_port_of_a_program_that_is_about_to_end_is_waited_for(
     monkeypatch.setattr(host, "CLOSING", 30.0)
     monkeypatch.setattr(host.time, "sleep", lambda _seconds: listener.close())
     assert host.port_problem("127.0.0.1", port, "triton_http_port", "mine") is None
+
+
+# -- what root is to run, or to write into ---------------------------------------------------------
+
+STRANGER = 64123
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root trusts nobody else")
+
+
+def trust(host: Any, path: Path, **more: Any) -> list[str]:
+    place = {"option": "triton_home", "path": str(path), **more}
+    question = {"trusted": [place], "trusted_option": "triton_trusted_users"}
+    return list(host.trust_problems(question))
+
+
+@as_root
+def test_a_folder_of_somebody_else_is_no_place_for_what_root_runs(
+    host: Any, tmp_path: Path
+) -> None:
+    """And each remedy that the sentence names helps."""
+    home = tmp_path / "above" / "home"
+    home.mkdir(parents=True)
+    assert trust(host, home) == []
+    cases = [
+        (lambda: os.chown(home.parent, STRANGER, -1), f"chown root {home.parent}"),
+        (lambda: os.chown(home, STRANGER, -1), f"chown root {home}"),
+        (lambda: home.parent.chmod(0o777), f"chmod o-w {home.parent}"),
+        (lambda: home.chmod(0o1777), f"chmod o-w {home}"),
+    ]
+    for spoil, remedy in cases:
+        spoil()
+        (sentence,) = trust(host, home)
+        assert f"close it ({remedy})" in sentence
+        if "chown" in remedy:
+            question = {"trusted": [{"option": "", "path": str(home)}]}
+            assert host.trust_problems({**question, "trusted_users": [str(STRANGER)]}) == []
+        subprocess.run(remedy.split(), check=True)
+        assert trust(host, home) == []
+
+
+@as_root
+def test_what_is_sticky_or_closed_to_others_is_fine_above(host: Any, tmp_path: Path) -> None:
+    for mode in (0o1777, 0o1775, 0o775, 0o755):
+        above = tmp_path / str(mode)
+        (above / "home").mkdir(parents=True)
+        above.chmod(mode)  # its group is root's
+        assert trust(host, above / "home") == []
+        assert trust(host, above / "home" / "not" / "there") == []
+
+
+@as_root
+def test_a_link_of_somebody_else_is_not_followed(host: Any, tmp_path: Path) -> None:
+    (tmp_path / "real/home").mkdir(parents=True)
+    tmp_path.chmod(0o1777)
+    link = tmp_path / "link"
+    link.symlink_to("real")
+    assert trust(host, link / "home") == []
+    os.chown(link, STRANGER, -1, follow_symlinks=False)
+    (sentence,) = trust(host, link / "home")
+    assert sentence.endswith(
+        f"{link} is a link of the user {STRANGER}, who can lead it elsewhere:"
+        f" remove it (rm {link})."
+    )
+    link.unlink()
+    assert trust(host, link / "home") == []
+
+
+@as_root
+def test_an_environment_that_somebody_else_can_change_is_not_run(host: Any, tmp_path: Path) -> None:
+    packages = tmp_path / "venv/lib/python3.11/site-packages"
+    packages.mkdir(parents=True)
+    (tmp_path / "venv/bin").mkdir()
+    (tmp_path / "venv/bin/python").symlink_to(Path(sys.executable).resolve())
+    assert trust(host, tmp_path / "venv", venv=True) == []
+    for path in (packages, tmp_path / "venv/bin"):
+        os.chown(path, STRANGER, -1)
+        (sentence,) = trust(host, tmp_path / "venv", venv=True)
+        assert f"chown root {path}" in sentence
+        os.chown(path, 0, -1)
+
+
+@as_root
+def test_a_folder_that_is_taken_back_is_judged_by_what_is_above(host: Any, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.mkdir()
+    os.chown(log, STRANGER, -1)
+    assert len(trust(host, log)) == 1
+    assert trust(host, log, above=True) == []
+
+
+def test_no_link_and_no_pipe_is_read_for_what_it_says(host: Any, tmp_path: Path) -> None:
+    """The note of a repository is shown to the user: it must not be root's secret."""
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (tmp_path / "secret").write_text("secret")
+    (theirs / "note").symlink_to(tmp_path / "secret")
+    os.mkfifo(theirs / "pipe")
+    (theirs / "long").write_text("x" * (1 << 20))
+    assert host.read_or_none(str(theirs / "note")) == "secret"  # one's own link
+    assert host.read_or_none(str(theirs / "pipe")) is None
+    assert len(host.read_or_none(str(theirs / "long"))) == host.SMALL
+    if os.geteuid() == 0:
+        os.chown(theirs, STRANGER, -1)
+        assert host.read_or_none(str(theirs / "note")) is None
+
+
+@as_root
+def test_a_marker_of_somebody_else_leads_root_nowhere(host: Any, tmp_path: Path) -> None:
+    marker = tmp_path / ".mlops-triton.json"
+    marker.write_text('{"schema": 1, "state_dir": "/root"}')
+    assert host.marked_state(str(tmp_path)) == "/root"
+    assert host.marker_problem(str(tmp_path)) is None
+    os.chown(marker, STRANGER, -1)
+    assert host.marked_state(str(tmp_path)) == ""
+    sentence = host.marker_problem(str(tmp_path))
+    assert f"(chown root {marker})" in sentence and "/root" in sentence
+    os.chown(marker, 0, -1)
+    assert host.marker_problem(str(tmp_path)) is None
+    os.chown(marker, STRANGER, -1)
+    marker.write_text('{"schema": 1, "state_dir": ".mlops-triton"}')
+    assert host.marker_problem(str(tmp_path)) is None
+
+
+@as_root
+def test_a_neighbours_process_is_not_taken_for_the_server(host: Any) -> None:
+    """It would be asked with the admin key."""
+    code = (
+        "import os, socket, time; os.setgid(64123); os.setuid(64123);"
+        " s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True);"
+        " time.sleep(60)"
+    )
+    # Apart from this process, as its child would be root's.
+    apart = f"import os; os.fork() and os._exit(0); os.setsid(); {code}"
+    with subprocess.Popen(
+        [sys.executable, "-I", "-c", apart],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, host.SERVICE_VARIABLE: "here:theirs", host.DIGEST_VARIABLE: "abc"},
+    ) as child:
+        assert child.stdout is not None
+        port = int(child.stdout.readline())
+        (pid,) = host.port_holders(port)
+        try:
+            assert host.environment_of(pid)[host.SERVICE_VARIABLE] == "here:theirs"
+            assert "is taken by" in host.port_problem("127.0.0.1", port, "p", "here:theirs")
+            assert host.running_digests("here:theirs") == []
+        finally:
+            os.kill(pid, signal.SIGKILL)
+
+
+# -- what older releases gave to the server's user -------------------------------------------------
+
+
+@pytest.fixture
+def take_back() -> Any:
+    path = HOST.with_name("take_back.py")
+    ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 6))
+    specification = importlib.util.spec_from_file_location("take_back", path)
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@as_root
+def test_what_the_servers_user_owned_is_roots_and_his_links_lead_nowhere(
+    host: Any, take_back: Any, tmp_path: Path
+) -> None:
+    user = pwd.getpwnam("nobody")
+    canary = tmp_path / "canary"
+    canary.write_text("canary")
+    os.chown(canary, user.pw_uid, -1)
+    models, log = tmp_path / "models", tmp_path / "log"
+    (models / "network/1").mkdir(parents=True)
+    log.mkdir()
+    program = models / "network/1/model.py"
+    program.write_text("program")
+    program.chmod(0o4777)
+    (models / "link").symlink_to(tmp_path)
+    (models / "network/canary").symlink_to(canary)
+    (log / "triton.log").symlink_to(canary)
+    (log / "triton.log.1").mkdir()
+    (log / "other.log").write_text("theirs")
+    (log / "supervisord.log").write_text("root's")
+    for top, names, files in [*os.walk(models), *os.walk(log)]:
+        for path in (top, *(os.path.join(top, name) for name in names + files)):
+            if not path.endswith("supervisord.log"):
+                os.chown(path, user.pw_uid, -1, follow_symlinks=False)
+    program.chmod(0o4777)
+    names = ["supervisord.log", "triton.log"]
+    logs = {"folder": str(log), "names": names}
+    request = {"user": "nobody", "folders": [str(models), str(log)], "logs": logs}
+    assert host.given_of(str(models), "nobody") == "folder"
+    assert host.planted_logs(logs) == [str(log / "triton.log"), str(log / "triton.log.1")]
+
+    foretold = take_back.carry_out({**request, "check": True})
+    assert os.stat(models).st_uid == user.pw_uid and (log / "triton.log").is_symlink()
+    assert take_back.carry_out({**request, "check": False}) == foretold
+    assert take_back.carry_out({**request, "check": False}) == []
+    assert host.given_of(str(models), "nobody") == "" == host.given_of(str(log), "nobody")
+    assert host.planted_logs(logs) == []
+
+    assert canary.stat().st_uid == user.pw_uid and canary.read_text() == "canary"
+    assert program.stat().st_uid == 0 and program.stat().st_mode & 0o6002 == 0
+    assert sorted(path.name for path in log.iterdir()) == ["other.log", "supervisord.log"]
+    assert (log / "supervisord.log").read_text() == "root's"
+
+
+def test_a_host_without_the_user_has_given_nothing(take_back: Any, tmp_path: Path) -> None:
+    request = {"user": "no-such-user", "folders": [str(tmp_path)], "logs": None, "check": False}
+    assert take_back.carry_out(request) == []

@@ -9,11 +9,15 @@ file to the host through stdin. It must parse on Python 3.6, as host.py must.
 """
 
 import contextlib
+import errno
 import json
 import os
+import stat
 import sys
 import tempfile
 from typing import Any, Dict, List
+
+LONGEST = 4096
 
 
 def make_folders(path: str) -> List[str]:
@@ -37,7 +41,8 @@ def write_exclusively(path: str, text: str) -> bool:
     try:
         with os.fdopen(descriptor, "w") as stream:
             stream.write(text)
-        os.chmod(draft, 0o644)
+            # By its descriptor: whose folder it is could put a link in its place meanwhile.
+            os.fchmod(descriptor, 0o644)
         try:
             os.link(draft, path)
         except FileExistsError:
@@ -61,8 +66,14 @@ def _write_in_place(path: str, text: str) -> bool:
 
 
 def owner_of(note: str) -> str:
-    with open(note) as stream:
-        return stream.read().strip()
+    """Raises OSError for a link, which could show what root alone may read, and for what is no
+    file.
+    """
+    descriptor = os.open(note, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(descriptor, errors="replace") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "its note is no file", note)
+        return stream.read(LONGEST).strip()
 
 
 def claim(names: List[str], places: List[Dict[str, str]]) -> Dict[str, Any]:

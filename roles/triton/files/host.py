@@ -11,6 +11,8 @@ parse on Python 3.6, because it reports what is too old.
 import argparse
 import contextlib
 import errno
+import glob
+import grp
 import hashlib
 import json
 import os
@@ -20,6 +22,7 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import sysconfig
@@ -36,6 +39,10 @@ GLIBC = (2, 35)
 # AF_UNIX paths hold 107 bytes, and supervisord binds to "<path>.<pid>" first.
 SOCKET_PATH_LIMIT = 99
 NOBODY = 65534
+# Of a file that says something about this host; none of them has more.
+SMALL = 1 << 16
+LINKS = 40
+OPTION = "<the option>"
 # Who holds a port where no process is seen that does: one that ends just now, or another user's.
 ANOTHER = "another program"
 CLOSING = 3.0
@@ -159,20 +166,22 @@ def _loaded_from(library: str) -> Optional[str]:
     return "/" + os.path.dirname(found[0]) if found else None
 
 
-def port_problem(address: str, port: int, option: str, service: str = "") -> Optional[str]:
+def port_problem(
+    address: str, port: int, option: str, service: str = "", user: str = ""
+) -> Optional[str]:
     """One sentence when a server of this service could not listen there, else None.
 
     A port that no process holds may be that of one which is about to end; it is waited for.
     """
     end = time.time() + CLOSING
-    problem = _port_problem(address, port, option, service)
+    problem = _port_problem(address, port, option, service, user)
     while problem and ANOTHER in problem and time.time() < end:
         time.sleep(0.2)
-        problem = _port_problem(address, port, option, service)
+        problem = _port_problem(address, port, option, service, user)
     return problem
 
 
-def _port_problem(address: str, port: int, option: str, service: str) -> Optional[str]:
+def _port_problem(address: str, port: int, option: str, service: str, user: str) -> Optional[str]:
     try:
         family, kind, proto, _name, where = socket.getaddrinfo(
             address, port, type=socket.SOCK_STREAM
@@ -185,12 +194,12 @@ def _port_problem(address: str, port: int, option: str, service: str) -> Optiona
     except socket.gaierror:
         return "{}: the address {} is unknown on this host.".format(option, address)
     except OSError as error:
-        return _port_sentence(error, address, port, option, service)
+        return _port_sentence(error, address, port, option, service, user)
     return None
 
 
 def _port_sentence(
-    error: OSError, address: str, port: int, option: str, service: str
+    error: OSError, address: str, port: int, option: str, service: str, user: str
 ) -> Optional[str]:
     if error.errno == errno.EADDRNOTAVAIL:
         return "{}: this host does not have the address {}.".format(option, address)
@@ -199,7 +208,7 @@ def _port_sentence(
             port, address, error.strerror, option
         )
     holders = port_holders(port)
-    if service and holders and all(carries(pid, service) for pid in holders):
+    if service and holders and all(carries(pid, service, user) for pid in holders):
         return None
     who = (
         ", ".join("{} (process {})".format(process_name(pid), pid) for pid in sorted(holders))
@@ -262,9 +271,40 @@ def environment_of(pid: int) -> Dict[str, str]:
         return {}
 
 
-def carries(pid: int, service: str) -> bool:
-    """Whether a process was started as part of the service."""
-    return environment_of(pid).get(SERVICE_VARIABLE) == service
+def carries(pid: int, service: str, user: str = "") -> bool:
+    """Whether a process was started as part of the service. Anybody may give his own processes the
+    variable: it counts where root, the caller or the server's user started the process, or a
+    process of theirs, or systemd for the service.
+    """
+    if environment_of(pid).get(SERVICE_VARIABLE) != service:
+        return False
+    if real_user(pid) in {0, os.getuid(), number_of(user)} or _is_of_unit(pid, service):
+        return True
+    parent = _parent(pid)
+    return parent > 1 and carries(parent, service, user)
+
+
+def _is_of_unit(pid: int, service: str) -> bool:
+    """Into the group of a unit of the system only root brings a process."""
+    unit = "/system.slice/{}.service".format(service.rpartition(":")[2])
+    return any(unit in line for line in (read_or_none("/proc/{}/cgroup".format(pid)) or "").split())
+
+
+def real_user(pid: int) -> Optional[int]:
+    """Who started a process; the effective user of a program like su says nothing of that."""
+    try:
+        with open("/proc/{}/status".format(pid), errors="replace") as stream:
+            found = re.search(r"^Uid:\s+(\d+)", stream.read(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found.group(1)) if found else None
+
+
+def number_of(user: str) -> Optional[int]:
+    try:
+        return pwd.getpwnam(user).pw_uid if user else None
+    except KeyError:
+        return None
 
 
 def is_alive(pid: int) -> bool:
@@ -276,21 +316,23 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def processes_of(service: str) -> List[int]:
+def processes_of(service: str, user: str = "") -> List[int]:
     """Living processes of the service, without the caller and those it descends from."""
     own, pid = set(), os.getpid()  # type: Set[int], int
     while pid > 1:
         own.add(pid)
         pid = _parent(pid)
     return [
-        pid for pid in all_processes() if pid not in own and carries(pid, service) and is_alive(pid)
+        pid
+        for pid in all_processes()
+        if pid not in own and carries(pid, service, user) and is_alive(pid)
     ]
 
 
-def running_digests(service: str) -> List[str]:
+def running_digests(service: str, user: str = "") -> List[str]:
     """What the service's processes were started with; its supervisor has none."""
     return sorted(
-        {environment_of(pid).get(DIGEST_VARIABLE, "") for pid in processes_of(service)} - {""}
+        {environment_of(pid).get(DIGEST_VARIABLE, "") for pid in processes_of(service, user)} - {""}
     )
 
 
@@ -302,15 +344,15 @@ def _parent(pid: int) -> int:
         return 0
 
 
-def stop_processes_of(service: str, grace: float) -> int:
+def stop_processes_of(service: str, grace: float, user: str = "") -> int:
     """Ends the service's processes, first asking; returns how many there were."""
-    pids = processes_of(service)
+    pids = processes_of(service, user)
     for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 10)):
-        for pid in processes_of(service):
+        for pid in processes_of(service, user):
             with contextlib.suppress(OSError):
                 os.kill(pid, number)
         end = time.time() + seconds
-        while processes_of(service) and time.time() < end:
+        while processes_of(service, user) and time.time() < end:
             time.sleep(0.1)
     return len(pids)
 
@@ -402,12 +444,44 @@ def can_read(user: str, path: str, mounted: bool) -> bool:
 
 
 def marked_state(repository: str) -> str:
-    """Where a repository's marker says that its state is; empty where there is no marker."""
+    """Where a repository's marker says that its state is; empty where there is no marker, or where
+    root asks and somebody else wrote it.
+    """
+    return "" if stranger_of(marker_of(repository)) else _named_state(repository)
+
+
+def marker_of(repository: str) -> str:
+    return os.path.join(repository, ".mlops-triton.json")
+
+
+def _named_state(repository: str) -> str:
     try:
-        marker = json.loads(read_or_none(os.path.join(repository, ".mlops-triton.json")) or "")
+        marker = json.loads(read_or_none(marker_of(repository)) or "")
         return os.path.normpath(os.path.join(repository, marker["state_dir"]))
     except (ValueError, KeyError, TypeError):
         return ""
+
+
+def marker_problem(repository: str) -> Optional[str]:
+    """One sentence where somebody other than root would have root mount a folder of his choice."""
+    stranger, named = stranger_of(marker_of(repository)), _named_state(repository)
+    if not stranger or not named or (named + "/").startswith(repository.rstrip("/") + "/"):
+        return None
+    return (
+        "{0} belongs to the user {1}, and says that the state of the deployments is in {2}: where"
+        " that is right, give it to root (chown root {0}); otherwise remove it.".format(
+            marker_of(repository), stranger, named
+        )
+    )
+
+
+def stranger_of(path: str) -> str:
+    """The user whose file it is, where root asks and it is nobody's whom root trusts."""
+    try:
+        owner = os.lstat(path).st_uid
+    except OSError:
+        return ""
+    return name_of(owner) if os.geteuid() == 0 and owner not in trusted_users() else ""
 
 
 def listed_gpus() -> Optional[List[Tuple[str, str, str]]]:
@@ -457,11 +531,184 @@ def gpu_problems(wanted: Union[str, List[Union[str, int]]]) -> List[str]:
 
 
 def read_or_none(path: str) -> Optional[str]:
+    """The text of a small file; None where there is none, or where somebody else has put a link or
+    something that is no file in its place.
+    """
     try:
-        with open(path) as stream:
-            return stream.read()
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | _link_flag(path))
+        with os.fdopen(descriptor, errors="replace") as stream:
+            return stream.read(SMALL) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
     except OSError:
         return None
+
+
+def _link_flag(path: str) -> int:
+    """A link is followed where it is root's or the caller's own, in a folder of theirs."""
+    own = {0, os.geteuid()}
+    try:
+        owners = {os.lstat(path).st_uid, os.stat(os.path.dirname(path) or ".").st_uid}
+    except OSError:
+        return os.O_NOFOLLOW
+    return 0 if owners <= own else os.O_NOFOLLOW
+
+
+# ---- what root is to run, or to write into ------------------------------------------------------
+
+
+def trusted_users(named: Sequence[str] = ()) -> Set[int]:
+    """Root, who becomes root by sudo to run this, and those whom a variable names; in a container
+    that maps users, root of the host looks like the owner of /.
+    """
+    caller = os.environ.get("SUDO_UID", "")
+    users = {0, os.stat("/").st_uid} | ({int(caller)} if caller.isdigit() else set())
+    for name in map(str, named):
+        number = int(name) if name.isdigit() else number_of(name)
+        users |= set() if number is None else {number}
+    return users
+
+
+def trust_problems(question: Dict[str, Any]) -> List[str]:
+    """Where somebody other than root could exchange what root is to run or write into, one sentence
+    each. Nothing where root does not ask.
+
+    Each place of "trusted" has an option and a path; of one with "above" only the folders above it
+    are looked at, of one with "venv" all that a Python of it reads first.
+    """
+    found = {}  # type: Dict[str, str]
+    users = trusted_users(question.get("trusted_users", []))
+    for place in question.get("trusted", []) if os.geteuid() == 0 else ():
+        for path in _paths_of(place):
+            problem = trust_problem(path, bool(place.get("above")), users)
+            if problem and problem[0] not in found:
+                found[problem[0]] = "{} is {}, and {}.".format(
+                    place["option"],
+                    place["path"],
+                    problem[1].replace(OPTION, question.get("trusted_option", "")),
+                )
+    return list(found.values())
+
+
+def _paths_of(place: Dict[str, Any]) -> List[str]:
+    path = place["path"]
+    if not place.get("venv"):
+        return [path]
+    return [
+        os.path.join(path, "bin", "python"),
+        *sorted(glob.glob(os.path.join(glob.escape(path), "lib", "python3*", "site-packages"))),
+    ]
+
+
+def trust_problem(path: str, above: bool, users: Set[int]) -> Optional[Tuple[str, str]]:
+    """The first component that is not the trusted users' alone, and a sentence's end about it."""
+    place, names, links = "/", path.split("/")[::-1], 0
+    while names:
+        name = names.pop()
+        if name in ("", ".", ".."):
+            place = os.path.dirname(place) if name == ".." else place
+            continue
+        why = _open_to_others(place, users, sticky=True)
+        if why:
+            return place, why
+        child = os.path.join(place, name)
+        try:
+            info = os.lstat(child)
+        except OSError:
+            # What is not there yet root will make.
+            return None
+        if not stat.S_ISLNK(info.st_mode):
+            place = child
+            continue
+        links += 1
+        if info.st_uid not in users or links > LINKS:
+            return child, (
+                "{0} is a link of the user {1}, who can lead it elsewhere: remove it (rm"
+                " {0})".format(child, name_of(info.st_uid))
+            )
+        target = os.readlink(child)
+        names += target.split("/")[::-1]
+        place = "/" if target.startswith("/") else place
+    why = None if above else _open_to_others(place, users, sticky=False)
+    return (place, why) if why else None
+
+
+def _open_to_others(place: str, users: Set[int], sticky: bool) -> Optional[str]:
+    """Who but the trusted users may change what lies in a folder, and how to end that. In a folder
+    that is sticky nobody touches what is somebody else's.
+    """
+    info = os.stat(place)
+    if info.st_uid not in users:
+        who, how = "it belongs to the user {}".format(name_of(info.st_uid)), "chown root"
+        trust = ", or, where root may trust that user, add {} to {}".format(
+            name_of(info.st_uid), OPTION
+        )
+    elif sticky and info.st_mode & stat.S_ISVTX:
+        return None
+    elif info.st_mode & stat.S_IWOTH:
+        who, how, trust = "everybody may write to it", "chmod o-w", ""
+    else:
+        members = others_of_group(info.st_gid, users) if info.st_mode & stat.S_IWGRP else []
+        if not members:
+            return None
+        names = " and ".join(members)
+        who, how = "by its group it is open to {}".format(names), "chmod g-w"
+        trust = ", or, where root may trust them, add {} to {}".format(names, OPTION)
+    return (
+        "root would run or write what somebody else can exchange in {0} ({1}): close it"
+        " ({2} {0}), choose another folder{3}".format(place, who, how, trust)
+    )
+
+
+def others_of_group(group: int, users: Set[int]) -> List[str]:
+    """Members of a group that are not trusted; one without any, or root's, is nobody else's."""
+    try:
+        listed = set(grp.getgrgid(group).gr_mem)
+    except KeyError:
+        listed = set()
+    found = {entry.pw_name for entry in pwd.getpwall() if entry.pw_gid == group}
+    return sorted(
+        name for name in found | listed if number_of(name) not in users | {None} and group != 0
+    )
+
+
+def name_of(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def given_of(path: str, user: str) -> str:
+    """Whether a folder ("folder") or something in it ("inside") belongs to the server's user, as
+    older releases of the role left it.
+    """
+    number = number_of(user)
+    if number in (None, 0) or os.geteuid() != 0:
+        return ""
+    try:
+        if os.stat(path).st_uid == number:
+            return "folder"
+        inside = [entry.stat(follow_symlinks=False).st_uid for entry in os.scandir(path)]
+    except OSError:
+        return ""
+    return "inside" if number in inside else ""
+
+
+def planted_logs(logs: Dict[str, Any]) -> List[str]:
+    """What lies in the place of a log that root writes, rotated ones included, and is not a file of
+    root's own.
+    """
+    pattern = re.compile("({})(\\.[0-9]+)?$".format("|".join(map(re.escape, logs["names"]))))
+    found = []
+    try:
+        entries = sorted(os.scandir(logs["folder"]), key=lambda entry: entry.name)
+    except OSError:
+        return []
+    for entry in entries if os.geteuid() == 0 else ():
+        if pattern.match(entry.name):
+            info = entry.stat(follow_symlinks=False)
+            if not stat.S_ISREG(info.st_mode) or info.st_nlink != 1 or info.st_uid != 0:
+                found.append(entry.path)
+    return found
 
 
 def digest_of(path: str) -> str:
@@ -483,10 +730,10 @@ def problems_asked(question: Dict[str, Any]) -> List[Optional[str]]:
         problems += problems_of_this_host(
             python["low"], python["high"], python["advice"], python.get("native", False)
         )
-    service = question.get("service", "")
+    service, user = question.get("service", ""), question.get("user", "")
     for place in question.get("ports", []):
         problems.append(
-            port_problem(place["address"], int(place["port"]), place["option"], service)
+            port_problem(place["address"], int(place["port"]), place["option"], service, user)
         )
     length = len(os.fsencode(question.get("socket", "")))
     if length > SOCKET_PATH_LIMIT:
@@ -505,14 +752,15 @@ def problems_asked(question: Dict[str, Any]) -> List[Optional[str]]:
         disk_problem(option, path, int(question.get("min_free", 0)))
         for option, path in sorted(question.get("disks", {}).items())
     ]
-    problems += reading_problems(
-        question.get("user", ""), question.get("readable", {}), question.get("mounted", False)
-    )
+    problems += trust_problems(question)
+    if question.get("mounted") and question.get("repository"):
+        problems.append(marker_problem(question["repository"]))
+    problems += reading_problems(user, question.get("readable", {}), question.get("mounted", False))
     return problems
 
 
 def answer(question: Dict[str, Any]) -> Dict[str, Any]:
-    service = question.get("service", "")
+    service, user = question.get("service", ""), question.get("user", "")
     return {
         "problems": [problem for problem in problems_asked(question) if problem],
         "state": marked_state(question["repository"]) if question.get("repository") else "",
@@ -520,7 +768,9 @@ def answer(question: Dict[str, Any]) -> Dict[str, Any]:
         "python": "{}.{}".format(*sys.version_info[:2]),
         "root": os.geteuid() == 0,
         "systemd": os.path.isdir("/run/systemd/system"),
-        "running": running_digests(service) if service else [],
+        "running": running_digests(service, user) if service else [],
+        "given": {path: given_of(path, user) for path in question.get("taken_back", [])},
+        "planted": planted_logs(question["logs"]) if question.get("logs") else [],
         "missing": [path for path in question.get("exists", []) if not os.path.exists(path)],
         "stamps": {path: read_or_none(path) for path in question.get("stamps", [])},
     }
@@ -538,7 +788,15 @@ def main() -> int:
     arguments = parser.parse_args()
     question = json.loads(arguments.question)
     if arguments.stop is not None:
-        print(json.dumps({"stopped": stop_processes_of(question["service"], arguments.stop)}))
+        print(
+            json.dumps(
+                {
+                    "stopped": stop_processes_of(
+                        question["service"], arguments.stop, question.get("user", "")
+                    )
+                }
+            )
+        )
     else:
         print(json.dumps(answer(question)))
     return 0
