@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +228,7 @@ def test_a_folder_of_somebody_else_is_no_place_for_what_root_runs(
     home = tmp_path / "above" / "home"
     home.mkdir(parents=True)
     assert trust(host, home) == []
-    cases = [
+    cases: list[tuple[Callable[[], None], str]] = [
         (lambda: os.chown(home.parent, STRANGER, -1), f"chown root {home.parent}"),
         (lambda: os.chown(home, STRANGER, -1), f"chown root {home}"),
         (lambda: home.parent.chmod(0o777), f"chmod o-w {home.parent}"),
@@ -320,6 +321,8 @@ def test_a_marker_of_somebody_else_leads_root_nowhere(host: Any, tmp_path: Path)
     assert host.marked_state(str(tmp_path)) == ""
     sentence = host.marker_problem(str(tmp_path))
     assert f"(chown root {marker})" in sentence and "/root" in sentence
+    assert host.marker_problem(str(tmp_path), [str(STRANGER)]) is None
+    assert host.marked_state(str(tmp_path), [str(STRANGER)]) == "/root"
     os.chown(marker, 0, -1)
     assert host.marker_problem(str(tmp_path)) is None
     os.chown(marker, STRANGER, -1)
@@ -383,6 +386,7 @@ def test_what_the_servers_user_owned_is_roots_and_his_links_lead_nowhere(
     program.write_text("program")
     program.chmod(0o4777)
     (models / "link").symlink_to(tmp_path)
+    (models / ".mlops-triton.json").write_text("forged")
     (models / "network/canary").symlink_to(canary)
     (log / "triton.log").symlink_to(canary)
     (log / "triton.log.1").mkdir()
@@ -406,6 +410,8 @@ def test_what_the_servers_user_owned_is_roots_and_his_links_lead_nowhere(
     assert host.given_of(str(models), "nobody") == "" == host.given_of(str(log), "nobody")
     assert host.planted_logs(logs) == []
 
+    # A marker of root's would be believed.
+    assert (models / ".mlops-triton.json").stat().st_uid == user.pw_uid
     assert canary.stat().st_uid == user.pw_uid and canary.read_text() == "canary"
     assert program.stat().st_uid == 0 and program.stat().st_mode & 0o6002 == 0
     assert sorted(path.name for path in log.iterdir()) == ["other.log", "supervisord.log"]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +59,43 @@ def test_only_a_folder_waits_for_its_mount(repository: str, lines: list[str]) ->
     assert [
         line for line in written if line.startswith("ExecStart=") and "start_triton.pyz" in line
     ]
+
+
+def test_the_server_writes_nowhere_and_sees_nobody() -> None:
+    """Its logs go to the journal, and its models it only reads."""
+    written = unit()
+    assert not [line for line in written if line.startswith("ReadWritePaths")]
+    for line in (
+        "ProtectSystem=strict",
+        "ProtectProc=invisible",
+        "UMask=0027",
+        "RestrictNamespaces=true",
+        "NoNewPrivileges=true",
+    ):
+        assert line in written
+
+
+def words_of(value: Any) -> list[str]:
+    """Every list of words that a task or a variable passes on as a command, as one text."""
+    if isinstance(value, dict):
+        return [text for one in value.values() for text in words_of(one)]
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return [" ".join(value)]
+    if isinstance(value, list):
+        return [text for one in value for text in words_of(one)]
+    return [re.sub(r"""["',]""", " ", value)] if isinstance(value, str) else []
+
+
+def test_root_starts_no_python_with_the_folder_of_its_caller() -> None:
+    """With - or -m Python imports from there first, unless it is isolated."""
+    texts = []
+    for path in ROLE.parent.glob("*/*/*.yml"):
+        if path.parent.name in ("tasks", "vars"):
+            texts += words_of(yaml.safe_load(path.read_text(encoding="utf-8")))
+    starts = [
+        found
+        for text in texts
+        for found in re.findall(r"\S*python\S*[ }]+((?:-[A-Zc] +)*(?:-m|-) )", text)
+    ]
+    assert len(starts) >= 12
+    assert [start for start in starts if not start.startswith("-I ")] == []

@@ -43,6 +43,8 @@ NOBODY = 65534
 SMALL = 1 << 16
 LINKS = 40
 OPTION = "<the option>"
+# Of marker and state: who wrote them decides whether they are believed, so that stays visible.
+BELIEVED = ".mlops-triton"
 # Who holds a port where no process is seen that does: one that ends just now, or another user's.
 ANOTHER = "another program"
 CLOSING = 3.0
@@ -443,11 +445,11 @@ def can_read(user: str, path: str, mounted: bool) -> bool:
     return os.waitpid(child, 0)[1] == 0
 
 
-def marked_state(repository: str) -> str:
+def marked_state(repository: str, deployers: Sequence[str] = ()) -> str:
     """Where a repository's marker says that its state is; empty where there is no marker, or where
     root asks and somebody else wrote it.
     """
-    return "" if stranger_of(marker_of(repository)) else _named_state(repository)
+    return "" if stranger_of(marker_of(repository), deployers) else _named_state(repository)
 
 
 def marker_of(repository: str) -> str:
@@ -462,9 +464,11 @@ def _named_state(repository: str) -> str:
         return ""
 
 
-def marker_problem(repository: str) -> Optional[str]:
-    """One sentence where somebody other than root would have root mount a folder of his choice."""
-    stranger, named = stranger_of(marker_of(repository)), _named_state(repository)
+def marker_problem(repository: str, deployers: Sequence[str] = ()) -> Optional[str]:
+    """One sentence where somebody who does not deliver would have root work on a folder of his
+    choice.
+    """
+    stranger, named = stranger_of(marker_of(repository), deployers), _named_state(repository)
     if not stranger or not named or (named + "/").startswith(repository.rstrip("/") + "/"):
         return None
     return (
@@ -475,13 +479,13 @@ def marker_problem(repository: str) -> Optional[str]:
     )
 
 
-def stranger_of(path: str) -> str:
+def stranger_of(path: str, deployers: Sequence[str]) -> str:
     """The user whose file it is, where root asks and it is nobody's whom root trusts."""
     try:
         owner = os.lstat(path).st_uid
     except OSError:
         return ""
-    return name_of(owner) if os.geteuid() == 0 and owner not in trusted_users() else ""
+    return name_of(owner) if os.geteuid() == 0 and owner not in trusted_users(deployers) else ""
 
 
 def listed_gpus() -> Optional[List[Tuple[str, str, str]]]:
@@ -687,7 +691,11 @@ def given_of(path: str, user: str) -> str:
     try:
         if os.stat(path).st_uid == number:
             return "folder"
-        inside = [entry.stat(follow_symlinks=False).st_uid for entry in os.scandir(path)]
+        inside = [
+            entry.stat(follow_symlinks=False).st_uid
+            for entry in os.scandir(path)
+            if not entry.name.startswith(BELIEVED)
+        ]
     except OSError:
         return ""
     return "inside" if number in inside else ""
@@ -753,8 +761,8 @@ def problems_asked(question: Dict[str, Any]) -> List[Optional[str]]:
         for option, path in sorted(question.get("disks", {}).items())
     ]
     problems += trust_problems(question)
-    if question.get("mounted") and question.get("repository"):
-        problems.append(marker_problem(question["repository"]))
+    if question.get("repository"):
+        problems.append(marker_problem(question["repository"], question.get("deployers", [])))
     problems += reading_problems(user, question.get("readable", {}), question.get("mounted", False))
     return problems
 
@@ -763,7 +771,9 @@ def answer(question: Dict[str, Any]) -> Dict[str, Any]:
     service, user = question.get("service", ""), question.get("user", "")
     return {
         "problems": [problem for problem in problems_asked(question) if problem],
-        "state": marked_state(question["repository"]) if question.get("repository") else "",
+        "state": marked_state(question["repository"], question.get("deployers", []))
+        if question.get("repository")
+        else "",
         "contents": {path: digest_of(path) for path in question.get("readable", {}).values()},
         "python": "{}.{}".format(*sys.version_info[:2]),
         "root": os.geteuid() == 0,

@@ -21,6 +21,9 @@ import stat
 import sys
 from typing import Any, Dict, List
 
+# Of marker and state. Deliveries believe those that are root's, which a forged one must not become.
+BELIEVED = ".mlops-triton"
+
 
 def take_back(folder: str, user: "pwd.struct_passwd", check: bool) -> int:
     """How many files and folders of the user there are, the folder itself included."""
@@ -29,15 +32,17 @@ def take_back(folder: str, user: "pwd.struct_passwd", check: bool) -> int:
     except OSError:
         return 0
     try:
-        return _take(top, user, check) + _take_inside(top, user, check)
+        return _take(top, user, check) + _take_inside(top, user, check, BELIEVED)
     finally:
         os.close(top)
 
 
-def _take_inside(folder: int, user: "pwd.struct_passwd", check: bool) -> int:
-    """A folder is root's before one looks into it, so that nothing is put there afterwards."""
+def _take_inside(folder: int, user: "pwd.struct_passwd", check: bool, but: str = "/") -> int:
+    """A folder is root's before one looks into it, so that nothing is put there afterwards. What
+    begins with ``but`` stays as it is.
+    """
     taken = 0
-    for name in os.listdir(folder):
+    for name in [name for name in os.listdir(folder) if not name.startswith(but)]:
         info = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if not stat.S_ISDIR(info.st_mode) and not stat.S_ISREG(info.st_mode):
             if info.st_uid == user.pw_uid:
