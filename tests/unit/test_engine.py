@@ -76,24 +76,71 @@ def test_what_the_engine_has(place: str) -> None:
             200,
             {
                 "Image": "sha256:i",
-                "Config": {"Labels": None, "Cmd": ["python3", "x", "--config", "/opt/server.json"]},
+                "Config": {
+                    "Image": "name:tag",
+                    "Labels": None,
+                    "Cmd": ["python3", "x", "--config", "/opt/server.json"],
+                },
                 "State": {"Running": False},
             },
         ),
     }
     told = engine.answer({**QUESTION, "socket": place, "gpus": True})
     assert told == {
+        "name": "name:tag",
         "answers": True,
         "problems": [],
         "needs_toolkit": False,
-        "image": {"id": "sha256:i", "digests": ["sha256:d"], "labels": {}},
+        "image": {"tags": [], "id": "sha256:i", "digests": ["sha256:d"], "labels": {}},
         "container": {
+            "name": "name:tag",
             "image": "sha256:i",
             "labels": {},
             "running": False,
             "settings": "/opt/server.json",
         },
     }
+
+
+def running(name: str, settings: str = "/opt/server.json") -> dict[str, Any]:
+    return {
+        "Image": "sha256:i",
+        "Config": {"Image": name, "Labels": {}, "Cmd": ["python3", "x", "--config", settings]},
+        "State": {"Running": False},
+    }
+
+
+@pytest.mark.parametrize(
+    ("container", "note", "name"),
+    [
+        (running("nvcr.io/nvidia/tritonserver:24.10-py3"), "", "wanted/triton:24.10-py3"),
+        (running("host:5000/triton:24.10-py3"), "x:25.01-py3", "wanted/triton:24.10-py3"),
+        (running("host:5000/triton"), "", "wanted/triton:latest"),
+        (running("other/triton@sha256:abc"), "", "wanted/triton@sha256:abc"),
+        (running("sha256:i"), "", "wanted/triton:23.12-py3"),
+        (running("x:24.10-py3", "/other/server.json"), "", "wanted/triton:26.11-py3"),
+        (None, "", "wanted/triton:26.11-py3"),
+        (None, "nvcr.io/nvidia/tritonserver:24.10-py3\n", "wanted/triton:24.10-py3"),
+    ],
+)
+def test_a_container_keeps_the_tag_that_it_was_started_with(
+    place: str, tmp_path: Path, container: Any, note: str, name: str
+) -> None:
+    path = tmp_path / "image"
+    if note:
+        path.write_text(note)
+    Answers.content = {
+        "/info": (200, {}),
+        "/images/sha256%3Ai/json": (
+            200,
+            {"Id": "sha256:i", "RepoTags": ["nvcr.io/x:1", "wanted/triton:23.12-py3"]},
+        ),
+        **({"/containers/triton/json": (200, container)} if container else {}),
+    }
+    question = {"image": "wanted/triton:26.11-py3", "container": "triton", "socket": place}
+    keeps = {"image": "wanted/triton", "settings": "/opt/server.json", "note": str(path)}
+    assert engine.answer({**question, "keeps": keeps})["name"] == name
+    assert engine.answer({**question, "keeps": None})["name"] == "wanted/triton:26.11-py3"
 
 
 def test_an_engine_without_nvidias_runtime_is_told_what_installs_it(
@@ -182,6 +229,23 @@ def test_a_driver_that_does_not_work(gpus: Path) -> None:
     assert "no working NVIDIA driver" in sentence
     gpus.unlink()
     assert host.gpu_problems([0]) == [sentence]
+
+
+def test_drivers_and_compute_capabilities(gpus: Path) -> None:
+    """An old driver refuses a question that it does not know."""
+    assert [card["driver"] for card in host.cards()] == []
+    gpus.write_text(
+        "#!/bin/sh\ncase $1 in *compute_cap*) echo 'Field \"compute_cap\" is not a valid field';"
+        " exit 2;; esac\necho '0, GPU-1, NVIDIA T4, 450.51'\n"
+    )
+    old = {"index": "0", "uuid": "GPU-1", "name": "NVIDIA T4", "driver": "450.51"}
+    assert host.cards() == [{**old, "compute_capability": ""}]
+    gpus.write_text("#!/bin/sh\necho '0, GPU-1, NVIDIA T4, 450.51, 7.5'\n")
+    assert host.cards() == [{**old, "compute_capability": "7.5"}]
+    assert host.answer({"cards": True})["cards"] == host.cards()
+    assert host.answer({})["cards"] == []
+    gpus.unlink()
+    assert host.cards() == []
 
 
 def test_disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -301,6 +301,18 @@ def test_command(values: dict[str, Any]) -> None:
     assert made.environment["N"] == "3"
 
 
+def test_clients_share_memory_on_request_only(values: dict[str, Any]) -> None:
+    """A release that does not know the flag would not start with it."""
+    for value, passed in ((None, 0), (False, 0), (True, 1)):
+        made = command.make_command(
+            settings.make_settings({**values, "client_shared_memory": value})
+        )
+        assert made.argv.count("--allow-client-shm=true") == passed
+        assert len([word for word in made.argv if "client-shm" in word]) == passed
+    with pytest.raises(failures.StartError, match="client_shared_memory must be true or false"):
+        settings.make_settings({**values, "client_shared_memory": "yes"})
+
+
 def test_admin_key_is_masked(values: dict[str, Any], tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("hunter2\n")

@@ -5,15 +5,19 @@
     "gpus": true}'
 
 Roles triton and mlflow send this file to the host through stdin, before anything is installed
-there. Keys of the answer:
+there. With "keeps" ({"image": name without a tag, "settings": file, "note": file}) a container that
+reads these settings keeps the tag that it was started with, whatever "image" says; where it was
+removed, the note has the image. Keys of the answer:
 
+    name            the image that was looked for
     answers         whether the engine can be asked at all
     problems        sentences: what keeps the engine from running the container
     needs_toolkit   whether the engine cannot hand GPUs to containers, and should
     image           {"id": …, "digests": […], "labels": {…}} of the image, null when the engine does
     not have it
-    container       {"image": id, "labels": {…}, "running": true or false, "settings": file that its
-    start wrapper reads, or empty}, null when there is none of that name
+    container       {"name": what it was started with, "image": id, "labels": {…}, "running": true
+    or false, "settings": file that its start wrapper reads, or empty}, null when there is none of
+    that name
 """
 
 import argparse
@@ -97,6 +101,7 @@ class Engine:
             return None
         digests = [item.rpartition("@")[2] for item in found.get("RepoDigests") or []]
         return {
+            "tags": found.get("RepoTags") or [],
             "id": found["Id"],
             "digests": digests,
             "labels": (found.get("Config") or {}).get("Labels") or {},
@@ -107,6 +112,7 @@ class Engine:
         if found is None:
             return None
         return {
+            "name": found["Config"].get("Image") or "",
             "image": found["Image"],
             "labels": found["Config"].get("Labels") or {},
             "running": bool(found["State"]["Running"]),
@@ -118,6 +124,33 @@ def settings_of(command: List[str]) -> str:
     """The file of settings that a start wrapper's command names; empty for any other command."""
     place = command.index("--config") + 1 if "--config" in command else len(command)
     return "".join(command[place : place + 1])
+
+
+def kept(keeps: Dict[str, str], container: Optional[Dict[str, Any]], tags: List[str]) -> str:
+    """The image that the role's container was started with, in the repository that is wanted; empty
+    where there was none, or where only its ID is known. ``tags`` are the names of its image.
+    """
+    if container is not None and container["settings"] != keeps["settings"]:
+        return ""
+    name = container["name"] if container else read_note(keeps["note"])
+    if "@" in name:
+        return keeps["image"] + name[name.index("@") :]
+    if name.startswith("sha256:"):
+        own = [tag for tag in tags if tag.rpartition(":")[0] == keeps["image"]]
+        return (own or [""])[0]
+    return (
+        keeps["image"] + ":" + (name.rpartition("/")[2].partition(":")[2] or "latest")
+        if name
+        else ""
+    )
+
+
+def read_note(path: str) -> str:
+    try:
+        with open(path) as stream:
+            return stream.read().strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def _no_engine(path: str, error: OSError) -> str:
@@ -153,6 +186,7 @@ def runtime_problems(information: Dict[str, Any]) -> List[str]:
 def answer(question: Dict[str, Any]) -> Dict[str, Any]:
     engine = Engine(question["socket"])
     found: Dict[str, Any] = {
+        "name": question["image"],
         "answers": False,
         "problems": [],
         "image": None,
@@ -161,8 +195,12 @@ def answer(question: Dict[str, Any]) -> Dict[str, Any]:
     }  # type: Dict[str, Any]
     try:
         information = engine.get("/info") or {}
-        found["image"] = engine.image(question["image"])
-        found["container"] = engine.container(question["container"])
+        container = found["container"] = engine.container(question["container"])
+        keeps = question.get("keeps")
+        if keeps:
+            there = engine.image(container["image"]) if container else None
+            found["name"] = kept(keeps, container, (there or {}).get("tags", [])) or found["name"]
+        found["image"] = engine.image(found["name"])
     except EngineError as error:
         found["problems"].append(str(error))
         return found

@@ -511,6 +511,29 @@ def listed_gpus() -> Optional[List[Tuple[str, str, str]]]:
     return [(index, uuid, name) for index, name, uuid in rows]
 
 
+def cards() -> List[Dict[str, str]]:
+    """The GPUs with their driver and compute capability, which an old driver does not tell; nothing
+    where there is no driver.
+    """
+    names = ["index", "uuid", "name", "driver_version", "compute_cap"]
+    for wanted in (names, names[:-1]):
+        if shutil.which("nvidia-smi") is None:
+            break
+        done = subprocess.run(
+            ["nvidia-smi", "--query-gpu=" + ",".join(wanted), "--format=csv,noheader"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=30,
+            check=False,
+        )
+        if done.returncode != 0:
+            continue
+        rows = [line.split(", ") for line in done.stdout.decode("utf-8", "replace").splitlines()]
+        keys = ["index", "uuid", "name", "driver", "compute_capability"]
+        return [dict(zip(keys, [*row, ""][: len(keys)])) for row in rows if len(row) == len(wanted)]
+    return []
+
+
 def gpu_problems(wanted: Union[str, List[Union[str, int]]]) -> List[str]:
     """Why the wanted GPUs ("all" or a list of indices and UUIDs) are not to be had, one sentence
     each.
@@ -771,6 +794,7 @@ def answer(question: Dict[str, Any]) -> Dict[str, Any]:
     service, user = question.get("service", ""), question.get("user", "")
     return {
         "problems": [problem for problem in problems_asked(question) if problem],
+        "cards": cards() if question.get("cards") else [],
         "state": marked_state(question["repository"], question.get("deployers", []))
         if question.get("repository")
         else "",

@@ -50,6 +50,8 @@ def make_command(settings: Settings) -> Command:
     ]
     if settings.exit_timeout is not None:
         argv.append(f"--exit-timeout-secs={int(settings.exit_timeout)}")
+    if settings.client_shared_memory:
+        argv.append("--allow-client-shm=true")
     if settings.shm_region_prefix:
         argv.append(f"--backend-config=python,shm-region-prefix-name={settings.shm_region_prefix}")
     if settings.admin_key is not None:

@@ -28,6 +28,9 @@ Its keys (unknown ones are refused, so that a typing error cannot go unnoticed):
                         model-config, shared-memory, trace and logging then want that header
     shm_region_prefix   prefix of the Python backend's shared memory, to tell the servers of one
                         host apart
+    client_shared_memory
+                        true: clients may register shared memory; for releases that know
+                        --allow-client-shm (26.04 and later), before which they always may
     exit_timeout        seconds that a stop waits for requests in flight
     http_threads        threads of the HTTP service; a load over HTTP stalls the clients that share
                         a thread with it
@@ -86,6 +89,7 @@ class Settings:
     log_file: str | None = None
     admin_key: dict[str, str] | None = None
     shm_region_prefix: str | None = None
+    client_shared_memory: bool = False
     exit_timeout: int | None = None
     http_threads: int | None = None
     grpc_tls: dict[str, str] | None = None
@@ -157,6 +161,8 @@ def _wrong_value(settings: Settings) -> str | None:
         return "backend_directory is missing"
     if not isinstance(settings.extra_args, list) or not isinstance(settings.environment, dict):
         return "extra_args must be a list and environment an object"
+    if not isinstance(settings.client_shared_memory, bool):
+        return "client_shared_memory must be true or false"
     if settings.admin_key is not None and set(settings.admin_key) != {"name", "secret_file"}:
         return "admin_key must have the keys name and secret_file"
     tls = {"certificate", "key", "client_ca"}
