@@ -41,7 +41,7 @@ SHELL = tools/minutes.sh
 endif
 .DEFAULT_GOAL := help
 .PHONY: help preflight venvs venv-control venv-core venv-frameworks quickstart quickstart-down clean \
-	lint sanity unit unit-core differential-short differential integration integration-long test faults chaos compat gpu fuzz molecule \
+	lock lint sanity unit unit-core differential-short differential integration integration-long test faults chaos compat gpu fuzz molecule \
 	test-all build venvs-old bed $(OLD_CLIENTS) $(OLD_SERVERS) $(MOLECULES)
 
 help: ## this list
@@ -67,6 +67,9 @@ venv-control: preflight
 
 venv-core: preflight
 	@$(PYTHON) tools/venvs.py core
+
+lock: venv-control ## the lists of exact packages with hashes, from which role triton installs, anew
+	$(CONTROL)/python tools/lock.py
 
 lint: venv-control ## ruff, mypy, ansible-lint with yamllint, changelog and documentation
 	$(CONTROL)/ruff format --check .

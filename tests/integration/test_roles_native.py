@@ -174,6 +174,23 @@ def test_check_mode_on_a_bare_host_changes_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["inventory.yml"]
 
 
+def test_without_the_listed_files_the_role_names_the_way_out(tmp_path: Path) -> None:
+    """That the listed files are what an index has, Molecule's native scenarios show."""
+    bare = Provisioned(tmp_path, variables(tmp_path))
+    nothing = {"triton_pip_args": ["--no-index", "--find-links", str(tmp_path)]}
+    command = bare.command("provision", only="triton", **nothing)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    said = re.sub(r"\s+", " ", done.stdout + done.stderr)
+    assert done.returncode != 0
+    assert f"The virtual environment {tmp_path}/triton/client of here could not be filled" in said
+    assert "pip said: " in said and "No matching distribution" in said
+    assert "set triton_locked_packages to false" in said
+    assert not list((tmp_path / "triton").glob("*/.mlops-triton-complete"))
+    assert "--hash=sha256:" in (tmp_path / "triton/requirements-client.txt").read_text()
+
+
 def test_a_changed_variable_restarts_its_server_also_when_the_run_was_killed_in_between(
     here: Provisioned,
 ) -> None:

@@ -207,6 +207,25 @@ def test_a_driver_that_cannot_do_is_a_problem_and_natively_a_warning(
     assert role("triton", "_triton_own_problems", _triton_host=host, triton_gpus=[0])
 
 
+def test_environments_are_made_of_the_lists_unless_they_are_not_wanted(
+    role: Callable[..., Any],
+) -> None:
+    extras = {
+        "triton_client_s3": "boto3==",
+        "triton_client_sklearn": "treelite==",
+        "triton_client_signing": "model-signing==",
+    }
+    bare = role("triton", "_triton_requirements")
+    assert all("--hash=sha256:" in text for text in bare.values())
+    for option, line in extras.items():
+        assert f"\n{line}" not in bare["client"]
+        text = role("triton", "_triton_requirements", **{option: True})["client"]
+        assert f"\n{line}" in text and "\nmlflow-skinny==" in text
+    for name, text in role("triton", "_triton_requirements", triton_locked_packages="no").items():
+        file = ROLES / f"triton/files/requirements-{name}.txt"
+        assert text == file.read_text(encoding="utf-8").rstrip("\n")
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
