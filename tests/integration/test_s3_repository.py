@@ -514,6 +514,7 @@ def hosts_of_the_examples(mlflow: MLflow, stage: Stage, *names: str) -> dict[str
         "triton_admin_key": {},
         "vault_s3_access_key": "AKIAOFTHETEST",
         "vault_s3_secret_key": "a-secret-of-the-test",
+        "vault_mlflow_password": "a-secret-of-the-test-too",
         "triton_delivery_urls": [stage.one.url, stage.two.url],
         "triton_models": [
             {"name": name, "model_uri": f"models:/{name}@champion"} for name in names

@@ -86,3 +86,21 @@ def test_example_names_what_exists(path: Path) -> None:
 def test_some_host_of_an_example_has_models(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert "triton_models:" in text and "mlflow_tracking_uri:" in text
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_nobody_controls_the_servers_of_an_example_without_a_secret(path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ansible", "inventory", "-i", str(path), "--list"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    inventory = json.loads(done.stdout)
+    hosts = inventory["_meta"]["hostvars"]
+    for host in inventory["triton"]["hosts"]:
+        assert "{{ vault_" in hosts[host]["triton_admin_key"]["secret"]
+        assert hosts[host]["mlflow_username"] and "{{ vault_" in hosts[host]["mlflow_password"]
+    for host in inventory.get("mlflow", {}).get("hosts", []):
+        assert hosts[host]["mlflow_auth"] is True
+        assert "{{ vault_" in hosts[host]["mlflow_auth_admin_password"]
