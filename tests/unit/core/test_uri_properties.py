@@ -74,7 +74,8 @@ def test_run(run_id: str, parts: list[str]) -> None:
     assert parse_model_uri(text) == ModelUri("run", text, run_id=run_id, path=path)
 
 
-@given(st.text(PRINTED, max_size=20))
+@given(st.text(PRINTED, max_size=20).filter(lambda path: path == path.rstrip()))
+@example("a folder")
 def test_folder(path: str) -> None:
     for text in (f"/{path}", f"./{path}"):
         assert parse_model_uri(text) == ModelUri("folder", text, path=text)
