@@ -23,7 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent / "plugins" / "module_utils"))
 
 from _delivery.artifacts.places import ArtifactPlaces
-from _delivery.errors import DeliveryError, InvalidOption
+from _delivery.errors import InvalidOption, as_delivery_error
 from _delivery.planning.policy_options import folders
 from _delivery.progress import show_progress
 from _delivery.publication.publication import (
@@ -32,6 +32,7 @@ from _delivery.publication.publication import (
     plan_publication,
 )
 from _delivery.registry.registry import Registry
+from _delivery.terminal import one_line
 
 
 def parser() -> argparse.ArgumentParser:
@@ -180,7 +181,7 @@ def publish(arguments: argparse.Namespace) -> str:
         *published.warnings,
         f"models:/{published.name}/{published.version}",
     ):
-        print(line, file=sys.stderr)
+        print(one_line(line), file=sys.stderr)
     return published.artifact_uri
 
 
@@ -188,9 +189,9 @@ def main() -> int:
     # This process is the command's own, so MLflow's minutes of retries can be switched off in it.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     try:
-        print(publish(parser().parse_args()))
-    except DeliveryError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(one_line(publish(parser().parse_args())))
+    except Exception as error:  # one that nobody foresaw is a sentence too
+        print(f"error: {as_delivery_error(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -45,6 +45,8 @@ _value:
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.terminal import one_line
+
 from ..plugin_utils.plans import changes_serving
 
 Facts = Mapping[str, Any]
@@ -56,7 +58,7 @@ def deployment_table(hosts: Sequence[Facts]) -> list[str]:
     """Lines with host, model, version, state and result; then a line for each host that is in
     trouble.
     """
-    rows = [_HEAD, *(row for host in hosts for row in _rows(host))]
+    rows = [_HEAD, *(tuple(map(one_line, row)) for host in hosts for row in _rows(host))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD) - 1)]
     lines = [
         "  ".join(
@@ -66,7 +68,7 @@ def deployment_table(hosts: Sequence[Facts]) -> list[str]:
     ]
     return [
         *lines,
-        *(f"{host['host']}: {host['trouble']}" for host in hosts if host.get("trouble")),
+        *(one_line(f"{host['host']}: {host['trouble']}") for host in hosts if host.get("trouble")),
     ]
 
 

@@ -123,7 +123,9 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri 
     named_uri,
     parse_model_uri,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import DeliveryError
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
+    as_delivery_error,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.credentials import (
     Credentials,
     use_credentials,
@@ -142,8 +144,11 @@ class LookupModule(LookupBase):
         self.set_options(var_options=variables, direct=kwargs)
         try:
             return [self._version(str(term)) for term in terms]
-        except DeliveryError as error:
-            raise AnsibleLookupError(f"mlflow_model_version: {error}") from error
+        except AnsibleLookupError:
+            raise
+        except Exception as error:  # one that nobody foresaw is a sentence too
+            said = as_delivery_error(error, "ask the registry")
+            raise AnsibleLookupError(f"mlflow_model_version: {said}") from error
 
     def _version(self, term: str) -> int:
         uri = parse_model_uri(term)

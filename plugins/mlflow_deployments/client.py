@@ -34,6 +34,7 @@ from ..module_utils._delivery.registry.credentials import Credentials, use_crede
 from ..module_utils._delivery.repository.protocol import Repository
 from ..module_utils._delivery.repository.s3.location import is_s3
 from ..module_utils._delivery.repository.state_store import StateStore
+from ..module_utils._delivery.terminal import lines, one_line
 from ..module_utils._delivery.triton.address import Access
 from ..module_utils._delivery.triton.server import TritonServer
 from .failures import TritonDeploymentError, report_failures, to_mlflow_error
@@ -183,7 +184,7 @@ class TritonDeploymentClient(BaseDeploymentClient):
             found = self._entries(there, check_model_name(name))
             if not found:
                 raise self._explain_absence(name, {})
-            return found[0]
+            return _printable(found[0])
 
     def predict(
         self,
@@ -307,7 +308,7 @@ class TritonDeploymentClient(BaseDeploymentClient):
             if self._predictor:
                 self._predictor.forget(desired.name)
         for warning in result.warnings:
-            logger.warning("%s: %s", desired.name, warning)
+            logger.warning("%s: %s", desired.name, one_line(warning))
         if result.error:
             raise result.error
         return result
@@ -318,15 +319,13 @@ class TritonDeploymentClient(BaseDeploymentClient):
         record = self._run(desired, options, endpoint).record
         if record is None:
             raise RuntimeError("a delivery that succeeded has a record")
-        return {
-            **_entry(
-                record,
-                self._delivery_target(options, endpoint).repository,
-                max(loaded_versions(record), default=None),
-                "READY",
-            ),
-            "deploy_id": record.deploy_id,
-        }
+        entry = _entry(
+            record,
+            self._delivery_target(options, endpoint).repository,
+            max(loaded_versions(record), default=None),
+            "READY",
+        )
+        return _printable({**entry, "deploy_id": record.deploy_id})
 
     def _explain_absence(self, name: str, options: Mapping[str, Any]) -> DeliveryError:
         with self._inspection(options, None) as there:
@@ -507,6 +506,13 @@ def _unknown_entry(status: Mapping[str, Any], repository: str) -> dict[str, Any]
         "triton_model_path": os.path.join(repository, status["name"]),
         "drift": status["drift"],
     }
+
+
+def _printable(entry: dict[str, Any]) -> dict[str, Any]:
+    """MLflow's command line prints the texts of an entry as they are; what is nested in it, as
+    Python would write it.
+    """
+    return {key: lines(value) if isinstance(value, str) else value for key, value in entry.items()}
 
 
 def _read_meta(repository: Repository, name: str) -> dict[str, Any] | None:

@@ -30,6 +30,7 @@ from ..module_utils._delivery.errors import (
     ServerUnreachable,
     as_delivery_error,
 )
+from ..module_utils._delivery.terminal import one_line
 
 # The first class that fits counts, so children stand before their parents.
 _CODES = (
@@ -100,6 +101,7 @@ def report_failures() -> Iterator[None]:
         raise to_mlflow_error(error) from None
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        raise TritonDeploymentError(f"{error.strerror or error}{where}", "IO_ERROR") from None
+        said = one_line(f"{error.strerror or error}{where}")
+        raise TritonDeploymentError(said, "IO_ERROR") from None
     except Exception as error:
         raise to_mlflow_error(as_delivery_error(error)) from None

@@ -17,6 +17,19 @@ from ._delivery.errors import Defect, as_delivery_error
 from ._delivery.progress import VARIABLE, write_progress
 from ._delivery.redact import mask
 from ._delivery.registry.credentials import Credentials, use_credentials
+from ._delivery.terminal import lines, one_line, values
+
+_SENTENCES = (
+    "msg",
+    "failures",
+    "actions",
+    "noted",
+    "reported",
+    "drift",
+    "unproven",
+    "left_in_place",
+    "step",
+)
 
 
 def run(module: AnsibleModule, function: Callable[[AnsibleModule], dict[str, Any]]) -> None:
@@ -39,15 +52,46 @@ def run(module: AnsibleModule, function: Callable[[AnsibleModule], dict[str, Any
         facts = said.facts
         trace = facts.pop("import_traceback", None)
         if isinstance(said, Defect):  # which Ansible shows to who asks for it
-            trace = mask(traceback.format_exc())
+            trace = lines(mask(traceback.format_exc()))
+        facts = _printable(facts)
         module.fail_json(msg=str(said), **({"exception": trace} if trace else {}), **facts)
     for warning in result.pop("warnings", ()):
-        module.warn(warning)
+        module.warn(one_line(warning))
     if not module._diff:
         result.pop("diff", None)
+    result = _printable(result)
     if result.get("failed"):
         module.fail_json(**result)
     module.exit_json(**result)
+
+
+def _printable(result: dict[str, Any]) -> dict[str, Any]:
+    """The result, in which sentences are one line each, and nothing is a command for a terminal.
+
+    Ansible prints ``msg`` and ``diff`` as they are, and all else as JSON.
+    """
+    found: dict[str, Any] = {}
+    for key, value in result.items():
+        if key in _SENTENCES:
+            value = _each_text(value, one_line)
+        elif key == "diff":
+            value = _each_text(value, lines)
+        elif isinstance(value, dict):
+            value = _printable(value)
+        elif isinstance(value, list):
+            value = [_printable(one) if isinstance(one, dict) else values(one) for one in value]
+        found[str(values(str(key)))] = values(value)
+    return found
+
+
+def _each_text(value: object, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _each_text(one, change) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_each_text(one, change) for one in value]
+    return value
 
 
 def join_results(results: Iterable[tuple[dict[str, Any], Iterable[str]]]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.utils.display import Display
 
 from ..module_utils._delivery.progress import SWITCH, VARIABLE, Lines
+from ..module_utils._delivery.terminal import one_line
 from .module_python import ModulePythonAction
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class _Watch:
                 self._show(self._ask(_own(self._path)))
                 wait = max(_EVERY, 5 * (time.monotonic() - began))
         except Exception as error:  # lines are a courtesy: nothing may fail for want of them
-            display.vvv(f"no more progress lines: {error}", host=self._label)
+            display.vvv(f"no more progress lines: {one_line(error)}", host=self._label)
 
     def _ask(self, command: str) -> str:
         return self._action._low_level_execute_command(command)["stdout"]

@@ -42,6 +42,34 @@ def test_no_credentials_are_in_what_is_shown(monkeypatch: pytest.MonkeyPatch) ->
         assert "hunter2" not in shown and "sesame99" not in shown
 
 
+def test_what_ansible_prints_is_no_command_for_a_terminal() -> None:
+    module = Mock(params={}, _diff=True)
+    module.exit_json.side_effect = SystemExit
+    evil = "a\x1b[2J\nb\x9b\u202e\u200d"
+
+    def function(_module: Any) -> dict[str, Any]:
+        model = {"tags": {evil: evil}, "drift": [evil], "deep": [{"msg": evil}, [evil]]}
+        return {
+            "warnings": [evil],
+            "diff": [{"before": evil}],
+            "models": [model],
+            "actions": [evil],
+        }
+
+    with pytest.raises(SystemExit):
+        run(module, function)
+    sentence = "a\\x1b[2J b\\x9b\\u202e\\u200d"
+    # JSON escapes what is left of these; a program gets the letters' joiner as it was.
+    data = "a\x1b[2J\nb\\x9b\\u202e\u200d"
+    assert module.warn.call_args.args == (sentence,)
+    shown = module.exit_json.call_args.kwargs
+    assert shown["diff"] == [{"before": sentence.replace(" ", "\n")}]
+    assert shown["actions"] == [sentence]
+    assert shown["models"] == [
+        {"tags": {data: data}, "drift": [sentence], "deep": [{"msg": sentence}, [data]]}
+    ]
+
+
 def test_options_of_one_entry_do_not_end_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
     class Wanted:
         def __init__(self, options: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ What every package may use lies here:
 - ``libraries``: third-party imports, with a sentence where one is missing.
 - ``names``: model names that Triton's URLs can carry.
 - ``loopback``: this host is reached without a proxy.
+- ``terminal``: text of anybody, fit for a terminal and a log.
 - ``redact``: text without credentials, for messages.
 - ``process``: who changes something, and whether it still lives.
 - ``progress``: what a run is doing just now, for whoever listens.

@@ -5,18 +5,14 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import traceback
 from collections.abc import Mapping
 from typing import ClassVar
 
 from .redact import mask
+from .terminal import one_line
 
 _LONGEST = 300
-
-
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What would be a command for a terminal: names of files may be anybody's."""
 
 
 class DeliveryError(Exception):
@@ -61,7 +57,7 @@ class DeliveryError(Exception):
         return self
 
     def __str__(self) -> str:
-        return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), self._text())
+        return one_line(self._text())
 
     def _text(self) -> str:
         head = ", ".join(
@@ -330,7 +326,7 @@ def _describe_defect(error: Exception) -> str:
     """
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{os.path.basename(frames[-1].filename)}, line {frames[-1].lineno}" if frames else ""
-    text = mask(" ".join(str(error).split())).encode(errors="backslashreplace").decode()
+    text = one_line(mask(" ".join(str(error).split())))
     text = text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
     details = "; ".join(part for part in (text, place) if part)
     return (

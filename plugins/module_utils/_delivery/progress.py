@@ -20,6 +20,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TextIO, TypedDict
 
+from .terminal import one_line
+
 VARIABLE = "MLOPS_TRITON_PROGRESS_FILE"
 """Names the file, for a process that somebody else has started to wait for."""
 SWITCH = "TRITON_PROGRESS"
@@ -256,11 +258,7 @@ def _line(one: Standing, done: int, rate: float) -> str:
     if total is not None:
         part = f" ({done * 100 // total} %)" if total else ""
         said += [f"{in_units(done)} of {in_units(total)}{part}", f"{in_units(rate)}/s"]
-    return "".join(
-        letter
-        for letter in ", ".join([*said, f"{float(one['seconds']):.0f} s"])
-        if letter.isprintable()
-    )
+    return one_line(", ".join([*said, f"{float(one['seconds']):.0f} s"]))
 
 
 def in_units(count: float) -> str:

@@ -132,4 +132,4 @@ def test_a_sentence_ends_once(end: str, left: str | None) -> None:
 def test_a_name_is_no_command_for_a_terminal() -> None:
     """Whoever may publish chooses the names of files, and of whom a certificate is for."""
     error = DeliveryError("a\x1b[2Jb\rc\x9bd\u202ee\udcfff\n\tg", model="m\x07")
-    assert str(error) == "model 'm\\x07': a\\x1b[2Jb\\rc\\x9bd\\u202ee\\udcfff\n\tg"
+    assert str(error) == "model 'm\\x07': a\\x1b[2Jb c\\x9bd\\u202ee\\udcfff g"

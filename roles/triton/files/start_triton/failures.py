@@ -18,7 +18,9 @@ class LaterError(Exception):
 
 
 def say(text: str) -> None:
-    print(f"start_triton: {text}", file=sys.stderr)
+    from _delivery.terminal import one_line
+
+    print(f"start_triton: {one_line(text)}", file=sys.stderr)
 
 
 def reason(err: BaseException) -> str:
