@@ -58,7 +58,7 @@ def test_a_message_is_one_line() -> None:
 
 def test_progress_writes_out_what_a_model_folder_calls_itself() -> None:
     standing = {"model": "m\x1b]0;x\x07", "step": "load", "seconds": 1.0, "total": None}
-    assert Lines().of([{**standing, "done": None}]) == ["m\\x1b]0;x\\x07: load, 1 s"]  # type: ignore[list-item, typeddict-item]
+    assert Lines().of([{**standing, "done": None}]) == ["m\\x1b]0;x\\x07: load, 1 s"]  # type: ignore[typeddict-item]
 
 
 JSON = st.recursive(

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
@@ -13,6 +13,8 @@ class WrongShape(ValueError):
 
 
 _SIGNS = (b"[", b"{", b",")
+_WIDEST = 2**63
+_DIGITS = 20
 
 
 def read_json(body: bytes, most: int | None = None) -> Any:
@@ -87,3 +89,29 @@ class Fields:
         if not all(isinstance(one, str) for one in found):
             raise self.wrong(key, "a list of texts")
         return tuple(found)
+
+    def text_or(self, key: str, absent: str) -> str:
+        """A text, or ``absent`` where there is none or null."""
+        return absent if self.data.get(key) is None else self.text(key)
+
+    def inner(self, key: str) -> Fields:
+        """A JSON object; an empty one where there is none or null."""
+        found = self.data.get(key)
+        return Fields({} if found is None else found, f"{self.where}{key}: ")
+
+    def objects(self, key: str) -> Iterator[Fields]:
+        """The JSON objects of a list; none where there is none or null."""
+        if self.data.get(key) is not None:
+            for number, one in enumerate(self.each(key), 1):
+                yield Fields(one, f"{self.where}{key} {number}: ")
+
+
+def whole(value: object, where: str) -> int:
+    """A number of 64 bits, also as the text that stands for one where JSON has no such numbers.
+    Raises WrongShape.
+    """
+    if isinstance(value, str) and value.isascii() and len(value) <= _DIGITS:
+        value = int(value) if value.removeprefix("-").isdigit() else value
+    if not isinstance(value, int) or isinstance(value, bool) or not -_WIDEST <= value < _WIDEST:
+        raise WrongShape(f"{where} is not a whole number")
+    return value

@@ -7,6 +7,9 @@
 - ``inference``: how a model is asked: once, in a sequence, or for a stream of answers.
 - ``address``: where it listens, and what it wants to see before it answers.
 - ``transport``: how a call can fail, for both ways to a server.
+- ``answers``: what it says, checked for its shape.
+- ``bounded``: how much it may say over HTTP.
+- ``log``: the end of a log on this host that it names.
 - ``watch``: whether a server goes down while a call over HTTP waits for its answer.
 - ``http_transport``, ``grpc_transport``: the two ways.
 """

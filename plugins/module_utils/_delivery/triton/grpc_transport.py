@@ -6,12 +6,23 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Sequence
+from typing import Any
 
-from ..domain.config_pbtxt import message_release
+from ..domain.config_pbtxt import as_json, message_release
 from ..libraries import require
 from ..loopback import is_loopback
 from .address import Access, Address
-from .transport import ASK_AGAIN, Answer, Gone, JsonObject, Refused, Silent, ThreadClients
+from .transport import (
+    ASK_AGAIN,
+    LARGEST_ANSWER,
+    LARGEST_INFERENCE,
+    Answer,
+    Gone,
+    Nonsense,
+    Refused,
+    Silent,
+    ThreadClients,
+)
 
 _GRPC_STATUS = {
     "INVALID_ARGUMENT": 400,
@@ -77,7 +88,7 @@ class GrpcTransport:
         with require("tritonclient", "to ask a Triton server"):
             from tritonclient.utils import InferenceServerException
         answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
-        found, is_silent = [], False
+        found, size, is_silent = [], 0, False
         try:
             if self._own.client is None:
                 self._own.client = self._connected()
@@ -95,6 +106,10 @@ class GrpcTransport:
                     if isinstance(answer, InferenceServerException):
                         raise answer
                     response = answer.get_response()
+                    size += response.ByteSize()
+                    if size > LARGEST_INFERENCE:
+                        is_silent = True
+                        raise Nonsense("it is longer than any that Triton gives")
                     if len(response.outputs):
                         found.append(answer)
                     if response.parameters["triton_final_response"].bool_param:
@@ -148,7 +163,7 @@ class GrpcTransport:
         # that one can be given up alone.
         channel = [
             ("grpc.max_send_message_length", -1),
-            ("grpc.max_receive_message_length", -1),
+            ("grpc.max_receive_message_length", LARGEST_INFERENCE),
             ("grpc.use_local_subchannel_pool", 1),
             *([("grpc.enable_http_proxy", 0)] if is_loopback(self._address.host) else []),
         ]
@@ -167,17 +182,24 @@ class GrpcTransport:
             self._own.client.close()
         self._own.client = None
 
-    def index(self, seconds: float) -> Sequence[JsonObject]:
-        return self.call(seconds, "get_model_repository_index", as_json=True).get("models", [])
+    def index(self, seconds: float) -> Answer:
+        return self._asked(seconds, "get_model_repository_index").get("models", [])
 
-    def config(self, seconds: float, name: str) -> JsonObject:
-        return self.call(seconds, "get_model_config", name, as_json=True)["config"]
+    def config(self, seconds: float, name: str) -> Answer:
+        return self._asked(seconds, "get_model_config", name).get("config")
 
-    def metadata(self, seconds: float, name: str, version: str = "") -> JsonObject:
-        return self.call(seconds, "get_model_metadata", name, version, as_json=True)
+    def metadata(self, seconds: float, name: str, version: str = "") -> Answer:
+        return self._asked(seconds, "get_model_metadata", name, version)
 
-    def release(self, seconds: float) -> str:
-        return str(self.call(seconds, "get_server_metadata", as_json=True).get("version", ""))
+    def release(self, seconds: float) -> Answer:
+        return self._asked(seconds, "get_server_metadata")
+
+    def _asked(self, seconds: float, method: str, *args: object) -> dict[str, Any]:
+        """As tritonclient's JSON, which it would make of any amount."""
+        answer = self.call(seconds, method, *args)
+        if answer.ByteSize() > LARGEST_ANSWER:
+            raise Nonsense("it is longer than any that Triton gives")
+        return as_json(answer)
 
     @property
     def spelling(self) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 import sys
 import threading
 import time
@@ -11,11 +12,14 @@ from collections.abc import Sequence
 
 from ..libraries import require
 from .address import Access, Address
-from .transport import ASK_AGAIN, Answer, Gone, JsonObject, Refused, Silent, ThreadClients
+from .bounded import Meter, meter_client
+from .transport import ASK_AGAIN, Answer, Gone, Nonsense, Refused, Silent, ThreadClients
 from .watch import Watch
 
 # Until a load that was sent has surely been taken up by a thread of the server.
 _TAKEN_UP = 0.03
+# What tritonclient raises where an answer has another shape than it takes for granted.
+_MISREAD = (KeyError, IndexError, TypeError, AttributeError, ArithmeticError, struct.error)
 # What may take minutes, and whose answer a server that is up again does not give. Other questions
 # are asked again soon, or of models that are loaded. gRPC's connections are not inherited.
 _WATCHED = ("load_model", "unload_model")
@@ -85,9 +89,10 @@ class HttpTransport:
                 if method != "load_model":
                     self._wait_until_taken_up()
                 self._own.client, self._own.loads = self._connected(), self._loads
+            self._own.meter.begin(seconds)
             with Watch(self._address) if method in _WATCHED else contextlib.nullcontext():
                 return getattr(self._own.client, method)(*args, headers=self._headers, **kwargs)
-        except Gone:
+        except (Gone, Nonsense, Silent):
             self.close()
             raise
         except gevent.Timeout as error:
@@ -96,10 +101,16 @@ class HttpTransport:
                 raise
             raise Silent from error
         except InferenceServerException as error:
-            raise Refused(int(error.status() or 0), error.message() or "") from error
+            raise Refused(int(error.status() or 0), str(error.message() or "")) from error
         except TimeoutError as error:
             self.close()
             raise Silent from error
+        except (*_MISREAD, RecursionError) as error:
+            has_answer = self._own.meter is not None and self._own.meter.has_answer
+            self.close()
+            if not has_answer:
+                raise
+            raise Nonsense(f"it has another shape ({type(error).__name__}: {error})") from error
         # An answer that is cut short, or that never begins, is a parse error to gevent's client.
         except (OSError, EOFError, RuntimeError, ValueError, HTTPParseError) as error:
             self.close()
@@ -116,13 +127,16 @@ class HttpTransport:
             "certfile": access.client_cert,
             "keyfile": access.client_key,
         }
-        return InferenceServerClient(
+        client = InferenceServerClient(
             self._address.netloc,
             ssl=self._address.scheme == "https",
             ssl_options={key: path for key, path in files.items() if path},
             connection_timeout=None,
             network_timeout=None,
         )
+        self._own.meter = Meter()
+        meter_client(client, self._own.meter)
+        return client
 
     def close(self) -> None:
         """Close the connection of the calling thread."""
@@ -131,17 +145,17 @@ class HttpTransport:
             self._own.client.close()
         self._own.client = None
 
-    def index(self, seconds: float) -> Sequence[JsonObject]:
+    def index(self, seconds: float) -> Answer:
         return self.call(seconds, "get_model_repository_index")
 
-    def config(self, seconds: float, name: str) -> JsonObject:
+    def config(self, seconds: float, name: str) -> Answer:
         return self.call(seconds, "get_model_config", name)
 
-    def metadata(self, seconds: float, name: str, version: str = "") -> JsonObject:
+    def metadata(self, seconds: float, name: str, version: str = "") -> Answer:
         return self.call(seconds, "get_model_metadata", name, version)
 
-    def release(self, seconds: float) -> str:
-        return str(self.call(seconds, "get_server_metadata").get("version", ""))
+    def release(self, seconds: float) -> Answer:
+        return self.call(seconds, "get_server_metadata")
 
     @property
     def spelling(self) -> str:

@@ -7,21 +7,33 @@ from __future__ import annotations
 
 import json
 import secrets
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..domain import config_pbtxt
-from ..errors import InvalidOption
+from ..errors import InvalidOption, ServerError
 from ..libraries import require
 from .server import TritonServer
 from .tensors import Array, Request, Tensor, Values, read_request
-from .transport import Answer, JsonObject
+from .transport import Answer, JsonObject, Nonsense
 
 _SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
 _OWN = frozenset({*_SEQUENCE, "priority", "timeout"})
 # What the request's form on the wire is made of, and not what the model is told.
 _OF_THE_WIRE = frozenset({"binary_data_output", "binary_data_size"})
 _LARGEST_ID = 2**31
+_MOST_STEPS = 1000
+# What tritonclient and numpy raise where an answer has another shape than they take for granted.
+_MISREAD = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    struct.error,
+)
 # As wide as Triton's protocol has them.
 _LIMITS = {"sequence_id": 2**63, "priority": 2**64, "timeout": 2**63}
 ONLY_GRPC = (
@@ -132,6 +144,13 @@ def served_interface(server: TritonServer, name: str) -> Interface:
         if step in seen:
             continue
         seen.add(step)
+        if len(seen) > _MOST_STEPS:
+            raise ServerError(
+                f"Triton at {server.url} says that the ensemble has more than {_MOST_STEPS} steps",
+                model=name,
+                step="ask Triton for the served configuration",
+                server=server.url,
+            )
         config = server.config(step)
         of_step = interface_of(config)
         steps += _steps(config)
@@ -299,11 +318,18 @@ def infer(
     if version:
         options["model_version"] = version
     if not interface.decoupled:
-        return outputs_of(
-            server.ask(step, server.transport.call, "infer", name, tensors, **options)
+        return server.ask(
+            step,
+            lambda seconds: outputs_of(
+                server.transport.call(seconds, "infer", name, tensors, **options)
+            ),
         )
-    answers = server.ask(step, server.transport.stream, name, tensors, **options)
-    return _joined([outputs_of(answer) for answer in answers])
+    return server.ask(
+        step,
+        lambda seconds: _joined(
+            [outputs_of(one) for one in server.transport.stream(seconds, name, tensors, **options)]
+        ),
+    )
 
 
 def tensors_of(server: TritonServer, arrays: Mapping[str, tuple[str, Array]]) -> list[Answer]:
@@ -344,13 +370,21 @@ def _options(server: TritonServer, request: Request, interface: Interface) -> di
 
 
 def outputs_of(result: Answer) -> dict[str, Array]:
-    """Of tritonclient's result: output name → array."""
-    response = result.get_response()
-    if isinstance(response, Mapping):
-        names = [output["name"] for output in response.get("outputs", ())]
-    else:
-        names = [output.name for output in response.outputs]
-    return {name: result.as_numpy(name) for name in names}
+    """Of tritonclient's result: output name → array. Raises Nonsense where it holds none."""
+    from tritonclient.utils import InferenceServerException
+
+    try:
+        response = result.get_response()
+        if isinstance(response, Mapping):
+            names = [str(output["name"]) for output in response.get("outputs", ())]
+        else:
+            names = [output.name for output in response.outputs]
+        arrays = {name: result.as_numpy(name) for name in names}
+    except (*_MISREAD, InferenceServerException) as error:
+        raise Nonsense(f"its outputs cannot be read: {error}") from error
+    if unread := [name for name, array in arrays.items() if array is None]:
+        raise Nonsense(f"its output '{unread[0]}' has no data")
+    return arrays
 
 
 def _joined(answers: list[dict[str, Array]]) -> dict[str, Array | list[Array]]:

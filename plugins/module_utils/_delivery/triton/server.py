@@ -9,13 +9,13 @@ EXPLICIT mode and 503 in any other.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
 from ..deadline import Deadline
+from ..domain.fields import WrongShape
 from ..domain.served import ServedModel, VersionRow, digest_of_answer
 from ..effects import effect
 from ..errors import (
@@ -28,10 +28,13 @@ from ..errors import (
     ServerUnreachable,
 )
 from ..progress import step
+from ..redact import mask
 from .address import Access, parse_address
+from .answers import read_config, read_index, read_metadata, read_release
 from .grpc_transport import GrpcTransport
 from .http_transport import HttpTransport
-from .transport import Gone, JsonObject, Refused, Silent, Transport, WentDown
+from .log import NotRead, tail_of_named_log, tail_of_users_log
+from .transport import Gone, JsonObject, Nonsense, Refused, Silent, Transport, WentDown
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,7 +42,7 @@ _PROBE = "mlops-triton-mode-probe"
 _POLL = 0.05
 _PATIENCE = 0.5
 """Seconds for which Triton may say READY of what it has been asked to unload."""
-_LOG_TAIL = 1 << 18
+_LONGEST_CAUSE = 1000
 _VANISHING = 3.0
 
 
@@ -96,6 +99,7 @@ class TritonServer:
             ServerUnreachable: it cannot be reached, or did not answer another question before.
             ServerTimeout: it did not answer in time.
             ServerRefused: it answered with an error.
+            ServerError: it answered what no Triton does.
         """
         if self._silent_at:
             raise ServerUnreachable(
@@ -127,6 +131,13 @@ class TritonServer:
                 server=self.url,
                 status=error.status,
                 reason=error.text,
+            ) from error
+        except (Nonsense, WrongShape) as error:
+            raise ServerError(
+                f"{self.url} does not answer as a Triton server does ({error}): is this its"
+                " address?",
+                step=step,
+                server=self.url,
             ) from error
 
     def _explain(self, error: Refused) -> str:
@@ -175,23 +186,15 @@ class TritonServer:
 
     def index(self) -> dict[str, tuple[VersionRow, ...]]:
         """The repository index: rows by model name."""
-        rows: dict[str, tuple[VersionRow, ...]] = {}
-        for row in self._index_rows():
-            version = row.get("version")
-            entry = VersionRow(
-                int(version) if version else None, row.get("state", ""), row.get("reason", "")
-            )
-            rows[row["name"]] = (*rows.get(row["name"], ()), entry)
-        return rows
-
-    def _index_rows(self) -> Sequence[JsonObject]:
-        """Triton lists the repository and then looks at each entry: one that is moved out in
-        between is an error of the whole index.
-        """
+        # Triton lists the repository and then looks at each entry: one that is moved out in between
+        # is an error of the whole index.
         deadline = Deadline(min(self.timeout, _VANISHING))
         while True:
             try:
-                return self.ask_cheaply("ask Triton for its index", self.transport.index)
+                return self.ask_cheaply(
+                    "ask Triton for its index",
+                    lambda seconds: read_index(self.transport.index(seconds)),
+                )
             except ServerRefused as error:
                 if "failed to stat" not in error.reason or deadline.passed:
                     raise
@@ -203,14 +206,12 @@ class TritonServer:
         if not any(row.state == "READY" for row in known):
             return ServedModel(self.url, known, answers=self._answers())
         try:
-            config = self.ask_cheaply(
-                "ask Triton for the served configuration", self.transport.config, name
-            )
+            config = self._ask_config(name)
         except ServerRefused as error:
             if error.knows_no_such_model:  # gone between the two questions
                 return ServedModel(self.url, known, answers=self._answers())
             raise
-        block = config.get("parameters", {}).get("mlops_triton_deploy_id", {})
+        block = (config.get("parameters") or {}).get("mlops_triton_deploy_id") or {}
         return ServedModel(
             self.url, known, block.get("string_value"), digest_of_answer(config), self._answers()
         )
@@ -226,14 +227,17 @@ class TritonServer:
         """The server's version, "2.51.0"; None where it does not say. Asked once."""
         if self._release is None:
             with contextlib.suppress(ServerError):
-                said = self.ask_cheaply("ask Triton for its version", self.transport.release)
+                said = self.ask_cheaply(
+                    "ask Triton for its version",
+                    lambda seconds: read_release(self.transport.release(seconds)),
+                )
                 self._release = said or None
         return self._release
 
     def _unlisted(self, name: str) -> tuple[VersionRow, ...]:
         """A model whose folder is gone is served on, and is not in the index."""
         try:
-            versions = self.metadata(name).get("versions", ())
+            versions = self.metadata(name).get("versions") or ()
         except NotFound:
             return ()
         return tuple(VersionRow(int(version), "READY") for version in versions)
@@ -246,7 +250,8 @@ class TritonServer:
         """
         try:
             return self.ask_cheaply(
-                "ask Triton for the model's metadata", self.transport.metadata, name, version
+                "ask Triton for the model's metadata",
+                lambda seconds: read_metadata(self.transport.metadata(seconds, name, version)),
             )
         except ServerRefused as error:
             if error.knows_no_such_model:
@@ -264,9 +269,7 @@ class TritonServer:
             NotFound: the server does not serve it.
         """
         try:
-            return self.ask_cheaply(
-                "ask Triton for the served configuration", self.transport.config, name
-            )
+            return self._ask_config(name)
         except ServerRefused as error:
             if error.knows_no_such_model:
                 raise NotFound(
@@ -275,6 +278,12 @@ class TritonServer:
                     step=error.step,
                 ) from error
             raise
+
+    def _ask_config(self, name: str) -> JsonObject:
+        return self.ask_cheaply(
+            "ask Triton for the served configuration",
+            lambda seconds: read_config(self.transport.config(seconds, name)),
+        )
 
     def require_explicit(self) -> None:
         """Raises ServerError where the server is not in EXPLICIT mode, asked by a call that changes
@@ -287,7 +296,7 @@ class TritonServer:
     def is_live(self, seconds: float = 2.0) -> bool:
         try:
             live = bool(self.transport.call(min(seconds, self.timeout), "is_server_live"))
-        except (Silent, Gone, Refused):
+        except (Silent, Gone, Refused, Nonsense):
             return False
         if live:
             self._silent_at = None
@@ -352,19 +361,29 @@ class TritonServer:
         """
         if "failed to poll" not in reason:
             return _first_cause(reason)
-        path = self.log_file
         try:
-            path = path or self.transport.call(self.timeout, "get_log_settings").get("log_file")
-            with open(path, "rb") as stream:
-                stream.seek(max(0, os.path.getsize(path) - _LOG_TAIL))
-                cause = poll_failure(stream.read().decode(errors="replace"), name)
-        except (Silent, Gone, Refused, OSError, TypeError, AttributeError):
-            cause = None
+            cause = poll_failure(self._log(), name)
+            why_not = ""
+        except NotRead as error:
+            cause, why_not = None, f"; {error}"
+        except (ServerError, NotFound):
+            cause, why_not = None, ""
         return (
-            f"Triton cannot use its folder: {cause}"
+            f"Triton cannot use its folder: {mask(cause)}"
             if cause
-            else (f"{_first_cause(reason)}; its log says why (option server_log reads it)")
+            else (f"{_first_cause(reason)}; its log says why (option server_log reads it{why_not})")
         )
+
+    def _log(self) -> str:
+        """The end of its log. Raises NotRead, ServerError."""
+        if self.log_file:
+            return tail_of_users_log(self.log_file)
+        said = self.ask("ask Triton for its log", self.transport.call, "get_log_settings")
+        # gRPC has a message of settings, HTTP an object.
+        named = said.get("log_file") if isinstance(said, dict) else None
+        if not named:
+            raise ServerError("it has no file of its own", server=self.url)
+        return tail_of_named_log(named, self.address)
 
     def unload(self, name: str) -> None:
         """Unload, and return when no version is READY or on its way out; requests in flight are
@@ -417,7 +436,7 @@ def poll_failure(text: str, name: str) -> str | None:
     Such a line reads ``… "Poll failed for model directory 'fraud': reason"``.
     """
     _before, found, after = text.rpartition(f"Poll failed for model directory '{name}': ")
-    return after.splitlines()[0].rstrip('"') if found and after else None
+    return after.splitlines()[0].rstrip('"')[:_LONGEST_CAUSE] if found and after else None
 
 
 def _first_cause(text: str) -> str:

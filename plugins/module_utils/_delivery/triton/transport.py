@@ -11,19 +11,28 @@ from typing import Any, Protocol, TypeAlias
 
 ASK_AGAIN = 2.0
 """Seconds after which a question is asked again on a new connection."""
+LARGEST_ANSWER = 16 << 20
+"""Bytes of an answer to a question; an index of ten thousand models has one MiB."""
+LARGEST_INFERENCE = 256 << 20
+"""Bytes of an answer with tensors. Triton takes requests of 64 MiB over HTTP."""
+_LONGEST_TEXT = 16 << 10
 
 
 class Refused(Exception):
     """An answer of the server that is an error: HTTP-like status and text."""
 
     def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
         self.status = status
-        self.text = text
+        self.text = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
+        super().__init__(self.text)
 
 
 class Silent(Exception):
     """No answer before the deadline."""
+
+
+class Nonsense(Exception):
+    """An answer that no Triton gives; the text says why, after "it": ``its length is …``."""
 
 
 class Gone(Exception):
@@ -47,7 +56,8 @@ class Transport(Protocol):
     """The way to one server. ``seconds`` is the total deadline of a call.
 
     Raises:
-        Refused, Silent, Gone: by all but ``close``.
+        Refused, Silent, Gone, Nonsense: by all but ``close``. What is returned is as the server
+            said it, whatever its shape.
     """
 
     def call(self, seconds: float, method: str, /, *args: object, **kwargs: object) -> Answer:
@@ -56,17 +66,17 @@ class Transport(Protocol):
     def stream(self, seconds: float, /, *args: object, **kwargs: object) -> Sequence[Answer]:
         """All answers of a decoupled model to one inference."""
 
-    def index(self, seconds: float) -> Sequence[JsonObject]:
+    def index(self, seconds: float) -> Answer:
         """Rows of the repository index."""
 
-    def config(self, seconds: float, name: str) -> JsonObject:
+    def config(self, seconds: float, name: str) -> Answer:
         """The configuration that the server runs a model with."""
 
-    def metadata(self, seconds: float, name: str, version: str = "") -> JsonObject:
+    def metadata(self, seconds: float, name: str, version: str = "") -> Answer:
         """Inputs and outputs of a model."""
 
-    def release(self, seconds: float) -> str:
-        """The server's version."""
+    def release(self, seconds: float) -> Answer:
+        """The server's own metadata, with its version."""
 
     @property
     def spelling(self) -> str:
@@ -85,3 +95,4 @@ class ThreadClients(threading.local):
 
     client: Answer = None
     loads: int = 0
+    meter: Answer = None
