@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Servers that answer HTTP as no honest one does, made of sockets."""
+"""Servers that answer HTTP as no honest one does, made of sockets; and documents with anything in
+any place.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from hypothesis import strategies as st
 
 Talk = Callable[[socket.socket], None]
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -157,3 +161,31 @@ VALUES: tuple[Any, ...] = (
     [None],
     [{}],
 )
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(min_value=10**20).map(lambda one: one**5)
+    | st.floats()
+    | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@st.composite
+def spoilt(draw: st.DrawFn, document: Any) -> Any:
+    """The document with any JSON in one of its places, or with something left out or added."""
+    if not isinstance(document, (dict, list)) or not document or draw(st.integers(0, 3)) == 0:
+        return draw(JSON)
+    keys = list(document) if isinstance(document, dict) else list(range(len(document)))
+    key = draw(st.sampled_from(keys))
+    changed = document.copy()
+    if draw(st.integers(0, 5)) == 0:
+        del changed[key]
+    else:
+        changed[key] = draw(spoilt(document[key]))
+    return changed

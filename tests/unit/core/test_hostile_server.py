@@ -34,8 +34,15 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.tran
     LARGEST_INFERENCE,
 )
 from hypothesis import given, settings
-from hypothesis import strategies as st
-from support.hostile import DRIPS, FLOODS, NONSENSE, VALUES, hostile_server, says_json
+from support.hostile import (
+    DRIPS,
+    FLOODS,
+    NONSENSE,
+    VALUES,
+    hostile_server,
+    says_json,
+    spoilt,
+)
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 grpc: Any = pytest.importorskip("grpc")
@@ -143,18 +150,6 @@ def test_an_ensemble_of_ever_new_steps_ends() -> None:
 
 # -- any JSON in any place -------------------------------------------------------------------------
 
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.integers(min_value=10**20).map(lambda one: one**5)
-    | st.floats()
-    | st.text(max_size=8),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
-    ),
-    max_leaves=6,
-)
 CONFIG = {
     "name": "m",
     "platform": "ensemble",
@@ -184,21 +179,6 @@ INDEX = [
     {"name": "m", "version": "1", "state": "READY", "reason": ""},
     {"name": "n", "state": "UNAVAILABLE", "reason": "unloaded"},
 ]
-
-
-@st.composite
-def spoilt(draw: st.DrawFn, document: Any) -> Any:
-    """The document with any JSON in one of its places, or with something left out or added."""
-    if not isinstance(document, (dict, list)) or not document or draw(st.integers(0, 3)) == 0:
-        return draw(JSON)
-    keys = list(document) if isinstance(document, dict) else list(range(len(document)))
-    key = draw(st.sampled_from(keys))
-    changed = document.copy()
-    if draw(st.integers(0, 5)) == 0:
-        del changed[key]
-    else:
-        changed[key] = draw(spoilt(document[key]))
-    return changed
 
 
 class Said:

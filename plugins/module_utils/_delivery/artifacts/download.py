@@ -154,6 +154,10 @@ class _Download:
                         digest.update(piece)
                         write(self.descriptor, piece, at)
                         at += len(piece)
+                        # What is longer than listed may be without end, and would fill the disk;
+                        # that it is longer is told to who listed it.
+                        if self.size is not None and at > self.size:
+                            return at, digest.hexdigest()
                 # What is shorter than listed, and says so, will not get longer.
                 expected = self.size if body.end is None else body.end
                 if expected is None or at >= expected:

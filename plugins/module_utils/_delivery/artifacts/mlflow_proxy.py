@@ -11,6 +11,7 @@ from typing import ClassVar
 from urllib.parse import quote, urljoin, urlsplit
 
 from ..deadline import call_within
+from ..domain.fields import Fields, WrongShape, read_json, whole
 from ..errors import ArtifactError, DeadlineExceeded, NotFound
 from ..outside import HttpAnswer
 from ..redact import mask, reason
@@ -18,6 +19,9 @@ from .transfer import Broken, Unreachable
 
 ENDPOINT = "/mlflow-artifacts/artifacts"
 _CHUNK = 1 << 20
+LARGEST_LISTING = 64 << 20
+_MOST_VALUES = 2_000_000
+_LONGEST_ERROR = 4096
 _REDIRECTS = 5
 _LATER = 5.0
 Request = Callable[..., HttpAnswer]
@@ -41,7 +45,7 @@ class _Answer:
             response.status_code, _first_byte(headers.get("Content-Range"))
         )
         length = headers.get("Content-Length", "")
-        self.end = self.start + int(length) if length.isdigit() else None
+        self.end = self.start + int(length) if re.fullmatch("[0-9]{1,18}", length) else None
         self.splits = headers.get("Accept-Ranges", "").lower() == "bytes" and not _is_made_for_this(
             response
         )
@@ -60,8 +64,37 @@ class _Answer:
         self._response.close()
 
 
+def _first_bytes(answer: HttpAnswer, most: int) -> bytes:
+    """As they are sent: nothing is unpacked, as nothing packed was asked for."""
+    data = bytearray()
+    for piece in _Answer(answer):
+        data += piece
+        if len(data) >= most:
+            break
+    return bytes(data[:most])
+
+
+def _read_listing(data: bytes) -> list[tuple[str, bool, int | None]]:
+    """Raises WrongShape."""
+    if len(data) > LARGEST_LISTING:
+        raise WrongShape(f"its listing has more than {LARGEST_LISTING >> 20} MiB")
+    return [
+        # MLflow leaves the size out where it is 0.
+        (file.text("path"), bool(file.data.get("is_dir")), _size(file))
+        for file in Fields(read_json(data, _MOST_VALUES), "its listing: ").objects("files")
+    ]
+
+
+def _size(file: Fields) -> int:
+    size = file.data.get("file_size")
+    found = 0 if size is None else whole(size, f"{file.where}file_size")
+    if found < 0:
+        raise file.wrong("file_size", "a number of bytes")
+    return found
+
+
 def _first_byte(content_range: str | None) -> int:
-    found = re.match(r"bytes (\d+)-", content_range or "")
+    found = re.match(r"bytes ([0-9]{1,18})-", content_range or "")
     return int(found.group(1)) if found else -1
 
 
@@ -113,11 +146,15 @@ class ProxyStore:
         self._request = request
 
     def entries(self, path: str) -> Iterator[tuple[str, bool, int | None]]:
-        def ask() -> HttpAnswer:
+        def ask() -> list[tuple[str, bool, int | None]]:
             answer = self._send(
-                "GET", ENDPOINT, params={"path": posixpath.join(self._root, path).rstrip("/")}
+                "GET",
+                ENDPOINT,
+                params={"path": posixpath.join(self._root, path).rstrip("/")},
+                stream=True,
             )
-            return self._check(answer, path or "the artifact").json()
+            with self._check(answer, path or "the artifact") as checked:
+                return _read_listing(_first_bytes(checked, LARGEST_LISTING + 1))
 
         try:
             listed = call_within(self._timeout, "the listing", ask)
@@ -125,11 +162,11 @@ class ProxyStore:
             raise Unreachable(
                 f"{self.label} did not list {path or 'the artifact'} within {self._timeout:g} s"
             ) from error
-        except ValueError as error:
-            raise ArtifactError(f"{self.label} did not answer as an MLflow server does") from error
-        for entry in listed.get("files", []):
-            # MLflow leaves the size out where it is 0.
-            yield entry["path"], bool(entry.get("is_dir")), int(entry.get("file_size") or 0)
+        except WrongShape as error:
+            raise ArtifactError(
+                f"{self.label} does not answer as an MLflow server does: {error}"
+            ) from error
+        yield from listed
 
     def open(
         self, path: str, start: int = 0, end: int | None = None, tag: str | None = None
@@ -149,7 +186,7 @@ class ProxyStore:
 
     def put(self, path: str, data: object) -> None:
         """Send a file; ``data`` is bytes or has ``read`` and a length."""
-        self._check(self._send("PUT", self._endpoint(path), data=data), path).close()
+        self._check(self._send("PUT", self._endpoint(path), data=data, stream=True), path).close()
 
     @property
     def label(self) -> str:
@@ -219,14 +256,11 @@ class ProxyStore:
         if answer.status_code < 300:
             return answer
         with answer:
-            text = (
-                mask(" ".join(answer.text[:300].split()))
-                if answer.headers.get("Content-Length", "1") != "0"
-                else ""
-            )
+            said = _first_bytes(answer, _LONGEST_ERROR).decode(errors="replace")[:300]
+            text = mask(" ".join(said.split()))
         if answer.status_code == 404:
             raise NotFound(f"{self.label} has no {path}")
-        said = f"{self.label} answered {answer.status_code} {answer.reason} for {path}: {text}"
+        told = f"{self.label} answered {answer.status_code} {answer.reason} for {path}: {text}"
         if answer.status_code in (408, 429, 502, 503, 504):
-            raise Broken(said)
-        raise Unreachable(said) if answer.status_code in (401, 403) else ArtifactError(said)
+            raise Broken(told)
+        raise Unreachable(told) if answer.status_code in (401, 403) else ArtifactError(told)

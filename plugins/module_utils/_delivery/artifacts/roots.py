@@ -31,6 +31,7 @@ _WORKERS = 16
 _QUESTIONS = 8
 _CHUNK = 1 << 20
 _DEEPEST = 64
+_MOST_ENTRIES = 200_000
 
 
 @dataclass(frozen=True, order=True)
@@ -310,6 +311,8 @@ def walk(entries: Callable[[str], Iterable[tuple[str, bool, int | None]]]) -> Li
                         below.append(path)
                     else:
                         files.append(RemoteFile(path, size))
+                if len(files) + len(empty) + len(below) > _MOST_ENTRIES:
+                    raise ArtifactError(f"the store lists more than {_MOST_ENTRIES} files")
             level = below
     return Listing(tuple(sorted(files)), tuple(sorted(empty)))
 

@@ -178,6 +178,15 @@ class Connection:
             raise RegistryUnreachable(
                 f"MLflow at {self.masked_uri} cannot be reached: {reason(error)}", step=step
             ) from error
+        except DeliveryError:
+            raise
+        except Exception as error:
+            # MLflow's client takes the shape of answers for granted.
+            raise RegistryError(
+                f"MLflow at {self.masked_uri} does not answer as an MLflow server does"
+                f" ({type(error).__name__}: {reason(error)})",
+                step=step,
+            ) from error
 
     def change(
         self, kind: str, subject: str, function: Callable[..., T], *args: Any, **kwargs: Any

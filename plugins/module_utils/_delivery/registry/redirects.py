@@ -17,6 +17,7 @@ from urllib.parse import urljoin
 from ..artifacts.mlflow_proxy import origin
 from ..outside import MlflowObject
 from ..redact import mask
+from .answers import ENCODINGS, read_within_bounds
 
 _NAME = "mlops-triton"
 _KNOWN: dict[str, str] = {}
@@ -63,7 +64,9 @@ class _Provider:
 
         def authenticate(request: MlflowObject) -> MlflowObject:
             request = (inner or _as_requests_does)(request)
+            request.headers["Accept-Encoding"] = ENCODINGS
             request.register_hook("response", _refuse_other_servers)
+            request.register_hook("response", read_within_bounds)
             return request
 
         return authenticate

@@ -16,13 +16,15 @@ from ..deadline import Deadline
 from ..domain.source import Source
 from ..domain.uri import ModelUri, parse_model_uri
 from ..effects import effect
-from ..errors import NotFound, RegistryError
+from ..errors import InvalidOption, NotFound, RegistryError
 from ..outside import JsonDict, MlflowObject
 from ..redact import mask
+from .answers import number
 from .connection import UNKNOWN_ENDPOINT, Connection, code_of
 
 _FEW = 20
 _PAGE = 1000
+_MOST = 1_000_000
 _LOGGED_MODEL = re.compile(r"models:/+(m-[^/]+)")
 
 
@@ -94,7 +96,7 @@ class Registry(Connection):
         return Source(
             uri,
             found.name,
-            int(found.version),
+            self._number(found),
             uri.alias,
             mask(found.source or root),
             root,
@@ -118,7 +120,7 @@ class Registry(Connection):
             )
             if not root.startswith(("models:", "runs:")):
                 return root, None
-            meant = parse_model_uri(root)
+            meant = self._parsed(root)
             if meant.kind in ("logged_model", "run"):
                 source = self.resolve(meant)
                 return source.artifact_root, source.beside
@@ -130,13 +132,30 @@ class Registry(Connection):
             step="resolve",
         )
 
+    def _parsed(self, root: str) -> ModelUri:
+        try:
+            return parse_model_uri(root)
+        except InvalidOption as error:
+            raise RegistryError(
+                f"MLflow at {self.masked_uri} says that the files lie at {mask(root)!r}, which is"
+                " no place",
+                step="resolve",
+            ) from error
+
+    def _number(self, version: MlflowObject) -> int:
+        """The number of a version. Raises RegistryError."""
+        return self._whole(version.version, f"a version of '{version.name}'")
+
+    def _whole(self, value: object, what: str) -> int:
+        return number(value, what, f"MLflow at {self.masked_uri}")
+
     def ready_version(self, uri: ModelUri) -> int:
         """The version that a URI of a registered model means now, wherever its files are.
 
         Raises:
             NotFound, RegistryError: as ``resolve``.
         """
-        return int(self._ready(uri, Deadline(self.timeout)).version)
+        return self._number(self._ready(uri, Deadline(self.timeout)))
 
     def _ready(self, uri: ModelUri, deadline: Deadline) -> MlflowObject:
         try:
@@ -165,7 +184,7 @@ class Registry(Connection):
             NotFound: there is none; ``resolve`` says what there is instead.
             RegistryError: as ``resolve``.
         """
-        return int(self._version(uri, Deadline(self.timeout)).version)
+        return self._number(self._version(uri, Deadline(self.timeout)))
 
     def _version(self, uri: ModelUri, deadline: Deadline) -> MlflowObject:
         match uri.kind:
@@ -307,7 +326,10 @@ class Registry(Connection):
             raise NotFound(
                 f"the registry at {self.masked_uri} has no model '{name}'", model=name, step="read"
             ) from error
-        aliases = {alias: int(version) for alias, version in (model.aliases or {}).items()}
+        aliases = {
+            alias: self._whole(version, f"the version of alias '{alias}'")
+            for alias, version in (model.aliases or {}).items()
+        }
         versions = self._versions(name, aliases, deadline) if with_versions else ()
         return ModelInfo(name, model.description or "", dict(model.tags), aliases, tuple(versions))
 
@@ -341,7 +363,8 @@ class Registry(Connection):
                 order_by=["version_number DESC"],
                 deadline=deadline,
             )
-            found += [_version_info(version, aliases) for version in page]
+            found += [self._info(version, aliases) for version in page]
+            self._bound(len(found), "versions")
             token = page.token
             if not token or limit is not None and len(found) >= limit:
                 return found[:limit]
@@ -356,6 +379,7 @@ class Registry(Connection):
                 "read", self.client.search_registered_models, page_token=token, deadline=deadline
             )
             found += [model.name for model in page]
+            self._bound(len(found), "models")
             token = page.token
             if not token:
                 return tuple(found)
@@ -366,9 +390,17 @@ class Registry(Connection):
 
     def version_info(self, name: str, version: int) -> VersionInfo:
         """One version; its aliases are not told. Raises NotFound without it."""
-        return _version_info(
-            self.ask("read", self.client.get_model_version, name, str(version)), {}
-        )
+        return self._info(self.ask("read", self.client.get_model_version, name, str(version)), {})
+
+    def _info(self, version: MlflowObject, aliases: Mapping[str, int]) -> VersionInfo:
+        return _version_info(version, self._number(version), aliases)
+
+    def _bound(self, count: int, what: str) -> None:
+        """One page after the other may come without end."""
+        if count > _MOST:
+            raise RegistryError(
+                f"MLflow at {self.masked_uri} lists more than {_MOST} {what}", step="read"
+            )
 
     def create_model(self, name: str) -> None:
         """Make a registered model; one that came to be meanwhile is as good."""
@@ -403,10 +435,12 @@ class Registry(Connection):
                 "model-versions/create",
                 {key: value for key, value in given.items() if value},
             )
-            return int(said["model_version"]["version"])
+            made = said.get("model_version")
+            version = made.get("version") if isinstance(made, Mapping) else None
+            return self._whole(version, "the version that was made")
         # The parameter is MLflow 3's; a client of 2.x has no logged models to name.
         logged = {"model_id": model_id} if model_id else {}
-        made = self.change(
+        created = self.change(
             "create version",
             name,
             self.client.create_model_version,
@@ -418,7 +452,7 @@ class Registry(Connection):
             await_creation_for=0,
             **logged,
         )
-        return int(made.version)
+        return self._number(created)
 
     def set_alias(self, name: str, alias: str, version: int) -> None:
         self._set(
@@ -512,8 +546,7 @@ def _model_id(version: MlflowObject) -> str | None:
     return getattr(version, "model_id", None) or (found[1] if found else None)
 
 
-def _version_info(version: MlflowObject, aliases: Mapping[str, int]) -> VersionInfo:
-    number = int(version.version)
+def _version_info(version: MlflowObject, number: int, aliases: Mapping[str, int]) -> VersionInfo:
     return VersionInfo(
         version.name,
         number,
