@@ -5,7 +5,6 @@ elsewhere.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -18,6 +17,7 @@ from mlflow.deployments import BaseDeploymentClient
 from mlflow.exceptions import MlflowException
 
 from ..module_utils._delivery.domain.desired import DesiredModel
+from ..module_utils._delivery.domain.fields import WrongShape, read_json
 from ..module_utils._delivery.domain.record import Record
 from ..module_utils._delivery.domain.uri import parse_model_uri
 from ..module_utils._delivery.errors import (
@@ -55,6 +55,7 @@ _REQUEST = (
     "group",
     "mode",
 )
+_MOST_VALUES = 10_000
 _other_plugins_were_named = threading.Event()
 
 
@@ -358,7 +359,9 @@ class TritonDeploymentClient(BaseDeploymentClient):
         statuses += there.status(sorted(unseen)) if unseen else []
         entries = []
         for status in sorted(statuses, key=lambda one: str(one["name"])):
-            if name is None and status["state"] == "unknown":
+            if status["state"] == "unknown":
+                if name is not None:
+                    there.record(name)  # says what to do where it is the record that is not read
                 entries.append(_unknown_entry(status, repository))
                 continue
             record = there.record(status["name"])
@@ -518,8 +521,8 @@ def _printable(entry: dict[str, Any]) -> dict[str, Any]:
 def _read_meta(repository: Repository, name: str) -> dict[str, Any] | None:
     """What NVIDIA's plugin noted beside a model."""
     try:
-        found = json.loads(repository.meta(name) or "null")
-    except ValueError:
+        found = read_json(repository.meta(name) or b"null", _MOST_VALUES)
+    except WrongShape:
         return None
     return found if isinstance(found, dict) else None
 

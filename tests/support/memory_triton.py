@@ -95,8 +95,8 @@ class MemoryTriton:
     def metadata(self, _timeout: float, _name: str, _version: str = "") -> dict[str, Any]:
         return {}
 
-    def release(self, _timeout: float) -> str:
-        return "2.51.0"
+    def release(self, _timeout: float) -> dict[str, Any]:
+        return {"name": "triton", "version": "2.51.0"}
 
     def close(self) -> None:
         pass

@@ -16,9 +16,13 @@ from ..domain.served import ServedModel, VersionRow
 from ..domain.stored import StoredModel
 from ..errors import (
     DeliveryError,
+    InvalidOption,
     JournalRefused,
+    MissingLibrary,
     PolicyRefused,
     RecordRefused,
+    ServerTimeout,
+    ServerUnreachable,
     as_delivery_error,
 )
 from ..names import check_model_name
@@ -99,23 +103,35 @@ class Inspection:
         wanted = repository.store.recorded_names() if names is None else list(names)
         entries = []
         for name in wanted:
-            more: JsonDict = {}
             try:
-                stored, unread = repository.read(name), []
-            except JournalRefused as error:  # told of this model; the others go on
-                record = repository.store.record(name)
-                stored, unread = StoredModel(record, folder=record is not None), [error.message]
-            except RecordRefused as error:
-                stored, unread = StoredModel(), [error.message]
-                more = {"state": "unknown", "foreign": False}
-            observed = ObservedModel.of(name, stored, *_served(self.servers, name, indexes))
-            status = status_of(observed)
-            status["drift"] += unread
-            more |= self._trust(observed.record, status["drift"])
-            if verify:
-                more |= self._ask(name, observed.record)
-            entries.append({**describe(name, observed.record), **status, **more})
+                entries.append(self._status_of(repository, name, indexes, verify))
+            except (InvalidOption, MissingLibrary, ServerUnreachable, ServerTimeout):
+                raise  # of all models
+            except Exception as error:  # told of this model; the others go on
+                said = as_delivery_error(error, "see what is there").about(model=name)
+                asked = {"answers": None, "unproven": None} if verify else {}
+                entries.append({**_unknown(name, str(said)), **asked})
         return entries
+
+    def _status_of(
+        self, repository: Repository, name: str, indexes: Indexes, verify: bool
+    ) -> JsonDict:
+        more: JsonDict = {}
+        try:
+            stored, unread = repository.read(name), []
+        except JournalRefused as error:
+            record = repository.store.record(name)
+            stored, unread = StoredModel(record, folder=record is not None), [error.message]
+        except RecordRefused as error:
+            stored, unread = StoredModel(), [error.message]
+            more = {"state": "unknown", "foreign": False}
+        observed = ObservedModel.of(name, stored, *_served(self.servers, name, indexes))
+        status = status_of(observed)
+        status["drift"] += unread
+        more |= self._trust(observed.record, status["drift"])
+        if verify:
+            more |= self._ask(name, observed.record)
+        return {**describe(name, observed.record), **status, **more}
 
     def _trust(self, record: Record | None, drift: list[str]) -> JsonDict:
         """Whether what is deployed would be trusted today; None where no rule asks who vouches for
@@ -149,6 +165,12 @@ class Inspection:
                 said = as_delivery_error(error, "verify")
                 return {"answers": False, "unproven": f"{server.url}: {said.message}"}
         return {"answers": None if left_out else True, "unproven": left_out}
+
+
+def _unknown(name: str, said: str) -> JsonDict:
+    """A model of which nothing could be found out, and why."""
+    status = {"ready": False, "servers": [], "drift": [said], "foreign": False, "trusted": None}
+    return {**describe(name, None), **status, "state": "unknown"}
 
 
 def observe(
