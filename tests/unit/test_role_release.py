@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar, trust_as_template
+from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 OLD, NEW = "nvcr.io/nvidia/tritonserver:24.10-py3", "nvcr.io/nvidia/tritonserver:26.11-py3"
@@ -30,8 +33,22 @@ def trusted(value: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def role() -> Callable[..., Any]:
-    init_plugin_loader()
+def collections() -> Iterator[None]:
+    """Collections as Ansible loads them, of which nothing stays for the tests of other files: those
+    import them as Python does.
+    """
+    others = {name for name in sys.modules if name.partition(".")[0] == "ansible_collections"}
+    with mock.patch.dict(sys.modules):
+        for name in others:
+            del sys.modules[name]
+        _AnsibleCollectionFinder._remove()
+        init_plugin_loader()
+        yield
+        _AnsibleCollectionFinder._remove()
+
+
+@pytest.fixture(scope="module")
+def role(collections: None) -> Callable[..., Any]:
 
     def evaluate(name: str, variable: str, engine: Any = None, **given: Any) -> Any:
         said: dict[str, Any] = {
