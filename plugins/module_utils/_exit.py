@@ -6,19 +6,20 @@
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ._delivery.errors import Defect, as_delivery_error
 from ._delivery.progress import VARIABLE, write_progress
-from ._delivery.redact import mask
+from ._delivery.redact import mask, secrets_in
 from ._delivery.registry.credentials import Credentials, use_credentials
 from ._delivery.terminal import lines, one_line, values
 
+_VARIABLE = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 _SENTENCES = (
     "msg",
     "failures",
@@ -125,23 +126,27 @@ def join_results(results: Iterable[tuple[dict[str, Any], Iterable[str]]]) -> dic
 
 
 def _hide_passwords(module: AnsibleModule) -> None:
-    """An address is no secret, and is shown with -vvv; the password in it is one."""
-    given = [module.params.get(key) or "" for key in ("tracking_uri", "registry_uri")]
-    servers = [url if "://" in url else f"//{url}" for url in module.params.get("triton_url") or ()]
-    for address in [*given, *servers]:
-        try:
-            password = urlsplit(address).password
-        except ValueError:
-            continue
-        if password:
-            module.no_log_values.update((password, unquote(password)))
-    module.no_log_values.update(_private_keys(module.params))
+    """An address is no secret, and is shown with -vvv; the password in it is one, whichever option
+    it is in, and so is a key that was given where its path or its variable is asked for.
+    """
+    for text in _texts(module.params):
+        module.no_log_values.update(one for one in secrets_in(_as_url(text)) if one)
+        if "PRIVATE KEY-----" in text:
+            module.no_log_values.add(text)
+    sign = module.params.get("sign")
+    for key, value in sign.items() if isinstance(sign, dict) else ():
+        if key.endswith("_env") and value and not _VARIABLE.fullmatch(str(value)):
+            module.no_log_values.add(str(value))
 
 
-def _private_keys(value: object) -> Iterator[str]:
-    """Keys that were given where the path of one is asked for."""
-    if isinstance(value, str) and "PRIVATE KEY-----" in value:
+def _as_url(text: str) -> str:
+    """Servers are given without a scheme too."""
+    return text if "//" in text else f"//{text}"
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
         yield value
     elif isinstance(value, (dict, list)):
         for inner in value.values() if isinstance(value, dict) else value:
-            yield from _private_keys(inner)
+            yield from _texts(inner)

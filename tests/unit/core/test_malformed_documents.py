@@ -42,7 +42,7 @@ pytest.importorskip("tritonclient")
 import yaml
 from support.memory_triton import MemoryTriton, deliver, delivery_to, make_artifact, make_model
 
-MLMODEL = {
+MLMODEL: dict[str, Any] = {
     "artifact_path": "model",
     "flavors": {
         "triton": {"data": "model", "backend": "python", "files": ["1/model.py"], "digest": "d"},
@@ -203,7 +203,7 @@ def test_a_list_tells_what_is_wrong_with_one_model_and_lists_the_others(
         if what == "config":
             triton.loaded["net"] = value
         else:
-            store = Path(delivery.repository.store.path)  # type: ignore[union-attr]
+            store = Path(delivery.repository.store.path)
             files = {
                 "record": store / "records/net.json",
                 "meta": triton.repository / "net/mlflow-meta.json",

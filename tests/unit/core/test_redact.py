@@ -11,7 +11,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri 
     parse_model_uri,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import InvalidOption
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.redact import mask
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.redact import mask, secrets_in
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -66,3 +66,22 @@ def test_what_is_no_credential_stays() -> None:
 def test_mlflows_own_secrets_are_not_shown(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "s3cret")
     assert mask("401 for s3cret") == "401 for ***"
+
+
+def test_what_signs_an_address_is_not_shown() -> None:
+    for address in (
+        "https://b.s3.example/x?X-Amz-Credential=AKIA%2Fa&X-Amz-Signature=5e55ame&X-Amz-Expires=60",
+        "https://a.blob.example/c/x?sv=2024&se=2027&sig=5e55ame%3D",
+        "wasbs://c@a.blob.example/x?token=5e55ame",
+        "https://h/x?a=1&amp;access_key=5e55ame",
+    ):
+        shown = mask(f"cannot read '{address}': refused")
+        assert "5e55ame" not in shown and shown.endswith("': refused")
+        assert "5e55ame" in " ".join(secrets_in(address))
+    assert mask("https://h/x?page=2&sort=name") == "https://h/x?page=2&sort=name"
+
+
+def test_secrets_of_an_address_are_those_that_are_hidden() -> None:
+    assert list(secrets_in("http://me:a%2Fb@h/x")) == ["a%2Fb", "a/b"]
+    assert list(secrets_in("http://me:open[::1@[::1")) == ["open[::1", "open[::1"]
+    assert not list(secrets_in("http://h/x and models:/a@b"))

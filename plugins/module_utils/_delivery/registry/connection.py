@@ -35,7 +35,7 @@ from ..errors import (
 from ..libraries import require
 from ..loopback import is_loopback, spare_loopback
 from ..outside import HttpAnswer, JsonDict, MlflowObject
-from ..redact import mask, reason
+from ..redact import hide_secrets_of, mask, reason
 from .credentials import current_credentials, remedy_for
 
 T = TypeVar("T")
@@ -73,6 +73,8 @@ class Connection:
         self._tracking_uri = tracking_uri
         self._registry_uri = registry_uri
         self._credentials = current_credentials()
+        for address in (tracking_uri, registry_uri):
+            hide_secrets_of(address or "")
         self.timeout = timeout
         self._made: object = None
 
@@ -241,6 +243,7 @@ class Connection:
                 that is not known.
         """
         spare_loopback()
+        hide_secrets_of(root)
         if is_local(root):
             return LocalRoot(self.local_place(root), self.timeout, links=False)
         if is_behind_server(root):
