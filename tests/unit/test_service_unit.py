@@ -99,3 +99,20 @@ def test_root_starts_no_python_with_the_folder_of_its_caller() -> None:
     ]
     assert len(starts) >= 12
     assert [start for start in starts if not start.startswith("-I ")] == []
+
+
+@pytest.mark.parametrize("store", ["sqlite:///{{ mlflow_home }}/data/mlflow.db", "postgresql://x"])
+def test_the_home_of_data_is_the_folder_that_root_gives_away(store: str) -> None:
+    """What lies in it the server's user makes; a second run looks only above it."""
+    folder = ROLE.parent / "mlflow"
+    variables: dict[str, Any] = {"mlflow_backend_store_uri": trust_as_template(store)}
+    for name in ("defaults", "vars"):
+        found = trusted(yaml.safe_load((folder / name / "main.yml").read_text(encoding="utf-8")))
+        variables = {**found, **variables}
+    templar = Templar(DataLoader(), variables=variables)
+
+    def value(name: str) -> Any:
+        return templar.template(trust_as_template(f"{{{{ {name} }}}}"))
+
+    assert value("_mlflow_outer_folders") == ["/opt/mlops-mlflow/data"]
+    assert value("_mlflow_inner_folders") == ["/opt/mlops-mlflow/data/artifacts"]
