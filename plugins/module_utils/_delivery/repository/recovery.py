@@ -15,6 +15,7 @@ import stat
 from .. import disk
 from ..domain.config_pbtxt import CONFIG_NAME
 from ..domain.journal import FolderMove, FolderSwap, PendingLoad, Removal
+from ..errors import RepositoryError
 from ..names import check_model_name
 from .retention import prune
 from .state_store import StateStore
@@ -42,7 +43,10 @@ def recover(store: StateStore, name: str, *, server_starts: bool = False) -> str
             retire(store, name, journal)
             done = "an interrupted deployment was complete but for tidying up"
         else:
-            _undo_moves(store, journal)
+            try:
+                _undo_moves(store, journal)
+            except FileNotFoundError as error:
+                raise _cannot_undo(store, name, error) from error
             done = "an interrupted deployment was undone"
     elif isinstance(journal, Removal):
         if disk.stat_or_none(os.path.join(store.repository, name)) is not None:
@@ -75,6 +79,20 @@ def _config(model: str) -> bytes:
         return disk.read_small(os.path.join(model, CONFIG_NAME))
     except OSError:
         return b""
+
+
+def _cannot_undo(store: StateStore, name: str, error: FileNotFoundError) -> RepositoryError:
+    """A folder that the journal names is gone, such as one that was a link."""
+    copies = f"{store.staging(name)} and {store.retained(name)}"
+    return RepositoryError(
+        f"the journal {os.path.join(store.path, 'journals', name)}.json of an interrupted run names"
+        f" {error.filename2 or error.filename}, whose folder is not there: copy {copies}, where the"
+        " only copy of what was deployed before may lie, to another place, then remove the journal"
+        " and run again",
+        model=name,
+        step="undo an interrupted deployment",
+        left="the repository was left as it is",
+    )
 
 
 def _undo_moves(store: StateStore, journal: FolderSwap) -> None:

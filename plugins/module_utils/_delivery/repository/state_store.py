@@ -95,7 +95,8 @@ class StateStore:
         if marked and not disk.is_folder(marked):
             raise RepositoryError(
                 f"the repository {self.repository} keeps its state in {marked}, which cannot be"
-                " reached from here",
+                " reached from here: mount it, or, where the state does not lie there, look at the"
+                f" marker that says so, then run rm {self.marker}",
                 step="find the state folder",
                 left="nothing was changed",
             )
