@@ -86,7 +86,7 @@ def test_bytes_in_the_place_of_an_object_stay_bytes(tmp_path: Path) -> None:
     assert read_outline(str(file)).root == POINTER
 
 
-@pytest.mark.parametrize("protocol", range(3, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_what_numpy_writes_is_read_as_it_was(tmp_path: Path, protocol: int) -> None:
     nodes = numpy.zeros(
         3, numpy.dtype({"names": ["left", "value"], "formats": ["<i8", "<f8"], "itemsize": 24})
@@ -96,7 +96,9 @@ def test_what_numpy_writes_is_read_as_it_was(tmp_path: Path, protocol: int) -> N
         numpy.arange(6.0).reshape(2, 3), numpy.asfortranarray(numpy.arange(6).reshape(2, 3)),
         numpy.array(["age", "income"]), numpy.array(["age", 1, None], dtype=object), nodes,
         numpy.arange(3, dtype=">i4"), numpy.zeros((0, 3)), numpy.zeros(2, "(2,)f4"),
-        numpy.array(1.5), numpy.array([True, False]),
+        numpy.array(1.5), numpy.array([True, False]), numpy.arange(12).reshape(3, 4)[:, 1:3],
+        numpy.arange(24.0).reshape(2, 3, 4).transpose(1, 2, 0),
+        numpy.arange(24.0).reshape(2, 3, 4).transpose(1, 0, 2),
     ]  # fmt: skip
     scalars = [numpy.float64(1.5), numpy.int32(-2), numpy.bool_(True), numpy.str_("é")]
     file = tmp_path / "model.pkl"
@@ -107,3 +109,33 @@ def test_what_numpy_writes_is_read_as_it_was(tmp_path: Path, protocol: int) -> N
             assert one.numpy().dtype.newbyteorder("=") == wanted.dtype.newbyteorder("=")
         assert one.tolist() == wanted.tolist() and one.shape == wanted.shape
     assert found[1] == scalars
+
+
+@pytest.mark.parametrize(
+    "axes", [(0, 0, 1), (0, 1), (2, 1, 3), (-1, 0, 1), [1, 0, 2], (True, 0, 2)]
+)
+def test_axes_that_an_array_has_not_are_refused(tmp_path: Path, axes: Any) -> None:
+    file = tmp_path / "model.pkl"
+    made = name("numpy.core.numeric", "_frombuffer") + b"(" + value(b"12345678") + kind("i1")
+    file.write_bytes(b"\x80\x03" + made + value((2, 2, 2)) + value("K") + value(axes) + b"tR.")
+    with pytest.raises(ArtifactError, match="an array that numpy does not write so"):
+        read_outline(str(file))
+
+
+@pytest.mark.parametrize(
+    ("word", "wanted"), [(b"I0x10\n", 16), (b"L0x10L\n", 16), (b"I-7\n", -7), (b"I01\n", True)]
+)
+def test_a_number_is_the_one_that_pickle_reads(tmp_path: Path, word: bytes, wanted: int) -> None:
+    file = tmp_path / "model.pkl"
+    file.write_bytes(word + b".")
+    assert pickle.loads(word + b".") == wanted
+    assert read_outline(str(file)).root == wanted
+
+
+def test_a_number_that_pickles_read_differently_is_refused(tmp_path: Path) -> None:
+    """C's reader takes it for 8, Python's for no number."""
+    file = tmp_path / "model.pkl"
+    file.write_bytes(b"I010\n.")
+    assert pickle.loads(file.read_bytes()) == 8
+    with pytest.raises(ArtifactError):
+        read_outline(str(file))

@@ -19,6 +19,8 @@ from ..errors import ArtifactError
 from .pickled_arrays import Array, PickledType, scalar
 
 _NUMPY_NAMES = frozenset({"ndarray", "dtype", "_reconstruct", "scalar", "_frombuffer"})
+# What Python 2 called them, which older protocols still do.
+_NEW_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 _SEQUENCES = frozenset({"list", "tuple", "set", "frozenset"})
 # Longer bytes stay where they are.
 _SHORT = 1 << 10
@@ -234,7 +236,7 @@ class Program:
             raise damaged("it asks for a name that is no text")
         if len(module) + len(name) > _LONGEST_NAME:
             raise damaged("it asks for a name that is too long")
-        found = Name(module, name)
+        found = Name(_NEW_NAMES.get(module, module), name)
         if self.foreign is None and self._knows and not self._knows(found):
             self.foreign = found
         return found
@@ -289,6 +291,8 @@ class Program:
             if not (args and isinstance(args[0], Name)):
                 raise damaged("it makes an object of what is no class")
             return self._made(args[0], ())
+        if function == ("_codecs", "encode"):  # bytes, for protocols that have none
+            return self._encoded(args)
         if module == "builtins":
             return self._plain(function, args)
         return Bag(function.origin, args)
@@ -303,16 +307,19 @@ class Program:
                 return first
         if name == "dict" and not args:
             return {}
-        if name == "bytearray":
+        if name in ("bytes", "bytearray"):
             if not args:
                 return b""
             if len(args) == 1 and isinstance(first, (bytes, memoryview)):
                 return first
-            if len(args) == 2 and isinstance(first, str) and args[1] == "latin-1":
-                self._charge(len(first))
-                return first.encode("latin-1")
-            raise damaged("it makes bytes of a number")
+            return self._encoded(args)
         return Bag(function.origin, args)
+
+    def _encoded(self, args: tuple[Any, ...]) -> bytes:
+        if len(args) == 2 and isinstance(args[0], str) and args[1] in ("latin1", "latin-1"):
+            self._charge(len(args[0]))
+            return args[0].encode("latin-1")
+        raise damaged("it makes bytes of something else than pickle does")
 
     def _charge(self, size: int) -> None:
         self._room -= size
@@ -328,9 +335,10 @@ class Program:
             if hasattr(args[1], "__len__"):
                 self._charge(len(args[1]))
             return scalar(*args)
-        if name == "_frombuffer" and len(args) == 4:
-            data, kind, shape, order = args
-            return Array.of(kind, shape, order == "F", data)
+        if name == "_frombuffer" and len(args) in (4, 5):
+            data, kind, shape, order, *axes = args
+            made = Array.of(kind, shape, order == "F", data)
+            return made.transposed(axes[0]) if order == "K" and axes else made
         raise damaged(f"numpy's {name} is not called so")
 
     def _build(self) -> None:
@@ -349,7 +357,8 @@ class Program:
 
     @staticmethod
     def _replaced(made: Array, by: Array) -> Array:
-        made.type, made.shape, made.by_column, made.data = by.type, by.shape, by.by_column, by.data
+        made.type, made.shape, made.axes = by.type, by.shape, by.axes
+        made.by_column, made.data = by.by_column, by.data
         return made
 
     # --- the memory
@@ -386,8 +395,9 @@ def _key(value: Any) -> Any:
 
 
 def _integer(text: bytes) -> Any:
+    """With the signs of C before it, "0x" and its like, as pickle has them."""
     known = {b"00": False, b"01": True}
-    return known[text] if text in known else int(text)
+    return known[text] if text in known else int(text, 0)
 
 
 def _quoted(text: bytes) -> bytes:
@@ -437,7 +447,7 @@ _BY_WORD: dict[bytes, Callable[[Program], None]] = {
     b"J": _pushes(lambda p: struct.unpack("<i", p._take(4))[0]),
     b"K": _pushes(lambda p: p._unsigned(1)),
     b"M": _pushes(lambda p: p._unsigned(2)),
-    b"L": _pushes(lambda p: int(p._line().removesuffix(b"L"))),
+    b"L": _pushes(lambda p: int(p._line().removesuffix(b"L"), 0)),
     b"\x8a": _pushes(lambda p: int.from_bytes(p._take(p._unsigned(1)), "little", signed=True)),
     b"\x8b": _pushes(lambda p: int.from_bytes(p._take(p._unsigned(4)), "little", signed=True)),
     b"F": _pushes(lambda p: float(p._line())),

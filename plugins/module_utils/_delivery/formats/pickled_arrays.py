@@ -169,11 +169,14 @@ def _number_type(of: PickledType) -> str:
 
 
 class Array:
-    """An array as it was written: its shape, and either its bytes or the list of its objects."""
+    """An array as it was written: its shape, and either its bytes or the list of its objects;
+    ``axes`` where its bytes have them in another order, as newer versions of numpy tell.
+    """
 
-    __slots__ = ("by_column", "data", "shape", "type")
+    __slots__ = ("axes", "by_column", "data", "shape", "type")
 
     def __init__(self) -> None:
+        self.axes: tuple[int, ...] | None = None
         self.type = PickledType("i1")
         self.shape: tuple[int, ...] = (0,)
         self.by_column = False
@@ -195,6 +198,20 @@ class Array:
                 raise refuse()
             made.data = data
         return made
+
+    def transposed(self, axes: object) -> Array:
+        """Its axes in another order than the bytes have them in; numbers alone are kept so.
+
+        Raises:
+            ArtifactError: these are not its axes.
+        """
+        count = len(self.shape)
+        if not (isinstance(axes, tuple) and all(type(axis) is int for axis in axes)):
+            raise refuse()
+        if sorted(axes) != list(range(count)) or self.type.code not in _NUMBERS:
+            raise refuse()
+        self.axes, self.shape = axes, tuple(self.shape[axis] for axis in axes)
+        return self
 
     def __len__(self) -> int:
         return self.shape[0] if self.shape else 1
@@ -218,6 +235,9 @@ class Array:
         if not self.data:
             return numpy.zeros(self.shape, numpy.dtype(kind))
         flat = numpy.frombuffer(self.data, numpy.dtype(kind))
+        if self.axes is not None:
+            written = [self.shape[self.axes.index(axis)] for axis in range(len(self.axes))]
+            return flat.reshape(written).transpose(self.axes)
         return flat.reshape(self.shape, order="F" if self.by_column else "C")
 
     def tolist(self) -> Any:

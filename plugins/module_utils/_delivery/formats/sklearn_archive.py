@@ -33,8 +33,12 @@ _NUMPY_TYPES = frozenset(
     | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 )
 # The last is what a preprocessor checks its columns with; a bag of it can do nothing.
-_OTHERS = frozenset({("copyreg", "_reconstructor"), ("functools", "partial")})
-_PLAIN = frozenset({"set", "frozenset", "list", "dict", "tuple", "slice", "bytearray", "object"})
+_OTHERS = frozenset(
+    {("copyreg", "_reconstructor"), ("functools", "partial"), ("_codecs", "encode")}
+)
+_PLAIN = frozenset(
+    {"set", "frozenset", "list", "dict", "tuple", "slice", "bytes", "bytearray", "object"}
+)
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,11 @@ def _is_known(asked: Name) -> bool:
     return asked in _OTHERS or (module == "builtins" and name in _PLAIN)
 
 
+def room_of(size: int) -> int:
+    """The bytes that an archive of ``size`` bytes may have when it is unpacked."""
+    return max(_SMALLEST_ROOM, _MOST_TIMES * size)
+
+
 class _Skops:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -150,7 +159,7 @@ class _Skops:
 
     def read(self) -> Outline:
         size = self._file.seek(0, 2)
-        room = max(_SMALLEST_ROOM, _MOST_TIMES * size)
+        room = room_of(size)
         with zipfile.ZipFile(self._file) as self._archive:
             entries = self._archive.infolist()
             self._entries = {entry.filename: entry for entry in entries}
@@ -158,7 +167,8 @@ class _Skops:
                 raise ArtifactError("it is a zip archive without schema.json")
             if len(entries) > _MOST_ENTRIES or sum(one.file_size for one in entries) > room:
                 raise ArtifactError(
-                    f"it would have more than {room >> 20} MiB when unpacked, of {size} bytes"
+                    f"it would have more than {room >> 20} MiB when unpacked, of {size} bytes:"
+                    " write it with skops.io.dump without a compression"
                 )
             if self._entries["schema.json"].file_size > max(_LARGEST_SCHEMA, size):
                 raise ArtifactError("its schema.json has more bytes than the archive")
