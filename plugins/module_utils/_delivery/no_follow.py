@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -86,13 +87,19 @@ def append_to(path: str) -> int:
 
 
 def refuse_hard_link(folder: int, found: os.stat_result, path: str) -> None:
-    """Raises OSError where root finds a file that lies elsewhere too, and the folder's owner, who
-    is not root, may have linked it here.
+    """Raises OSError where root finds a file that lies elsewhere too, and whoever may change the
+    folder may have linked it here.
     """
     if not rights.is_root() or found.st_nlink < 2 or not stat.S_ISREG(found.st_mode):
         return
-    if os.fstat(folder).st_uid not in (0, found.st_uid):
-        raise OSError(errno.EPERM, "it is a hard link to a file of another user", path)
+    trusted = rights.roots() | {found.st_uid}
+    if rights.others_may_change(folder, os.fstat(folder), trusted, sticky=True):
+        raise OSError(
+            errno.EPERM,
+            f"it is a hard link to a file of another user, {found.st_uid}, that others may have put"
+            f" here: look at it, then run rm {shlex.quote(path)}",
+            path,
+        )
 
 
 def _walk(path: str, last: bool) -> tuple[int, str]:
@@ -111,7 +118,7 @@ def _walk(path: str, last: bool) -> tuple[int, str]:
             if stat.S_ISLNK(found.st_mode):
                 links += 1
                 if links > _MOST_LINKS or not _is_roots(here, found):
-                    raise OSError(errno.ELOOP, _why_not(found), path)
+                    raise OSError(errno.ELOOP, _why_not(part, here, found), path)
                 target = os.readlink(part, dir_fd=here)
                 parts += _parts(target)
                 below = os.open("/", _PASS) if target.startswith("/") else os.dup(here)
@@ -133,13 +140,22 @@ def _parts(path: str) -> list[str]:
 
 
 def _is_roots(folder: int, link: os.stat_result) -> bool:
+    """In a folder like /tmp others may have given a link of root's a second name."""
+    above, trusted = os.fstat(folder), rights.roots()
+    return (
+        link.st_uid in trusted
+        and not rights.others_may_change(folder, above, trusted)
+        and (link.st_nlink == 1 or not above.st_mode & stat.S_ISVTX)
+    )
+
+
+def _why_not(name: str, folder: int, link: os.stat_result) -> str:
     above = os.fstat(folder)
-    closed = not above.st_mode & 0o022 or bool(above.st_mode & stat.S_ISVTX)
-    return link.st_uid == above.st_uid == 0 and closed
-
-
-def _why_not(link: os.stat_result) -> str:
-    return f"root follows no symbolic link that user {link.st_uid} could have made"
+    return (
+        f"root does not follow the symbolic link {name!r} of user {link.st_uid} in a folder of user"
+        f" {above.st_uid} with the mode {stat.S_IMODE(above.st_mode):04o}, because others may lead"
+        " it elsewhere"
+    )
 
 
 def entries(folder: str) -> list[tuple[str, os.stat_result]]:

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import functools
+import grp
 import os
 import platform
+import pwd
+import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from .errors import RepositoryError
 
@@ -22,6 +26,9 @@ _SETGROUPS = {"x86_64": 116, "aarch64": 159, "riscv64": 159, "ppc64le": 81, "s39
 _SETFSUID = {"x86_64": 122, "aarch64": 151, "riscv64": 151, "ppc64le": 138, "s390x": 215}
 _SETFSGID = {"x86_64": 123, "aarch64": 152, "riscv64": 152, "ppc64le": 139, "s390x": 216}
 _NOBODY_SUCH = 0xFFFFFFFF
+_ACL = "system.posix_acl_access"
+_NO_ACL = (errno.ENODATA, errno.ENOTSUP)
+_FIRST_OF_USERS = 100
 _thread = threading.local()
 
 
@@ -35,8 +42,68 @@ def other() -> int | None:
     return getattr(_thread, "user", 0) or None
 
 
+def roots() -> frozenset[int]:
+    """Who is root, or could become it at any time: whoever owns / (in a container that maps users,
+    root of the host looks like that).
+    """
+    return frozenset({0, os.stat("/").st_uid})
+
+
+def sudoers() -> frozenset[int]:
+    """``roots``, and who became root by sudo to run this."""
+    caller = os.environ.get("SUDO_UID", "")
+    return roots() | ({int(caller)} if caller.isdecimal() else set())
+
+
+def others_may_change(
+    folder: int | str, found: os.stat_result, trusted: frozenset[int], *, sticky: bool = False
+) -> bool:
+    """True where somebody else than these may put something else in the place of what they have in
+    a folder. Root's group is nobody else, nor is one without members.
+
+    Args:
+        folder: its path, or its descriptor.
+        sticky: somebody may put what is his own into one like /tmp too.
+    """
+    if found.st_uid not in trusted:
+        return True
+    if found.st_mode & stat.S_ISVTX and not sticky:
+        return False
+    if found.st_mode & stat.S_IWGRP and (
+        _names_others(folder) or _has_members(found.st_gid, trusted)
+    ):
+        return True
+    return bool(found.st_mode & stat.S_IWOTH)
+
+
+def _names_others(folder: int | str) -> bool:
+    """True where the bits of the group speak for an access control list."""
+    try:
+        os.getxattr(f"/proc/self/fd/{folder}" if isinstance(folder, int) else folder, _ACL)
+    except OSError as error:
+        return error.errno not in _NO_ACL
+    return True
+
+
+def _has_members(group: int, trusted: frozenset[int]) -> bool:
+    """Directories of users may keep quiet about members, so that only the groups that a
+    distribution brings (staff of /usr/local) are asked for them.
+    """
+    if group == 0 or group >= _FIRST_OF_USERS:
+        return group != 0
+    try:
+        listed = set(grp.getgrgid(group).gr_mem)
+    except KeyError:
+        return True
+    everybody = pwd.getpwall()
+    known = {one.pw_name for one in everybody if one.pw_uid in trusted}
+    return bool(listed - known) or any(
+        one.pw_gid == group and one.pw_uid not in trusted for one in everybody
+    )
+
+
 @contextlib.contextmanager
-def acting_as(user: int, group: int) -> Iterator[None]:
+def acting_as(user: int, group: int, groups: Sequence[int] = ()) -> Iterator[None]:
     """This thread, root's, has another user's rights on files meanwhile, and no more.
 
     Processes and threads that are started in this block have them too, until they start a program.
@@ -48,12 +115,12 @@ def acting_as(user: int, group: int) -> Iterator[None]:
         yield
         return
     before = getattr(_thread, "user", 0), getattr(_thread, "group", os.getegid())
-    groups = os.getgroups()
+    own = os.getgroups()
     try:
-        _become(user, group, [])
+        _become(user, group, groups)
         yield
     finally:
-        _become(*before, groups)
+        _become(*before, own)
 
 
 @contextlib.contextmanager
@@ -66,7 +133,7 @@ def being_itself() -> Iterator[None]:
         yield
 
 
-def _become(user: int, group: int, groups: list[int]) -> None:
+def _become(user: int, group: int, groups: Sequence[int]) -> None:
     _set_groups(groups)
     _set_one(_SETFSGID, group)
     _set_one(_SETFSUID, user)
@@ -93,7 +160,7 @@ def _set_one(numbers: dict[str, int], wanted: int) -> None:
         raise _refused(f"the kernel keeps it as {found}")
 
 
-def _set_groups(groups: list[int]) -> None:
+def _set_groups(groups: Sequence[int]) -> None:
     listed = (ctypes.c_uint * len(groups))(*groups)
     if _call(_SETGROUPS, ctypes.c_size_t(len(groups)), listed) != 0:
         raise _refused(os.strerror(ctypes.get_errno()))

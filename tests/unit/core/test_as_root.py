@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import stat
+import struct
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -184,6 +186,104 @@ def test_root_gives_no_file_to_others_where_it_acts_as_the_owner(host: Path) -> 
     os.chown(home, 0, 0)  # as the folder above is one of root's in most places
     deliver(home / "models", source(host, "again"), owner="root")
     assert owners(home / "models" / NAME) == {0}
+
+
+def of_staff(host: Path) -> Path:
+    """As /usr/local of Debian."""
+    (host / "local/models").mkdir(parents=True)
+    os.chown(host / "local", 0, 50)
+    (host / "local").chmod(0o2775)
+    return host / "local/models"
+
+
+def of_root_s_group(host: Path) -> Path:
+    (host / "opt/models").mkdir(parents=True)
+    (host / "opt").chmod(0o775)
+    return host / "opt/models"
+
+
+def behind_a_link_of_root(host: Path) -> Path:
+    (host / "data/models").mkdir(parents=True)
+    (host / "srv").symlink_to(host / "data")
+    return host / "srv/models"
+
+
+def in_a_folder_like_tmp(host: Path) -> Path:
+    (host / "tmp").chmod(0o1777)
+    as_user(f"mkdir {host}/tmp/models")
+    return host / "tmp/models"
+
+
+def with_backups_of_hard_links(host: Path) -> Path:
+    (host / "models").mkdir()
+    deliver(host / "models", source(host, "first"))
+    subprocess.run(f"cp -al {host}/models* {host}/tmp", shell=True, check=True)
+    return host / "models"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        of_staff,
+        of_root_s_group,
+        behind_a_link_of_root,
+        in_a_folder_like_tmp,
+        with_backups_of_hard_links,
+    ],
+)
+def test_places_of_ordinary_hosts_go_on_to_work(host: Path, make: Callable[[Path], Path]) -> None:
+    repository = make(host)
+    deliver(repository, source(host, "old"))
+    deliver(repository, source(host, "new"))
+    deliver(repository, state="rolled_back")
+    assert (repository / NAME / "1/model.py").read_text() == "# old\n"
+
+
+def test_the_home_of_who_became_root_by_sudo_goes_on_to_work(
+    host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = repository_of(host, 0)
+    os.chown(host, USER, USER)
+    monkeypatch.setenv("SUDO_UID", str(USER))
+    deliver(repository, source(host, "old"))
+    assert owners(host / "models.mlops-triton/records") == {0}
+
+
+@pytest.mark.parametrize("by", ["a link", "an access control list"])
+def test_root_s_group_opens_no_folder_to_others(host: Path, by: str) -> None:
+    """The bits of the group speak for everybody whom an access control list names."""
+    above = host / "opt"
+    (above / "models").mkdir(parents=True)
+    above.chmod(0o775)
+    if by == "a link":
+        os.symlink(host / "models", above / "here")
+        os.chown(above / "here", USER, USER, follow_symlinks=False)
+        repository = above / "here"
+        (host / "models").mkdir()
+    else:
+        nobody = 0xFFFFFFFF
+        entries = [(1, 7, nobody), (2, 7, USER), (4, 5, nobody), (16, 7, nobody), (32, 5, nobody)]
+        listed = b"".join(struct.pack("<HHI", *entry) for entry in entries)
+        os.setxattr(above, "system.posix_acl_access", struct.pack("<I", 2) + listed)
+        repository = above / "models"
+    with pytest.raises(DeliveryError, match=r"cannot be reached by root|which is of user 0"):
+        deliver(repository, source(host, "new"))
+    assert not (repository / NAME).exists()
+
+
+def test_root_has_the_groups_of_the_user_for_whom_it_acts(
+    host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A developer's repository in the folder of the team, where he may write by his group."""
+    team = 64200
+    repository = repository_of(host, USER)
+    os.chown(host, 0, team)
+    host.chmod(0o2775)
+    entry = pwd.struct_passwd(("dev", "x", USER, USER, "", str(host), "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwuid", lambda _user: entry)
+    monkeypatch.setattr(os, "getgrouplist", lambda *_arguments: [USER, team, 0])
+    deliver(repository, source(host, "new"))
+    assert owners(host / "models.mlops-triton") == {USER}
 
 
 # -- what the other user puts there ----------------------------------------------------------------
@@ -362,7 +462,19 @@ def test_a_journal_of_the_owner_renames_nothing_into_folders_of_root(
 
 
 def everybody_s_state(host: Path, repository: Path) -> None:
-    (host / "models.mlops-triton/records").chmod(0o777)
+    state = host / "models.mlops-triton"
+    for folder in (state, *state.iterdir()):
+        folder.chmod(0o777)
+
+
+def folders_of_another(host: Path, repository: Path) -> None:
+    for name in ("journals", "locks", "records"):
+        os.chown(host / "models.mlops-triton" / name, USER, USER)
+
+
+def marker_by_a_hard_link(host: Path, repository: Path) -> None:
+    os.chown(repository, USER, USER)
+    os.link(repository / ".mlops-triton.json", host / "backup.json")
 
 
 def state_of_another(host: Path, repository: Path) -> None:
@@ -409,6 +521,8 @@ REFUSED = [
     everybody_s_state,
     state_of_another,
     folder_of_another,
+    folders_of_another,
+    marker_by_a_hard_link,
     marker_of_another,
     marker_of_a_member_of_the_team,
     open_folder_above,
@@ -436,6 +550,20 @@ def test_what_root_must_not_believe_is_refused_and_the_advice_helps(
     adopts = {"adopt": True} if make is record_of_another else {}
     deliver(repository, source(host, "newer"), **adopts)
     assert (repository / NAME / "1/model.py").read_text() == "# newer\n"
+
+
+def test_a_command_of_the_advice_is_one_whatever_the_folder_is_called(host: Path) -> None:
+    """The name may be that of a user's folder, and root is told to run it."""
+    home = repository_of(host, USER)
+    as_user(f"mkdir -p '{home}/a; touch {host}/gone/models/.mlops-triton/records'")
+    (host / "gone").mkdir()
+    repository = next(home.rglob("models"))
+    os.chown(repository, 0, 0)
+    with pytest.raises(DeliveryError) as caught:
+        deliver(repository, source(host, "new"))
+    command = str(caught.value).rpartition("run ")[2].removesuffix(". Nothing was changed.")
+    subprocess.run(command, shell=True, check=True)
+    assert owners(repository) == {0} and not (host / "gone/models").exists()
 
 
 def test_a_team_delivers_into_its_repository_as_before(host: Path) -> None:

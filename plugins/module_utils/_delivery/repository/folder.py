@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shlex
 import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -234,7 +235,7 @@ class FolderRepository:
             raise RepositoryError(
                 f"root acts as user {owner.user} in the repository {self.path} of that user, and"
                 " can give no file there to another owner or group: leave out owner and group, or"
-                f" run chown -hR 0 {self.path} {self.store.path}",
+                f" run chown -hR 0 {shlex.join([self.path, self.store.path])}",
                 step="set the files' permissions",
             )
 

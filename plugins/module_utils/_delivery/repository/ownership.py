@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import pwd
+import shlex
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from .. import disk, rights
@@ -24,10 +25,11 @@ NOBODY = 65534
 
 
 class Owner(NamedTuple):
-    """Ids of a user and of that user's own group."""
+    """Ids of a user, of that user's own group and of all others of his."""
 
     user: int
     group: int
+    groups: tuple[int, ...] = ()
 
 
 def find_owner(repository: str, marker: str, state: str, folders: Sequence[str]) -> Owner | None:
@@ -44,18 +46,18 @@ def find_owner(repository: str, marker: str, state: str, folders: Sequence[str])
     if found is not None and stat.S_ISLNK(found.st_mode):
         found = _of(state)
     if found is None:
-        state_owner = 0 if _first_open_above(state) is None or owner == 0 else owner
+        state_owner = 0 if owner == 0 or _is_for_root(state, owner) else owner
     else:
         state_owner = found.st_uid
     if state_owner == owner != 0:
         _all_of_one(marker, state, folders, owner)
-        return Owner(owner, _own_group(owner))
+        return _with_groups(owner)
     marked = disk.stat_or_none(marker)
     if marked is not None and not _is_own_file(marked):
         raise _refused(
             f"the marker {marker} is {_whose(marked)}, so that root does not believe what it says"
             " of the state folder",
-            f"rm {marker}",
+            f"rm {shlex.quote(marker)}",
             "where the state lies beside the repository it is found without one:",
         )
     if state_owner == 0:
@@ -64,15 +66,22 @@ def find_owner(repository: str, marker: str, state: str, folders: Sequence[str])
     raise _refused(
         f"the state folder {state} is of user {state_owner} and the repository {repository} of"
         f" user {owner}, so that root would believe what another user writes",
-        f"chown -hR {owner} {state}",
+        f"chown -hR {owner} {shlex.quote(state)}",
     )
 
 
-def _own_group(user: int) -> int:
+def _with_groups(user: int) -> Owner:
     try:
-        return pwd.getpwuid(user).pw_gid
+        entry = pwd.getpwuid(user)
     except KeyError:
-        return NOBODY
+        return Owner(user, NOBODY)
+    groups = set(os.getgrouplist(entry.pw_name, entry.pw_gid)) - {0, entry.pw_gid}
+    return Owner(user, entry.pw_gid, tuple(sorted(groups)))
+
+
+def check_way(repository: str) -> None:
+    """Raises RepositoryError for a link that somebody else may lead elsewhere meanwhile."""
+    _of(repository)
 
 
 def _of(folder: str) -> os.stat_result:
@@ -83,54 +92,61 @@ def _of(folder: str) -> os.stat_result:
     except OSError as error:
         raise _refused(
             f"{folder} cannot be reached by root ({error.strerror})",
-            f"ls -ld {os.path.realpath(folder)}",
+            f"ls -ld {shlex.quote(os.path.realpath(folder))}",
             "give the path without links, as this shows it:",
         ) from error
 
 
 def _believe_own(repository: str, state: str, folders: Sequence[str]) -> None:
     """Raises RepositoryError where somebody else than root may have written what lies there."""
-    above = _first_open_above(state)
+    above = _first_open_above(state, rights.sudoers())
     if above is not None:
         path, found = above
-        there = " ".join(one for one in (repository, state) if disk.is_folder(one))
+        there = shlex.join(one for one in (repository, state) if disk.is_folder(one))
         raise _refused(
             f"the state folder {state} is root's and lies in {path}, which is {_whose(found)}, so"
             " that it may be another one by now",
-            f"chown -hR {found.st_uid} {there}" if found.st_uid else f"chmod go-w {path}",
+            f"chown -hR {found.st_uid} {there}"
+            if found.st_uid
+            else f"chmod go-w {shlex.quote(path)}",
         )
+    looks = {}
     for path in (state, *(os.path.join(state, name) for name in folders)):
         there_is = disk.stat_or_none(path)
-        if there_is is not None and path == state:
-            there_is = _of(path)
         if there_is is not None:
-            _believe_folder(path, there_is, is_top=path == state)
+            looks[path] = _of(path) if path == state else there_is
+    for path, found in looks.items():
+        _believe_folder(path, found, looks, is_top=path == state)
 
 
-def _believe_folder(path: str, found: os.stat_result, is_top: bool) -> None:
+def _believe_folder(
+    path: str, found: os.stat_result, all_of_it: Mapping[str, os.stat_result], is_top: bool
+) -> None:
     if not stat.S_ISDIR(found.st_mode) and not is_top:
-        raise _refused(f"{path} is no folder, and root does not follow it", f"rm {path}")
+        raise _refused(
+            f"{path} is no folder, and root does not follow it", f"rm {shlex.quote(path)}"
+        )
     if found.st_uid != 0:
         raise _refused(
             f"{path} is of user {found.st_uid} and its state folder is root's, so that root"
             " would believe what another user writes",
-            f"chown -h 0 {path}",
+            _for_all("chown -h 0", (one for one, look in all_of_it.items() if look.st_uid)),
         )
     if found.st_mode & _OTHERS and stat.S_ISDIR(found.st_mode):
         raise _refused(
             f"{path} has the mode {stat.S_IMODE(found.st_mode):04o}, so that others may have"
             " written what root would believe",
-            f"chmod go-w {path}",
+            _for_all("chmod go-w", (p for p, look in all_of_it.items() if look.st_mode & _OTHERS)),
         )
 
 
+def _for_all(command: str, paths: Iterable[str]) -> str:
+    return f"{command} {shlex.join(paths)}"
+
+
 def _is_own_file(found: os.stat_result) -> bool:
-    return (
-        stat.S_ISREG(found.st_mode)
-        and found.st_uid == 0
-        and found.st_nlink == 1
-        and not found.st_mode & _OTHERS
-    )
+    """One with a second name (a backup by hard links) was opened, so that root alone gave it."""
+    return stat.S_ISREG(found.st_mode) and found.st_uid == 0 and not found.st_mode & _OTHERS
 
 
 def why_not_own(path: str, found: os.stat_result) -> str | None:
@@ -139,7 +155,7 @@ def why_not_own(path: str, found: os.stat_result) -> str | None:
         return None
     return (
         f"{path} is {_whose(found)}, and root believes only what it wrote itself: look at it, then"
-        f" run rm {path}"
+        f" run rm {shlex.quote(path)}"
     )
 
 
@@ -149,19 +165,25 @@ def _all_of_one(marker: str, state: str, folders: Sequence[str], owner: int) -> 
         if found is not None and found.st_uid not in ((owner, 0) if path == marker else (owner,)):
             raise _refused(
                 f"{path} is of user {found.st_uid} and the state folder {state} of user {owner}",
-                f"chown -hR {owner} {state if path != marker else path}",
+                f"chown -hR {owner} {shlex.quote(state if path != marker else path)}",
             )
 
 
-def _first_open_above(path: str) -> tuple[str, os.stat_result] | None:
-    """The folder above a path, the nearest first, which somebody else than root can change. One in
+def _is_for_root(state: str, owner: int) -> bool:
+    """Whose a state becomes that is not there yet: root's where the owner could not make it."""
+    above = _first_open_above(state, rights.roots())
+    if above is None:
+        return True
+    return above[1].st_uid != owner and _first_open_above(state, rights.sudoers()) is None
+
+
+def _first_open_above(path: str, trusted: frozenset[int]) -> tuple[str, os.stat_result] | None:
+    """The folder above a path, the nearest first, which somebody else than these can change. One in
     which each may only change what is his own (/tmp) is none.
     """
     for above in _above(os.path.realpath(path)):
         found = disk.stat_or_none(above)
-        if found is not None and (
-            found.st_uid != 0 or (found.st_mode & _OTHERS and not found.st_mode & stat.S_ISVTX)
-        ):
+        if found is not None and rights.others_may_change(above, found, trusted):
             return above, found
     return None
 

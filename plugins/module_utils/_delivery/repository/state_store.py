@@ -84,6 +84,8 @@ class StateStore:
     def __init__(self, repository: str, state_dir: str | None = None) -> None:
         self.repository = os.path.abspath(repository)
         self.marker = os.path.join(self.repository, MARKER)
+        if rights.is_root():
+            ownership.check_way(self.repository)
         marked = self._marked()
         if marked and state_dir and os.path.realpath(marked) != os.path.realpath(state_dir):
             raise InvalidOption(
@@ -470,7 +472,7 @@ def _read(
         return None
     except OSError as error:
         raise RepositoryError(
-            f"{path} cannot be read ({error.strerror or error})",
+            f"{path} cannot be read: {error.strerror or error}",
             model=name,
             step=step,
             left="nothing was changed",
