@@ -14,13 +14,12 @@ from collections.abc import Mapping
 
 # Beyond ASCII's controls: C1, right-to-left and its like, lone surrogates, line ends of Unicode.
 _COMMANDS = "\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
-# No width, and so unseen: joiners, marks, tags, soft hyphens.
-_UNSEEN = (
-    "\xad\u034f\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200d\u2060-\u2065\u206a-\u206f\u3164\ufeff"
-)
+# No width, and so unseen: marks, tags, soft hyphens.
+_UNSEEN = "\xad\u034f\u115f\u1160\u17b4\u17b5\u180e\u200b\u2060-\u2065\u206a-\u206f\u3164\ufeff"
 _UNSEEN += "\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff"
-_IN_LINES = re.compile(f"[\x00-\x08\x0b-\x1f{_COMMANDS}{_UNSEEN}]")
-_IN_VALUES = re.compile(f"[{_COMMANDS}]")
+_JOINERS = "\u200c\u200d"
+_IN_LINES = re.compile(f"[\x00-\x08\x0b-\x1f{_COMMANDS}{_UNSEEN}{_JOINERS}]")
+_IN_VALUES = re.compile(f"[{_COMMANDS}{_UNSEEN}]")
 _ENDS = re.compile("[\t\n\r\x0b\x0c\x85\u2028\u2029]+")
 
 
@@ -39,8 +38,8 @@ def one_line(text: object) -> str:
 
 
 def values(data: object) -> object:
-    """A JSON value in whose texts and keys is nothing that JSON does not escape and a terminal
-    obeys. Joiners of letters stay: they are parts of words, and of faces.
+    """A JSON value in whose texts and keys is nothing that JSON does not escape, and a terminal
+    obeys or does not show. Joiners of letters stay: they are parts of words, and of faces.
     """
     if isinstance(data, str):
         return _IN_VALUES.sub(_escaped, data)
