@@ -458,6 +458,30 @@ def test_a_journal_of_the_owner_renames_nothing_into_folders_of_root(
     assert look(private) == before
 
 
+def test_a_journal_whose_link_was_removed_as_advised_names_the_way_on(
+    host: Path, private: Path
+) -> None:
+    home = repository_of(host, USER)
+    as_user(f"mkdir {home}/models")
+    repository, state = home / "models", home / "models.mlops-triton"
+    deliver(repository, source(host))
+    written = journal((f"{NAME}/way/new", f"staging/{NAME}/d", None, None))
+    written = written.replace('"live_inode": null', '"live_inode": 1')
+    as_user(
+        f"mkdir -p {state}/staging/{NAME}/d && ln -s {private} {repository}/{NAME}/way"
+        f" && echo '{written}' > {state}/journals/{NAME}.json"
+    )
+    new = source(host, "new")
+    with pytest.raises(RepositoryError, match="remove that symbolic link"):
+        deliver(repository, new)
+    (repository / NAME / "way").unlink()
+    with pytest.raises(RepositoryError, match="then remove the journal"):
+        deliver(repository, new)
+    (state / f"journals/{NAME}.json").unlink()
+    deliver(repository, new)
+    assert (repository / NAME / "1/model.py").read_text() == "# new\n"
+
+
 # -- what is refused, and what helps ---------------------------------------------------------------
 
 
@@ -495,6 +519,12 @@ def marker_of_another(host: Path, repository: Path) -> None:
     )
 
 
+def marker_that_leads_nowhere(host: Path, repository: Path) -> None:
+    marker = repository / ".mlops-triton.json"
+    marker.write_text('{"schema": 1, "state_dir": "/nowhere/state"}')
+    give(marker)
+
+
 def marker_of_a_member_of_the_team(host: Path, repository: Path) -> None:
     os.chown(repository, 0, USER)
     repository.chmod(0o2775)
@@ -524,6 +554,7 @@ REFUSED = [
     folders_of_another,
     marker_by_a_hard_link,
     marker_of_another,
+    marker_that_leads_nowhere,
     marker_of_a_member_of_the_team,
     open_folder_above,
     folder_of_another_above,
