@@ -464,7 +464,7 @@ def test_a_journal_whose_link_was_removed_as_advised_names_the_way_on(
     home = repository_of(host, USER)
     as_user(f"mkdir {home}/models")
     repository, state = home / "models", home / "models.mlops-triton"
-    deliver(repository, source(host))
+    deliver(repository, source(host, "old"))
     written = journal((f"{NAME}/way/new", f"staging/{NAME}/d", None, None))
     written = written.replace('"live_inode": null', '"live_inode": 1')
     as_user(
