@@ -260,8 +260,9 @@ def deliver(request: dict[str, Any]) -> str:
 
 def advised(message: str) -> str:
     """The command that a message advises; "" where it advises none."""
+    said = re.sub(r"\. [A-Z].*", "", message)
     for advice, pattern, command in CURES_OF:
-        if advice in message and (found := re.findall(pattern, message)):
+        if advice in said and (found := re.findall(pattern, said)):
             return command.format(found[-1])
     return ""
 
@@ -291,6 +292,9 @@ def withstand(request: dict[str, Any]) -> list[str]:
             break
         said.append(refused)
         cure = advised(refused)
+        if not cure or cure in cures:
+            # A file that cannot be read names itself; whoever looks at it sees a link.
+            cure = request.get("last", "")
         if not cure or cure in cures:
             faults.append("no way out is named, or it does not help: " + refused)
             break
