@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import pwd
+import shlex
 import shutil
 import stat
 import subprocess
@@ -39,6 +40,7 @@ _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
 _NO_SUCH_CALL = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 _CHUNK = 1 << 20
+_DEEPEST = 100
 BESIDE = ".new"
 Fingerprint = dict[str, list[int]]
 
@@ -224,7 +226,7 @@ def remove_tree(path: str) -> None:
         if found is not None and not stat.S_ISDIR(found.st_mode):
             os.unlink(name, dir_fd=above)
             return
-        for _path, folders, files, here in os.fwalk(name, topdown=False, dir_fd=above):
+        for _path, folders, files, here in _descend(name, above, False, ".", path):
             for entry in files:
                 os.unlink(entry, dir_fd=here)
             for entry in folders:
@@ -272,10 +274,41 @@ def walk(root: str, *, topdown: bool = True) -> Iterator[tuple[str, list[str], l
         with reach(root, last=True) as (above, name):
             if not rights.is_root():
                 name = os.path.join(name, ".")  # what a link there leads to
-            for current, names, files, folder in os.fwalk(name, topdown=topdown, dir_fd=above):
-                yield current[len(name) :].strip("/") or ".", names, files, folder
+            yield from _descend(name, above, topdown, ".", root)
     except (FileNotFoundError, NotADirectoryError):
         return
+
+
+def _descend(
+    name: str, above: int, topdown: bool, base: str, root: str, depth: int = 0
+) -> Iterator[tuple[str, list[str], list[str], int]]:
+    """As ``os.fwalk``, which opens what is no folder any more, and goes down without end."""
+    if depth > _DEEPEST:
+        there = shlex.quote(os.path.join(root, base.partition("/")[0]))
+        raise RepositoryError(
+            f"folders lie more than {_DEEPEST} deep in {root}: look at it, then run rm -r {there}"
+        )
+    try:
+        folder = os.open(name, _FOLDER | os.O_NONBLOCK, dir_fd=above)
+    except OSError as error:
+        if depth == 0 and error.errno != errno.ELOOP:
+            raise
+        return
+    try:
+        names: list[str] = []
+        files: list[str] = []
+        with os.scandir(folder) as found:
+            for entry in found:
+                (names if entry.is_dir() else files).append(entry.name)
+        if topdown:
+            yield base, names, files, folder
+        for entry_name in names:
+            below = entry_name if base == "." else f"{base}/{entry_name}"
+            yield from _descend(entry_name, folder, topdown, below, root, depth + 1)
+        if not topdown:
+            yield base, names, files, folder
+    finally:
+        os.close(folder)
 
 
 def is_byproduct(path: str) -> bool:

@@ -330,6 +330,20 @@ def test_what_another_user_puts_into_a_deployed_model_leads_root_nowhere(
     assert owners(state / "records") == {0}
 
 
+def test_a_tree_without_end_fails_its_model_and_the_advice_helps(host: Path) -> None:
+    repository = repository_of(host, USER)
+    deliver(repository, source(host, "old"))
+    deep = "/".join(["d"] * 500)
+    as_user(f"cd {repository}/{NAME}/1 && mkdir -p {deep} && cd {deep} && mkdir -p {deep}")
+    for options in ({"place": source(host, "new")}, {"state": "absent"}):
+        with pytest.raises(DeliveryError, match="more than 100 deep") as caught:
+            deliver(repository, **options)
+    command = str(caught.value).rpartition("run ")[2].partition(". ")[0].rstrip(".)")
+    subprocess.run(command, shell=True, check=True)
+    deliver(repository, str(host / "source-new"))
+    assert (repository / NAME / "1/model.py").read_text() == "# new\n"
+
+
 @pytest.mark.parametrize("moment", ["exchange", "permissions", "rename", "touch", "rmtree"])
 @pytest.mark.parametrize("what", ["model", "version", "file"])
 def test_what_another_user_exchanges_meanwhile_leads_root_nowhere(
