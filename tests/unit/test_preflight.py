@@ -10,8 +10,10 @@ import importlib.util
 import json
 import os
 import pwd
+import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -416,6 +418,68 @@ def test_what_the_servers_user_owned_is_roots_and_his_links_lead_nowhere(
     assert program.stat().st_uid == 0 and program.stat().st_mode & 0o6002 == 0
     assert sorted(path.name for path in log.iterdir()) == ["other.log", "supervisord.log"]
     assert (log / "supervisord.log").read_text() == "root's"
+
+
+@as_root
+def test_what_has_a_second_name_elsewhere_does_not_become_roots(
+    take_back: Any, tmp_path: Path
+) -> None:
+    user = pwd.getpwnam("nobody")
+    models, elsewhere = tmp_path / "models", tmp_path / "theirs"
+    models.mkdir()
+    elsewhere.mkdir()
+    (models / "forged.json").write_text("{}")
+    (models / "link").symlink_to("/etc")
+    for name in ("forged.json", "link"):
+        os.link(models / name, elsewhere / name, follow_symlinks=False)
+        os.chown(models / name, user.pw_uid, -1, follow_symlinks=False)
+    os.chown(models, user.pw_uid, -1)
+    take_back.carry_out({"user": "nobody", "folders": [str(models)], "check": False})
+    assert models.stat().st_uid == 0
+    assert {path.lstat().st_uid for path in elsewhere.iterdir()} == {user.pw_uid}
+
+
+@as_root
+def test_folders_without_end_stop_the_taking_back_in_a_sentence(
+    take_back: Any, tmp_path: Path
+) -> None:
+    deep = tmp_path.joinpath(*["d"] * 1000)
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _level in deep.relative_to(tmp_path).parts:
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    request = {"user": "nobody", "folders": [str(tmp_path)], "check": True}
+    with pytest.raises(OSError, match="more than 100 deep") as caught:
+        take_back.carry_out(request)
+    assert caught.value.filename == str(tmp_path)
+    subprocess.run(["rm", "-r", str(tmp_path / "d")], check=True)
+    assert take_back.carry_out(request) == []
+
+
+@as_root
+def test_an_access_control_list_opens_a_folder_of_roots_group(host: Any, tmp_path: Path) -> None:
+    tmp_path.chmod(0o775)
+    os.chown(tmp_path, 0, 0)
+    assert host._open_to_others(str(tmp_path), {0}, sticky=True) is None
+    user = pwd.getpwnam("nobody").pw_uid
+    nobody = 0xFFFFFFFF
+    entries = [(1, 7, nobody), (2, 7, user), (4, 5, nobody), (16, 7, nobody), (32, 5, nobody)]
+    listed = b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    os.setxattr(tmp_path, "system.posix_acl_access", struct.pack("<I", 2) + listed)
+    said = host._open_to_others(str(tmp_path), {0}, sticky=True)
+    assert said and "access control list" in said and "chmod g-w" in said
+    subprocess.run(["chmod", "g-w", str(tmp_path)], check=True)
+    assert host._open_to_others(str(tmp_path), {0}, sticky=True) is None
+
+
+def test_programs_of_the_roles_import_nothing_from_where_the_connection_begins() -> None:
+    """Python reads modules from that folder, root's or another user's, unless it is isolated."""
+    for path in HOST.parents[2].glob("*/tasks/*.yml"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            assert not re.search(r"""python }}["'], ["']-m?["']""", line), f"{path}: {line}"
 
 
 def test_a_host_without_the_user_has_given_nothing(take_back: Any, tmp_path: Path) -> None:

@@ -673,7 +673,11 @@ def _open_to_others(place: str, users: Set[int], sticky: bool) -> Optional[str]:
     elif info.st_mode & stat.S_IWOTH:
         who, how, trust = "everybody may write to it", "chmod o-w", ""
     else:
-        members = others_of_group(info.st_gid, users) if info.st_mode & stat.S_IWGRP else []
+        members = []  # type: List[str]
+        if info.st_mode & stat.S_IWGRP:
+            members = others_of_group(info.st_gid, users)
+            # The bits of the group speak for everybody whom the list names.
+            members += ["those of its access control list"] if _has_list(place) else []
         if not members:
             return None
         names = " and ".join(members)
@@ -683,6 +687,14 @@ def _open_to_others(place: str, users: Set[int], sticky: bool) -> Optional[str]:
         "root would run or write what somebody else can exchange in {0} ({1}): close it"
         " ({2} {0}), choose another folder{3}".format(place, who, how, trust)
     )
+
+
+def _has_list(place: str) -> bool:
+    try:
+        os.getxattr(place, "system.posix_acl_access")
+    except OSError as error:
+        return error.errno not in (errno.ENODATA, errno.ENOTSUP)
+    return True
 
 
 def others_of_group(group: int, users: Set[int]) -> List[str]:

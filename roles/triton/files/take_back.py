@@ -11,6 +11,7 @@ through stdin; it must parse on Python 3.6, as host.py must. It answers with a s
 folder and each file that it changed, or would change.
 """
 
+import errno
 import itertools
 import json
 import os
@@ -23,6 +24,7 @@ from typing import Any, Dict, List
 
 # Of marker and state. Deliveries believe those that are root's, which a forged one must not become.
 BELIEVED = ".mlops-triton"
+DEEPEST = 100
 
 
 def take_back(folder: str, user: "pwd.struct_passwd", check: bool) -> int:
@@ -33,19 +35,31 @@ def take_back(folder: str, user: "pwd.struct_passwd", check: bool) -> int:
         return 0
     try:
         return _take(top, user, check) + _take_inside(top, user, check, BELIEVED)
+    except OSError as error:
+        error.filename = folder
+        raise
     finally:
         os.close(top)
 
 
-def _take_inside(folder: int, user: "pwd.struct_passwd", check: bool, but: str = "/") -> int:
+def _take_inside(
+    folder: int, user: "pwd.struct_passwd", check: bool, but: str = "/", depth: int = 0
+) -> int:
     """A folder is root's before one looks into it, so that nothing is put there afterwards. What
-    begins with ``but`` stays as it is.
+    begins with ``but`` stays as it is, and what has a second name elsewhere, where it would become
+    a file of root's that this user wrote.
     """
+    if depth > DEEPEST:
+        raise OSError(
+            errno.ELOOP,
+            "folders lie more than {} deep in it: find them with find -mindepth {}, remove them and"
+            " run the role again".format(DEEPEST, DEEPEST),
+        )
     taken = 0
     for name in [name for name in os.listdir(folder) if not name.startswith(but)]:
         info = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if not stat.S_ISDIR(info.st_mode) and not stat.S_ISREG(info.st_mode):
-            if info.st_uid == user.pw_uid:
+            if info.st_uid == user.pw_uid and info.st_nlink == 1:
                 taken += 1
                 if not check:
                     os.chown(name, 0, -1, dir_fd=folder, follow_symlinks=False)
@@ -58,7 +72,7 @@ def _take_inside(folder: int, user: "pwd.struct_passwd", check: bool, but: str =
         try:
             taken += _take(opened, user, check)
             if stat.S_ISDIR(os.fstat(opened).st_mode):
-                taken += _take_inside(opened, user, check)
+                taken += _take_inside(opened, user, check, depth=depth + 1)
         finally:
             os.close(opened)
     return taken
@@ -66,7 +80,7 @@ def _take_inside(folder: int, user: "pwd.struct_passwd", check: bool, but: str =
 
 def _take(opened: int, user: "pwd.struct_passwd", check: bool) -> int:
     info = os.fstat(opened)
-    if info.st_uid != user.pw_uid:
+    if info.st_uid != user.pw_uid or (info.st_nlink > 1 and not stat.S_ISDIR(info.st_mode)):
         return 0
     if not check:
         os.fchown(opened, 0, -1)
