@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from itertools import pairwise
 
 from . import pbtxt
 
@@ -49,7 +48,7 @@ def dated_fields(config: bytes) -> tuple[DatedField, ...]:
     text = pbtxt.decode(config)
     words = pbtxt.tokens(text)
     found, line, counted = [], 1, 0
-    for word, following in pairwise(words):
+    for word, following in zip(words, words[1:]):  # noqa: RUF007  the start wrapper's 3.9 has none
         if word.kind == "word" and word.text in SINCE and following.text in (":", "{", "<", "["):
             line, counted = line + text.count("\n", counted, word.start), word.start
             found.append(DatedField(word.text, line, *SINCE[word.text]))
