@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain import config_pbtxt
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.execution import replacement
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.flavors import conversion
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats import trees
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats import served, trees
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
     Target,
 )
@@ -38,6 +38,8 @@ def older(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The rules of before; ``undo`` ends them."""
     monkeypatch.setattr(replacement, "RULES", 0)
     monkeypatch.setattr(conversion, "refuse_other_answers", lambda layout, staged: None)
+    # A reader of today is a process of its own, which knows nothing of the rules of before.
+    monkeypatch.setattr(conversion, "read_served", lambda *asked: served.read_served(*asked[:3]))
     monkeypatch.setattr(trees, "without_unused_trees", lambda document, scikit_learn: None)
     return monkeypatch
 
