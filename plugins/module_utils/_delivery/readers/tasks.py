@@ -27,9 +27,12 @@ def prepare(task: str, arguments: JsonDict) -> None:
     """Import what ``task`` will ask for. A library that is not there is told of by the task."""
     for name in _ENCODINGS:
         codecs.lookup(name)
-    if task == "served" and arguments["flavor"] == "sklearn":
+    flavor = arguments["flavor"] if task == "served" else None
+    if flavor in ("sklearn", "lightgbm"):  # whose archives of skops hold arrays
         with suppress(ImportError):
             import numpy  # noqa: F401
+    if flavor == "sklearn":
+        with suppress(ImportError):
             import treelite.model_builder  # noqa: F401
 
 
