@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -363,3 +364,14 @@ def test_what_is_advised_for_other_classes_answers_as_scikit_learn(
     session = onnxruntime.InferenceSession(to_onnx(model, x[:1], **options).SerializeToString())
     found = session.run(None, {session.get_inputs()[0].name: x})[-1]
     assert_same(found, expected_of(model, x))
+
+
+def test_a_packed_archive_of_many_classes_has_room(tmp_path: Path) -> None:
+    """Leaves of many classes are mostly zeros, of which an archive has a fiftieth of the bytes."""
+    random = numpy.random.default_rng(0)
+    x = random.normal(size=(4000, 3)).astype("float32")
+    model = ensemble.RandomForestClassifier(4, random_state=0).fit(x, random.integers(0, 320, 4000))
+    dump(model, tmp_path / "model.skops", compression=zipfile.ZIP_DEFLATED, compresslevel=9)
+    logged = {"pickled_model": "model.skops"}
+    made = convert_logged(tmp_path, "sklearn", logged, "model.skops")
+    assert_same(answers(made, x[:20].tolist()), model.predict_proba(x[:20]))

@@ -20,14 +20,16 @@ def has_landlock() -> bool:
 
 
 _status = -1
+_goes_first = -1
 
 
 def prepare(task: str, _arguments: dict[str, Any]) -> None:
     """What is in /proc cannot be opened afterwards: the place is kept open."""
-    global _status
+    global _status, _goes_first
     if task == "mlmodel":
         importlib.import_module("yaml")
     _status = os.open("/proc/self/status", os.O_RDONLY)
+    _goes_first = os.open("/proc/self/oom_score_adj", os.O_RDONLY)
 
 
 def _told() -> dict[str, str]:
@@ -53,6 +55,7 @@ def rights(file: Any, _arguments: dict[str, Any]) -> tuple[dict[str, Any], None]
         "environment": repr(dict(os.environ)),
         "folder": os.getcwd(),
         "core": list(resource.getrlimit(resource.RLIMIT_CORE)),
+        "first_to_go": int(os.pread(_goes_first, 10, 0)),
         "descriptors": sum(_is_open(number) for number in range(64)),
         "forked": forked,
     }, None
@@ -82,6 +85,10 @@ def eats_memory(_file: Any, _arguments: dict[str, Any]) -> NoReturn:
     held = []
     while True:
         held.append(bytearray(1 << 20))
+
+
+def copies_much(_file: Any, arguments: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    return {}, bytes(arguments["size"])
 
 
 def is_killed(_file: Any, _arguments: dict[str, Any]) -> NoReturn:

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -51,7 +54,8 @@ def test_a_reader_has_no_rights(model: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert "canary" not in found["environment"] and "PYTHONPATH" not in found["environment"]
     assert found["folder"] == "/" and found["core"] == [0, 0]
     # Standard ones lead nowhere, then the file, the place for bytes, the answer.
-    assert found["descriptors"] <= 6
+    assert found["descriptors"] <= 7  # and one that this test keeps open
+    assert found["first_to_go"] == 1000
     assert found["forked"] is False
 
 
@@ -134,6 +138,69 @@ def test_bytes_come_back_without_a_file(model: str) -> None:
     assert os.listdir(Path(model).parent) == ["model.bin"]
 
 
+BIG = Bounds(memory=256 << 20, cpu=60, seconds=60, output=64 << 20, answer=1 << 20)
+
+
+def test_what_was_read_is_not_changed_afterwards(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that the reader left behind would still have the descriptor."""
+    from ansible_collections.mlops.triton.plugins.module_utils._delivery.readers import runner
+
+    kept: list[int] = []
+    make = runner._scratch
+
+    def scratch() -> Any:
+        file = make()
+        kept.append(os.dup(file.fileno()))
+        return file
+
+    monkeypatch.setattr(runner, "_scratch", scratch)
+    data = have("copies_much", model, BIG, size=20 << 20).data
+    out, _request = kept
+    with pytest.raises(PermissionError):
+        os.pwrite(out, b"x", 0)
+    with pytest.raises(PermissionError):
+        os.ftruncate(out, 0)
+    assert len(data) == 20 << 20 and data[0] == 0
+    for descriptor in kept:
+        os.close(descriptor)
+
+
+def test_answers_keep_no_descriptors(model: str) -> None:
+    """A list has more models than a process may have files."""
+    before = len(os.listdir("/proc/self/fd"))
+    answers = [have("copies", model) for _number in range(3)]
+    assert len(os.listdir("/proc/self/fd")) == before and len(answers) == 3
+
+
+ROOT_WITHOUT_SETUID = """
+import json, sys
+sys.path[:0] = sys.argv[1:3]
+from support import strange_tasks
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.readers import runner
+bounds = runner.Bounds(256 << 20, 60, 60, 1 << 20, 1 << 20)
+task = runner.Task(strange_tasks.__name__, "rights")
+print(json.dumps(dict(runner.ask(task, sys.argv[3], "model.bin", {}, bounds).found.data)))
+"""
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv"
+)
+def test_a_root_that_cannot_become_another_user_keeps_no_right(model: str) -> None:
+    root = Path(__file__).resolve().parents[3]
+    without = "-setuid,-setgid"
+    words = ["setpriv", f"--bounding-set={without}", f"--inh-caps={without}", sys.executable, "-c"]
+    paths = [str(root / ".dev"), str(root / "tests"), model]
+    said = subprocess.run(
+        [*words, ROOT_WITHOUT_SETUID, *paths], check=True, capture_output=True, text=True
+    )
+    found = json.loads(said.stdout)
+    assert 0 in found["ids"], "it became nobody, so that this proves nothing"
+    assert found["capabilities"] == 0
+
+
 def test_a_library_that_is_missing_is_told(model: str) -> None:
     with pytest.raises(MissingLibrary, match="treelite") as caught:
         have("misses", model)
@@ -161,8 +228,6 @@ def test_it_does_not_outlive_its_parent(tmp_path: Path, model: str) -> None:
     )
     root = Path(__file__).resolve().parents[3]
     name = f"reader-of-{tmp_path.name}-{os.getpid()}"
-    import subprocess
-
     words = [sys.executable, "-c", program, str(root / ".dev"), str(root / "tests"), model, name]
     parent = subprocess.Popen(words)
     try:

@@ -26,6 +26,8 @@ from ..outside import JsonDict
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _CLONE_NEWIPC, _CLONE_NEWNET = 0x08000000, 0x40000000
 _LANDLOCK_CREATE, _LANDLOCK_RESTRICT = 444, 446
+# The version of the call's structures.
+_CAPABILITIES = 0x20080522
 # Of each version of Landlock, the rights that it knows; later ones know those as well.
 _LANDLOCK_RIGHTS = {1: 0x1FFF, 2: 0x3FFF, 3: 0x7FFF, 5: 0xFFFF}
 _LANDLOCK_NET_SINCE, _LANDLOCK_NET = 4, 3
@@ -94,13 +96,17 @@ def _write(descriptor: int, data: bytes | memoryview) -> None:
 def give_up(bounds: JsonDict) -> None:
     """Give up what can be given up, and set the bounds."""
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    # Where memory is short, this process goes and not another. Later it might not say so: the
+    # files of a process that cannot be dumped are root's.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")  # where memory is short, this process goes and not another
+        file.write("1000")
+    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     used = _mapped()
     if os.geteuid() == 0:
         libc.unshare(_CLONE_NEWNET | _CLONE_NEWIPC)
         _become_nobody()
+        # A container's root may have no right to become anybody else, and others all the same.
+        libc.capset(struct.pack("=Ii", _CAPABILITIES, 0), bytes(24))
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != bounds["parent"]:
         os._exit(1)

@@ -8,6 +8,7 @@ nothing else: no environment, no other descriptor.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import mmap
 import os
@@ -23,12 +24,17 @@ from typing import BinaryIO, NoReturn
 
 from ..domain.fields import Fields, WrongShape, read_json
 from ..errors import ArtifactError, DeliveryError, MissingLibrary, OtherAnswers
+from ..formats.sklearn_archive import room_of
 from ..outside import JsonDict
 from . import child
 
 _MIB = 1 << 20
 _MOST_VALUES = 1 << 20
 _CHUNK = 1 << 16
+# More is mapped, for which a descriptor stays open: a list may have thousands of small models.
+_MOST_COPIED = 16 * _MIB
+# How an archive of skops begins.
+_PACKED = b"PK\x03\x04"
 # The child sets its own alarm; this is for one that cannot.
 _GRACE = 5
 _START = (
@@ -60,14 +66,18 @@ class Bounds:
     answer: int
 
     @classmethod
-    def for_file(cls, size: int) -> Bounds:
-        """A forest as JSON takes some ten times the bytes of its file, and a second for 20 MiB."""
+    def for_file(cls, size: int, unpacked: int = 0) -> Bounds:
+        """A forest as JSON takes some ten times the bytes of its file, and a second for 20 MiB. One
+        of a packed archive takes some three times the bytes that it unpacks to, and two seconds for
+        a MiB that is packed.
+        """
         mib = size // _MIB
+        times = 8 if unpacked else 1
         return cls(
-            memory=512 * _MIB + 16 * size,
-            cpu=60 + 2 * mib,
-            seconds=180 + 6 * mib,
-            output=16 * _MIB + 8 * size,
+            memory=512 * _MIB + max(16 * size, 4 * unpacked),
+            cpu=60 + 2 * mib * times,
+            seconds=180 + 6 * mib * times,
+            output=16 * _MIB + max(8 * size, unpacked),
             answer=min(_MIB + 8 * size, 64 * _MIB),
         )
 
@@ -102,7 +112,10 @@ def ask(
         DeliveryError: no process could be started.
     """
     with open(path, "rb") as file, _scratch() as out, _scratch() as request:
-        bounds = bounds or Bounds.for_file(os.fstat(file.fileno()).st_size)
+        if bounds is None:
+            size = os.fstat(file.fileno()).st_size
+            packed = task.name == "served" and file.read(len(_PACKED)) == _PACKED
+            bounds = Bounds.for_file(size, room_of(size) if packed else 0)
         package, folder = _package()
         words = {
             "package": package,
@@ -140,7 +153,7 @@ def _package() -> tuple[str, str]:
 def _scratch() -> BinaryIO:
     """A file without a name, in memory where the system can do that."""
     if hasattr(os, "memfd_create"):
-        return open(os.memfd_create("reader"), "w+b")
+        return open(os.memfd_create("reader", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "w+b")
     return tempfile.TemporaryFile()
 
 
@@ -252,7 +265,19 @@ def _judge(said: bytes, out: BinaryIO, shown: str, bounds: Bounds) -> Answer:
     size = os.fstat(out.fileno()).st_size
     if not 0 < size <= bounds.output:
         raise nonsense(shown, f"it wrote {size} bytes")
-    return Answer(found, memoryview(mmap.mmap(out.fileno(), size, access=mmap.ACCESS_READ)))
+    return Answer(found, _written(out, size))
+
+
+def _written(out: BinaryIO, size: int) -> memoryview:
+    """What the child wrote. Nothing that it left behind can change it any more."""
+    if size <= _MOST_COPIED:
+        return memoryview(os.pread(out.fileno(), size, 0))
+    with suppress(OSError, AttributeError):  # a file, or a system without seals
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(out.fileno(), fcntl.F_ADD_SEALS, seals)
+    # Older kernels map what is sealed for one process alone.
+    private = mmap.mmap(out.fileno(), size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+    return memoryview(private)
 
 
 def nonsense(shown: str, why: object) -> ArtifactError:
