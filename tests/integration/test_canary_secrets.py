@@ -142,6 +142,52 @@ def place(tmp_path: Path) -> Iterator[Place]:
     made.outputs.clear()
 
 
+@dataclass(frozen=True)
+class Options:
+    """What tasks are given, each with secrets of its own."""
+
+    secrets: Canaries
+    host: str
+    where: dict[str, Any]
+    source: str
+    key: Key
+
+    @property
+    def user(self) -> dict[str, Any]:
+        return {
+            "tracking_uri": f"http://{self.host}",
+            "mlflow_username": "me",
+            "mlflow_password": self.secrets.ascii("mlflow"),
+        }
+
+    @property
+    def token(self) -> dict[str, Any]:
+        token = self.secrets.ascii("token")
+        return {"tracking_uri": f"http://{self.host}", "mlflow_token": token}
+
+    @property
+    def in_uri(self) -> dict[str, Any]:
+        return {"tracking_uri": self.secrets.url("mlflow", self.host)}
+
+    @property
+    def admin(self) -> dict[str, Any]:
+        return {"admin_key": {"name": "k", "secret": self.secrets.ascii("admin")}}
+
+    @property
+    def sign(self) -> dict[str, Any]:
+        return {"private_key": self.key.file, "password": self.secrets["key password"]}
+
+    @property
+    def in_s3(self) -> dict[str, Any]:
+        s3 = {
+            "access_key": "AKIA",
+            "secret_key": self.secrets["s3"],
+            "session_token": self.secrets["s3 session"],
+        }
+        place = "s3://http://127.0.0.1:1/bucket/models"
+        return {**self.where, "model_repository": place, "s3": s3}
+
+
 def task(module: str, **options: Any) -> dict[str, Any]:
     return {"name": module, f"mlops.triton.{module}": options, "ignore_errors": True}
 
@@ -152,140 +198,108 @@ def stranger(place: str) -> dict[str, Any]:
     return {"model_version": version, "artifact_uri": place, "files": []}
 
 
+NET = {"name": "net", "model_uri": "models:/net/1"}
+FAR = {"name": "far", "model_uri": "models:/net/1"}
+
+
+def publishing(given: Options) -> list[dict[str, Any]]:
+    """With success, and with keys and passwords that are none."""
+    secrets, sign = given.secrets, given.sign
+    new = {**given.user, "name": "n", "path": given.source}
+    return [
+        task("mlflow_publish", **{**new, "name": "net"}, sign=sign),
+        task("mlflow_publish", **given.in_uri, name="net2", path=given.source),
+        task("mlflow_publish", **new, sign={**sign, "password": secrets["wrong key password"]}),
+        task("mlflow_publish", **new, sign={"private_key": given.key.text + secrets["in a key"]}),
+        task("mlflow_publish", **new, sign={"private_key_env": secrets["as a variable"]}),
+    ]
+
+
+def asking(given: Options, over_tls: str) -> list[dict[str, Any]]:
+    """A registry that answers, refuses, is not there, or is not trusted."""
+    secrets = given.secrets
+    uris = {
+        "wrong uri": secrets.url("wrong uri", given.host),
+        "dead uri": secrets.url("dead uri", "127.0.0.1:1"),
+        "db uri": secrets.url("db uri", "127.0.0.1:1/db", "postgresql"),
+    }
+    options: list[dict[str, Any]] = [
+        given.token,
+        {**given.user, "mlflow_password": secrets["wrong"]},
+        {**given.token, "mlflow_token": secrets.ascii("wrong token")},
+        *({"tracking_uri": uri} for uri in uris.values()),
+        {**given.user, "tracking_uri": over_tls},
+        {**given.in_uri, "registry_uri": secrets.url("registry uri", "[::1")},
+    ]
+    return [task("mlflow_model_info", **one) for one in options]
+
+
+def delivering(given: Options, signed: str, strangers: list[str]) -> list[dict[str, Any]]:
+    """With success, and from and to where nothing can come from or go to."""
+    secrets, where = given.secrets, given.where
+    dead = {**where, "triton_url": "127.0.0.1:1"}
+    secret_url = {**where, "triton_url": secrets.url("triton url", "127.0.0.1:1")}
+    listed = {"models": [NET], "registry_status": "here"}
+    gone = {"name": "gone", "model_uri": "models:/gone/1"}
+    options: list[dict[str, Any]] = [
+        {**given.in_uri, **where, **gone},
+        {**given.user, **where, **NET},
+        *({**where, **FAR, "tracking_uri": f"http://{one}"} for one in strangers),
+        {**where, **FAR, "model_uri": f"https://h/x?{signed}"},
+        {**where, **FAR, "model_uri": secrets.url("model uri", "h/x")},
+        {**given.user, **secret_url, **NET},
+        {**given.user, **dead, **given.admin, **NET},
+        {**given.user, **given.in_s3, **NET},
+        {**given.in_uri, **where, **NET, "config": {"max_batch_size": "x"}},
+    ]
+    return [
+        task("triton_models", **given.in_uri, **where, **given.admin, **listed),
+        task("triton_model_info", **given.token, **where, **given.admin, verify=True),
+        task("triton_model_info", **given.in_s3),
+        *(task("triton_model", **one) for one in options),
+    ]
+
+
+def surroundings(secrets: Canaries) -> dict[str, str]:
+    return {
+        "MLFLOW_TRACKING_USERNAME": "me",
+        "MLFLOW_TRACKING_PASSWORD": secrets["variable"],
+        "AWS_ACCESS_KEY_ID": "AKIA",
+        "AWS_SECRET_ACCESS_KEY": secrets["aws variable"],
+        "AWS_SESSION_TOKEN": secrets["aws session"],
+        "HTTPS_PROXY": secrets.url("proxy", "127.0.0.1:1"),
+        "HTTP_PROXY": secrets.url("proxy", "127.0.0.1:1"),
+    }
+
+
 def test_no_secret_of_a_module_is_shown(place: Place, mlflow: MLflow, triton: Triton) -> None:
     secrets = place.canaries
     authority = Authority(place.given / "authority")
     source = models.make_python(place.given / "source", "net").folder
     key = Key(place.given, "signer", password=secrets["key password"])
-    known = {
-        "user": "me",
-        "password": secrets.ascii("mlflow"),
-        "token": secrets.ascii("token"),
-    }
+    known = {"user": "me", "password": secrets.ascii("mlflow"), "token": secrets.ascii("token")}
     where = {"model_repository": str(triton.repository), "triton_url": triton.url, "timeout": 5}
     signed = SIGNED.format(secrets.ascii("signed url"))
+    bucket = secrets.url("bucket", f"b/x?{signed}", "s3")
     with (
         gate(mlflow.url, **known) as plain,
         gate(mlflow.url, **known, tls=authority.issue("server")) as tls,
         hostile_server(says_json(stranger(f"https://127.0.0.1:1/x?{signed}"))) as elsewhere,
-        hostile_server(says_json(stranger(secrets.url("bucket", f"b/x?{signed}", "s3")))) as bucket,
+        hostile_server(says_json(stranger(bucket))) as in_bucket,
     ):
         host = plain.url.removeprefix("http://")
-        user = {
-            "tracking_uri": plain.url,
-            "mlflow_username": "me",
-            "mlflow_password": secrets.ascii("mlflow"),
-        }
-        token = {"tracking_uri": plain.url, "mlflow_token": secrets.ascii("token")}
-        in_uri = {"tracking_uri": secrets.url("mlflow", host)}
-        admin = {"admin_key": {"name": "k", "secret": secrets.ascii("admin")}}
-        sign = {"private_key": key.file, "password": secrets["key password"]}
-        net = {"name": "net", "model_uri": "models:/net/1"}
-        s3 = {
-            "access_key": "AKIA",
-            "secret_key": secrets["s3"],
-            "session_token": secrets["s3 session"],
-        }
-        in_s3 = {"model_repository": "s3://http://127.0.0.1:1/bucket/models", "s3": s3}
-        tasks = [
-            task("mlflow_publish", **user, name="net", path=str(source), sign=sign),
-            task("mlflow_publish", **in_uri, name="net2", path=str(source)),
-            task("mlflow_model_info", **token),
-            # Refused, not there, unreachable, not trusted.
-            task("mlflow_model_info", **{**user, "mlflow_password": secrets["wrong"]}),
-            task("mlflow_model_info", **{**token, "mlflow_token": secrets.ascii("wrong token")}),
-            task("mlflow_model_info", tracking_uri=secrets.url("wrong uri", host)),
-            task("mlflow_model_info", tracking_uri=secrets.url("dead uri", "127.0.0.1:1")),
-            task(
-                "mlflow_model_info",
-                tracking_uri=secrets.url("db uri", "127.0.0.1:1/db", "postgresql"),
-            ),
-            task("mlflow_model_info", **{**user, "tracking_uri": tls.url}),
-            task("mlflow_model_info", **in_uri, registry_uri=secrets.url("registry uri", "[::1")),
-            task("triton_model", **in_uri, **where, name="gone", model_uri="models:/gone/1"),
-            # Delivered, changed by nothing, shown.
-            task("triton_models", **in_uri, **where, **admin, models=[net], registry_status="here"),
-            task("triton_model", **user, **where, **net),
-            task("triton_model_info", **token, **where, **admin, verify=True),
-            # Places of strangers, and of other kinds.
-            task(
-                "triton_model",
-                **where,
-                name="far",
-                model_uri="models:/net/1",
-                tracking_uri=f"http://{elsewhere}",
-            ),
-            task(
-                "triton_model",
-                **where,
-                name="far",
-                model_uri="models:/net/1",
-                tracking_uri=f"http://{bucket}",
-            ),
-            task("triton_model", **where, name="far", model_uri=f"https://h/x?{signed}"),
-            task("triton_model", **where, name="far", model_uri=secrets.url("model uri", "h/x")),
-            task(
-                "triton_model",
-                **user,
-                **{**where, "triton_url": secrets.url("triton url", "127.0.0.1:1")},
-                **net,
-            ),
-            task("triton_model", **user, **{**where, "triton_url": "127.0.0.1:1"}, **admin, **net),
-            task("triton_model_info", **{**where, **in_s3}),
-            task("triton_model", **user, **{**where, **in_s3}, **net),
-            task(
-                "mlflow_publish",
-                **user,
-                name="n",
-                path=str(source),
-                sign={**sign, "password": secrets["wrong key password"]},
-            ),
-            task(
-                "mlflow_publish",
-                **user,
-                name="n",
-                path=str(source),
-                sign={"private_key": key.text + secrets["in a key"]},
-            ),
-            task(
-                "mlflow_publish",
-                **user,
-                name="n",
-                path=str(source),
-                sign={"private_key_env": secrets["as a variable"]},
-            ),
-            task(
-                "triton_model",
-                **where,
-                **in_uri,
-                name="net",
-                state="absent",
-                no_such_option=secrets["misspelt"],
-            )
-            | {"no_log": True},
-            task("triton_model", **where, **in_uri, **net, config={"max_batch_size": "x"}),
-        ]
-        proxies = {
-            name: secrets.url("proxy", "127.0.0.1:1") for name in ("HTTPS_PROXY", "HTTP_PROXY")
-        }
-        variables = {
-            "MLFLOW_TRACKING_USERNAME": "me",
-            "MLFLOW_TRACKING_PASSWORD": secrets["variable"],
-            "AWS_ACCESS_KEY_ID": "AKIA",
-            "AWS_SECRET_ACCESS_KEY": secrets["aws variable"],
-            "AWS_SESSION_TOKEN": secrets["aws session"],
-            **proxies,
-        }
-        said = place.play("check", tasks[::3], "--check", **variables)
-        assert "skipping: no hosts matched" not in said
-        place.play("real", tasks, **variables)
+        given = Options(secrets, host, where, str(source), key)
+        tasks = [*publishing(given), *asking(given, tls.url)]
+        tasks += delivering(given, signed, [elsewhere, in_bucket])
+        place.play("check", tasks[::3], "--check", **surroundings(secrets))
+        place.play("real", tasks, **surroundings(secrets))
         far = [task("mlflow_model_info", tracking_uri="https://registry.invalid", timeout=3)]
-        place.play("proxy", far, **variables)
+        place.play("proxy", far, **surroundings(secrets))
     assert (triton.repository / "net").is_dir()
     for folder in (triton.repository, Path(f"{triton.repository}.mlops-triton")):
-        assert not place.canaries.found_in_files(folder)
+        assert not secrets.found_in_files(folder)
     place.check()
-    assert not place.canaries.found_in(triton.log_text().encode())
+    assert not secrets.found_in(triton.log_text().encode())
 
 
 def test_no_secret_of_the_plugin_and_the_publisher_is_shown(
