@@ -151,9 +151,9 @@ def npy(count: int) -> bytes:
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head.encode()
 
 
-def skops(schema: object, files: dict[str, bytes]) -> bytes:
+def skops(schema: object, files: dict[str, bytes], packing: int = zipfile.ZIP_DEFLATED) -> bytes:
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(file, "w", packing) as archive:
         archive.writestr("schema.json", json.dumps(schema))
         for path, data in files.items():
             archive.writestr(path, data)

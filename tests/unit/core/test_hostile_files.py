@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors impo
     ArtifactError,
     MissingLibrary,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats import sklearn_archive
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.readers.runner import (
     Bounds,
     Task,
@@ -45,6 +47,20 @@ def test_a_hostile_pickle_or_archive_is_refused(tmp_path: Path, words: str) -> N
     path.write_bytes(hostile_files.SKLEARN[words]())
     message = refusal(path, "sklearn")
     assert message and not any(said in message for said in SAID_BY_NO_READER), message
+
+
+def test_an_archive_that_was_packed_too_well_is_read_when_it_is_not_packed(tmp_path: Path) -> None:
+    """As the refusal advises. skops itself packs nothing unless it is told to."""
+    node = {"__loader__": "NdArrayNode", "type": "numpy", "file": "a.npy", "__id__": 1}
+    count = 9 << 20
+    files = {"a.npy": hostile_files.npy(count) + bytes(8 * count)}
+    path = tmp_path / "model.skops"
+    path.write_bytes(hostile_files.skops(node, files))
+    with pytest.raises(ArtifactError, match="without a compression"):
+        sklearn_archive.read_outline(str(path))
+    path.write_bytes(hostile_files.skops(node, files, zipfile.ZIP_STORED))
+    array: Any = sklearn_archive.read_outline(str(path)).root
+    assert array.shape == (count,)
 
 
 @pytest.mark.parametrize("words", hostile_files.OTHERS)

@@ -165,7 +165,9 @@ class _Skops:
             self._entries = {entry.filename: entry for entry in entries}
             if "schema.json" not in self._entries:
                 raise ArtifactError("it is a zip archive without schema.json")
-            if len(entries) > _MOST_ENTRIES or sum(one.file_size for one in entries) > room:
+            if len(entries) > _MOST_ENTRIES:
+                raise ArtifactError(f"it has {len(entries)} entries, of {_MOST_ENTRIES} at most")
+            if sum(one.file_size for one in entries) > room:
                 raise ArtifactError(
                     f"it would have more than {room >> 20} MiB when unpacked, of {size} bytes:"
                     " write it with skops.io.dump without a compression"
