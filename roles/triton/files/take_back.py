@@ -52,8 +52,8 @@ def _take_inside(
     if depth > DEEPEST:
         raise OSError(
             errno.ELOOP,
-            "folders lie more than {} deep in it: find them with find -mindepth {}, remove them and"
-            " run the role again".format(DEEPEST, DEEPEST),
+            "folders lie more than {0} deep in it: find them with find -mindepth {0}, remove them"
+            " and run the role again".format(DEEPEST),
         )
     taken = 0
     for name in [name for name in os.listdir(folder) if not name.startswith(but)]:

@@ -303,7 +303,7 @@ PLANTS = {
     "a retained version is a link": "cd {live}-kept && mv 1 gone; ln -s {private}/3 1",
 }
 AFTERWARDS: dict[str, Callable[[Path, str], Any]] = {
-    "update": lambda repository, place: deliver(repository, place),
+    "update": deliver,
     "side by side": lambda repository, place: deliver(repository, place, serve_versions=2),
     "permissions": lambda repository, place: deliver(repository, mode="0600", state="unloaded"),
     "rollback": lambda repository, place: deliver(repository, state="rolled_back"),

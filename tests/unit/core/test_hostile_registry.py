@@ -241,7 +241,11 @@ EVERYTHING = {
 def said() -> Iterator[tuple[str, list[Any]]]:
     """An address, and the one value that is answered there."""
     current: list[Any] = [EVERYTHING]
-    with hostile_server(lambda connection: says_json(current[0])(connection)) as url:
+
+    def answer(connection: Any) -> None:
+        says_json(current[0])(connection)
+
+    with hostile_server(answer) as url:
         yield url, current
 
 

@@ -186,8 +186,9 @@ class Said:
 
     spelling = ""
 
-    def __init__(self, config: Any = CONFIG, metadata: Any = METADATA, index: Any = INDEX) -> None:
-        self._config, self._metadata, self._index = config, metadata, index
+    def __init__(self, **others: Any) -> None:
+        said = {"config": CONFIG, "metadata": METADATA, "index": INDEX, **others}
+        self._config, self._metadata, self._index = said["config"], said["metadata"], said["index"]
 
     def index(self, _seconds: float) -> Any:
         return self._index

@@ -206,7 +206,9 @@ class Array:
             ArtifactError: these are not its axes.
         """
         count = len(self.shape)
-        if not (isinstance(axes, tuple) and all(type(axis) is int for axis in axes)):
+        if not isinstance(axes, tuple) or any(
+            isinstance(axis, bool) or not isinstance(axis, int) for axis in axes
+        ):
             raise refuse()
         if sorted(axes) != list(range(count)) or self.type.code not in _NUMBERS:
             raise refuse()
@@ -266,7 +268,7 @@ def _nested(items: list[Any], shape: tuple[int, ...]) -> Any:
         items = (
             [items[start : start + size] for start in range(0, len(items), size)]
             if size
-            else [[] for _ in range(math.prod(shape[:-1]))]
+            else [[] for _row in range(math.prod(shape[:-1]))]
         )
     return items
 

@@ -35,7 +35,9 @@ def _tensor(data: object) -> OnnxTensor:
         raise fields.wrong("data_type", "a type of Triton's")
     dims = None if fields.data.get("dims") is None else tuple(fields.each("dims"))
     for size in dims or ():
-        if type(size) is not int or not _LEAST_SIZE <= size < _LARGEST_SIZE:
+        if isinstance(size, bool) or not isinstance(size, int):
+            raise fields.wrong("dims", "a list of sizes")
+        if not _LEAST_SIZE <= size < _LARGEST_SIZE:
             raise fields.wrong("dims", "a list of sizes")
     return OnnxTensor(fields.text("name"), data_type, dims)
 

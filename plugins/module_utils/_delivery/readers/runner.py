@@ -194,9 +194,9 @@ def _converse(request: BinaryIO, descriptors: tuple[int, int], shown: str, bound
 
 
 def _read(process: subprocess.Popen[bytes], end: float, shown: str, bounds: Bounds) -> bytes:
-    pipe = process.stdout
-    assert pipe is not None
-    said = bytearray()
+    pipe, said = process.stdout, bytearray()
+    if pipe is None:  # never: it was asked for
+        return b""
     with selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
         while selector.select(max(0.0, end - time.monotonic())):
