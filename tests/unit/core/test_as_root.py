@@ -44,6 +44,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.
     StateStore,
 )
 
+pytest.importorskip("ansible", reason="these take a minute, and once is enough")
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who acts for others here")
 USER = 64123
 NAME = "fraud"

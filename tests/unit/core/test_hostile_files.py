@@ -23,6 +23,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.readers.run
 )
 from support import hostile_files, strange_tasks
 
+pytest.importorskip("ansible", reason="these take a minute, and once is enough")
 # Beyond what Python and the libraries have when they begin.
 MEMORY = 160 << 20
 BOUNDS = Bounds(MEMORY, cpu=20, seconds=60, output=1 << 24, answer=1 << 20)
