@@ -58,20 +58,25 @@ def published(mlflow: MLflow, tmp_path_factory: pytest.TempPathFactory) -> Path:
         source = f"{run.info.artifact_uri}/model"
         client.create_model_version(name, source, run.info.run_id, description=description)
 
-    sample = models.make_python(folder / "sample", "good").folder
+    sample = models.make_python(folder / "sample", "foreign-good").folder
     config, program = (sample / "config.pbtxt").read_bytes(), (sample / "1/model.py").read_bytes()
-    config = config.replace(b'name: "good"', b"")
+    config = config.replace(b'name: "foreign-good"', b"")
     good = {"MLmodel": b"flavors: {triton: {data: m}}", "m/config.pbtxt": config}
     good["m/1/model.py"] = program
-    register("good", good, EVIL)
-    client.set_registered_model_tag("good", "note", EVIL)
-    client.set_model_version_tag("good", "1", "note", EVIL)
-    register("names", {**good, "MLmodel": b"flavors: {triton: {data: gone}}", f"m/1/{NAME}": b"x"})
+    register("foreign-good", good, EVIL)
+    client.set_registered_model_tag("foreign-good", "note", EVIL)
+    client.set_model_version_tag("foreign-good", "1", "note", EVIL)
+    register(
+        "foreign-names",
+        {**good, "MLmodel": b"flavors: {triton: {data: gone}}", f"m/1/{NAME}": b"x"},
+    )
     bad = b"raise RuntimeError(" + ascii(EVIL).encode() + b")\n" + program
-    register("fails", {**good, "m/1/model.py": bad})
-    register("malformed", {**good, "MLmodel": b"flavors: [1, 2]"})
+    register("foreign-fails", {**good, "m/1/model.py": bad})
+    register("foreign-malformed", {**good, "MLmodel": b"flavors: [1, 2]"})
     evil = json.dumps(EVIL)
-    register("flavor", {"MLmodel": f"flavors: {{{evil}: {{a: {evil}}}}}".encode(), "a.b": b"x"})
+    register(
+        "foreign-flavor", {"MLmodel": f"flavors: {{{evil}: {{a: {evil}}}}}".encode(), "a.b": b"x"}
+    )
     return folder
 
 
@@ -87,13 +92,19 @@ def where(mlflow: MLflow, triton: Triton) -> dict[str, Any]:
 def test_modules_show_no_foreign_text_as_it_is(
     mlflow: MLflow, triton: Triton, published: Path, tmp_path: Path
 ) -> None:
-    names = ("names", "fails", "malformed", "flavor", "good")
-    stranger = triton.repository / "stranger"
+    names = (
+        "foreign-names",
+        "foreign-fails",
+        "foreign-malformed",
+        "foreign-flavor",
+        "foreign-good",
+    )
+    stranger = triton.repository / "foreign-stranger"
     stranger.mkdir()
     (stranger / "config.pbtxt").write_text(f'backend: "{NAME}"\n# {EVIL}\n', encoding="utf-8")
     wanted = [{"name": one, "model_uri": f"models:/{one}/1"} for one in names]
     tasks = [
-        task("mlflow_model_info", tracking_uri=mlflow.url, names=["good"]),
+        task("mlflow_model_info", tracking_uri=mlflow.url, names=["foreign-good"]),
         task("triton_models", **where(mlflow, triton), models=wanted),
         task("triton_models", **where(mlflow, triton), models=wanted, registry_status=EVIL),
         task("triton_model_info", **where(mlflow, triton)),
@@ -104,9 +115,9 @@ def test_modules_show_no_foreign_text_as_it_is(
     playbook.write_text(yaml.safe_dump([play]), encoding="utf-8")
     said = run_playbook(tmp_path, playbook, "-v", "--diff").output
     assert_harmless(said.encode(errors="surrogateescape"))
-    for name in ("names", "fails", "malformed", "flavor"):
+    for name in ("foreign-names", "foreign-fails", "foreign-malformed", "foreign-flavor"):
         assert f"model '{name}'" in said
-    assert (triton.repository / "good").is_dir()
+    assert (triton.repository / "foreign-good").is_dir()
     assert "Traceback" not in said
 
 
@@ -129,12 +140,12 @@ def test_commands_show_no_foreign_text_as_it_is(
     (source / "config.pbtxt").write_text(f'backend: "{EVIL[:4]}"\n')
     publish = [sys.executable, str(ROOT / "publish_model_to_mlflow.py"), "--flavor", "triton"]
     for words in (
-        [*command, "create", *target, "--name", "names", "-m", "models:/names/1"],
-        [*command, "create", *target, "--name", "fails", "-m", "models:/fails/1"],
-        [*command, "create", *target, "--name", "flavor", "-m", "models:/flavor/1"],
-        [*command, "get", *target, "--name", "good"],
+        [*command, "create", *target, "--name", "foreign-names", "-m", "models:/foreign-names/1"],
+        [*command, "create", *target, "--name", "foreign-fails", "-m", "models:/foreign-fails/1"],
+        [*command, "create", *target, "--name", "foreign-flavor", "-m", "models:/foreign-flavor/1"],
+        [*command, "get", *target, "--name", "foreign-good"],
         [*command, "list", *target],
-        [*publish, "--model_name", "mine", "--model_directory", str(source)],
+        [*publish, "--model_name", "foreign-mine", "--model_directory", str(source)],
         [*publish, "--model_name", EVIL, "--model_directory", str(source)],
     ):
         done = subprocess.run(words, env=variables, capture_output=True, timeout=120, check=False)
