@@ -129,6 +129,28 @@ options:
         missing batch dimension, …) is refused before anything is changed, in check mode too.
       - When the verification fails, the deployment before is put back, and the task fails.
     type: raw
+  verify_aside:
+    description:
+      - Whether a new deployment is loaded and verified under another name first, and takes the
+        place of the old one only when it has answered as it should. Without it, a deployment that
+        loads and then fails the verification answers clients until the old one is back.
+      - It costs a second load, and the memory of a second copy until that is unloaded.
+      - Refused where Triton was started with C(--strict-readiness=true), because each load of a new
+        name would make such a server not ready, and a load balancer would take it out.
+    type: bool
+    default: false
+  swap:
+    description:
+      - What becomes of the old deployment while the new one is loaded. With V(overlap) it serves
+        until the new one is loaded, so that both are in memory for a while, and no request fails.
+      - With V(unload_first) it is unloaded before, for a GPU that has no room for both. Until the
+        new one is loaded, the model answers no request. When the new one fails, the old one is
+        loaded and proven again by the same run.
+      - V(auto) is V(overlap) where the plan expects that both fit, or cannot tell. Otherwise it is
+        V(unload_first) on servers that are O(drained), and V(overlap) with a warning on others.
+    type: str
+    choices: [overlap, unload_first, auto]
+    default: overlap
   keep:
     description: Number of previous deployments of this model to retain on disk.
     type: int

@@ -19,6 +19,17 @@ options:
     type: list
     elements: str
     default: ['localhost:8000']
+  load_url:
+    description:
+      - Where loads and unloads go, as C(grpc://host:port) or C(grpcs://host:port), for each of
+        O(triton_url) in its order. It has to be the same server, which is proven before the first
+        load.
+      - While Triton answers a load over HTTP, one of its threads answers no other HTTP client whose
+        connection it keeps. Over gRPC no client waits.
+      - When omitted, loads go to O(triton_url). Where that is HTTP, a warning says what loads do to
+        clients.
+    type: list
+    elements: str
   admin_key:
     description:
       - The key of a server that restricts its model-repository API with C(--http-restricted-api) or

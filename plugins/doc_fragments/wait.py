@@ -10,11 +10,17 @@ class ModuleDocFragment:
 options:
   timeout:
     description:
-      - Seconds that any single network step may take, such as a request to MLflow or a load in
-        Triton.
+      - Seconds that any single network step may take, such as a request to MLflow or a question
+        to Triton.
       - A transfer fails when this many seconds bring less than 1 KiB.
     type: float
     default: 300.0
+  load_timeout:
+    description:
+      - Seconds that a load in Triton may take. A load cannot be cancelled, so that what comes after
+        these seconds is written down, and the next run waits for it.
+      - When omitted, the larger of O(timeout) and 1800.
+    type: float
   progress:
     description:
       - Whether to print progress lines while the task runs. Each line has the host, the model, the

@@ -17,6 +17,10 @@ _MEANING = {
     "admin_key": (
         "{name: admin-key, secret_env: VARIABLE} where the model-repository API is restricted"
     ),
+    "load_url": (
+        "where loads go: grpc://host:port of each server, which makes no other client wait; the"
+        " servers' own addresses when omitted"
+    ),
     "ca_file": "certificates to trust for https and grpcs",
     "client_cert": "this client's certificate, for a server that asks for one",
     "client_key": "the private key of client_cert",
@@ -53,6 +57,8 @@ _MEANING = {
     "mlflow_client_key": "its private key, where that file does not have it too",
     "artifact_folders": "folders of this host in which the registry may say that artifacts lie",
     "timeout": "seconds that any one network step may take (300)",
+    "load_timeout": ("seconds that a load may take; the larger of timeout and 1800 when omitted"),
+    "drained": "no client sends requests to the servers now, so that swap=auto may unload (false)",
     "lock_timeout": "seconds to wait for another run that changes the same model (60)",
     "progress": "progress lines on standard error (when omitted, where that is a terminal)",
     "allowed_backends": (
@@ -84,6 +90,13 @@ _MEANING = {
     "verify": (
         "an inference that proves the deployment: {inputs: {x: [[1]]}, outputs: {y: [[2]]},"
         " tolerance: 0.001}; without tolerance whole numbers must be equal, and floats to 0.0001"
+    ),
+    "verify_aside": (
+        "prove a new deployment under another name before it takes the place of the old one (false)"
+    ),
+    "swap": (
+        "whether the old deployment serves while the new one is loaded: overlap, unload_first or"
+        " auto (overlap)"
     ),
     "keep": "number of previous deployments to retain for rollbacks (1)",
     "adopt": "take over a model of this name that this collection did not deploy (false)",

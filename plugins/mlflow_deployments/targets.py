@@ -48,6 +48,7 @@ _SECRET = Option(is_secret=True)
 
 TARGET_OPTIONS: Mapping[str, Option] = {
     "triton_url": Option("list"),
+    "load_url": Option("list"),
     "admin_key": Option(
         "dict",
         fields={
@@ -82,6 +83,8 @@ TARGET_OPTIONS: Mapping[str, Option] = {
     "mlflow_client_cert": _PATH,
     "mlflow_client_key": _PATH,
     "timeout": Option("float"),
+    "load_timeout": Option("float"),
+    "drained": Option("bool"),
     "lock_timeout": Option("float"),
     "progress": Option("bool"),
     "artifact_folders": Option("paths"),
@@ -112,6 +115,8 @@ MODEL: Mapping[str, Option] = {
     "version_folders": Option(choices=("auto", "registry", "artifact")),
     "serve_versions": Option("int"),
     "verify": Option("raw"),
+    "verify_aside": Option("bool"),
+    "swap": Option(choices=("overlap", "unload_first", "auto")),
     "keep": Option("int"),
     "adopt": Option("bool"),
     "check_files": Option("bool"),

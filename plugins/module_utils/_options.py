@@ -38,6 +38,7 @@ SERVER: Spec = {
         "default": ["localhost:8000"],
         "fallback": (env_fallback, ["TRITON_URL"]),
     },
+    "load_url": {"type": "list", "elements": "str"},
     "admin_key": {
         "type": "dict",
         "no_log": False,
@@ -104,8 +105,13 @@ STATUS: Spec = {
     "registry_status": {"type": "str"},
 }
 
+TRAFFIC: Spec = {
+    "drained": {"type": "bool", "default": False},
+}
+
 WAIT: Spec = {
     "timeout": {"type": "float", "default": 300.0},
+    "load_timeout": {"type": "float"},
     "progress": {"type": "bool", "default": True},
 }
 
@@ -133,6 +139,12 @@ MODEL: Spec = {
     },
     "serve_versions": {"type": "int", "default": 1},
     "verify": {"type": "raw"},
+    "verify_aside": {"type": "bool", "default": False},
+    "swap": {
+        "type": "str",
+        "choices": ["overlap", "unload_first", "auto"],
+        "default": "overlap",
+    },
     "keep": {"type": "int", "default": 1},
     "adopt": {"type": "bool", "default": False},
     "check_files": {"type": "bool", "default": False},

@@ -26,6 +26,7 @@ extends_documentation_fragment:
   - mlops.triton.repository
   - mlops.triton.server
   - mlops.triton.status
+  - mlops.triton.traffic
   - mlops.triton.wait
 attributes:
   check_mode:
@@ -255,6 +256,7 @@ def main() -> None:
             **_options.REPOSITORY,
             **_options.POLICY,
             **_options.STATUS,
+            **_options.TRAFFIC,
             **_options.WAIT,
             **_options.MODEL,
         },

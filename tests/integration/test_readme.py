@@ -60,6 +60,8 @@ def test_tables_name_what_there_is() -> None:
         "state_dir",
         "lock_timeout",
         "timeout",
+        "load_timeout",
+        "load_url",
         "admin_key",
         "ca_file",
         "client_cert",

@@ -35,6 +35,7 @@ EVERYWHERE = {
     "triton_client_key": "client_key",
     "triton_server_log": "server_log",
     "triton_timeout": "timeout",
+    "triton_load_timeout": "load_timeout",
     "triton_lock_timeout": "lock_timeout",
 }
 DELIVERY = {

@@ -111,6 +111,12 @@ ROWS: dict[str, Row] = {
     "triton_url": Row(
         "a:1, grpc://b:2", _target("servers"), ("a:1", "grpc://b:2"), ("[{a: 1}]", "list of texts")
     ),
+    "load_url": Row(
+        "grpc://a:1, grpcs://b:2",
+        _target("load_servers"),
+        ("grpc://a:1", "grpcs://b:2"),
+        ("[{a: 1}]", "list of texts"),
+    ),
     "admin_key": Row(
         f"{{name: other, secret: {HUSH}}}",
         _access("admin_key"),
@@ -157,6 +163,8 @@ ROWS: dict[str, Row] = {
         "~/cert.key", _credentials("client_key"), "HOME/cert.key", ("~/ca.pem", "cannot be used")
     ),
     "timeout": Row("7.5", _target("timeout"), 7.5, (".inf", "is not a number")),
+    "load_timeout": Row("9", _target("load_timeout"), 9.0, ("0", "more than 0 seconds")),
+    "drained": Row("yes", _target("drained"), True, ("2", "true or false")),
     "lock_timeout": Row("8", _target("lock_timeout"), 8.0, ("-1", "more than 0 seconds")),
     "progress": Row("false", lambda arrived: arrived.progress, False, ("maybe", "true or false")),
     "allowed_backends": Row(
@@ -208,6 +216,8 @@ ROWS: dict[str, Row] = {
     "verify": Row(
         "{inputs: {x: [[1]]}}", _desired("verify"), {"inputs": {"x": [[1]]}}, ("[", "is not YAML")
     ),
+    "verify_aside": Row("yes", _desired("verify_aside"), True, ("2", "true or false")),
+    "swap": Row("auto", _desired("swap"), "auto", ("later", "one of overlap, unload_first")),
     "keep": Row("3", _desired("keep"), 3, ("1.5", "a whole number")),
     "adopt": Row("1", _desired("adopt"), True, ("perhaps", "true or false")),
     "check_files": Row("true", _desired("check_files"), True, ("{a: b}", "true or false")),
@@ -335,7 +345,7 @@ def test_the_module_says_the_same(name: str, monkeypatch: pytest.MonkeyPatch) ->
 
     parts = (_options.REGISTRY, _options.SERVER, _options.REPOSITORY, _options.POLICY)
     spec: dict[str, Any] = {}
-    for part in (*parts, _options.STATUS, _options.WAIT, _options.MODEL):
+    for part in (*parts, _options.STATUS, _options.TRAFFIC, _options.WAIT, _options.MODEL):
         spec.update(part)
     given = {**base(name), name: ROWS[name].value, "name": "m", "model_uri": "/model"}
     read = arg_spec.ArgumentSpecValidator(spec).validate(given)

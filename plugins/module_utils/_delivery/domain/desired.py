@@ -20,6 +20,8 @@ _AS_GIVEN = (
     "config",
     "instance_kind",
     "version_folders",
+    "verify_aside",
+    "swap",
     "adopt",
     "check_files",
     "undo",
@@ -66,6 +68,12 @@ class DesiredModel:
     instance_kind: str | None = None
     version_folders: str = "auto"
     verify: str | JsonObject | None = None
+    verify_aside: bool = False
+    """Prove a new deployment under another name before it takes the place of the old one."""
+    swap: str = "overlap"
+    """Whether the old deployment serves while the new one is loaded: ``overlap``, ``unload_first``
+    or ``auto``.
+    """
     keep: int = 1
     adopt: bool = False
     check_files: bool = False

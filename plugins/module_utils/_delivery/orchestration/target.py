@@ -28,12 +28,16 @@ class Target:
     repository: str
     state_dir: str | None = None
     servers: tuple[str, ...] = (DEFAULT_URL,)
+    load_servers: tuple[str, ...] | None = None
+    """Where loads of each of ``servers`` go, in their order; None: to these themselves."""
     access: Access = field(default_factory=Access)
     server_log: str | None = None
     tensorrt_target: JsonObject | None = None
     tracking_uri: str | None = None
     registry_uri: str | None = None
     timeout: float = 300.0
+    load_timeout: float | None = None
+    """Seconds for one load; None: the larger of ``timeout`` and what fits large models."""
     lock_timeout: float = 60.0
     policy: Policy = field(default_factory=Policy)
     artifact_folders: tuple[str, ...] = ()
@@ -43,6 +47,8 @@ class Target:
     parallel_downloads: int = 4
     parallel_loads: int = 4
     s3: JsonObject | None = field(default=None, repr=False)
+    drained: bool = False
+    """No client sends requests to the servers now."""
     registry_status: str | None = None
     """The name under which the registry is told what is deployed here."""
 
@@ -75,6 +81,8 @@ class Target:
             "registry_uri",
             "state_dir",
             "timeout",
+            "load_timeout",
+            "drained",
             "lock_timeout",
             "parallel_downloads",
             "parallel_loads",
@@ -94,6 +102,7 @@ class Target:
         return cls(
             repository=target,
             servers=_servers(options.get("triton_url") or [DEFAULT_URL]),
+            load_servers=_servers(options["load_url"]) if options.get("load_url") else None,
             access=Access.from_options(options),
             policy=Policy.from_options(options),
             artifact_folders=folders("artifact_folders", options.get("artifact_folders")) or (),
@@ -102,7 +111,7 @@ class Target:
 
 
 def _check(given: Options) -> None:
-    for key in ("timeout", "lock_timeout"):
+    for key in ("timeout", "load_timeout", "lock_timeout"):
         if key in given and not 0 < _number(key, given[key]) <= _LONGEST:
             raise InvalidOption(
                 f"{key} must be more than 0 seconds, and at most {_LONGEST}", step=_STEP
