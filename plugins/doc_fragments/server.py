@@ -30,6 +30,13 @@ options:
         clients.
     type: list
     elements: str
+  metrics_url:
+    description:
+      - Where the metrics of each of O(triton_url) are, in its order, such as C(http://host:8002).
+        They say how much memory its GPUs have, and which of them answered.
+      - When omitted, neither is known.
+    type: list
+    elements: str
   admin_key:
     description:
       - The key of a server that restricts its model-repository API with C(--http-restricted-api) or

@@ -21,6 +21,10 @@ _MEANING = {
         "where loads go: grpc://host:port of each server, which makes no other client wait; the"
         " servers' own addresses when omitted"
     ),
+    "metrics_url": (
+        "where the servers' metrics are, http://host:port of each: memory of their GPUs, and which"
+        " of them answered"
+    ),
     "ca_file": "certificates to trust for https and grpcs",
     "client_cert": "this client's certificate, for a server that asks for one",
     "client_key": "the private key of client_cert",

@@ -49,6 +49,7 @@ _SECRET = Option(is_secret=True)
 TARGET_OPTIONS: Mapping[str, Option] = {
     "triton_url": Option("list"),
     "load_url": Option("list"),
+    "metrics_url": Option("list"),
     "admin_key": Option(
         "dict",
         fields={

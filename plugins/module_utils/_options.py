@@ -39,6 +39,7 @@ SERVER: Spec = {
         "fallback": (env_fallback, ["TRITON_URL"]),
     },
     "load_url": {"type": "list", "elements": "str"},
+    "metrics_url": {"type": "list", "elements": "str"},
     "admin_key": {
         "type": "dict",
         "no_log": False,

@@ -112,9 +112,15 @@ ROWS: dict[str, Row] = {
         "a:1, grpc://b:2", _target("servers"), ("a:1", "grpc://b:2"), ("[{a: 1}]", "list of texts")
     ),
     "load_url": Row(
-        "grpc://a:1, grpcs://b:2",
+        "grpc://a:1",
         _target("load_servers"),
-        ("grpc://a:1", "grpcs://b:2"),
+        ("grpc://a:1",),
+        ("grpc://a:1, grpcs://b:2", "load_url has 2 addresses, and triton_url 1"),
+    ),
+    "metrics_url": Row(
+        "http://a:8002",
+        _target("metrics_servers"),
+        ("http://a:8002",),
         ("[{a: 1}]", "list of texts"),
     ),
     "admin_key": Row(

@@ -47,8 +47,17 @@ class Inspection:
     def __init__(self, target: Target) -> None:
         self.target = target
         self.servers = [
-            TritonServer(url, target.timeout, target.access, target.server_log, once=True)
-            for url in target.servers
+            TritonServer(
+                url,
+                target.timeout,
+                target.access,
+                target.server_log,
+                once=True,
+                load_url=load_url,
+                load_timeout=target.load_timeout,
+                metrics_url=metrics_url,
+            )
+            for url, load_url, metrics_url in target.addresses
         ]
         self._opened: Repository | None = None
         self._policy: Policy | None = None

@@ -30,6 +30,8 @@ class Target:
     servers: tuple[str, ...] = (DEFAULT_URL,)
     load_servers: tuple[str, ...] | None = None
     """Where loads of each of ``servers`` go, in their order; None: to these themselves."""
+    metrics_servers: tuple[str, ...] | None = None
+    """Where the metrics of each of ``servers`` are, in their order; None: not known."""
     access: Access = field(default_factory=Access)
     server_log: str | None = None
     tensorrt_target: JsonObject | None = None
@@ -51,6 +53,13 @@ class Target:
     """No client sends requests to the servers now."""
     registry_status: str | None = None
     """The name under which the registry is told what is deployed here."""
+
+    @property
+    def addresses(self) -> list[tuple[str, str | None, str | None]]:
+        """Of each server: its address, where its loads go, and where its metrics are."""
+        nowhere = (None,) * len(self.servers)
+        loads, metrics = self.load_servers or nowhere, self.metrics_servers or nowhere
+        return list(zip(self.servers, loads, metrics))
 
     @classmethod
     def from_options(cls, options: Options) -> Target:
@@ -98,11 +107,13 @@ class Target:
             from ..registry.status_tags import check_target
 
             check_target(str(given["registry_status"]))
+        servers = _servers("triton_url", options.get("triton_url") or [DEFAULT_URL])
         target = repository if is_s3(repository) else os.path.abspath(repository)
         return cls(
             repository=target,
-            servers=_servers(options.get("triton_url") or [DEFAULT_URL]),
-            load_servers=_servers(options["load_url"]) if options.get("load_url") else None,
+            servers=servers,
+            load_servers=_beside("load_url", options, servers),
+            metrics_servers=_beside("metrics_url", options, servers),
             access=Access.from_options(options),
             policy=Policy.from_options(options),
             artifact_folders=folders("artifact_folders", options.get("artifact_folders")) or (),
@@ -134,8 +145,20 @@ def _number(key: str, value: object) -> float:
     return number
 
 
-def _servers(given: object) -> tuple[str, ...]:
+def _servers(key: str, given: object) -> tuple[str, ...]:
     urls = given.split(",") if isinstance(given, str) else given
     if isinstance(urls, Mapping) or not isinstance(urls, Iterable):
-        raise InvalidOption("triton_url is not a list of addresses", step=_STEP)
+        raise InvalidOption(f"{key} is not a list of addresses", step=_STEP)
     return tuple(str(url).strip() for url in urls)
+
+
+def _beside(key: str, options: Options, servers: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Addresses of which each belongs to one of ``servers``."""
+    given = _servers(key, options[key]) if options.get(key) else None
+    if given and len(given) != len(servers):
+        raise InvalidOption(
+            f"{key} has {len(given)} addresses, and triton_url {len(servers)}: each server needs"
+            " its own, in the same order",
+            step=_STEP,
+        )
+    return given

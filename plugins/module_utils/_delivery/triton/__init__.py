@@ -10,6 +10,7 @@
 - ``answers``: what it says, checked for its shape.
 - ``bounded``: how much it may say over HTTP.
 - ``log``: the end of a log on this host that it names.
+- ``metrics``: the memory of its GPUs, and where requests were answered.
 - ``watch``: whether a server goes down while a call over HTTP waits for its answer.
 - ``http_transport``, ``grpc_transport``: the two ways.
 """

@@ -34,6 +34,7 @@ from .answers import read_config, read_index, read_metadata, read_release
 from .grpc_transport import GrpcTransport
 from .http_transport import HttpTransport
 from .log import NotRead, tail_of_named_log, tail_of_users_log
+from .metrics import Metrics
 from .transport import Gone, JsonObject, Nonsense, Refused, Silent, Transport, WentDown
 
 P = ParamSpec("P")
@@ -44,6 +45,9 @@ _PATIENCE = 0.5
 """Seconds for which Triton may say READY of what it has been asked to unload."""
 _LONGEST_CAUSE = 1000
 _VANISHING = 3.0
+LOAD_TIMEOUT = 1800.0
+"""Seconds: a model of 45 GiB takes some minutes from a slow disk."""
+_METRICS = 5.0
 
 
 class TritonServer:
@@ -56,6 +60,10 @@ class TritonServer:
             it does not answer.
         once: a server that did not answer one question is not waited for again by this object,
             whoever asks.
+        load_url: where loads and unloads go instead, as ``grpc://…``.
+        load_timeout: seconds that a load may take; the larger of ``timeout`` and what fits large
+            models when omitted.
+        metrics_url: where its metrics are; see ``Metrics``.
     """
 
     def __init__(
@@ -66,11 +74,17 @@ class TritonServer:
         log_file: str | None = None,
         *,
         once: bool = False,
+        load_url: str | None = None,
+        load_timeout: float | None = None,
+        metrics_url: str | None = None,
     ) -> None:
         self.address = parse_address(url)
         self.url = str(self.address)
         self.log_file = log_file
         self.timeout = timeout
+        self.load_url = load_url
+        self.load_timeout = load_timeout or max(timeout, LOAD_TIMEOUT)
+        self.metrics = Metrics(metrics_url, min(timeout, _METRICS)) if metrics_url else None
         self._once = once
         self._unloading = threading.Lock()
         self._silent_at: str | None = None
