@@ -84,7 +84,7 @@ sanity: venv-control ## ansible-test sanity, on a copy of the checkout
 	$(CONTROL)/python tools/sanity.py
 
 unit: venv-control ## unit tests
-	$(WITH_CONTROL) pytest tests/unit $(PYTEST_ARGS)
+	$(WITH_CONTROL) pytest tests/unit $(if $(CORE_ELSEWHERE),--core-elsewhere) $(PYTEST_ARGS)
 
 unit-core: venv-core ## the core's tests where there is no Ansible
 	$(CORE)/python -m pytest tests/unit/core $(PYTEST_ARGS)
@@ -105,9 +105,9 @@ integration: venvs ## tests on a real MLflow and a real Triton
 integration-long: venvs ## the same for S3, fleets, long lists, transfers, access control, the roles and trained models
 	$(WITH_CONTROL) pytest tests/integration -m long $(call PARALLEL,3) --durations=20 $(PYTEST_ARGS)
 
-# One processor each; integration tests have both, because time-outs are among what they test.
+# One processor each; integration tests have both, because time-outs are among what they test. What unit-core runs is not run twice.
 test: venvs ## everything above
-	@$(BESIDE) --jobs=2 sanity unit lint unit-core differential-short
+	@$(BESIDE) --jobs=2 CORE_ELSEWHERE=yes unit-core sanity unit lint differential-short
 	@$(IN_TURN) integration
 
 faults: venvs ## kills, full disks and silent servers

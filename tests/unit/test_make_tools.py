@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from support.core_environment import NOT_IN_CORE
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / "tools"
@@ -80,3 +83,23 @@ def test_minutes_are_noted_for_each_target_with_its_exit_code(tmp_path: Path) ->
     target, begin, end, code = notes.read_text().split()
     assert (target, code) == ("lint", "3")
     assert int(begin) <= int(end)
+
+
+def test_what_unit_core_does_not_run_is_run_beside_it() -> None:
+    """`make test` runs tests of the core once: those that skip in the core's environment, here."""
+    asked = {
+        name
+        for path in (ROOT / "tests/unit/core").glob("test_*.py")
+        for name in re.findall(r'importorskip\(\s*"([a-z_]+)', path.read_text(encoding="utf-8"))
+    }
+    code = (
+        "import importlib.util, sys;"
+        " print(*[one for one in sys.argv[1:] if not importlib.util.find_spec(one)])"
+    )
+    core = ROOT / ".venv/core/bin/python"
+    if not core.exists():
+        return
+    lacks = subprocess.run(
+        [str(core), "-c", code, *asked], check=True, capture_output=True, text=True, cwd="/"
+    ).stdout.split()
+    assert set(lacks) <= set(NOT_IN_CORE)

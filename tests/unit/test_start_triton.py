@@ -1029,8 +1029,9 @@ def test_the_server_starts_when_what_a_former_one_left_has_ended(
     finally:
         for server in servers:
             server.kill()
-            server.communicate()
         for pid in stubs:
             with contextlib.suppress(OSError):
                 if leftovers.read_stub(pid):
                     os.kill(pid, signal.SIGKILL)
+        for server in servers:  # whose output the stubs hold open
+            server.communicate()

@@ -153,6 +153,7 @@ def test_options_are_those_of_the_modules() -> None:
         **_options.REPOSITORY,
         **_options.POLICY,
         **_options.STATUS,
+        **_options.TRAFFIC,
         **_options.WAIT,
     }
     assert set(TARGET_OPTIONS) == set(place)
