@@ -208,6 +208,12 @@ def write_json(
     replace_file(path, (json.dumps(data, indent=2, sort_keys=True) + "\n").encode(), mode, folder)
 
 
+def link(target: str, path: str) -> None:
+    """Make a symbolic link that says ``target``."""
+    with effect("link", path), reach(path) as (above, name):
+        os.symlink(target, name, dir_fd=above)
+
+
 def remove_file(path: str) -> None:
     if stat_or_none(path) is not None:
         with effect("unlink", path), reach(path) as (above, name):

@@ -8,10 +8,23 @@ import re
 from .errors import InvalidOption
 
 LONGEST = 200
+_CANDIDATE = ".mlops-candidate"
 # The words that the tests of NVIDIA's MLflow plugin look for.
 _EMPTY = "Model name cannot be empty. Please enter a valid name to deploy."
 _PATH = "Path traversal is not allowed in model's name"
 _ALLOWED = re.compile(r"[A-Za-z0-9._@-]+")
+
+
+def candidate_of(name: str) -> str:
+    """Under which a new deployment of a model is proven before it takes that one's place. One
+    fixed name: Triton keeps something of each name that was ever loaded.
+    """
+    return f"{name}{_CANDIDATE}"
+
+
+def is_candidate(name: str) -> bool:
+    """True of a name that no model of a user has."""
+    return name.endswith(_CANDIDATE)
 
 
 def check_model_name(name: object) -> str:
@@ -34,7 +47,7 @@ def check_model_name(name: object) -> str:
             step="check the name",
             left="nothing was changed",
         )
-    elif name.startswith(".mlops-triton"):
+    elif name.startswith(".mlops-triton") or is_candidate(name):
         reason = "is reserved"
     elif name != name.strip():
         reason = "begins or ends with a space"

@@ -29,6 +29,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.jour
     Removal,
     S3Move,
     S3Swap,
+    Trial,
     read_journal,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.manifest import Manifest
@@ -144,7 +145,11 @@ folder_swaps = st.builds(
     st.lists(st.builds(FolderMove, lives, asides, inodes, inodes), max_size=3).map(tuple),
 )
 s3_swaps = st.builds(S3Swap, ids, records, keeps, st.lists(s3_moves(), max_size=3).map(tuple))
-others = st.just(Removal()) | st.builds(PendingLoad, ids, ids, st.none() | ids)
+others = (
+    st.just(Removal())
+    | st.builds(PendingLoad, ids, ids, st.none() | ids)
+    | st.builds(Trial, ids, st.just("") | st.just(f"staging/{NAME}/d1/model"))
+)
 every_journal = folder_swaps | s3_swaps | others
 
 

@@ -17,6 +17,8 @@ from .fields import Fields, WrongShape, read_json
 from .record import Record, is_part
 
 SCHEMA = 1
+_TRIAL_SCHEMA = 2
+"""Older releases, which know no trials, refuse one as newer than they are."""
 _STEP = "read the journal"
 
 
@@ -214,13 +216,42 @@ class PendingLoad:
         return cls(fields.text("deploy_id"), fields.text("since"), fields.text_or_none("server"))
 
 
+@dataclass(frozen=True)
+class Trial:
+    """A new deployment is proven under the candidate's name.
+
+    Attributes:
+        home: where the candidate's files belong, relative to the state folder; "" where they are
+            copies, or links to what serves.
+    """
+
+    deploy_id: str
+    home: str
+    op: ClassVar[str] = "trial"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema": _TRIAL_SCHEMA,
+            "op": self.op,
+            "deploy_id": self.deploy_id,
+            "home": self.home,
+        }
+
+    @classmethod
+    def from_dict(cls, fields: Fields, file: JournalFile) -> Trial:
+        home = _below(fields, "home", file.aside) if fields.text("home") else ""
+        return cls(fields.text("deploy_id"), home)
+
+
 # Evaluated at run time, where the start wrapper's Python 3.9 knows no other form.
 Swap = Union[FolderSwap, S3Swap]  # noqa: UP007
-Journal = Union[FolderSwap, S3Swap, Removal, PendingLoad]  # noqa: UP007
+Journal = Union[FolderSwap, S3Swap, Removal, PendingLoad, Trial]  # noqa: UP007
 S = TypeVar("S", FolderSwap, S3Swap)
 
 
-def read_journal(body: bytes, file: JournalFile, swap: type[S]) -> S | Removal | PendingLoad:
+def read_journal(
+    body: bytes, file: JournalFile, swap: type[S]
+) -> S | Removal | PendingLoad | Trial:
     """Understand a journal, whole or not at all.
 
     Args:
@@ -232,10 +263,11 @@ def read_journal(body: bytes, file: JournalFile, swap: type[S]) -> S | Removal |
     try:
         fields = Fields(read_json(body))
         schema = fields.number("schema")
-        if schema > SCHEMA:
+        newest = _TRIAL_SCHEMA if fields.data.get("op") == Trial.op else SCHEMA
+        if schema > newest:
             raise _refused(
                 file,
-                f"has schema {schema} and this version of the collection reads up to {SCHEMA}:"
+                f"has schema {schema} and this version of the collection reads up to {newest}:"
                 " use the newer version that wrote it",
             )
         op = fields.text("op")
@@ -245,6 +277,8 @@ def read_journal(body: bytes, file: JournalFile, swap: type[S]) -> S | Removal |
             return Removal.from_dict(fields, file)
         if op == PendingLoad.op:
             return PendingLoad.from_dict(fields, file)
+        if op == Trial.op:
+            return Trial.from_dict(fields, file)
         raise WrongShape(f"this kind of repository knows no {op!r}")
     except WrongShape as error:
         raise _refused(

@@ -8,6 +8,7 @@
 - ``replacement``: the steps that bring new files or a new configuration.
 - ``rollback``: the step that brings a retained deployment back.
 - ``serving``: the servers' part: load until proven, unload, bring back what was served.
+- ``trial``: a new deployment is proven under another name.
 - ``verification``: an inference proves that a model serves.
 - ``scheduler``: several threads do jobs, each when those before it are done.
 - ``limits``: how many downloads and loads at once, and the room that they take.

@@ -34,6 +34,7 @@ from ..planning.plan import (
     RollBack,
     SetPermissions,
     Step,
+    TryAside,
     Unload,
     Verify,
     WriteRecord,
@@ -46,7 +47,10 @@ from .replacement import Replacement
 from .rollback import Rollback
 from .serving import Serving
 from .transaction import Transaction, new_deploy_id, now
+from .trial import Trial
 
+# Before any model of a group changes.
+_AT_FIRST = (Recover, TryAside)
 # When all models of a group are in place and have been proven by their own steps.
 _AT_THE_END = (ProveUsers, WriteRecord)
 
@@ -84,6 +88,7 @@ class Executor:
         self.serving = Serving(repository, servers)
         self.replacement = Replacement(repository, artifacts, tracking_uri)
         self.rollback = Rollback(repository, self.replacement)
+        self.trial = Trial(repository, servers, self.replacement, self.rollback)
         self.limits = limits or Limits()
 
     def apply(self, plan: Plan) -> tuple[Record | None, list[str]]:
@@ -127,7 +132,9 @@ class Executor:
                 for at in transactions:
                     self._prepare(at, alone=len(plans) == 1)
                 for at in transactions:
-                    self._each_step(at, lambda step: not isinstance(step, _AT_THE_END))
+                    self._each_step(at, lambda step: isinstance(step, _AT_FIRST))
+                for at in transactions:
+                    self._each_step(at, lambda step: not isinstance(step, _AT_FIRST + _AT_THE_END))
                 for at in transactions:
                     self._each_step(at, lambda step: isinstance(step, ProveUsers))
                 for at in transactions:
@@ -165,7 +172,9 @@ class Executor:
     def _step(self, transaction: Transaction, step: Step) -> None:
         match step:
             case Recover():
-                pass  # done before the plan was made
+                self.trial.finish(transaction)  # the rest was done before the plan was made
+            case TryAside():
+                self.trial.run(transaction, step)
             case Replace():
                 self.replacement.replace(transaction, step)
             case PutSideBySide():

@@ -40,7 +40,7 @@ class Rollback:
         moves = self._version_moves(transaction, old, target) if by_version else None
         if whole and moves is None:
             config = config_for(target.author_config, name, transaction.deploy_id, target.request)
-            copy = self._prepared_copy(transaction, target, config)
+            copy = self.prepared_copy(transaction, target, config)
             moves = [Move(self.repository.live(name), copy)]
         else:
             config = config_in_place(transaction, target.author_config, target.request)
@@ -69,7 +69,7 @@ class Rollback:
         )
         self.replacement.put(transaction, moves)
 
-    def _prepared_copy(self, transaction: Transaction, target: Record, config: bytes) -> str:
+    def prepared_copy(self, transaction: Transaction, target: Record, config: bytes) -> str:
         """The retained copy that holds the target's files, its configuration written anew."""
         wanted, different = Manifest.from_dict(target.manifest), ["it is gone"]
         for retained in self._retained_files(target):

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..domain import config_pbtxt
 from ..domain.config_pbtxt import config_for
 from ..domain.journal import Swap
 from ..domain.layout import Layout
@@ -18,6 +17,7 @@ from ..domain.manifest import Manifest
 from ..domain.record import Record
 from ..errors import NotFound
 from ..outside import JsonDict
+from ..planning.aside import applied_in_place
 from ..planning.plan import Plan
 from ..triton.server import TritonServer
 from .limits import Limits, Turn
@@ -123,15 +123,7 @@ def config_in_place(transaction: Transaction, author: str, request: Mapping[str,
     """The configuration to deploy, under the old deploy id where Triton applies the change without
     initialising again.
     """
-    old, current = transaction.old, transaction.plan.observed.config
-    known = not transaction.plan.observed.touched_files  # what a server loaded of the files
-    if (
-        known
-        and old
-        and current is not None
-        and config_pbtxt.deploy_id_of(current) == old.deploy_id
-    ):
-        same = config_for(author, transaction.name, old.deploy_id, request)
-        if config_pbtxt.applied_in_place(current, same):
-            return same
+    old, observed = transaction.old, transaction.plan.observed
+    if old and (same := applied_in_place(observed, old, author, request)) is not None:
+        return same
     return config_for(author, transaction.name, transaction.deploy_id, request)

@@ -11,6 +11,7 @@ from ..domain.backends import Loading, completes
 from ..domain.config_pbtxt import ModelConfig
 from ..domain.record import Record
 from ..errors import DeliveryError, NotFound
+from ..names import is_candidate
 from ..repository.protocol import Repository
 from ..triton.server import TritonServer
 from .inspection import Indexes
@@ -76,7 +77,8 @@ class Surroundings:
                 index = self._indexes.get(server.url)
                 for name, rows in index.items() if isinstance(index, Mapping) else ():
                     if (
-                        name not in known
+                        not is_candidate(name)
+                        and name not in known
                         and name not in self._foreign
                         and any(row.state == "READY" for row in rows)
                     ):

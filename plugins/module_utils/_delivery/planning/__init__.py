@@ -4,6 +4,7 @@
 - ``plan``: the plan of one model as a frozen value: steps that carry their data, before, after.
 - ``planner``: from what is wanted and what is there to the plan.
 - ``versions``: registry versions side by side in one model folder.
+- ``aside``: whether a new deployment is proven under another name first.
 - ``policy``: what may be deployed.
 - ``policy_options``: the options of a policy as values.
 - ``outcome``: what came of each model of a list, or would come.

@@ -91,6 +91,16 @@ class Heal:
 
 
 @dataclass(frozen=True)
+class TryAside:
+    """The new deployment is loaded, verified and unloaded under the candidate's name on each of the
+    ``servers`` (URLs), before anything of what serves is touched.
+    """
+
+    summary: str
+    servers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Load:
     """Load until each of the ``servers`` (URLs) proves that it serves the deployment."""
 
@@ -168,6 +178,7 @@ Step = Union[  # noqa: UP007
     Reconfigure,
     SetPermissions,
     Heal,
+    TryAside,
     Load,
     Verify,
     ProveUsers,
@@ -249,7 +260,7 @@ class Plan:
         return frozenset(
             url
             for step in self.steps
-            if isinstance(step, (Heal, Load, Verify, Unload))
+            if isinstance(step, (Heal, TryAside, Load, Verify, Unload))
             for url in step.servers
         )
 

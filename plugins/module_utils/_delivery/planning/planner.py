@@ -13,13 +13,14 @@ from collections.abc import Collection, Mapping, Sequence
 from ..domain.cases import as_json, is_same
 from ..domain.config_pbtxt import CONFIG_NAME
 from ..domain.desired import DesiredModel
-from ..domain.journal import Journal, PendingLoad
+from ..domain.journal import Journal, PendingLoad, Trial
 from ..domain.layout import Layout
 from ..domain.observed import ObservedModel
 from ..domain.record import Record
 from ..domain.source import Source
 from ..domain.uri import ModelUri, named_uri
 from ..errors import AlreadyDeployed, ForeignModel, NotFound, RepositoryError
+from .aside import try_aside, warn_of_rollback
 from .plan import (
     Heal,
     Load,
@@ -224,6 +225,8 @@ def _what_is_there(observed: ObservedModel) -> str:
 
 
 def _interrupted(journal: Journal) -> str:
+    if isinstance(journal, Trial):
+        return "unload what an interrupted run had loaded to prove it"
     if isinstance(journal, PendingLoad):
         return f"wait for the load that was given up on at {journal.since}"
     return "recover from an interrupted run"
@@ -273,6 +276,7 @@ def _warnings(
                 " other"
             ),
         )
+    said += warn_of_rollback(observed, desired, record, target)
     if observed.outdated and desired.state == "present" and not replaces:
         said += (observed.outdated,)
     return said + (layout.warnings if layout else ())
@@ -326,16 +330,19 @@ def _rollback_steps(
         change = _change_in_place(observed, desired)
         return _present_steps(observed, desired, change, failed_verification, proven=False)
     everywhere = tuple(one.url for one in observed.served)
+    back = RollBack(
+        f"go back from {record.pinned_uri} to {target.pinned_uri} of {target.deployed_at}",
+        record,
+        target,
+    )
+    proof = _proof(desired, target)
     return (
-        RollBack(
-            f"go back from {record.pinned_uri} to {target.pinned_uri} of {target.deployed_at}",
-            record,
-            target,
-        ),
+        *try_aside(observed, desired, back, proof, everywhere),
+        back,
         *((_SET_PERMISSIONS,) if _permissions_differ(observed, desired) else ()),
         *_heals(observed),
         Load(f"load on {', '.join(everywhere)}", everywhere),
-        *_verify_step(desired, _proof(desired, target), everywhere),
+        *_verify_step(desired, proof, everywhere),
         WriteRecord("write the record"),
     )
 
@@ -520,10 +527,12 @@ def _present_steps(
     elif change and not isinstance(change, SetPermissions):
         everywhere = tuple(one.url for one in observed.served)
         brings = change.layout if isinstance(change, (Replace, PutSideBySide)) else observed.record
+        proof = _proof(desired, brings)
+        steps = [*try_aside(observed, desired, change, proof, everywhere), *steps]
         steps += [
             *(() if isinstance(change, Replace) else _heals(observed)),
             Load(f"load on {', '.join(everywhere)}", everywhere),
-            *_verify_step(desired, _proof(desired, brings), everywhere),
+            *_verify_step(desired, proof, everywhere),
         ]
     else:
         steps += _load_steps(observed, desired, failed_verification)

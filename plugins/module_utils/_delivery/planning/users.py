@@ -17,6 +17,7 @@ from ..domain.desired import Case, DesiredModel, Example
 from ..domain.members import why_members_do_not_fit
 from ..domain.record import Record
 from ..errors import NeedsOther
+from .aside import refuse_with_members
 from .dependencies import all_users, users_by_model
 from .list_order import Order
 from .members import member_after
@@ -54,6 +55,7 @@ class Usage:
         Raises:
             NeedsOther: the model is to go, and one that stays uses it.
         """
+        refuse_with_members(plan, together)
         if not may_have_users(plan):
             return plan
         if plan.takes_away:

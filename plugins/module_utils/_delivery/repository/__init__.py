@@ -7,6 +7,7 @@
 - ``state_store``: its records, journals, locks, staging and retained copies.
 - ``ownership``: what root believes of a state, and as whom it acts there.
 - ``recovery``: what a killed run left is undone or finished.
+- ``candidate``: a new deployment under the name that it is proven under.
 - ``retention``: which retained copies are superfluous, and their removal.
 - ``kept``: files of a deployment, in place or in a retained copy.
 - ``comparison``: which files are not those that were deployed.

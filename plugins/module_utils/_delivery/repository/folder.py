@@ -19,13 +19,14 @@ from .. import disk, rights
 from ..disk import hash_file
 from ..domain.config_pbtxt import CONFIG_NAME
 from ..domain.desired import DesiredModel
-from ..domain.journal import FolderMove, FolderSwap, Journal, Move, Removal, Swap
+from ..domain.journal import FolderMove, FolderSwap, Journal, Move, Removal, Swap, Trial
 from ..domain.layout import META_NAME, OWN_FILES
 from ..domain.manifest import FileEntry, Manifest
 from ..domain.record import Record
 from ..domain.stored import Fingerprint, StoredModel
 from ..errors import ArtifactError, RepositoryError
-from . import recovery
+from ..names import is_candidate
+from . import candidate, recovery
 from .comparison import compare
 from .state_store import StateStore, as_owner
 
@@ -174,7 +175,7 @@ class FolderRepository:
     @as_owner
     def names(self) -> list[str]:
         """What lies in the repository, models or not."""
-        return disk.entries(self.path)
+        return [name for name in disk.entries(self.path) if not is_candidate(name)]
 
     @as_owner
     def meta(self, name: str) -> bytes | None:
@@ -392,6 +393,37 @@ class FolderRepository:
                 disk.replace_file(target, data)
         else:
             disk.replace(ready, target)
+
+    # -- trials ------------------------------------------------------------------------------------
+
+    def begin_trial(
+        self, desired: DesiredModel, transaction: str, source: str, config: bytes
+    ) -> None:
+        """Put what lies at ``source`` under the candidate's name, with this configuration."""
+        name = desired.name
+        with self.rights():
+            place = candidate.refuse_taken(self.store, name)
+        if self._is_made_aside(source):
+            with self.rights():
+                candidate.write_down(self.store, name, transaction, "")
+            disk.copy_as(source, place, self.rights)
+        with self.rights():
+            if source == self.live(name):
+                candidate.write_down(self.store, name, transaction, "")
+                candidate.link(source, place)
+            elif not disk.is_folder(place):
+                candidate.write_down(self.store, name, transaction, source)
+                disk.move_new(source, place)
+            disk.write_file(os.path.join(place, CONFIG_NAME), config)
+        self.set_permissions(desired, place)
+
+    @as_owner
+    def end_trial(self, name: str) -> None:
+        """Bring the files back to where they belong, and nothing of the candidate is left."""
+        journal = self.store.journal(name)
+        if isinstance(journal, Trial):
+            candidate.take_away(self.store, name, journal)
+            self.store.remove_journal(name)
 
     # -- the end -----------------------------------------------------------------------------------
 

@@ -14,9 +14,10 @@ import stat
 
 from .. import disk
 from ..domain.config_pbtxt import CONFIG_NAME
-from ..domain.journal import FolderMove, FolderSwap, PendingLoad, Removal
+from ..domain.journal import FolderMove, FolderSwap, PendingLoad, Removal, Trial
 from ..errors import RepositoryError
 from ..names import check_model_name
+from . import candidate
 from .retention import prune
 from .state_store import StateStore
 
@@ -26,7 +27,7 @@ def recover(store: StateStore, name: str, *, server_starts: bool = False) -> str
     written.
 
     A load that was given up on stays noted until a run has joined it, or until the server starts
-    anew.
+    anew. A trial stays as it is until a run has unloaded it, or until the server starts anew.
 
     Returns:
         What was done, in words; None where there was nothing to do.
@@ -55,8 +56,13 @@ def recover(store: StateStore, name: str, *, server_starts: bool = False) -> str
             store.remove_record(name)
             disk.remove_tree(store.retained(name))
             done = "an interrupted removal was finished"
+    elif isinstance(journal, Trial) and server_starts and candidate.take_away(store, name, journal):
+        done = "an interrupted trial was ended"
     store.clear_staging(name)
-    if journal is not None and (server_starts or not isinstance(journal, PendingLoad)):
+    # Another server of the repository may serve a candidate: the next run unloads it.
+    if not isinstance(journal, (PendingLoad, Trial, type(None))) or (
+        server_starts and isinstance(journal, PendingLoad)
+    ):
         store.remove_journal(name)
     return done
 

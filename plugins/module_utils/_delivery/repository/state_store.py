@@ -22,6 +22,7 @@ from ..domain.journal import (
     JournalFile,
     PendingLoad,
     Removal,
+    Trial,
     read_journal,
 )
 from ..domain.marker import MARKER, Marker
@@ -245,7 +246,7 @@ class StateStore:
         disk.remove_file(self._file("records", name))
 
     @as_owner
-    def journal(self, name: str) -> FolderSwap | Removal | PendingLoad | None:
+    def journal(self, name: str) -> FolderSwap | Removal | PendingLoad | Trial | None:
         """What a run left noted of a change. Raises RepositoryError where it is not understood."""
         path = self._file("journals", name)
         body = read_own(path, name, refused=JournalRefused)

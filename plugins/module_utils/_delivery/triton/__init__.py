@@ -11,6 +11,7 @@
 - ``bounded``: how much it may say over HTTP.
 - ``log``: the end of a log on this host that it names.
 - ``metrics``: the memory of its GPUs, and where requests were answered.
+- ``readiness``: whether it is strict about it.
 - ``watch``: whether a server goes down while a call over HTTP waits for its answer.
 - ``http_transport``, ``grpc_transport``: the two ways.
 """

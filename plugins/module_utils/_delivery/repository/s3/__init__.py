@@ -8,5 +8,6 @@
 - ``lock``: a model's lock as a key: conditional writes, expiry, renewal.
 - ``state_store``: records, journals, locks, staging and retained copies as keys.
 - ``changes``: journalled changes of a model's keys, copied in an order, undone or finished.
+- ``candidate``: a new deployment under the name that it is proven under.
 - ``repository``: what ``folder`` is for a folder.
 """

@@ -27,6 +27,7 @@ from ...domain.journal import (
     Removal,
     S3Move,
     S3Swap,
+    Trial,
     stays_below,
 )
 from ...domain.record import Record
@@ -34,6 +35,7 @@ from ...errors import DeliveryError, RepositoryError
 from ...names import check_model_name
 from ..comparison import same
 from ..retention import prune
+from . import candidate
 from .bucket import SECOND, Bucket, Objects
 from .state_store import S3Store
 
@@ -325,8 +327,13 @@ def recover(store: S3Store, name: str, *, server_starts: bool = False) -> str | 
         else:
             _remove_all(store, name)
             done = "an interrupted removal was finished"
+    elif isinstance(journal, Trial) and server_starts and candidate.take_away(store, name, journal):
+        done = "an interrupted trial was ended"
     store.clear_staging(name)
-    if journal is not None and (server_starts or not isinstance(journal, PendingLoad)):
+    # Another server of the repository may serve a candidate: the next run unloads it.
+    if not isinstance(journal, (PendingLoad, Trial, type(None))) or (
+        server_starts and isinstance(journal, PendingLoad)
+    ):
         store.remove_journal(name)
     return done
 

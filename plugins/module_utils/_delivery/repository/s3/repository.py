@@ -16,15 +16,16 @@ from typing import Any
 
 from ...domain.config_pbtxt import CONFIG_NAME
 from ...domain.desired import DesiredModel
-from ...domain.journal import Move, S3Swap, Swap
+from ...domain.journal import Move, S3Swap, Swap, Trial
 from ...domain.layout import META_NAME, OWN_FILES
 from ...domain.manifest import FileEntry, Manifest
 from ...domain.record import Record
 from ...domain.stored import Fingerprint, StoredModel
 from ...errors import ArtifactError, InvalidOption
+from ...names import is_candidate
 from ..comparison import compare
 from ..scratch import Scratch
-from . import changes
+from . import candidate, changes
 from .boto3_bucket import open_bucket
 from .bucket import Bucket, Objects
 from .location import parse_s3
@@ -110,7 +111,8 @@ class S3Repository:
         yield from list(self._configs.values())
 
     def names(self) -> list[str]:
-        return self.bucket.folders(self.location.key())
+        found = self.bucket.folders(self.location.key())
+        return [name for name in found if not is_candidate(name)]
 
     def meta(self, name: str) -> bytes | None:
         return self.bucket.get(self.location.key(name, META_NAME))
@@ -251,6 +253,24 @@ class S3Repository:
 
     def replace_config(self, prefix: str, ready: str) -> None:
         self.bucket.upload(ready, f"{self.location.key_of(prefix)}/{CONFIG_NAME}")
+
+    # -- trials ------------------------------------------------------------------------------------
+
+    def begin_trial(
+        self, desired: DesiredModel, transaction: str, source: str, config: bytes
+    ) -> None:
+        name = desired.name
+        candidate.refuse_taken(self.store, name)
+        self.store.check_lock(name)
+        self.store.write_journal(name, Trial(transaction, ""))
+        key = self._staged_key(name, transaction, source)
+        candidate.put(self.store, name, key, changes.listing(self.bucket, key), config)
+
+    def end_trial(self, name: str) -> None:
+        journal = self.store.journal(name)
+        if isinstance(journal, Trial):
+            candidate.take_away(self.store, name, journal)
+            self.store.remove_journal(name)
 
     # -- the end -----------------------------------------------------------------------------------
 

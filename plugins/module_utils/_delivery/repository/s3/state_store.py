@@ -17,6 +17,7 @@ from ...domain.journal import (
     PendingLoad,
     Removal,
     S3Swap,
+    Trial,
     read_journal,
 )
 from ...domain.marker import MARKER, Marker, refused_marker
@@ -130,7 +131,7 @@ class S3Store:
     def remove_record(self, name: str) -> None:
         self.bucket.delete([self.key("records", f"{name}.json")])
 
-    def journal(self, name: str) -> S3Swap | Removal | PendingLoad | None:
+    def journal(self, name: str) -> S3Swap | Removal | PendingLoad | Trial | None:
         key = self.key("journals", f"{name}.json")
         body = self.bucket.get(key)
         if body is None:

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A new deployment is loaded and verified under a name of its own before it takes the place of what
+serves: no client of the model sees an answer of one that fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from ..domain import config_pbtxt
+from ..domain.config_pbtxt import config_for
+from ..domain.desired import Case, DesiredModel, Example
+from ..domain.journal import Trial as TrialJournal
+from ..domain.record import Record
+from ..errors import (
+    DeliveryError,
+    LoadFailed,
+    LoadPending,
+    ServerError,
+    VerificationFailed,
+    as_delivery_error,
+)
+from ..names import candidate_of
+from ..outside import JsonObject
+from ..planning.plan import PutSideBySide, Reconfigure, Replace, RollBack, TryAside
+from ..planning.versions import loaded_versions
+from ..repository.protocol import Repository
+from ..triton.readiness import Readiness
+from ..triton.server import TritonServer
+from .replacement import Replacement
+from .rollback import Rollback
+from .transaction import Transaction
+from .verification import case_of, verify
+
+_STEP = "try aside"
+
+
+class Candidate(NamedTuple):
+    """What is tried: the files at ``source`` with this configuration, and how it is asked."""
+
+    source: str
+    config: bytes
+    version: int
+    case: Case | None
+
+
+class Trial:
+    """Trials on the servers which read one repository.
+
+    Args:
+        released: called when a server has unloaded a candidate; returns when its memory is free.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        servers: Sequence[TritonServer],
+        replacement: Replacement,
+        rollback: Rollback,
+        released: Callable[[TritonServer], None] = lambda _server: None,
+    ) -> None:
+        self.repository = repository
+        self.servers = {server.url: server for server in servers}
+        self.replacement = replacement
+        self.rollback = rollback
+        self.released = released
+
+    def run(self, transaction: Transaction, step: TryAside) -> None:
+        """Prove the new deployment aside.
+
+        Raises:
+            DeliveryError: it could not be loaded, or does not answer as it should. Nothing of what
+                serves was touched.
+        """
+        name = transaction.name
+        watched = [Readiness(self.servers[url]) for url in step.servers]
+        for one in watched:
+            one.refuse_strict(name)
+            self._refuse_served(one.server, name)
+        candidate = self._candidate(transaction)
+        if candidate.case is None:
+            raise VerificationFailed("there is nothing to ask it", model=name, step=_STEP)
+        transaction.turn.take()
+        self.repository.begin_trial(
+            transaction.plan.desired, transaction.deploy_id, candidate.source, candidate.config
+        )
+        try:
+            for one in watched:
+                self._try_on(transaction, one, candidate)
+        except LoadPending as error:
+            raise ServerError(
+                f"as {candidate_of(name)}, to be proven: {error.message}; its files stay where they"
+                " are, and the next run ends that",
+                model=name,
+                step=_STEP,
+                server=error.server,
+            ) from error
+        except DeliveryError as error:
+            self._end(name, step.servers, error)
+            error.message = f"as {candidate_of(name)}, before it served: {error.message}"
+            error.step = _STEP
+            raise
+        self.repository.end_trial(name)
+
+    def finish(self, transaction: Transaction) -> None:
+        """Unload what a run that was killed, or gave up a load, left of a trial.
+
+        Raises:
+            LoadPending: a server is still loading it.
+        """
+        if isinstance(transaction.plan.observed.journal, TrialJournal):
+            for server in self.servers.values():
+                self._unload(server, transaction.name)
+            self.repository.end_trial(transaction.name)
+
+    def _candidate(self, transaction: Transaction) -> Candidate:
+        """Bring what is tried, and write its configuration."""
+        plan = transaction.plan
+        for step in plan.steps:
+            match step:
+                case Replace() | PutSideBySide():
+                    if transaction.staged is None:
+                        self.replacement.prepare(transaction, step)
+                    if transaction.staged is None:
+                        break
+                    layout, _manifest, staged = transaction.staged
+                    config = _config(transaction, layout.author_config.decode(), plan.desired)
+                    case = _case(plan.desired, layout.example)
+                    return Candidate(staged, config, max(layout.versions), case)
+                case Reconfigure():
+                    return self._of_record(
+                        transaction, step.record, self.repository.live(transaction.name)
+                    )
+                case RollBack():
+                    config = _config(transaction, step.target.author_config, plan.desired)
+                    whole = (
+                        step.target.manifest_digest != step.record.manifest_digest
+                        or not plan.observed.folder
+                    )
+                    place = (
+                        self.rollback.prepared_copy(transaction, step.target, config)
+                        if whole
+                        else self.repository.live(transaction.name)
+                    )
+                    return self._of_record(transaction, step.target, place)
+        raise VerificationFailed("there is nothing to try", model=transaction.name, step=_STEP)
+
+    def _of_record(self, transaction: Transaction, record: Record, source: str) -> Candidate:
+        desired = transaction.plan.desired
+        asked = dataclasses.replace(record, request=_request(desired))
+        config = _config(transaction, record.author_config, desired)
+        return Candidate(source, config, loaded_versions(asked)[-1], case_of(desired, record))
+
+    def _try_on(self, transaction: Transaction, one: Readiness, candidate: Candidate) -> None:
+        server, name = one.server, candidate_of(transaction.name)
+        try:
+            with one.watch():
+                server.load(name)
+        except LoadFailed as error:
+            said = [*one.warnings(), *one.heal(transaction.name, name)]
+            error.message = "; ".join([error.message.rstrip(".; "), *said])
+            raise
+        transaction.warnings += one.warnings()
+        served = server.served(name)
+        if served.deploy_id != transaction.deploy_id:
+            raise ServerError(
+                f"Triton at {server.url} answered that it loaded deployment"
+                f" {transaction.deploy_id} and serves {served.deploy_id or 'another one'}",
+                server=server.url,
+            )
+        why_not_asked = verify(server, name, candidate.version, candidate.case or {})
+        if why_not_asked:
+            raise VerificationFailed(why_not_asked, server=server.url)
+        self._unload(server, transaction.name)
+
+    def _unload(self, server: TritonServer, name: str) -> None:
+        candidate = candidate_of(name)
+        if any(row.state == "LOADING" for row in server.index().get(candidate, ())):
+            with contextlib.suppress(LoadFailed):
+                server.load(candidate)  # joins the load, which an unload would not stop
+        server.unload(candidate)
+        self.released(server)
+
+    def _end(self, name: str, urls: Sequence[str], failure: DeliveryError) -> None:
+        """Take the candidate away after it failed; what cannot be done is left to the next run."""
+        try:
+            for url in urls:
+                self._unload(self.servers[url], name)
+            self.repository.end_trial(name)
+        except Exception as error:  # the sentence is about the failure
+            failure.message += (
+                f"; {candidate_of(name)} could not be taken away"
+                f" ({as_delivery_error(error).message.rstrip('.')}), which the next run does"
+            )
+
+    def _refuse_served(self, server: TritonServer, name: str) -> None:
+        if server.served(candidate_of(name)).ready:
+            raise ServerError(
+                f"{server.url} serves a model {candidate_of(name)}, which no run here has loaded,"
+                " and a candidate is proven under that name: unload it, or leave out verify_aside",
+                model=name,
+                step=_STEP,
+                server=server.url,
+            )
+
+
+def _request(desired: DesiredModel) -> dict[str, object]:
+    """One version is proven, whichever are served side by side."""
+    return {**desired.request, "serve_versions": 1}
+
+
+def _config(transaction: Transaction, author: str, desired: DesiredModel) -> bytes:
+    """As it is to be deployed, but for the name, which an author may have written down."""
+    config = config_pbtxt.parse(
+        config_for(author, transaction.name, transaction.deploy_id, _request(desired))
+    )
+    config.name = candidate_of(transaction.name)
+    return config_pbtxt.render(config)
+
+
+def _case(desired: DesiredModel, example: JsonObject | None) -> Case | None:
+    if not isinstance(desired.verify, (str, type(None))):
+        return desired.verify
+    return Example(example) if example else None
