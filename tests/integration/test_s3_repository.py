@@ -38,6 +38,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.
     kept_text,
 )
 from support import plugin
+from support.bench import VERIFY
 from support.deliveries import deliver_model
 from support.models import Sample, make_python
 from support.modules import publish_by_module, run_module
@@ -277,6 +278,30 @@ def test_broken_update_is_put_back(tmp_path: Path, stage: Stage) -> None:
     assert served(stage.one, good) == 1
     assert not stage.good("mend", model_uri=str(good.folder)).changed
     stage.good("mend", state="absent")
+
+
+def test_a_new_deployment_is_proven_under_another_name(tmp_path: Path, stage: Stage) -> None:
+    """No key of the model is touched by one that fails; nothing is left of it or of a killed run,
+    on any server.
+    """
+    old, wrong, new = (
+        make_python(tmp_path / str(identity), "aside", identity=identity, wrong=identity == 2)
+        for identity in (1, 2, 3)
+    )
+    aside = {"verify": VERIFY, "verify_aside": True}
+    servers = (stage.one, stage.two)
+    stage.good("aside", *servers, model_uri=str(old.folder))
+    before = stage.listed(f"{PREFIX}/")
+    result = stage.bring("aside", *servers, model_uri=str(wrong.folder), **aside)
+    assert "as aside.mlops-candidate, before it served" in str(result.error)
+    assert stage.listed(f"{PREFIX}/") == before
+    assert [served(server, old) for server in servers] == [1, 1]
+    stage.good("aside", *servers, model_uri=str(new.folder), **aside)
+    assert stage.listed(f"{PREFIX}/") == before
+    assert [served(server, old) for server in servers] == [3, 3]
+    assert [server.stub_pids("aside.mlops-candidate") for server in servers] == [[], []]
+    assert "aside.mlops-candidate" not in [row["name"] for row in stage.one.index()]
+    stage.good("aside", *servers, state="absent")
 
 
 def test_two_servers_are_both_loaded_and_both_proven(tmp_path: Path, stage: Stage) -> None:

@@ -175,6 +175,38 @@ def test_root_acts_as_the_user_who_owns_repository_and_state(host: Path) -> None
     assert rights.is_root() and list((host / "tmp").iterdir()) == []
 
 
+@pytest.mark.parametrize("acts_as_owner", [True, False])
+def test_what_is_proven_under_another_name_is_of_whom_the_rest_is(
+    host: Path, acts_as_owner: bool
+) -> None:
+    """Whether root acts as the owner or as itself, files come and go by the candidate's name."""
+    home = repository_of(host, USER if acts_as_owner else 0)
+    if acts_as_owner:
+        as_user(f"mkdir {home}/models")
+    repository = home / "models"
+    repository.mkdir(exist_ok=True)
+    deliver(repository, source(host, "old"))
+    opened, config = FolderRepository(str(repository)), b'backend: "python"\n'
+    opened.store.ensure()
+    staged = Path(opened.workspace(NAME, "d2")) / "model"
+    disk.make_folder(str(staged / "1"))
+    disk.write_file(str(staged / "1/model.py"), b"# new\n")
+    wanted = DesiredModel(NAME, owner=None if acts_as_owner else str(USER))
+    candidate, live = repository / f"{NAME}.mlops-candidate", repository / NAME
+    for place in (str(staged), str(live)):
+        opened.begin_trial(wanted, "d2", place, config)
+        made = (candidate, candidate / "config.pbtxt", candidate / "1")
+        assert {one.lstat().st_uid for one in made} == {USER}
+        assert owners(live) == {USER if acts_as_owner else 0}
+        assert (candidate / "1/model.py").read_text() in ("# new\n", "# old\n")
+        opened.end_trial(NAME)
+        assert not candidate.exists() and opened.store.journal(NAME) is None
+        assert (live / "1/model.py").read_text() == "# old\n"
+        assert (staged / "1/model.py").read_text() == "# new\n"
+    disk.write_file(str(staged / "config.pbtxt"), config)
+    opened.store.clear_staging(NAME)
+
+
 def test_root_gives_no_file_to_others_where_it_acts_as_the_owner(host: Path) -> None:
     home = repository_of(host, USER)
     as_user(f"mkdir {home}/models")

@@ -10,12 +10,15 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from .. import disk
 from ..domain import config_pbtxt
 from ..domain.config_pbtxt import config_for
 from ..domain.desired import Case, DesiredModel, Example
 from ..domain.journal import Trial as TrialJournal
 from ..domain.record import Record
+from ..domain.stored import Fingerprint
 from ..errors import (
+    ArtifactError,
     DeliveryError,
     LoadFailed,
     LoadPending,
@@ -88,8 +91,14 @@ class Trial:
             transaction.plan.desired, transaction.deploy_id, candidate.source, candidate.config
         )
         try:
+            before = self._look(name)
             for one in watched:
                 self._try_on(transaction, one, candidate)
+            if self._look(name) != before:
+                raise ArtifactError(
+                    f"somebody changed {self.repository.live(candidate_of(name))} while it was"
+                    " proven"
+                )
         except LoadPending as error:
             raise ServerError(
                 f"as {candidate_of(name)}, to be proven: {error.message}; its files stay where they"
@@ -195,6 +204,11 @@ class Trial:
                 f"; {candidate_of(name)} could not be taken away"
                 f" ({as_delivery_error(error).message.rstrip('.')}), which the next run does"
             )
+
+    def _look(self, name: str) -> Fingerprint:
+        """How the candidate's files look: whoever owns the repository can reach them there."""
+        found = self.repository.fingerprint(candidate_of(name))
+        return {path: look for path, look in found.items() if not disk.is_byproduct(path)}
 
     def _refuse_served(self, server: TritonServer, name: str) -> None:
         if server.served(candidate_of(name)).ready:
