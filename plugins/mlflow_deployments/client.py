@@ -478,6 +478,7 @@ def _describe(
     proof = {
         "deploy_id": record.deploy_id,
         "verified": record.verified,
+        "proof": dict(record.proof) if record.proof else None,
         "signed_by": status["signed_by"],
         "trusted": status["trusted"],
     }

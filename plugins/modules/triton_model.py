@@ -189,6 +189,25 @@ model:
       type: str
       returned: when present
       sample: "2026-01-01T12:00:02.000000+00:00"
+    proof:
+      description: What had answered as it should when it was verified, on all servers together.
+        A number is V(null) where that cannot be told, and all of it where nothing was verified, or
+        by a former release.
+      type: dict
+      returned: when present
+      sample: {requests: 5, gpus: 2, instances: 4}
+      contains:
+        requests:
+          description: Number of requests that were compared. Of one instance one request is enough.
+          type: int
+        gpus:
+          description: Number of GPUs. Needs O(metrics_url) where a model has several instances.
+          type: int
+        instances:
+          description: Number of instances. Several are told apart for the backends of this
+            collection, where O(metrics_url) is given; others are asked as often as most likely
+            reaches each instance.
+          type: int
     replaced:
       description: The deployment before it.
       type: dict

@@ -195,7 +195,7 @@ def test_what_is_proven_under_another_name_is_of_whom_the_rest_is(
     candidate, live = repository / f"{NAME}.mlops-candidate", repository / NAME
     for place in (str(staged), str(live)):
         opened.begin_trial(wanted, "d2", place, config)
-        made = (candidate, candidate / "config.pbtxt", candidate / "1")
+        made = (candidate, candidate / "config.pbtxt")
         assert {one.lstat().st_uid for one in made} == {USER}
         assert owners(live) == {USER if acts_as_owner else 0}
         assert (candidate / "1/model.py").read_text() in ("# new\n", "# old\n")

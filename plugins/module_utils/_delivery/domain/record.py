@@ -60,6 +60,8 @@ class Record:
         beside: version → the fields above of a version that is served beside the newest one.
         tagged_digest: what the tag ``triton.digest`` of the registry version said then.
         verified: when an inference proved what was put in place; None where none did.
+        proof: how many requests, GPUs and instances answered then, on all servers together; None
+            for what cannot be told.
         replaced: deploy id and pinned URI of the deployment before.
         transaction: of the run that wrote it; an instance count changes in place and keeps the
             deploy id.
@@ -111,6 +113,7 @@ class Record:
     origins: tuple[str, ...] = ()
     beside: Mapping[str, Any] = field(default_factory=dict)
     verified: str | None = None
+    proof: Mapping[str, Any] | None = None
     replaced: Mapping[str, Any] | None = None
     transaction: str | None = None
     rolled_back_from: str | None = None

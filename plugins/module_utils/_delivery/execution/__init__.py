@@ -10,6 +10,7 @@
 - ``serving``: the servers' part: load until proven, unload, bring back what was served.
 - ``trial``: a new deployment is proven under another name.
 - ``verification``: an inference proves that a model serves.
+- ``reach``: which GPUs and instances have answered.
 - ``scheduler``: several threads do jobs, each when those before it are done.
 - ``limits``: how many downloads and loads at once, and the room that they take.
 """

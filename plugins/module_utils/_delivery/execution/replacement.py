@@ -352,6 +352,7 @@ class Replacement:
             rolled_back_from=old.rolled_back_from if desired.state == "rolled_back" else None,
             went_back_to=old.went_back_to if desired.state == "rolled_back" else None,
             verified=None,
+            proof=None,
             served={},
         )
         self.put(

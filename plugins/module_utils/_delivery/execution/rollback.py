@@ -63,6 +63,7 @@ class Rollback:
             config_digest=config_pbtxt.digest_without_id(config, deploy_id) or "",
             replaced=describe_replaced(old),
             verified=None,
+            proof=None,
             served={},
             rolled_back_from=None if transaction.plan.desired.is_choice else old.deploy_id,
             went_back_to=target.key,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import operator
 import re
 from collections.abc import Mapping, Sequence
 
@@ -31,7 +32,7 @@ from ..repository.protocol import Repository
 from ..triton.server import TritonServer
 from .proven_files import ProvenFiles
 from .transaction import Transaction, now
-from .verification import case_of, verify
+from .verification import case_of, verify, verify_everywhere
 
 _DAY = 86400.0
 _AHEAD = (0.0, _DAY, 400 * _DAY, 40000 * _DAY)
@@ -135,7 +136,9 @@ class Serving:
             return
         version = version_to_ask(record)
         try:
-            said = [verify(self.servers[url], desired.name, version, case) for url in urls]
+            found = [
+                verify_everywhere(self.servers[url], desired.name, version, case) for url in urls
+            ]
         except VerificationFailed as error:
             if case is record.case:
                 error.message += (
@@ -143,13 +146,17 @@ class Serving:
                     " to ask, or none)"
                 )
             raise
-        transaction.warnings += dict.fromkeys(one for one in said if one)
-        if any(said):
+        left_out = [said for said, _proof, _warning in found if said]
+        transaction.warnings += dict.fromkeys(
+            [*left_out, *(warning for *_, warning in found if warning)]
+        )
+        if left_out:
             return
+        proof = functools.reduce(operator.add, [one for _said, one, _ in found if one])
         if isinstance(desired.verify, Mapping):
             record = dataclasses.replace(record, case=as_json(desired.verify))
         if transaction.swapped or transaction.took_over or record.verified is None:
-            record = dataclasses.replace(record, verified=now())
+            record = dataclasses.replace(record, verified=now(), proof=proof.to_dict())
         transaction.new = record
 
     def find_answering(self, users: Sequence[User]) -> frozenset[tuple[str, str]]:

@@ -36,7 +36,7 @@ from ..triton.server import TritonServer
 from .replacement import Replacement
 from .rollback import Rollback
 from .transaction import Transaction
-from .verification import case_of, verify
+from .verification import case_of, verify_everywhere
 
 _STEP = "try aside"
 
@@ -180,7 +180,10 @@ class Trial:
                 f" {transaction.deploy_id} and serves {served.deploy_id or 'another one'}",
                 server=server.url,
             )
-        why_not_asked = verify(server, name, candidate.version, candidate.case or {})
+        why_not_asked, _proof, warning = verify_everywhere(
+            server, name, candidate.version, candidate.case or {}
+        )
+        transaction.warnings += [warning] if warning else []
         if why_not_asked:
             raise VerificationFailed(why_not_asked, server=server.url)
         self._unload(server, transaction.name)

@@ -31,6 +31,7 @@ from ..triton.inference import (
 )
 from ..triton.server import TritonServer
 from ..triton.tensors import Request, Tensor, as_it_stands, is_float, plain
+from .reach import Proof, prove_everywhere
 
 _DEFAULT_TOLERANCE = 1e-4
 _SHOWN = 5
@@ -151,7 +152,7 @@ def _refuse_case(case: JsonObject, interface: Interface, name: str) -> None:
 
 
 def verify(server: TritonServer, name: str, version: int, case: Case) -> str | None:
-    """Ask the model what ``case`` says, and compare with ``case["outputs"]`` where given.
+    """Ask the model once what ``case`` says, and compare with ``case["outputs"]`` where given.
 
     Args:
         case: ``inputs`` and ``outputs`` map tensor names to nested lists, with the batch dimension
@@ -168,21 +169,65 @@ def verify(server: TritonServer, name: str, version: int, case: Case) -> str | N
         InvalidOption: a tensor that the model does not have, or values that do not fit its type.
         NotFound: the server does not serve it.
     """
+    request, interface = _request(server, name, case)
+    if isinstance(request, str):
+        return request
+    _ask_and_compare(server, name, version, request, interface, case)
+    return None
+
+
+def verify_everywhere(
+    server: TritonServer, name: str, version: int, case: Case
+) -> tuple[str | None, Proof | None, str | None]:
+    """As ``verify``, and then again until each GPU and each instance has answered.
+
+    Returns:
+        Why the model was not asked; what answered; a warning where not all of it did.
+    """
+    request, interface = _request(server, name, case)
+    if isinstance(request, str):
+        return request, None, None
+    _ask_and_compare(server, name, version, request, interface, case)
+
+    def again(parameters: Mapping[str, object]) -> None:
+        marked = replace(request, parameters={**request.parameters, **parameters})
+        _ask_and_compare(server, name, version, marked, interface, case)
+
+    once = interface.decoupled or interface.in_sequences
+    proof, said = prove_everywhere(server, name, version, again, decoupled_or_stateful=once)
+    return None, proof, said
+
+
+def _request(
+    server: TritonServer, name: str, case: Case
+) -> tuple[Request, Interface] | tuple[str, Interface]:
+    """What to ask; or why that cannot be asked, as a warning."""
     interface = served_interface(server, name)
     over_http = not server.address.scheme.startswith("grpc")
     if isinstance(case, Example):
         try:
             request = example_request(case.document, interface)
         except InvalidOption as error:
-            return _left_out(error.message, interface)
+            return _left_out(error.message, interface), interface
         if interface.decoupled and over_http:
-            return _not_over_http(server.url)
-        _ask(server, name, version, request, interface)
-        return None
+            return _not_over_http(server.url), interface
+        return request, interface
     if interface.decoupled and over_http:
         raise _needs_grpc(server.url, name)
-    request = _given(case["inputs"], interface, name)
+    return _given(case["inputs"], interface, name), interface
+
+
+def _ask_and_compare(
+    server: TritonServer,
+    name: str,
+    version: int,
+    request: Request,
+    interface: Interface,
+    case: Case,
+) -> None:
     answer = _ask(server, name, version, request, interface)
+    if isinstance(case, Example):
+        return
     given = case.get("tolerance")
     tolerance = None if given is None else float(given)
     for output, expected in (case.get("outputs") or {}).items():
@@ -195,7 +240,6 @@ def verify(server: TritonServer, name: str, version: int, case: Case) -> str | N
                 step="verify",
             )
         _compare(output, expected, found, tolerance)
-    return None
 
 
 _GRPC_URL = "name its server as grpc://host:port in triton_url ({url} is HTTP)"

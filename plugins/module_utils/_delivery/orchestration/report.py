@@ -122,6 +122,7 @@ def describe(name: str, record: Record | None) -> JsonDict:
         "deployed_at": record.deployed_at,
         "deployed_by": record.deployed_by,
         "verified": record.verified,
+        "proof": dict(record.proof) if record.proof else None,
         "replaced": record.replaced,
         "signed_by": dict(record.signed_by) if record.signed_by else None,
         "deployment_set": record.deployment_set,

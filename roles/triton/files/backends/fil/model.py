@@ -35,6 +35,7 @@ Config = Dict[str, Any]
 """A model configuration as JSON."""
 Number = TypeVar("Number", int, float)
 
+_MARK = "mlops_triton_instance"
 INPUT = "input__0"
 OUTPUT = "output__0"
 # Below it, waking threads costs more than they save.
@@ -339,6 +340,47 @@ def _most_threads() -> int:
 # ---- serving -------------------------------------------------------------------------------------
 
 
+class Verified:
+    """Counts, in the server's metrics, what an instance answered of the requests by which a
+    delivery finds out whether each of several instances answers: Triton does not tell them apart.
+
+    No other request costs more than a look at its parameters, and none of a model with one
+    instance costs anything.
+    """
+
+    def __init__(self, args: Dict[str, str], config: Config) -> None:
+        groups = config.get("instance_group") or [{}]
+        count = sum(
+            int(one.get("count") or 1) * max(1, len(one.get("gpus") or ())) for one in groups
+        )
+        self._looks = count > 1
+        self._labels = {
+            "model": args["model_name"],
+            "version": args["model_version"],
+            "instance": args["model_instance_name"],
+        }
+        self._family: Optional[pb_utils.MetricFamily] = None
+        self._metric: Optional[pb_utils.Metric] = None
+
+    def count(self, requests: Sequence[pb_utils.InferenceRequest]) -> None:
+        if not self._looks:
+            return
+        try:
+            asked = sum(_MARK in request.parameters() for request in requests)
+            if asked and self._metric is None:
+                self._family = pb_utils.MetricFamily(
+                    name="mlops_triton_verified",
+                    description="Requests of verifications that an instance has answered",
+                    kind=pb_utils.MetricFamily.COUNTER,
+                )
+                self._metric = self._family.Metric(labels=self._labels)
+            if asked and self._metric:
+                self._metric.increment(asked)
+        except Exception as err:  # a server without metrics: no reason not to answer
+            self._looks = False
+            pb_utils.Logger.log_warn(f"instances cannot be told apart: {err}")
+
+
 class TritonPythonModel:
     @staticmethod
     def auto_complete_config(
@@ -371,6 +413,7 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         self._forest = Forest(config)
         self._forest.fit(config)
+        self._verified = Verified(args, config)
 
     def execute(
         self, requests: Sequence[pb_utils.InferenceRequest]
@@ -392,6 +435,7 @@ class TritonPythonModel:
         elif batch:
             index, rows = batch[0]
             responses[index] = self._answers(rows)(0, len(rows))
+        self._verified.count(requests)
         return responses
 
     def finalize(self) -> None:

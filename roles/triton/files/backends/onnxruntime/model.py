@@ -32,6 +32,7 @@ Feed = Dict[str, "NDArray[Any]"]
 Member = Tuple[int, Feed, Tuple[str, ...]]
 """Position of a request, its inputs, the outputs that it wants."""
 
+_MARK = "mlops_triton_instance"
 # What Triton itself takes when a model can batch and nobody says how much.
 DEFAULT_MAX_BATCH_SIZE = 4
 
@@ -361,6 +362,47 @@ def _check_tensor(
 # ---- serving -------------------------------------------------------------------------------------
 
 
+class Verified:
+    """Counts, in the server's metrics, what an instance answered of the requests by which a
+    delivery finds out whether each of several instances answers: Triton does not tell them apart.
+
+    No other request costs more than a look at its parameters, and none of a model with one
+    instance costs anything.
+    """
+
+    def __init__(self, args: Dict[str, str], config: Config) -> None:
+        groups = config.get("instance_group") or [{}]
+        count = sum(
+            int(one.get("count") or 1) * max(1, len(one.get("gpus") or ())) for one in groups
+        )
+        self._looks = count > 1
+        self._labels = {
+            "model": args["model_name"],
+            "version": args["model_version"],
+            "instance": args["model_instance_name"],
+        }
+        self._family: Optional[pb_utils.MetricFamily] = None
+        self._metric: Optional[pb_utils.Metric] = None
+
+    def count(self, requests: Sequence[pb_utils.InferenceRequest]) -> None:
+        if not self._looks:
+            return
+        try:
+            asked = sum(_MARK in request.parameters() for request in requests)
+            if asked and self._metric is None:
+                self._family = pb_utils.MetricFamily(
+                    name="mlops_triton_verified",
+                    description="Requests of verifications that an instance has answered",
+                    kind=pb_utils.MetricFamily.COUNTER,
+                )
+                self._metric = self._family.Metric(labels=self._labels)
+            if asked and self._metric:
+                self._metric.increment(asked)
+        except Exception as err:  # a server without metrics: no reason not to answer
+            self._looks = False
+            pb_utils.Logger.log_warn(f"instances cannot be told apart: {err}")
+
+
 class TritonPythonModel:
     @staticmethod
     def auto_complete_config(
@@ -384,6 +426,7 @@ class TritonPythonModel:
             if args.get("model_instance_kind") == "GPU"
             else None
         )
+        self._verified = Verified(args, config)
         self._session = _session(config, gpu)
         # Asked of the session: a provider that is there and finds no CUDA libraries gives way to
         # the CPU as well.
@@ -432,6 +475,7 @@ class TritonPythonModel:
                 continue
             for index, feed, wanted in members:
                 responses[index] = self._run(feed, wanted)
+        self._verified.count(requests)
         return responses
 
     def finalize(self) -> None:
