@@ -127,7 +127,11 @@ options:
         Triton's own requests have.
       - What a configuration that lists inputs and outputs shows to be wrong (a name, a type, a
         missing batch dimension, …) is refused before anything is changed, in check mode too.
-      - When the verification fails, the deployment before is put back, and the task fails.
+      - When the verification fails, the deployment before is put back, and the task fails. Until
+        then the new one answers clients; C(verify_aside) prevents that.
+      - A model with several instances is asked until the metrics of the server (C(metrics_url))
+        show that each GPU has answered and, for the backends of this collection, each instance.
+        Other backends are asked as often as most likely reaches each instance.
     type: raw
   verify_aside:
     description:
@@ -135,6 +139,9 @@ options:
         place of the old one only when it has answered as it should. Without it, a deployment that
         loads and then fails the verification answers clients until the old one is back.
       - It costs a second load, and the memory of a second copy until that is unloaded.
+      - It needs something to ask (C(verify), what proved the deployment before, or the model's own
+        example), and is refused without. A model is not proven so together with models that it uses
+        and that change in the same run. What Triton applies without loading again needs no proof.
       - Refused where Triton was started with C(--strict-readiness=true), because each load of a new
         name would make such a server not ready, and a load balancer would take it out.
     type: bool

@@ -113,11 +113,11 @@ models:
           description: Number of requests that were compared. Of one instance one request is enough.
           type: int
         gpus:
-          description: Number of GPUs. Needs O(metrics_url) where a model has several instances.
+          description: Number of GPUs. Needs C(metrics_url) where a model has several instances.
           type: int
         instances:
           description: Number of instances. Several are told apart for the backends of this
-            collection, where O(metrics_url) is given; others are asked as often as most likely
+            collection, where C(metrics_url) is given; others are asked as often as most likely
             reaches each instance.
           type: int
     ready:

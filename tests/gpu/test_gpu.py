@@ -301,3 +301,22 @@ def test_what_is_deployed_has_kept_its_kinds(here: Here, gpus: list[Gpu], tmp_pa
     assert {name: served[name] for name in wanting} == {name: ["KIND_GPU"] for name in wanting}
     assert here.infer("kept_gpu", VALUES) == {"y": ANSWER, "place": [gpus[0].uuid]}
     assert here.infer("kept_cpu", VALUES) == {"y": ANSWER, "place": ["CPU"]}
+
+
+def test_a_model_on_two_gpus_is_proven_on_both(here: Here, gpus: list[Gpu], tmp_path: Path) -> None:
+    """One answer is that of one GPU; the server's metrics say which have answered."""
+    if len(gpus) < 2:
+        pytest.skip("this host has one GPU")
+    assert here.changes("provision", triton_gpus=[gpus[0].index, gpus[1].index]) > 0
+    folder = make(tmp_path, "on_both", "instance_group [ { kind: KIND_GPU gpus: [ 0, 1 ] } ]")
+    place = Target(
+        str(here.folder / "models"),
+        servers=(here.url,),
+        metrics_servers=(f"127.0.0.1:{here.ports[2]}",),
+        timeout=120,
+    )
+    done = deliver_model(place, "on_both", model_uri=str(folder), verify=VERIFY)
+    assert done.error is None and done.record, str(done.error)
+    assert done.record.proof and done.record.proof["gpus"] == 2
+    assert not [said for said in done.warnings if "GPU" in said]
+    assert here.changes("provision", triton_gpus=[gpus[-1].index]) > 0

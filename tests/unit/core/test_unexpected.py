@@ -76,7 +76,7 @@ class TestInATransaction:
         old, new = make_model(tmp_path / "old"), make_model(tmp_path / "new")
         deliver(triton, {"name": "net", "model_uri": old})
         before = triton.loaded["net"]
-        monkeypatch.setattr(serving, "verify", fails)
+        monkeypatch.setattr(serving, "verify_everywhere", fails)
         other, net = deliver(
             triton,
             {"name": "other", "model_uri": new},
@@ -94,7 +94,7 @@ class TestInATransaction:
     def test_a_first_deployment_leaves_nothing(
         self, triton: MemoryTriton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(serving, "verify", fails)
+        monkeypatch.setattr(serving, "verify_everywhere", fails)
         model = {"name": "net", "model_uri": make_model(tmp_path / "new"), "verify": VERIFY}
         (net,) = deliver(triton, model)
         assert "nothing of it was left in the repository, and no server" in said(net.error).lower()
@@ -104,7 +104,7 @@ class TestInATransaction:
         self, triton: MemoryTriton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         deliver(triton, {"name": "net", "model_uri": make_model(tmp_path / "old")})
-        monkeypatch.setattr(serving, "verify", fails)
+        monkeypatch.setattr(serving, "verify_everywhere", fails)
         monkeypatch.setattr(serving, "serves_side_by_side", fails)
         model = {"name": "net", "model_uri": make_model(tmp_path / "new"), "verify": VERIFY}
         (net,) = deliver(triton, model)
@@ -135,7 +135,7 @@ class TestInATransaction:
         def stopped(*_args: Any) -> None:
             raise stop
 
-        monkeypatch.setattr(serving, "verify", stopped)
+        monkeypatch.setattr(serving, "verify_everywhere", stopped)
         new = make_model(tmp_path / "new")
         with pytest.raises(stop):
             deliver(triton, {"name": "net", "model_uri": new, "verify": VERIFY})

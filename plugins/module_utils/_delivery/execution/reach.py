@@ -203,14 +203,15 @@ class _Rounds:
             parts.append(f"{gpus} of {found.gpus} GPUs")
         if instances is not None and instances < found.count:
             parts.append(f"{instances} of {found.count} instances")
-        reached = (
-            f"only {' and '.join(parts)} had"
-            if parts
-            else f"the server had answered too few for {found.count} instances, which it"
-        )
+        if not parts:
+            return (
+                f"{self._requests} requests in {_SECONDS:g} s are too few to reach each of the"
+                f" {found.count} instances on {self._server.url}: what the others answer is not"
+                " verified"
+            )
         return (
-            f"after {self._requests} requests {reached} answered on {self._server.url}: what the"
-            " others answer is not verified"
+            f"after {self._requests} requests only {' and '.join(parts)} had answered on"
+            f" {self._server.url}: what the others answer is not verified"
         )
 
     def _not_told_apart(self, gpus: int | None) -> str | None:
