@@ -113,19 +113,6 @@ def test_instances_of_other_backends_are_asked_often_and_not_told_apart(
     bench.good(name="several", state="absent")
 
 
-def test_without_metrics_it_is_not_known_which_instance_answered(
-    bench: Bench, tmp_path: Path
-) -> None:
-    sample = network(tmp_path)
-    given = {"model_uri": str(sample.folder), "verify": case(sample)}
-    done = bench.good(target={"metrics_url": "127.0.0.1:9"}, name="network", **given)
-    found = proof(bench, "network")
-    assert (found["instances"], found["gpus"]) == (None, None)
-    assert found["requests"] >= 33
-    assert done.warnings == ()  # there is no GPU, and so none to be told apart
-    bench.good(name="network", state="absent")
-
-
 def test_one_instance_is_asked_once(bench: Bench, tmp_path: Path) -> None:
     sample = network(tmp_path, count=1)
     bench.good(name="network", model_uri=str(sample.folder), verify=case(sample))
