@@ -310,6 +310,8 @@ class TritonDeploymentClient(BaseDeploymentClient):
                 self._predictor.forget(desired.name)
         for warning in result.warnings:
             logger.warning("%s: %s", desired.name, one_line(warning))
+        for warning in delivery.warnings:
+            logger.warning("%s", one_line(warning))
         if result.error:
             raise result.error
         return result

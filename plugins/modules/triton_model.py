@@ -264,7 +264,7 @@ def deliver(module: AnsibleModule) -> dict[str, Any]:
     desired = DesiredModel.from_options(_options.wanted_model(module.params))
     with Delivery(Target.from_options(module.params)) as delivery:
         result = delivery.deliver([desired], check=module.check_mode)[0]
-    return {**result.to_dict(), "warnings": list(result.warnings)}
+    return {**result.to_dict(), "warnings": [*result.warnings, *delivery.warnings]}
 
 
 def main() -> None:

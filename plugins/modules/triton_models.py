@@ -430,6 +430,7 @@ def deliver(module: AnsibleModule) -> dict[str, Any]:
     results = {**{result.name: result for result in done}, **refused}
     in_order = [results[name] for name in dict.fromkeys([*listed, *results]) if name in results]
     joined = join_results([(result.to_dict(), result.warnings) for result in in_order])
+    joined["warnings"] += delivery.warnings
     return {**joined, "unreached": delivery.unreached}
 
 

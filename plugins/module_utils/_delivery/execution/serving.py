@@ -90,6 +90,7 @@ class Serving:
             served = server.served(name)
             if _serves(served, record):
                 return served
+            server.prove_load(name, served)
         raise ServerError(
             f"Triton at {server.url} answered that it loaded deployment {record.deploy_id} and"
             f" serves {_describe_id(served)}",

@@ -18,13 +18,15 @@ from ..errors import InvalidOption, MissingLibrary, ServerUnreachable
 from ..execution.limits import Limits
 from ..execution.list_executor import ListExecutor
 from ..planning.dependencies import order_plans
-from ..planning.outcome import expect_all
+from ..planning.outcome import Planned, expect_all
+from ..planning.plan import Load
 from ..planning.users import groups_of
 from ..redact import mask
 from ..registry.registry import Registry
 from ..repository.protocol import Repository
 from ..repository.s3.location import is_s3
 from ..triton.http_transport import leave_thread
+from ..triton.server import TritonServer
 from .artifact_reader import ArtifactReader
 from .inspection import Inspection
 from .observation import Observer
@@ -53,6 +55,7 @@ class Delivery(Inspection):
             places=ArtifactPlaces(target.artifact_folders, target.beside_mlflow),
         )
         self.unreached: list[str] = []
+        self.warnings: list[str] = []
 
     def _leave(self) -> None:
         """The end of one thread."""
@@ -110,6 +113,7 @@ class Delivery(Inspection):
         order = order_plans(planned, failed)
         groups = groups_of(planned, order, builder.find_users(planned))
         planned = builder.add_users(planned, groups)
+        self.warnings = [said for said in [_warn_of_http(planned, self.servers)] if said]
         if check or repository is None:
             outcomes = expect_all(planned, order, failed)
         else:
@@ -203,6 +207,25 @@ class Delivery(Inspection):
             if not check:
                 raise
             return None
+
+
+def _warn_of_http(planned: Mapping[str, Planned], servers: Sequence[TritonServer]) -> str | None:
+    """What the loads of this run do to clients, where they go over HTTP; one sentence for all."""
+    loading = {
+        url
+        for one in planned.values()
+        for step in (one.todo.steps if one.todo else ())
+        if isinstance(step, Load)
+        for url in step.servers
+    }
+    over_http = [one.url for one in servers if one.loads_over_http and one.url in loading]
+    if not over_http:
+        return None
+    return (
+        f"loads of {', '.join(over_http)} go over HTTP: some clients that keep their HTTP"
+        " connections wait for as long as each load takes. Over gRPC none does: load_url:"
+        " grpc://host:8001, the gRPC address of the same server"
+    )
 
 
 def _refuse_repeated(names: Sequence[str]) -> None:

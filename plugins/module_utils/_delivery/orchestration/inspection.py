@@ -73,7 +73,7 @@ class Inspection:
     def _close(self) -> None:
         """The connections of this thread."""
         for server in self.servers:
-            server.transport.close()
+            server.close()
 
     @property
     def repository(self) -> Repository:

@@ -6,6 +6,7 @@
 - ``columns``: which column of a table is which of the model.
 - ``inference``: how a model is asked: once, in a sequence, or for a stream of answers.
 - ``address``: where it listens, and what it wants to see before it answers.
+- ``same_server``: whether two addresses are one server.
 - ``transport``: how a call can fail, for both ways to a server.
 - ``answers``: what it says, checked for its shape.
 - ``bounded``: how much it may say over HTTP.

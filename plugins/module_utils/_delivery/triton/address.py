@@ -60,6 +60,23 @@ def parse_address(text: str) -> Address:
         ) from error
 
 
+def parse_load_address(text: str) -> Address:
+    """``grpc://…`` or ``grpcs://…``: over HTTP a load would disturb clients wherever it is sent.
+
+    Raises:
+        InvalidOption: anything else.
+    """
+    with contextlib.suppress(InvalidOption):
+        found = parse_address(text)
+        if found.scheme in ("grpc", "grpcs"):
+            return found
+    raise InvalidOption(
+        f"load_url {mask(text.strip())!r} is not grpc://host:port or grpcs://host:port",
+        step="read load_url",
+        left="nothing was changed",
+    )
+
+
 @dataclass(frozen=True)
 class Access:
     """What a server wants to see before it answers.

@@ -56,6 +56,13 @@ def read_config(answer: object) -> JsonObject:
     return config.data
 
 
+def deploy_id_of_answer(config: JsonObject) -> str | None:
+    """In a configuration that ``read_config`` made."""
+    block = (config.get("parameters") or {}).get("mlops_triton_deploy_id") or {}
+    found = block.get("string_value")
+    return found if isinstance(found, str) else None
+
+
 def read_metadata(answer: object) -> JsonObject:
     """A model's metadata."""
     metadata = Fields(answer, "the metadata: ")
@@ -70,6 +77,26 @@ def read_metadata(answer: object) -> JsonObject:
 
 def read_release(answer: object) -> str:
     return Fields(answer, "the server's metadata: ").text_or("version", "")
+
+
+def read_identity(answer: object) -> tuple[str, tuple[str, ...]]:
+    """What a server calls itself, and what it can do: name and version, and its extensions."""
+    said = Fields(answer, "the server's metadata: ")
+    name = f"{said.text_or('name', '')} {said.text_or('version', '')}"
+    return name, tuple(sorted(said.texts("extensions")))
+
+
+def read_statistics(answer: object) -> dict[tuple[str, str], tuple[int, int, int]]:
+    """Numbers that only grow while a version is loaded, by name and version."""
+    found = {}
+    for one in Fields(answer, "the statistics: ").objects("model_stats"):
+        numbers = (
+            whole(one.data.get(key) or 0, f"{one.where}{key}")
+            for key in ("inference_count", "execution_count", "last_inference")
+        )
+        first, second, third = numbers
+        found[one.text("name"), one.text_or("version", "")] = (first, second, third)
+    return found
 
 
 def _check_tensor(tensor: Fields, kind: str, shape: str) -> None:

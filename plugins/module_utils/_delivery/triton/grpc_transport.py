@@ -194,6 +194,9 @@ class GrpcTransport:
     def release(self, seconds: float) -> Answer:
         return self._asked(seconds, "get_server_metadata")
 
+    def statistics(self, seconds: float) -> Answer:
+        return self._asked(seconds, "get_inference_statistics")
+
     def _asked(self, seconds: float, method: str, *args: object) -> dict[str, Any]:
         """As tritonclient's JSON, which it would make of any amount."""
         answer = self.call(seconds, method, *args)

@@ -157,6 +157,9 @@ class HttpTransport:
     def release(self, seconds: float) -> Answer:
         return self.call(seconds, "get_server_metadata")
 
+    def statistics(self, seconds: float) -> Answer:
+        return self.call(seconds, "get_inference_statistics")
+
     @property
     def spelling(self) -> str:
         return ""  # JSON as the server wrote it

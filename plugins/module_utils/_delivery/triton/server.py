@@ -29,13 +29,20 @@ from ..errors import (
 )
 from ..progress import step
 from ..redact import mask
-from .address import Access, parse_address
-from .answers import read_config, read_index, read_metadata, read_release
+from .address import Access, parse_address, parse_load_address
+from .answers import (
+    deploy_id_of_answer,
+    read_config,
+    read_index,
+    read_metadata,
+    read_release,
+)
 from .grpc_transport import GrpcTransport
 from .http_transport import HttpTransport
 from .log import NotRead, tail_of_named_log, tail_of_users_log
 from .metrics import Metrics
-from .transport import Gone, JsonObject, Nonsense, Refused, Silent, Transport, WentDown
+from .same_server import SameServer
+from .transport import Answer, Gone, JsonObject, Nonsense, Refused, Silent, Transport, WentDown
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -60,7 +67,7 @@ class TritonServer:
             it does not answer.
         once: a server that did not answer one question is not waited for again by this object,
             whoever asks.
-        load_url: where loads and unloads go instead, as ``grpc://…``.
+        load_url: where loads and unloads of this server go instead, as ``grpc://…``.
         load_timeout: seconds that a load may take; the larger of ``timeout`` and what fits large
             models when omitted.
         metrics_url: where its metrics are; see ``Metrics``.
@@ -82,7 +89,6 @@ class TritonServer:
         self.url = str(self.address)
         self.log_file = log_file
         self.timeout = timeout
-        self.load_url = load_url
         self.load_timeout = load_timeout or max(timeout, LOAD_TIMEOUT)
         self.metrics = Metrics(metrics_url, min(timeout, _METRICS)) if metrics_url else None
         self._once = once
@@ -93,12 +99,25 @@ class TritonServer:
         over_grpc = self.address.scheme.startswith("grpc")
         transport = GrpcTransport if over_grpc else HttpTransport
         self.transport: Transport = transport(self.address, self.access)
+        beside = parse_load_address(load_url) if load_url else self.address
+        self.load_url = str(beside)
+        self.loads_over_http = not beside.scheme.startswith("grpc")
+        self._beside: Transport | None = (
+            None if beside == self.address else GrpcTransport(beside, self.access)
+        )
+        self._same = SameServer(self, self._beside) if self._beside else None
 
     def __enter__(self) -> TritonServer:
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections of the calling thread."""
         self.transport.close()
+        if self._beside:
+            self._beside.close()
 
     def ask(
         self,
@@ -115,6 +134,17 @@ class TritonServer:
             ServerRefused: it answered with an error.
             ServerError: it answered what no Triton does.
         """
+        return self.ask_at(self.url, step, lambda seconds: function(seconds, *args, **kwargs))
+
+    def _ask_loader(self, step: str, method: str, *args: object) -> Answer:
+        """``ask`` the address where loads go."""
+        transport = self._beside or self.transport
+        return self.ask_at(
+            self.load_url, step, lambda seconds: transport.call(seconds, method, *args)
+        )
+
+    def ask_at(self, url: str, step: str, function: Callable[[float], T]) -> T:
+        """See ``ask``; ``url`` is this server's address over which it is asked."""
         if self._silent_at:
             raise ServerUnreachable(
                 f"Triton at {self.url} did not answer within {self.timeout:g} s before"
@@ -123,24 +153,24 @@ class TritonServer:
                 server=self.url,
             )
         try:
-            return function(self.timeout, *args, **kwargs)
+            return function(self.timeout)
         except Silent as error:
             raise ServerTimeout(
-                f"Triton at {self.url} did not answer within {self.timeout:g} s",
+                f"Triton at {url} did not answer within {self.timeout:g} s",
                 step=step,
                 server=self.url,
             ) from error
         except WentDown as error:
             raise ServerUnreachable(
-                f"Triton at {self.url} went down during the {step}", step=step, server=self.url
+                f"Triton at {url} went down during the {step}", step=step, server=self.url
             ) from error
         except Gone as error:
             raise ServerUnreachable(
-                f"Triton at {self.url} cannot be reached ({error})", step=step, server=self.url
+                f"Triton at {url} cannot be reached ({error})", step=step, server=self.url
             ) from error
         except Refused as error:
             raise ServerRefused(
-                self._explain(error),
+                self._explain(url, error),
                 step=step,
                 server=self.url,
                 status=error.status,
@@ -148,25 +178,22 @@ class TritonServer:
             ) from error
         except (Nonsense, WrongShape) as error:
             raise ServerError(
-                f"{self.url} does not answer as a Triton server does ({error}): is this its"
-                " address?",
+                f"{url} does not answer as a Triton server does ({error}): is this its address?",
                 step=step,
                 server=self.url,
             ) from error
 
-    def _explain(self, error: Refused) -> str:
+    def _explain(self, url: str, error: Refused) -> str:
         if error.status == 403:
-            return (
-                f"Triton at {self.url} restricts this API and wants {self._wanted_key(error.text)}"
-            )
+            return f"Triton at {url} restricts this API and wants {self._wanted_key(error.text)}"
         if error.status == 503 and "explicit" in error.text:
             return (
-                f"Triton at {self.url} was not started with --model-control-mode=explicit, so that"
+                f"Triton at {url} was not started with --model-control-mode=explicit, so that"
                 " no model can be loaded or unloaded"
             )
         if error.status == 503 and "not ready" in error.text:
-            return f"Triton at {self.url} is starting or shutting down ({error.text})"
-        return f"Triton at {self.url} answered {error.status}: {error.text}"
+            return f"Triton at {url} is starting or shutting down ({error.text})"
+        return f"Triton at {url} answered {error.status}: {error.text}"
 
     def _wanted_key(self, text: str) -> str:
         """Of a server's answer that names the header which it expects."""
@@ -225,9 +252,8 @@ class TritonServer:
             if error.knows_no_such_model:  # gone between the two questions
                 return ServedModel(self.url, known, answers=self._answers())
             raise
-        block = (config.get("parameters") or {}).get("mlops_triton_deploy_id") or {}
         return ServedModel(
-            self.url, known, block.get("string_value"), digest_of_answer(config), self._answers()
+            self.url, known, deploy_id_of_answer(config), digest_of_answer(config), self._answers()
         )
 
     def _answers(self) -> str | None:
@@ -303,9 +329,9 @@ class TritonServer:
         """Raises ServerError where the server is not in EXPLICIT mode, asked by a call that changes
         nothing there.
         """
-        self.ask(
-            "check the server's model control mode", self.transport.call, "unload_model", _PROBE
-        )
+        if self._same:
+            self._same.require()
+        self._ask_loader("check the server's model control mode", "unload_model", _PROBE)
 
     def is_live(self, seconds: float = 2.0) -> bool:
         try:
@@ -327,6 +353,15 @@ class TritonServer:
             time.sleep(_POLL)
         return True
 
+    def prove_load(self, name: str, served: ServedModel) -> None:
+        """To be called where a load is not seen in what this server says now, ``served``.
+
+        Raises:
+            ServerError: the load went to another server, and was taken back there.
+        """
+        if self._same:
+            self._same.prove_load(name, served)
+
     # -- changing ----------------------------------------------------------------------------------
 
     def load(self, name: str) -> None:
@@ -337,10 +372,12 @@ class TritonServer:
             LoadPending: no answer within ``timeout``; the load goes on.
             ServerError: not in EXPLICIT mode, restricted, or gone.
         """
+        if self._same:
+            self._same.require(name)
         with effect("load", name):
             try:
                 with step(f"load on {self.url}"):
-                    self.ask("load", self.transport.call, "load_model", name)
+                    self._ask_loader("load", "load_model", name)
             except ServerTimeout as error:
                 if not self.is_live():  # a dead server's stubs can hold its connections open
                     raise ServerUnreachable(
@@ -406,18 +443,18 @@ class TritonServer:
         Unloads are asked for one after the other: two at once, of ensembles with a member in common
         of which a load has failed, make Triton 2.51 crash, or serve one of both on.
         """
+        if self._same and self._same.is_other and not self._may_be_there(name):
+            return  # what was loaded elsewhere never came here
+        if self._same:
+            self._same.require()
         with effect("unload", name), self._unloading:
             try:
-                self.ask("unload", self.transport.call, "unload_model", name)
+                self._ask_loader("unload", "unload_model", name)
             except ServerRefused as error:
                 if "versions that are still available" not in error.reason:
                     raise
         deadline, patience = Deadline(self.timeout), Deadline(_PATIENCE)
-        while states := [
-            row.state
-            for row in self.index().get(name, ()) or self._unlisted(name)
-            if row.state in ("READY", "UNLOADING", "LOADING")
-        ]:
+        while states := self.states(name):
             if deadline.passed:
                 doing = "serving it" if "READY" in states else "unloading"
                 raise ServerError(
@@ -429,9 +466,25 @@ class TritonServer:
             if "READY" not in states:
                 patience = Deadline(_PATIENCE)
             elif patience.passed:
+                if self._same:
+                    self._same.prove_unload(name)
                 self._unload_forgotten(name)
                 patience = Deadline(_PATIENCE)
             time.sleep(_POLL)
+
+    def states(self, name: str) -> list[str]:
+        """Of the versions that are served, or on their way in or out."""
+        return [
+            row.state
+            for row in self.index().get(name, ()) or self._unlisted(name)
+            if row.state in ("READY", "UNLOADING", "LOADING")
+        ]
+
+    def _may_be_there(self, name: str) -> bool:
+        try:
+            return bool(self.states(name))
+        except ServerError:
+            return True
 
     def _unload_forgotten(self, name: str) -> None:
         """What Triton serves on after it has said that it unloads it: somebody loaded a member of
@@ -441,7 +494,7 @@ class TritonServer:
         with self._unloading:
             for call in ("load_model", "unload_model"):
                 with contextlib.suppress(ServerRefused):
-                    self.ask("unload", self.transport.call, call, name)
+                    self._ask_loader("unload", call, name)
 
 
 def poll_failure(text: str, name: str) -> str | None:

@@ -78,6 +78,9 @@ class Transport(Protocol):
     def release(self, seconds: float) -> Answer:
         """The server's own metadata, with its version."""
 
+    def statistics(self, seconds: float) -> Answer:
+        """What each version of each model has answered since it was loaded."""
+
     @property
     def spelling(self) -> str:
         """What decides how an answer of the same server is written, besides its version; "" where
