@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from ..domain.served import ServedModel, VersionRow
-from ..errors import ServerError, ServerRefused
+from ..errors import ServerError, ServerRefused, ServerUnreachable
 from .answers import (
     deploy_id_of_answer,
     read_config,
@@ -28,6 +28,7 @@ from .transport import Transport
 T = TypeVar("T")
 Index = Mapping[str, tuple[VersionRow, ...]]
 _STEP = "compare load_url with triton_url"
+_REMEDY = "give load_url the gRPC address of the same server, or leave it out"
 _GLIMPSES = 4
 _BETWEEN = 0.25
 """Seconds between comparisons: what is loaded meanwhile makes one server look like two."""
@@ -140,16 +141,20 @@ class SameServer:
     def _error(self, why: str) -> ServerError:
         return ServerError(
             f"load_url {self._server.load_url} is another server than triton_url"
-            f" {self._server.url}: {why}. Give load_url the gRPC address of the same server, or"
-            " leave it out",
+            f" {self._server.url}: {why}. {_REMEDY[0].upper()}{_REMEDY[1:]}",
             step=_STEP,
             server=self._server.url,
         )
 
     def _ask(self, transport: Transport, function: Callable[[float], T]) -> T:
         is_beside = transport is self._beside
-        url = self._server.load_url if is_beside else self._server.url
-        return self._server.ask_at(url, _STEP, function)
+        if not is_beside:
+            return self._server.ask_at(self._server.url, _STEP, function)
+        try:
+            return self._server.ask_at(self._server.load_url, _STEP, function)
+        except ServerUnreachable as error:
+            error.message += f". It is load_url; {_REMEDY}"
+            raise
 
     def _index(self, transport: Transport) -> Index:
         return self._ask(transport, lambda seconds: read_index(transport.index(seconds)))
