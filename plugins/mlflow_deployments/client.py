@@ -284,7 +284,7 @@ class TritonDeploymentClient(BaseDeploymentClient):
         # Asked now and not when the client was made: a notebook may set it at any time.
         if named.get("tracking_uri") is None and mlflow.is_tracking_uri_set():
             named["tracking_uri"] = mlflow.get_tracking_uri()
-        made = Target.from_options({**named, "triton_url": target.urls(endpoint)})
+        made = Target.from_options({**named, **target.addresses(endpoint)})
         # Without a list, on the host of MLflow, its own folders are read as by MLflow's client.
         return replace(made, beside_mlflow=named.get("artifact_folders") is None)
 

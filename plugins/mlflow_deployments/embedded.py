@@ -108,7 +108,9 @@ def run_local(
                 "model_repository": settings["model_repository"],
                 **{key: options.pop(key) for key in _TARGET_OPTIONS if key in options},
             }
-            client = TritonDeploymentClient(f"triton://127.0.0.1:{port}")
+            client = TritonDeploymentClient(
+                f"triton://127.0.0.1:{port}?load_url=grpc://127.0.0.1:{grpc_port}"
+            )
             client.create_deployment(name, model_uri, config={**options, **target_options})
             _say_ready(Path(folder), TritonServer(f"127.0.0.1:{port}", 60.0), name)
             server.wait()

@@ -19,6 +19,8 @@ from ..module_utils._delivery.triton.address import ADMIN_KEY
 
 PROFILES_VARIABLE = "MLOPS_TRITON_PROFILES"
 PROTOCOLS = ("http", "https", "grpc", "grpcs")
+_BESIDE = ("load_url", "metrics_url")
+"""Options with an address for each server."""
 _NOTHING = "nothing was changed"
 _STEP = "read the options"
 
@@ -142,7 +144,9 @@ class Target:
     uri: str
     servers: Mapping[str, str]
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Options of the target, without ``triton_url``."""
+    """Options of the target, without ``triton_url``; ``load_url`` and ``metrics_url`` have an
+    address for each of ``servers``, in their order.
+    """
 
     def urls(self, endpoint: str | None) -> list[str]:
         """Every server, or that of one endpoint.
@@ -161,13 +165,34 @@ class Target:
             )
         return [self.servers[endpoint]]
 
+    def addresses(self, endpoint: str | None) -> dict[str, list[str]]:
+        """The options with addresses, of every server or of one endpoint.
+
+        Raises:
+            NotFound: no such endpoint.
+            InvalidOption: not as many addresses as servers.
+        """
+        found = {"triton_url": self.urls(endpoint)}
+        for key in _BESIDE:
+            if (given := self.options.get(key)) is None:
+                continue
+            if len(given) != len(self.servers):
+                raise _invalid(
+                    f"{key} has {len(given)} addresses, and triton_url {len(self.servers)}: each"
+                    " server needs its own, in the same order"
+                )
+            paired = dict(zip(self.servers, given))
+            found[key] = list(paired.values()) if endpoint is None else [paired[endpoint]]
+        return found
+
     def with_options(self, given: Mapping[str, Any]) -> Target:
         """The same target with options of one call over its own; None clears one."""
         chosen = {key: value for key, value in given.items() if key in TARGET_OPTIONS}
-        servers = self.servers
+        servers, own = self.servers, self.options
         if "triton_url" in chosen:
             servers = _name_servers(chosen.pop("triton_url"))
-        return Target(self.uri, servers, _without_none({**self.options, **chosen}))
+            own = _without_addresses(own)
+        return Target(self.uri, servers, _without_none({**own, **chosen}))
 
 
 def read_target(uri: str, environment: Mapping[str, str] | None = None) -> Target:
@@ -208,6 +233,8 @@ def read_target(uri: str, environment: Mapping[str, str] | None = None) -> Targe
     surroundings = {
         option: environment[name] for option, name in variables.items() if environment.get(name)
     }
+    if "triton_url" in given:
+        profile = _without_addresses(profile)
     found = {
         **read_options(surroundings, TARGET_OPTIONS, "the environment", environment),
         **profile,
@@ -219,6 +246,11 @@ def read_target(uri: str, environment: Mapping[str, str] | None = None) -> Targe
 def _shown(uri: str) -> str:
     """A target in a message: what follows the question mark may be a secret."""
     return mask(uri.partition("?")[0])
+
+
+def _without_addresses(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Of servers that others take the place of."""
+    return {key: value for key, value in options.items() if key not in _BESIDE}
 
 
 def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -299,6 +331,10 @@ def _read_profile(
     profile: dict[str, Any], origin: str, environment: Mapping[str, str]
 ) -> dict[str, Any]:
     servers = profile.pop("servers", None)
+    if isinstance(servers, Mapping):
+        for key in _BESIDE:
+            if isinstance(profile.get(key), Mapping):
+                profile[key] = _in_order_of(servers, profile[key], f"{key} of {origin}")
     options = read_options(profile, TARGET_OPTIONS, origin, environment, also=("servers",))
     if servers is None:
         return options
@@ -317,6 +353,14 @@ def _read_profile(
             f"{origin} has both servers and triton_url", step="read the profile", left=_NOTHING
         )
     return {**options, "triton_url": {str(key): url for key, url in servers.items()}}
+
+
+def _in_order_of(servers: Mapping[str, Any], given: Mapping[str, Any], what: str) -> list[Any]:
+    """Addresses that a profile gives by the names of its endpoints."""
+    if given.keys() != servers.keys():
+        names = ", ".join(map(str, servers))
+        raise _invalid(f"{what} does not have an address for each of its servers ({names})")
+    return [given[name] for name in servers]
 
 
 # -- values ----------------------------------------------------------------------------------------

@@ -1204,6 +1204,7 @@ def test_run_local_serves_until_it_is_interrupted(stage: Stage, stop: signal.Sig
         watchdog.cancel()
         process.kill()
     assert (process.returncode, "Traceback" in err) == (0, False)
+    assert "over HTTP" not in err  # its server's gRPC is known
     assert out.strip() == "Triton is stopped, and its temporary repository is removed."
     with pytest.raises(MlflowException, match="cannot be reached"):
         TritonDeploymentClient(f"triton://127.0.0.1:{http}").predict("doubler", [[1, 2, 3]])

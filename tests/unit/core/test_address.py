@@ -8,6 +8,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors impo
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.address import (
     Address,
     parse_address,
+    parse_load_address,
 )
 
 
@@ -39,3 +40,18 @@ def test_a_refused_address_tells_no_password(scheme: str) -> None:
         parse_address(f"{scheme}admin:hunter2@host:8000")
     assert "hunter2" not in str(refused.value)
     assert f"triton_url '{scheme}***@host:8000' is not" in str(refused.value)
+
+
+def test_loads_are_sent_over_grpc_alone() -> None:
+    assert parse_load_address("grpc://host") == Address("grpc", "host", 8001)
+    assert parse_load_address("grpcs://host:7") == Address("grpcs", "host", 7)
+
+
+@pytest.mark.parametrize("text", ["", "host:8001", "http://host:8000", "https://host", "grpc://"])
+def test_a_load_url_of_another_protocol_is_refused(text: str) -> None:
+    with pytest.raises(InvalidOption) as refused:
+        parse_load_address(text)
+    assert f"load_url {text!r} is not grpc://host:port" in str(refused.value)
+    with pytest.raises(InvalidOption) as secret:
+        parse_load_address("https://admin:hunter2@host")
+    assert "hunter2" not in str(secret.value)

@@ -42,6 +42,12 @@ production:
   ca_file: /ca.pem
   timeout: 30
 plain: {triton_url: 'a:1,b:2'}
+paired:
+  servers: {one: 'one:8000', two: 'two:8000'}
+  load_url: {two: 'grpc://two:8001', one: 'grpc://one:8001'}
+  metrics_url: ['one:8002', 'two:8002']
+lacking: {servers: {one: 'a:1', two: 'b:1'}, load_url: {one: 'grpc://a:2'}}
+short: {servers: {one: 'a:1', two: 'b:1'}, load_url: 'grpc://a:2'}
 odd: {servers: {one: 'a:1'}, triton_url: 'b:2'}
 typo: {tracking_url: 'x'}
 """
@@ -82,13 +88,14 @@ def test_target_names_servers(uri: str, urls: list[str], environment: dict[str, 
         ("triton?protocol=grpc", "no host"),
         ("triton://host?nonsense=1", "known are"),
         ("triton:/nowhere", "odd, typo"),
+        ("triton:/lacking", "load_url of the profile .* for each of its servers (one, two)"),
         ("triton:/odd", "both servers and triton_url"),
         ("triton:/typo", "tracking_url"),
         ("triton:/typo", "servers"),
     ],
 )
 def test_target_that_cannot_be(uri: str, words: str, environment: dict[str, str]) -> None:
-    with pytest.raises(DeliveryError, match=words.replace("(", r"\(")):
+    with pytest.raises(DeliveryError, match=words.replace("(", r"\(").replace(")", r"\)")):
         read_target(uri, environment)
 
 
@@ -114,6 +121,25 @@ def test_options_of_a_call_go_first(environment: dict[str, str]) -> None:
     )
     assert other.servers == {"host:1": "host:1"}
     assert other.options == {**target.options, "timeout": 5.0}
+
+
+def test_addresses_stay_with_their_server(environment: dict[str, str]) -> None:
+    target = read_target("triton:/paired", environment)
+    for endpoint in ("one", "two"):
+        assert target.addresses(endpoint) == {
+            "triton_url": [f"{endpoint}:8000"],
+            "load_url": [f"grpc://{endpoint}:8001"],
+            "metrics_url": [f"{endpoint}:8002"],
+        }
+    assert target.addresses(None)["load_url"] == ["grpc://one:8001", "grpc://two:8001"]
+    url = "triton://a:1,b:1?load_url=grpc://a:2,grpc://b:2"
+    assert read_target(url, environment).addresses("b:1")["load_url"] == ["grpc://b:2"]
+    # Those of a profile are not another server's.
+    assert target.with_options({"triton_url": ["c:1"]}).addresses(None) == {"triton_url": ["c:1"]}
+    elsewhere = read_target("triton:/paired?triton_url=c:1", environment)
+    assert elsewhere.addresses(None) == {"triton_url": ["c:1"]}
+    with pytest.raises(InvalidOption, match="load_url has 1 addresses"):
+        read_target("triton:/short", environment).addresses("one")
 
 
 def test_profile_has_endpoints_and_a_secret_of_the_environment(environment: dict[str, str]) -> None:
