@@ -2,7 +2,7 @@
 """What a list costs beside what Triton itself does, whom it disturbs, and the memory that it takes.
 
 .venv/control/bin/python benchmarks/many.py first [--models 20] [--loads 4] [--runs 5]
-.venv/control/bin/python benchmarks/many.py stall [--seconds 4]
+.venv/control/bin/python benchmarks/many.py stall [--seconds 4] [--runs 5]
 .venv/control/bin/python benchmarks/many.py memory [--mib 1024]
 """
 
@@ -161,9 +161,9 @@ def clients(triton: servers.Triton, sample: models.Sample) -> Iterator[list[floa
             thread.join()
 
 
-def stall(folder: Path, seconds: float) -> None:
+def stall(folder: Path, seconds: float, runs: int) -> None:
     """The longest inference of eight keep-alive HTTP clients while nothing, and while a slow model,
-    is loaded.
+    is loaded: as a user of the role has it (load_url), and over HTTP alone.
     """
     with servers.triton_server(folder / "triton", extra_args=[FAST]) as triton:
         steady = models.make_python(folder / "source", "steady")
@@ -173,25 +173,25 @@ def stall(folder: Path, seconds: float) -> None:
             {**target, "triton_url": triton.url},
             [{"name": "steady", "model_uri": str(steady.folder)}],
         )
-        for way, url in (
-            ("no load", ""),
-            ("a load over HTTP", triton.url),
-            ("a load over gRPC", f"grpc://{triton.grpc_url}"),
-        ):
+        http_alone = {**target, "triton_url": triton.url}
+        default = {**http_alone, "load_url": f"grpc://{triton.grpc_url}"}
+        ways: tuple[tuple[str, dict[str, Any]], ...] = (
+            ("no load", {}),
+            ("HTTP alone", http_alone),
+            ("default", default),
+        )
+        for way, place in ways * runs:
             with clients(triton, steady) as took:
-                if url:
-                    deliver(
-                        {**target, "triton_url": url},
-                        [{"name": "slow", "model_uri": str(slow.folder)}],
-                    )
+                if place:
+                    deliver(place, [{"name": "slow", "model_uri": str(slow.folder)}])
                 else:
                     time.sleep(seconds)
             print(
-                f"{way:<18} {len(took)} inferences, the longest {max(took) * 1000:.0f} ms,"
+                f"{way:<10} {len(took)} inferences, the longest {max(took) * 1000:.0f} ms,"
                 f" {sum(one > 0.5 for one in took)} over 0.5 s"
             )
-            if url:
-                deliver({**target, "triton_url": triton.url}, [{"name": "slow", "state": "absent"}])
+            if place:
+                deliver(place, [{"name": "slow", "state": "absent"}])
 
 
 def memory(folder: Path, mib: int) -> None:
@@ -251,7 +251,7 @@ def main() -> None:
         if given.what == "first":
             first(folder, given.models, given.loads, given.runs)
         elif given.what == "stall":
-            stall(folder, given.seconds)
+            stall(folder, given.seconds, given.runs)
         else:
             memory(folder, given.mib)
 

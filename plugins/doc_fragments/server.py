@@ -22,8 +22,8 @@ options:
   load_url:
     description:
       - Where loads and unloads go, as C(grpc://host:port) or C(grpcs://host:port), for each of
-        O(triton_url) in its order. It has to be the same server, which is proven before the first
-        load.
+        O(triton_url) in its order. It has to be the same server. Both addresses are compared before
+        the first load, and a load that turns out to have gone to another one is taken back there.
       - While Triton answers a load over HTTP, one of its threads answers no other HTTP client whose
         connection it keeps. Over gRPC no client waits.
       - When omitted, loads go to O(triton_url). Where that is HTTP, a warning says what loads do to
