@@ -127,6 +127,12 @@ class DesiredModel:
                     "keep cannot be negative, nor serve_versions less than 1",
                     step="read the options",
                 )
+            if given.get("swap") == "unload_first" and given.get("verify_aside"):
+                raise InvalidOption(
+                    "verify_aside needs room for a second copy, and swap: unload_first says that"
+                    " there is none",
+                    step="read the options",
+                )
             known = {key: given[key] for key in _AS_GIVEN if key in given}
             if "depends_on" in given:
                 known["depends_on"] = tuple(

@@ -72,6 +72,8 @@ class Record:
         case: what its user said to verify with, as JSON, when that proved it; see ``verify``.
         served: URL of a server → ``answers`` and ``digest``, see ``ServedModel``, of the
             configuration that it answered when the load was proven.
+        gpu_memory: URL of a server → UUID of a GPU → bytes that the deployment took there when it
+            had been proven, as far as that was measured.
         code: what of it is code, in words; "" where it is data, None where the release that made
             the record did not say.
         rules: ``RULES`` of the release that made the files; 0 before it wrote them down.
@@ -122,6 +124,7 @@ class Record:
     example: Mapping[str, Any] | None = None
     case: Mapping[str, Any] | None = None
     served: Mapping[str, Any] = field(default_factory=dict)
+    gpu_memory: Mapping[str, Any] = field(default_factory=dict)
     code: str | None = None
     rules: int = 0
     schema: int = SCHEMA
@@ -171,8 +174,9 @@ class Record:
         values: dict[str, Any] = {key: value for key, value in data.items() if key in kinds}
         for key in ("depends_on", "said_keys", "origins"):
             values[key] = values.get(key) or ()
-        if not isinstance(values.get("served"), Mapping):  # of no use, and in nobody's way
-            values["served"] = {}
+        for key in ("served", "gpu_memory"):  # of no use otherwise, and in nobody's way
+            if not isinstance(values.get(key), Mapping):
+                values[key] = {}
         try:
             if "schema" not in values:
                 raise KeyError("schema")

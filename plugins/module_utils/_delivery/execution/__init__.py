@@ -11,6 +11,8 @@
 - ``trial``: a new deployment is proven under another name.
 - ``verification``: an inference proves that a model serves.
 - ``reach``: which GPUs and instances have answered.
+- ``gpu_memory``: who may load at the same time, when an old copy is gone, what one took.
+- ``out_of_memory``: errors that mean that memory was too little, in our words.
 - ``scheduler``: several threads do jobs, each when those before it are done.
 - ``limits``: how many downloads and loads at once, and the room that they take.
 """

@@ -20,6 +20,7 @@ from ..domain.record import Record
 from ..domain.source import Source
 from ..errors import ArtifactError, DeliveryError, LoadPending, NeedsOther, as_delivery_error
 from ..exhaustive import assert_never
+from ..planning.gpu_need import needs_together
 from ..planning.plan import (
     Heal,
     Load,
@@ -114,7 +115,8 @@ class Executor:
         Returns:
             What came of each, in that order. Where one failed, each of them has an error.
         """
-        with Turn(self.limits.loads) as turn:
+        room = self.limits.gpus.reserve(needs_together([plan.gpu_needs for plan in plans]))
+        with Turn(self.limits.loads, room) as turn:
             transactions = [
                 Transaction(
                     plan,
@@ -216,6 +218,7 @@ class Executor:
         transaction.new = dataclasses.replace(transaction.deployed, request=desired.request)
 
     def _write_record(self, transaction: Transaction) -> None:
+        self.serving.measure(transaction)
         desired, record = transaction.plan.desired, transaction.deployed
         if desired.uri:
             record = dataclasses.replace(
@@ -302,7 +305,7 @@ class Executor:
         for one in transactions:
             error = failure if one is failed else _taken_back_with(failed.name, failure)
             error.about(model=one.name, left="; ".join([self._left(one), *trouble[one.name]]))
-            untouched = one is not failed and not (one.swapped or one.loaded)
+            untouched = one is not failed and not (one.swapped or one.loaded or one.unloaded)
             applied.append(Applied(one.old, one.warnings, error, untouched))
         return applied
 

@@ -6,10 +6,12 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from ..disk import bytes_below
 from ..errors import RepositoryError
+from .gpu_memory import GpuRoom, Share
 
 _LOOK_AGAIN = 1.0
 """Seconds after which room that others made, outside this run, is found."""
@@ -25,16 +27,25 @@ class Roomy(Protocol):
 class Turn:
     """The turn of the models of one transaction among those that may be changed and loaded at the
     same time. It ends with the ``with`` block.
+
+    Attributes:
+        share: of the GPUs' memory, when it has come.
     """
 
-    def __init__(self, loads: threading.BoundedSemaphore) -> None:
+    def __init__(
+        self, loads: threading.BoundedSemaphore, room: AbstractContextManager[Share] | None = None
+    ) -> None:
         self._loads = loads
+        self._room = room or contextlib.nullcontext()
+        self.share: Share | None = None
         self._taken = contextlib.ExitStack()
         self._has_come = False
 
     def take(self) -> None:
         """Wait for it, the first time."""
         if not self._has_come:
+            # In this order: what waits for room keeps nobody else from loading.
+            self.share = self._taken.enter_context(self._room)
             self._taken.enter_context(self._loads)
             self._has_come = True
 
@@ -53,7 +64,8 @@ class Limits:
         downloads, loads: at least 1.
     """
 
-    def __init__(self, downloads: int = 1, loads: int = 1) -> None:
+    def __init__(self, downloads: int = 1, loads: int = 1, gpus: GpuRoom | None = None) -> None:
+        self.gpus = gpus or GpuRoom()
         self.workers = downloads + loads
         self.downloads = threading.BoundedSemaphore(downloads)
         self.loads = threading.BoundedSemaphore(loads)

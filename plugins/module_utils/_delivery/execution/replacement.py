@@ -354,6 +354,7 @@ class Replacement:
             verified=None,
             proof=None,
             served={},
+            gpu_memory={},
         )
         self.put(
             transaction,

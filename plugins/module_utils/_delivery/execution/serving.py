@@ -26,13 +26,25 @@ from ..errors import (
     VerificationFailed,
     as_delivery_error,
 )
+from ..planning.gpu_need import Memory, taken_by
 from ..planning.plan import User
+from ..planning.swap import OVERLAP, UNLOAD_FIRST
 from ..planning.versions import must_be_ready, serves_side_by_side, version_to_ask
 from ..repository.protocol import Repository
 from ..triton.server import TritonServer
+from .gpu_memory import (
+    FRESH,
+    Before,
+    Loaded,
+    is_on_gpu,
+    measure,
+    read_gpus,
+    wait_for_release,
+)
+from .out_of_memory import explain
 from .proven_files import ProvenFiles
 from .transaction import Transaction, now
-from .verification import case_of, verify, verify_everywhere
+from .verification import case_of, kept_case, verify, verify_everywhere
 
 _DAY = 86400.0
 _AHEAD = (0.0, _DAY, 400 * _DAY, 40000 * _DAY)
@@ -53,13 +65,17 @@ class Serving:
             # What was taken over too: its files may have been changed since they were loaded, and
             # Triton does nothing where they were not.
             transaction.loaded.append(server)
+            _look_at_gpus(transaction, server)
             try:
                 served = self._load_until_served(server, record, transaction.files)
                 _note_answer(transaction, served)
             except LoadFailed as error:
-                if hint := _hint(error):
+                if said := _out_of_memory(transaction, server, error.reason):
+                    error.message = f"{said}. {error.message}"
+                elif hint := _hint(error):
                     error.message = error.message.rstrip(".; ") + hint
                 raise
+            self._release_old(transaction, server)
 
     def _load_until_served(
         self, server: TritonServer, record: Record, files: ProvenFiles
@@ -101,12 +117,45 @@ class Serving:
         journal = transaction.plan.observed.journal
         transaction.turn.take()
         for url in urls:
+            server = self.servers[url]
             if isinstance(journal, PendingLoad):
                 with contextlib.suppress(LoadFailed):
-                    self.servers[url].load(
+                    server.load(
                         transaction.name
                     )  # joins the load that was given up on, which an unload would not stop
-            self.servers[url].unload(transaction.name)
+            if transaction.plan.swap != UNLOAD_FIRST:
+                server.unload(transaction.name)
+                continue
+            on_gpu = is_on_gpu(server, transaction.name)
+            transaction.unloaded.append(server)
+            server.unload(transaction.name)
+            if on_gpu:
+                wait_for_release(server)
+
+    def _release_old(self, transaction: Transaction, server: TritonServer) -> None:
+        """The old copy's memory is free when this returns, so that the next model has room."""
+        before = transaction.gpus.get(server.url)
+        if before is None:
+            return
+        fresh = Deadline(FRESH)
+        on_gpu = is_on_gpu(server, transaction.name)
+        if transaction.plan.swap == OVERLAP and (on_gpu or any((before.old or {}).values())):
+            wait_for_release(server)
+        if on_gpu:
+            transaction.proven[server.url] = Loaded(before, fresh)
+
+    def measure(self, transaction: Transaction) -> None:
+        """Keep what the deployment takes of the GPUs, for the record."""
+        share = transaction.turn.share
+        if not transaction.proven or share is None or not share.alone:
+            return
+        found = dict(transaction.deployed.gpu_memory)
+        for url, loaded in transaction.proven.items():
+            if (taken := measure(self.servers[url], loaded)) is not None:
+                found[url] = taken
+        share.is_settled = True
+        if share.alone:  # still
+            transaction.new = dataclasses.replace(transaction.deployed, gpu_memory=found)
 
     def confirm(self, transaction: Transaction) -> None:
         """What was written down is so: a server that was started again between the proof and the
@@ -141,6 +190,9 @@ class Serving:
                 verify_everywhere(self.servers[url], desired.name, version, case) for url in urls
             ]
         except VerificationFailed as error:
+            server = self.servers.get(str(error.facts.get("server")))
+            if server and (short := _out_of_memory(transaction, server, error.message)):
+                error.message = f"{short}. {error.message}"
             if case is record.case:
                 error.message += (
                     " (it was asked what proved this deployment before; verify says something else"
@@ -188,16 +240,42 @@ class Serving:
                     )
 
     def restore(self, transaction: Transaction) -> list[str]:
-        """Bring back what each server served before that was asked to load; returns sentences on
-        what could not be.
+        """Bring back what each server served before that was asked to load, or to unload; returns
+        sentences on what could not be, and on what had been unloaded.
         """
         return [
             said
-            for server in transaction.loaded
+            for server in dict.fromkeys([*transaction.loaded, *transaction.unloaded])
             if (said := self._restore_server(transaction, server))
         ]
 
     def _restore_server(self, transaction: Transaction, server: TritonServer) -> str | None:
+        if server not in transaction.unloaded:
+            return self._load_again(transaction, server)
+        name, url, old = transaction.name, server.url, transaction.old
+        try:
+            # What failed may have the memory that the old one needs.
+            if server.is_live() or server.wait_live(Deadline(server.timeout)):
+                on_gpu = is_on_gpu(server, name) or server.url in transaction.gpus
+                server.unload(name)
+                if on_gpu:
+                    wait_for_release(server)
+            failed = self._load_again(transaction, server)
+            case = kept_case(old) if old and transaction.plan.desired.verify != "none" else None
+            if failed:
+                case = None
+            if old and case and verify(server, name, version_to_ask(old), case) is None:
+                return f"{url} had unloaded it first, has loaded it again, and it answers"
+        except VerificationFailed as error:
+            return f"{url} has loaded it again, and it does not answer as it did ({error.message})"
+        except Exception as error:  # the other servers are brought back all the same
+            failed = as_delivery_error(error).message
+        if failed is None:
+            return f"{url} had unloaded it first, and has loaded it again"
+        asks = f"; a run that asks for {old.pinned_uri} loads it" if old else ""
+        return f"{url} had unloaded it first, and it stays unloaded there ({failed}){asks}"
+
+    def _load_again(self, transaction: Transaction, server: TritonServer) -> str | None:
         name = transaction.name
         try:
             if not server.is_live() and not server.wait_live(Deadline(server.timeout)):
@@ -291,6 +369,26 @@ def _why_not_again(transaction: Transaction) -> str | None:
     if not observed.folder:
         return "its folder is gone"
     return f"{observed.missing_files[0]} is gone" if observed.missing_files else None
+
+
+def _look_at_gpus(transaction: Transaction, server: TritonServer) -> None:
+    """Before a load, where the deployment is expected to take memory of them."""
+    if not transaction.plan.gpu_needs.get(server.url):
+        return
+    before = next(one for one in transaction.plan.observed.served if one.url == server.url)
+    old: Memory | None = {}
+    if before.ready and server not in transaction.unloaded:
+        same = transaction.old and (before.deploy_id or "") == transaction.old.deploy_id
+        old = taken_by(transaction.old, server.url) if same else None
+    transaction.gpus[server.url] = Before(read_gpus(server), old)
+
+
+def _out_of_memory(transaction: Transaction, server: TritonServer, reason: str) -> str | None:
+    """What a user is told of a reason that means that memory was too little."""
+    before = transaction.gpus.get(server.url)
+    gpus = before.gpus if before else read_gpus(server)
+    remedy = "swap: unload_first unloads the old deployment before, so that it serves no request"
+    return explain(reason, gpus.items(), remedy if transaction.plan.swap == OVERLAP else "")
 
 
 def _describe_id(served: ServedModel) -> str:

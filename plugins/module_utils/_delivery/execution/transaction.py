@@ -19,7 +19,9 @@ from ..errors import NotFound
 from ..outside import JsonDict
 from ..planning.aside import applied_in_place
 from ..planning.plan import Plan
+from ..planning.swap import applied_in_place
 from ..triton.server import TritonServer
+from .gpu_memory import Before, Loaded
 from .limits import Limits, Turn
 from .proven_files import ProvenFiles
 
@@ -47,6 +49,9 @@ class Transaction:
         swapped: the model's files were changed, and that is neither finished nor undone.
         took_over: what somebody else deployed became ours as it was.
         loaded: the servers that were asked to load, in order.
+        unloaded: the servers that were asked to unload the old deployment before that.
+        gpus: the memory of each server's GPUs before its load, by URL; ``proven`` where that load
+            was proven.
         answering: servers and names of the model's users that answered before.
         recorded: the record was written.
         removed: the model, its record and its retained copies are gone, for good.
@@ -64,6 +69,9 @@ class Transaction:
     swapped: bool = False
     took_over: bool = False
     loaded: list[TritonServer] = field(default_factory=list)
+    unloaded: list[TritonServer] = field(default_factory=list)
+    gpus: dict[str, Before] = field(default_factory=dict)
+    proven: dict[str, Loaded] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     answering: frozenset[tuple[str, str]] = frozenset()
     recorded: bool = False

@@ -15,6 +15,7 @@ from ..domain.desired import DesiredModel
 from ..domain.observed import ObservedModel
 from ..domain.stored import StoredModel
 from ..errors import InvalidOption, MissingLibrary, ServerUnreachable
+from ..execution.gpu_memory import GpuRoom
 from ..execution.limits import Limits
 from ..execution.list_executor import ListExecutor
 from ..planning.dependencies import order_plans
@@ -175,6 +176,7 @@ class Delivery(Inspection):
             policy=self.policy,
             tracking_id=self._tracking_id,
             check=check,
+            drained=target.drained,
             leave=self._leave,
         )
 
@@ -188,7 +190,9 @@ class Delivery(Inspection):
             sources,
             tracking_uri=self._tracking_id,
             lock_timeout=self.target.lock_timeout,
-            limits=Limits(self.target.parallel_downloads, self.target.parallel_loads),
+            limits=Limits(
+                self.target.parallel_downloads, self.target.parallel_loads, GpuRoom(self.servers)
+            ),
             leave=self._leave,
         )
 

@@ -49,6 +49,7 @@ from .artifact_reader import ArtifactReader, is_whole
 from .observation import QUESTIONS, Observer
 from .sources import Sources
 from .surroundings import Surroundings
+from .swaps import Swaps
 
 
 class PlanBuilder:
@@ -58,6 +59,7 @@ class PlanBuilder:
         repository: None on a bare host.
         tracking_id: the registry's address, as records have it.
         check: a library that is missing is a warning.
+        drained: no client sends requests to the servers while the plans are carried out.
         leave: called at the end of each thread.
     """
 
@@ -73,6 +75,7 @@ class PlanBuilder:
         policy: Policy,
         tracking_id: str | None,
         check: bool,
+        drained: bool,
         leave: Callable[[], None],
     ) -> None:
         self._observer = observer
@@ -86,6 +89,7 @@ class PlanBuilder:
         self._check = check
         self._leave = leave
         self._usage = Usage()
+        self._swaps = Swaps(servers, drained)
 
     def observe(self, desired: DesiredModel) -> ObservedModel:
         """Record, disk and every server, asked anew."""
@@ -110,7 +114,7 @@ class PlanBuilder:
             try:
                 if isinstance(there, DeliveryError):
                     raise there
-                made = self.plan(there, planned[name].desired)
+                made = self._plan(there, planned[name].desired)
                 planned[name] = replace(planned[name], plan=made)
             except Exception as error:  # told for this model; the others go on
                 planned[name] = replace(planned[name], error=as_delivery_error(error, "plan"))
@@ -126,7 +130,8 @@ class PlanBuilder:
         for name in sorted(pinned):
             if (made := planned[name].plan) and made.replacement:
                 plan(name)
-        return self._judge_calls(self._judge_ensembles(planned, failed))
+        judged = self._judge_calls(self._judge_ensembles(planned, failed))
+        return self._swaps.choose_all(judged)
 
     def _judge_calls(self, planned: dict[str, Planned]) -> dict[str, Planned]:
         """Under rules for what models are made of, an ensemble calls none that they do not know."""
@@ -202,11 +207,14 @@ class PlanBuilder:
         return record is not None and self._surroundings.adds_to_its_configuration(record)
 
     def plan(self, observed: ObservedModel, desired: DesiredModel) -> Plan:
-        """What has to be done; also when it is asked again under the model's lock.
+        """What has to be done, when it is asked again under the model's lock.
 
         Raises:
             DeliveryError: it cannot be done, or the policy forbids it.
         """
+        return self._swaps.choose(self._plan(observed, desired))
+
+    def _plan(self, observed: ObservedModel, desired: DesiredModel) -> Plan:
         if self._policy.require_signature and observed.record:
             observed = replace(observed, unsigned=observed.record.signed_by is None)
         if (

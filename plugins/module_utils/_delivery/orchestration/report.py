@@ -60,8 +60,8 @@ class Result:
         )  # fmt: skip
 
     def to_dict(self) -> JsonDict:
-        """For a module's result: name, changed, failed, msg, actions, noted, reported, diff,
-        model, warnings.
+        """For a module's result: name, changed, failed, msg, actions, noted, reported, swap,
+        diff, model, warnings.
         """
         reported = list(self.reported.actions) if self.reported else []
         result: dict[str, object] = {
@@ -71,6 +71,7 @@ class Result:
             "actions": [*(self.plan.actions if self.plan else ()), *reported],
             "noted": list(self.plan.notes) if self.plan else [],
             "reported": reported,
+            "swap": self.plan.swap if self.plan else None,
             "model": self._describe(),
         }
         if self.plan:

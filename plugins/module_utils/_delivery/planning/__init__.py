@@ -5,6 +5,8 @@
 - ``planner``: from what is wanted and what is there to the plan.
 - ``versions``: registry versions side by side in one model folder.
 - ``aside``: whether a new deployment is proven under another name first.
+- ``gpu_need``: how much memory of GPUs a deployment is expected to take.
+- ``swap``: whether the old deployment serves while the new one is loaded.
 - ``policy``: what may be deployed.
 - ``policy_options``: the options of a policy as values.
 - ``outcome``: what came of each model of a list, or would come.

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Union
+from dataclasses import dataclass, field
+from typing import Literal, Union
 
 from ..domain.desired import Case, DesiredModel
 from ..domain.layout import Layout
@@ -201,6 +201,8 @@ class Plan:
         before, after: what the diff shows.
         resolved: the registry was asked what ``model_uri`` means.
         proven: an inference showed that what is deployed answers as it should.
+        swap: ``overlap`` or ``unload_first``, where a deployment that serves is replaced.
+        gpu_needs: bytes that it is expected to take, by server and GPU.
     """
 
     desired: DesiredModel
@@ -211,6 +213,8 @@ class Plan:
     warnings: tuple[str, ...] = ()
     resolved: bool = False
     proven: bool = False
+    swap: Literal["overlap", "unload_first"] | None = None
+    gpu_needs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def changed(self) -> bool:

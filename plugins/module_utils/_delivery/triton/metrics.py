@@ -6,6 +6,7 @@ They are advice. Nobody's deployment depends on an address that does not answer.
 
 from __future__ import annotations
 
+import http.client
 import math
 import re
 import urllib.request
@@ -69,7 +70,7 @@ class Metrics:
         try:
             with opener.open(self.url, timeout=self._timeout) as answer:
                 text = answer.read(_LARGEST).decode(errors="replace")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise ServerError(
                 f"the metrics at {self.url} cannot be read ({error})", step=_STEP
             ) from error

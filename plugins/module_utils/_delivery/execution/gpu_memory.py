@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory of GPUs while models are loaded: who may load at the same time, when an old copy is gone,
+and what a deployment took.
+
+Metrics are advice: where they cannot be read, nothing is waited for and nothing is measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..deadline import Deadline
+from ..errors import NotFound, ServerError
+from ..planning.gpu_need import Free, Memory
+from ..progress import step
+from ..triton.metrics import GpuMemory
+from ..triton.server import TritonServer
+
+LONGEST = 10.0
+"""Seconds to wait for memory that does not come back."""
+FRESH = 2.5
+"""Seconds after which metrics say what was so before: Triton reads them from the GPUs every two."""
+_POLL = 0.25
+_NOISE = 16 << 20
+"""Bytes that other users of a GPU take and give back all the time."""
+_LOOK_AGAIN = 1.0
+
+
+def read_gpus(server: TritonServer) -> dict[str, GpuMemory]:
+    """The GPUs of a server, by UUID; none where its metrics cannot be read."""
+    if server.metrics is None:
+        return {}
+    with contextlib.suppress(ServerError):
+        return server.metrics.gpus()
+    return {}
+
+
+def wait_for_release(server: TritonServer) -> None:
+    """Return when the memory of what was unloaded is free: when what is used falls no more. A
+    server answers before that. It is not waited for where there is no GPU.
+    """
+    deadline, quiet = Deadline(LONGEST), Deadline(FRESH)
+    lowest: int | None = None
+    with step(f"wait for memory of the GPUs of {server.url}"):
+        while gpus := read_gpus(server):
+            used = sum(gpu.used for gpu in gpus.values())
+            if lowest is None or used < lowest - _NOISE:
+                lowest, quiet = used, Deadline(FRESH)
+            if quiet.passed or deadline.passed:
+                return
+            time.sleep(_POLL)
+
+
+def is_on_gpu(server: TritonServer, name: str) -> bool:
+    """Whether what a server serves may have memory of a GPU; False where that is not known."""
+    with contextlib.suppress(ServerError, NotFound):
+        groups = server.config(name).get("instance_group") or ()
+        return any(group.get("kind") in ("KIND_GPU", "KIND_MODEL") for group in groups)
+    return False
+
+
+@dataclass
+class Share:
+    """Room that a transaction has been promised.
+
+    Attributes:
+        alone: nothing else of this run was loaded on these GPUs since it began.
+        is_settled: when it ends, the metrics say what it took.
+    """
+
+    needs: Free
+    alone: bool = True
+    is_settled: bool = False
+
+
+class GpuRoom:
+    """The room on GPUs, shared by what a run loads at the same time.
+
+    What does not fit beside the others waits for them. What does not fit alone is tried, as needs
+    are estimates.
+    """
+
+    def __init__(self, servers: Sequence[TritonServer] = ()) -> None:
+        self._servers = {server.url: server for server in servers}
+        self._changed = threading.Condition()
+        self._shares: list[Share] = []
+        self._unsettled = Deadline(0)
+
+    @contextlib.contextmanager
+    def reserve(self, needs: Free) -> Iterator[Share]:
+        share = Share(needs)
+        if not needs:
+            share.alone = False
+            yield share
+            return
+        with self._changed:
+            while self._shares and not self._fits(needs):
+                self._changed.wait(_LOOK_AGAIN)
+            share.alone = not self._shares and self._unsettled.passed
+            for other in self._shares:
+                other.alone = False
+            self._shares.append(share)
+        try:
+            yield share
+        finally:
+            with self._changed:
+                self._shares.remove(share)
+                if not share.is_settled:
+                    self._unsettled = Deadline(FRESH)
+                self._changed.notify_all()
+
+    def _fits(self, needs: Free) -> bool:
+        """What the others have taken of their promises already is counted twice: nothing that
+        waits loses more than time.
+        """
+        for url, need in needs.items():
+            gpus = read_gpus(self._servers[url])
+            for uuid in need.keys() & gpus.keys():
+                promised = sum(one.needs.get(url, {}).get(uuid, 0) for one in self._shares)
+                if need[uuid] + promised > gpus[uuid].free:
+                    return False
+        return True
+
+
+@dataclass(frozen=True)
+class Before:
+    """The GPUs of a server before a load.
+
+    Attributes:
+        old: what the old copy has of them; None where that is not known.
+    """
+
+    gpus: Mapping[str, GpuMemory]
+    old: Memory | None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A load that was proven; ``fresh`` passes when the metrics have seen it."""
+
+    before: Before
+    fresh: Deadline
+
+
+def measure(server: TritonServer, loaded: Loaded) -> dict[str, int] | None:
+    """What a deployment has of each GPU, the old copy being gone; None where it is not known."""
+    if loaded.before.old is None or not loaded.before.gpus:
+        return None
+    time.sleep(loaded.fresh.remaining() or 0)
+    now = read_gpus(server)
+    if now.keys() != loaded.before.gpus.keys():
+        return None
+    return {
+        uuid: max(0, gpu.used - loaded.before.gpus[uuid].used + loaded.before.old.get(uuid, 0))
+        for uuid, gpu in now.items()
+    }
