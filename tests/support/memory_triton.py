@@ -103,16 +103,18 @@ class MemoryTriton:
 
 
 @contextmanager
-def delivery_to(triton: MemoryTriton, url: str = "localhost:8000") -> Iterator[Delivery]:
-    """A delivery whose only server is this one."""
-    options = {"model_repository": str(triton.repository), "triton_url": url, "timeout": 5}
+def delivery_to(
+    triton: MemoryTriton, url: str = "localhost:8000", **more: Any
+) -> Iterator[Delivery]:
+    """A delivery whose only server is this one; ``more`` options of its target."""
+    options = {"model_repository": str(triton.repository), "triton_url": url, "timeout": 5, **more}
     with Delivery(Target.from_options(options)) as delivery:
         delivery.servers[0].transport = cast(Any, triton)
         yield delivery
 
 
 def deliver(triton: MemoryTriton, *wanted: Mapping[str, Any], **more: Any) -> list[Result]:
-    """Deliver a list; `check` and `url` as their names say."""
+    """Deliver a list; `check` and `url` as their names say, and options of the target."""
     check = more.pop("check", False)
     with delivery_to(triton, **more) as delivery:
         return delivery.deliver([DesiredModel.from_options(one) for one in wanted], check)

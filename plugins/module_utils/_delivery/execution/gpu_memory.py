@@ -43,16 +43,21 @@ def wait_for_release(server: TritonServer) -> None:
     """Return when the memory of what was unloaded is free: when what is used falls no more. A
     server answers before that. It is not waited for where there is no GPU.
     """
-    deadline, quiet = Deadline(LONGEST), Deadline(FRESH)
+    deadline, quiet = Deadline(LONGEST), fresh()
     lowest: int | None = None
     with step(f"wait for memory of the GPUs of {server.url}"):
         while gpus := read_gpus(server):
             used = sum(gpu.used for gpu in gpus.values())
             if lowest is None or used < lowest - _NOISE:
-                lowest, quiet = used, Deadline(FRESH)
+                lowest, quiet = used, fresh()
             if quiet.passed or deadline.passed:
                 return
             time.sleep(_POLL)
+
+
+def fresh() -> Deadline:
+    """When it has passed, the metrics have seen what is so now."""
+    return Deadline(FRESH)
 
 
 def is_on_gpu(server: TritonServer, name: str) -> bool:
@@ -110,7 +115,7 @@ class GpuRoom:
             with self._changed:
                 self._shares.remove(share)
                 if not share.is_settled:
-                    self._unsettled = Deadline(FRESH)
+                    self._unsettled = fresh()
                 self._changed.notify_all()
 
     def _fits(self, needs: Free) -> bool:

@@ -19,7 +19,7 @@ _ON_GPU = (
     r"cudaErrorMemoryAllocation",
     r"cudaMalloc\w* .*(fail|out of memory)",
     r"cuda(?: error| runtime)? .*\(out of memory\)",
-    r"BFCArena::AllocateRaw\w* .*Failed to allocate memory",
+    r"BFCArena::AllocateRaw.*Failed to allocate memory",
     r"Requested amount of GPU memory",
     r"Error Code 2: OutOfMemory",
     r"CU(?:BLAS|DNN|SOLVER|SPARSE|FFT)_STATUS_ALLOC_FAILED",

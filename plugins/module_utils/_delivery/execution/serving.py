@@ -33,9 +33,9 @@ from ..planning.versions import must_be_ready, serves_side_by_side, version_to_a
 from ..repository.protocol import Repository
 from ..triton.server import TritonServer
 from .gpu_memory import (
-    FRESH,
     Before,
     Loaded,
+    fresh,
     is_on_gpu,
     measure,
     read_gpus,
@@ -137,12 +137,12 @@ class Serving:
         before = transaction.gpus.get(server.url)
         if before is None:
             return
-        fresh = Deadline(FRESH)
+        seen = fresh()
         on_gpu = is_on_gpu(server, transaction.name)
         if transaction.plan.swap == OVERLAP and (on_gpu or any((before.old or {}).values())):
             wait_for_release(server)
         if on_gpu:
-            transaction.proven[server.url] = Loaded(before, fresh)
+            transaction.proven[server.url] = Loaded(before, seen)
 
     def measure(self, transaction: Transaction) -> None:
         """Keep what the deployment takes of the GPUs, for the record."""

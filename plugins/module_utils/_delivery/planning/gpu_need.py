@@ -72,11 +72,13 @@ def taken_by(record: Record | None, url: str) -> Memory | None:
     said = record.gpu_memory.get(url) if record else None
     if not isinstance(said, Mapping):
         return None
-    return {
+    known = {
         uuid: size
         for uuid, size in said.items()
         if isinstance(uuid, str) and isinstance(size, int) and size >= 0
     }
+    # One that has taken nothing when it was proven takes its memory later.
+    return known if any(known.values()) else None
 
 
 def _brought(plan: Plan) -> _Brought | None:
