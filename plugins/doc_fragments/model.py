@@ -152,9 +152,14 @@ options:
         until the new one is loaded, so that both are in memory for a while, and no request fails.
       - With V(unload_first) it is unloaded before, for a GPU that has no room for both. Until the
         new one is loaded, the model answers no request. When the new one fails, the old one is
-        loaded and proven again by the same run.
+        loaded and proven again by the same run. Several servers of one repository go in turn.
+        Versions side by side are unloaded all together. Not with O(verify_aside), which needs room
+        for two.
       - V(auto) is V(overlap) where the plan expects that both fit, or cannot tell. Otherwise it is
         V(unload_first) on servers that are O(drained), and V(overlap) with a warning on others.
+      - What a deployment needs of each GPU is what the last one took there when it had been proven,
+        where that was about as large, or else the size of its files for each instance. What is
+        free, the metrics of the servers say (O(metrics_url)); without them nothing is estimated.
     type: str
     choices: [overlap, unload_first, auto]
     default: overlap

@@ -27,6 +27,10 @@ options:
     description: Option C(verify) for entries that are to be served and do not have it. Entries that
       are rolled back get it only where it is not V(auto); what proved the copy proves it again.
     type: raw
+  swap:
+    description: Option C(swap) for entries that are to be served and do not have it. Entries with
+      C(verify_aside), which needs room for two copies, do not get V(unload_first).
+    type: str
 seealso:
   - plugin: mlops.triton.uris_to_pin
     plugin_type: filter
@@ -62,11 +66,21 @@ from ..plugin_utils.named_uris import named_uri_of
 
 
 def pin_models(
-    models: Sequence[Mapping[str, Any]], pins: Mapping[str, int], verify: Any = None
+    models: Sequence[Mapping[str, Any]],
+    pins: Mapping[str, int],
+    verify: Any = None,
+    swap: str | None = None,
 ) -> list[dict[str, Any]]:
     """The entries with versions instead of aliases."""
     exact = {uri.strip(): version for uri, version in pins.items()}
-    return [_pin(dict(model), exact, verify) for model in models]
+    return [_with_swap(_pin(dict(model), exact, verify), swap) for model in models]
+
+
+def _with_swap(model: dict[str, Any], swap: str | None) -> dict[str, Any]:
+    is_served = (model.get("state") or "present") in ("present", "rolled_back")
+    if swap and is_served and not (swap == "unload_first" and model.get("verify_aside")):
+        model.setdefault("swap", swap)
+    return model
 
 
 def _pin(model: dict[str, Any], pins: Mapping[str, int], verify: Any) -> dict[str, Any]:

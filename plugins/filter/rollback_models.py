@@ -27,7 +27,7 @@ options:
     required: true
   wanted:
     description: The list of the run. Models without retained copies (C(keep=0)) are deployed again
-      instead of rolled back.
+      instead of rolled back. What goes back is swapped as its entry says (C(swap)).
     type: list
     elements: dict
     default: []
@@ -76,6 +76,13 @@ def rollback_models(
     back = [
         _way_back(entry, there.get(entry["name"], {}), entry["name"] not in not_kept)
         for entry in before
+    ]
+    swaps = {entry["name"]: entry["swap"] for entry in wanted if entry.get("swap")}
+    back = [
+        {**entry, "swap": swaps[entry["name"]]}
+        if entry and entry["state"] in _SERVED and entry["name"] in swaps
+        else entry
+        for entry in back
     ]
     return [
         {**entry, "verify": "none"}

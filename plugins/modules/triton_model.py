@@ -95,6 +95,12 @@ reported:
   type: list
   elements: str
   sample: ["tell the registry that models:/sid-minibert-onnx/2 is present on production"]
+swap:
+  description: Of a model that is served and loaded anew, what becomes of the old deployment
+    meanwhile, V(overlap) or V(unload_first); otherwise C(null). See O(swap).
+  returned: always
+  type: str
+  sample: overlap
 model:
   description: The deployment as it is recorded; in check mode the one that is in place.
   returned: always

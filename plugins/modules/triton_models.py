@@ -198,10 +198,16 @@ options:
             request fails.
           - With V(unload_first) it is unloaded before, for a GPU that has no room for both. Until
             the new one is loaded, the model answers no request. When the new one fails, the old one
-            is loaded and proven again by the same run.
+            is loaded and proven again by the same run. Several servers of one repository go in
+            turn. Versions side by side are unloaded all together. Not with
+            O(models[].verify_aside), which needs room for two.
           - V(auto) is V(overlap) where the plan expects that both fit, or cannot tell. Otherwise it
             is V(unload_first) on servers that are O(drained), and V(overlap) with a warning on
             others.
+          - What a deployment needs of each GPU is what the last one took there when it had been
+            proven, where that was about as large, or else the size of its files for each instance.
+            What is free, the metrics of the servers say (O(metrics_url)); without them nothing is
+            estimated.
         type: str
         choices: [overlap, unload_first, auto]
         default: overlap
@@ -359,6 +365,12 @@ models:
       elements: str
       returned: always
       sample: ["tell the registry that models:/sid-minibert-onnx/1 is present on production"]
+    swap:
+      description: Of a model that is served and loaded anew, what becomes of the old deployment
+        meanwhile, V(overlap) or V(unload_first); otherwise C(null). See O(models[].swap).
+      type: str
+      returned: always
+      sample: overlap
     model:
       description: The deployment, as RV(mlops.triton.triton_model#module:model). Of a model that
         failed, the one that is in place; C(state) may also be V(foreign) or V(unknown) then.

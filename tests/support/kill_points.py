@@ -31,11 +31,14 @@ class Operation:
     """One operation. ``prepare`` brings the old state about and says what to run, and what is
     served before and after it.
 
-    ``retained`` are the copies kept afterwards.
+    ``retained`` are the copies kept afterwards. ``only``: at effects of these kinds;
+    the others are another operation's. ``outage``: what runs on may serve nothing then.
     """
 
     prepare: Callable[[Bench], tuple[dict[str, Any], Served, Served]]
     retained: int | None
+    only: tuple[str, ...] = ()
+    outage: bool = False
 
 
 def _now(bench: Bench) -> int:
@@ -68,6 +71,11 @@ def update(bench: Bench) -> tuple[dict[str, Any], Served, Served]:
     return {"model_uri": source(bench, new)}, (old, 8), (new, 8)
 
 
+def update_unloaded_first(bench: Bench) -> tuple[dict[str, Any], Served, Served]:
+    options, old, new = update(bench)
+    return {**options, "swap": "unload_first"}, old, new
+
+
 def configure(bench: Bench) -> tuple[dict[str, Any], Served, Served]:
     now = served(bench)
     if now is None:
@@ -98,6 +106,7 @@ OPERATIONS = {
     "rollback": Operation(roll_back, 1),
     "delete": Operation(remove, None),
     "configuration": Operation(configure, None),
+    "update, unloaded first": Operation(update_unloaded_first, 1, only=("unload", "load"), outage=True),
 }
 
 
@@ -137,7 +146,8 @@ def try_points(
             if restart:
                 bench.crash()
             now = served(bench)
-            assert now in (old, new), f"{now} is served instead of {old} or {new}"
+            may_be = (old, new, None) if operation.outage and not restart else (old, new)
+            assert now in may_be, f"{now} is served instead of {old} or {new}"
             found.new += now == new
             found.old += now != new
             settled(bench, options, new, operation.retained)
@@ -161,7 +171,13 @@ def at_all_points(
     kinds = [kind for kind, _subject in whole["effects"]]
     assert kinds, "there is no point at which to kill it"
     print(f"\n{name}: N = {len(kinds)}: {', '.join(kinds)}", flush=True)
-    points = [(number, moment) for number in range(1, len(kinds) + 1) for moment in moments]
+    points = [
+        (number, moment)
+        for number, kind in enumerate(kinds, start=1)
+        for moment in moments
+        if not operation.only or kind in operation.only
+    ]
+    assert points, f"none of {kinds} is of {operation.only}"
     with ThreadPoolExecutor(len(benches)) as pool:
         shares = [points[index :: len(benches)] for index in range(len(benches))]
         parts = list(

@@ -123,6 +123,34 @@ def test_a_host_is_brought_back_without_a_verification_where_none_is_wanted() ->
     assert verified([{"name": "replaced", "verify": case}], "auto") == dict.fromkeys(names)
 
 
+def test_the_way_of_a_fleet_is_that_of_entries_without_one_and_of_the_way_back() -> None:
+    asked = [
+        {"name": "a"},
+        {"name": "own", "swap": "overlap"},
+        {"name": "back", "state": "rolled_back"},
+        {"name": "gone", "state": "absent"},
+        {"name": "tried", "verify_aside": True},
+    ]
+
+    def swaps(entries: list[dict[str, Any]]) -> dict[str, Any]:
+        return {one["name"]: one["swap"] for one in entries if "swap" in one}
+
+    first = pin_models(asked, {}, "auto", "unload_first")
+    assert swaps(first) == {"a": "unload_first", "own": "overlap", "back": "unload_first"}
+    assert swaps(pin_models(asked, {}, "auto", "auto"))["tried"] == "auto"
+    assert (
+        swaps(pin_models(asked, {}))
+        == swaps(pin_models(asked, {}, "auto", ""))
+        == {"own": "overlap"}
+    )
+    before = [
+        {"name": name, "model": {"transaction": "1", "state": "present", "source": "models:/a/1"}}
+        for name in ("a", "own", "tried")
+    ]
+    now = [{"name": one["name"], "transaction": "2", "state": "present"} for one in before]
+    assert swaps(rollback_models(before, now, first)) == {"a": "unload_first", "own": "overlap"}
+
+
 def test_a_hook_is_found_beside_the_playbook_then_in_the_collection(tmp_path: Path) -> None:
     def found(name: str) -> str:
         return controller_file(name, str(tmp_path), "triton_in_service_tasks")

@@ -88,3 +88,23 @@ def test_no_task_overrides_what_all_deliveries_have() -> None:
             option = line.strip().partition(":")[0]
             if line.startswith("        ") and option in DELIVERY.values():
                 assert path.name == "return_host.yml", line
+
+
+def test_plan_delivery_and_way_back_know_whether_the_hook_takes_the_host_out() -> None:
+    """The plan expects the way that the delivery takes; a host that stays in service is no
+    drained one.
+    """
+    found = {}
+    for path in sorted((ROOT / "playbooks/tasks").glob("*.yml")):
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        if any(line == f"{MODELS}:" for line in lines):
+            found[path.name] = [line for line in lines if line.startswith("drained:")]
+    said = ['drained: "{{ _triton_out_of_service | length > 0 }}"']
+    assert found == {
+        "change_host.yml": said,
+        "keep_host.yml": [],
+        "plan_host.yml": said,
+        "return_host.yml": said,
+    }
+    tasks = (ROOT / "playbooks/tasks/plan_host.yml").read_text(encoding="utf-8")
+    assert "triton_swap | default('', true)" in tasks

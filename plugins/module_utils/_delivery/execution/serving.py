@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ..deadline import Deadline
 from ..domain.cases import as_json
@@ -186,13 +186,13 @@ class Serving:
             return
         version = version_to_ask(record)
         try:
-            found = [
-                verify_everywhere(self.servers[url], desired.name, version, case) for url in urls
-            ]
+            found = []
+            for url in urls:
+                with _explaining(transaction, self.servers[url]):
+                    found.append(
+                        verify_everywhere(self.servers[url], desired.name, version, case)
+                    )
         except VerificationFailed as error:
-            server = self.servers.get(str(error.facts.get("server")))
-            if server and (short := _out_of_memory(transaction, server, error.message)):
-                error.message = f"{short}. {error.message}"
             if case is record.case:
                 error.message += (
                     " (it was asked what proved this deployment before; verify says something else"
@@ -381,6 +381,17 @@ def _look_at_gpus(transaction: Transaction, server: TritonServer) -> None:
         same = transaction.old and (before.deploy_id or "") == transaction.old.deploy_id
         old = taken_by(transaction.old, server.url) if same else None
     transaction.gpus[server.url] = Before(read_gpus(server), old)
+
+
+@contextlib.contextmanager
+def _explaining(transaction: Transaction, server: TritonServer) -> Iterator[None]:
+    """A first request may need more memory than the load did."""
+    try:
+        yield
+    except VerificationFailed as error:
+        if said := _out_of_memory(transaction, server, error.message):
+            error.message = f"{said}. {error.message}"
+        raise
 
 
 def _out_of_memory(transaction: Transaction, server: TritonServer, reason: str) -> str | None:
