@@ -39,9 +39,12 @@ def read_gpus(server: TritonServer) -> dict[str, GpuMemory]:
     return {}
 
 
-def wait_for_release(server: TritonServer) -> None:
+def wait_for_release(server: TritonServer, enough: Memory | None = None) -> None:
     """Return when the memory of what was unloaded is free: when what is used falls no more. A
     server answers before that. It is not waited for where there is no GPU.
+
+    Args:
+        enough: what is free of each GPU when it is, where that is known.
     """
     deadline, quiet = Deadline(LONGEST), fresh()
     lowest: int | None = None
@@ -50,9 +53,22 @@ def wait_for_release(server: TritonServer) -> None:
             used = sum(gpu.used for gpu in gpus.values())
             if lowest is None or used < lowest - _NOISE:
                 lowest, quiet = used, fresh()
-            if quiet.passed or deadline.passed:
+            is_enough = enough is not None and all(
+                uuid in gpus and gpus[uuid].free >= size for uuid, size in enough.items()
+            )
+            if is_enough or quiet.passed or deadline.passed:
                 return
             time.sleep(_POLL)
+
+
+def free_without(server: TritonServer, old: Memory | None) -> Memory | None:
+    """What will be free when a deployment is gone that has so much, but for what Triton and
+    libraries keep of it; None where that is not known.
+    """
+    gpus = read_gpus(server)
+    if old is None or not old.keys() <= gpus.keys():
+        return None
+    return {uuid: gpus[uuid].free + size * 9 // 10 for uuid, size in old.items()}
 
 
 def fresh() -> Deadline:

@@ -35,6 +35,7 @@ from ..triton.server import TritonServer
 from .gpu_memory import (
     Before,
     Loaded,
+    free_without,
     fresh,
     is_on_gpu,
     measure,
@@ -127,10 +128,11 @@ class Serving:
                 server.unload(transaction.name)
                 continue
             on_gpu = is_on_gpu(server, transaction.name)
+            enough = free_without(server, _old_memory(transaction, server)) if on_gpu else None
             transaction.unloaded.append(server)
             server.unload(transaction.name)
-            if on_gpu:
-                wait_for_release(server)
+            if on_gpu:  # in the outage: no longer than it takes
+                wait_for_release(server, enough)
 
     def _release_old(self, transaction: Transaction, server: TritonServer) -> None:
         """The old copy's memory is free when this returns, so that the next model has room."""
@@ -375,12 +377,17 @@ def _look_at_gpus(transaction: Transaction, server: TritonServer) -> None:
     """Before a load, where the deployment is expected to take memory of them."""
     if not transaction.plan.gpu_needs.get(server.url):
         return
-    before = next(one for one in transaction.plan.observed.served if one.url == server.url)
-    old: Memory | None = {}
-    if before.ready and server not in transaction.unloaded:
-        same = transaction.old and (before.deploy_id or "") == transaction.old.deploy_id
-        old = taken_by(transaction.old, server.url) if same else None
+    old = {} if server in transaction.unloaded else _old_memory(transaction, server)
     transaction.gpus[server.url] = Before(read_gpus(server), old)
+
+
+def _old_memory(transaction: Transaction, server: TritonServer) -> Memory | None:
+    """What the old deployment has of the GPUs; None where that is not known."""
+    before = next(one for one in transaction.plan.observed.served if one.url == server.url)
+    if not before.ready:
+        return {}
+    is_ours = transaction.old and (before.deploy_id or "") == transaction.old.deploy_id
+    return taken_by(transaction.old, server.url) if is_ours else None
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.execution.g
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.gpu_need import (
     taken_by,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.plan import (
+    Load,
+    Unload,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.swap import choose
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.server import (
     TritonServer,
 )
@@ -178,6 +184,21 @@ def test_a_load_is_done_when_the_memory_of_the_old_copy_is_free(
     assert done.record is not None and done.record.gpu_memory == {URL: {GPU: 30 * GIB}}
 
 
+def test_an_outage_is_no_longer_than_the_memory_needs_that_is_known_to_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gpu_memory, "FRESH", 60.0)
+    monkeypatch.setattr(gpu_memory, "LONGEST", 60.0)
+    monkeypatch.setattr(gpu_memory, "_POLL", 0.01)
+    used = iter([70, 70, 70, 45, 41])
+    with FakeGpus(lambda: next(used) * GIB) as gpus:
+        server = TritonServer(URL, 5, metrics_url=gpus.url)
+        enough = gpu_memory.free_without(server, {GPU: 30 * GIB})
+        gpu_memory.wait_for_release(server, enough)
+        assert gpus.asked == 5, "43 of the 80 GiB are to be used at most"
+    assert gpu_memory.free_without(server, {GPU: 30 * GIB}) is None, "it is not known any more"
+
+
 def test_models_of_a_list_take_the_room_of_those_before_them(
     triton: MemoryTriton, sources: dict[int, str]
 ) -> None:
@@ -269,3 +290,31 @@ def test_a_record_whose_measures_are_of_no_use_is_read(
     for damaged in ("much", None, {URL: 7}, {URL: {GPU: "all of it"}}):
         read = Record.from_dict({**data, "gpu_memory": damaged})
         assert taken_by(read, URL) is None
+
+
+def test_servers_of_one_repository_take_their_outages_in_turn(
+    triton: MemoryTriton, sources: dict[int, str]
+) -> None:
+    """While one is without the model, the other serves."""
+    served_first(triton, sources)
+    with delivery_to(triton) as delivery:
+        (planned,) = delivery.deliver(
+            [DesiredModel.from_options({"name": "m", "model_uri": sources[2]})], check=True
+        )
+    plan = planned.plan
+    assert plan is not None
+    (one,) = plan.observed.served
+    both = (one, replace(one, url="b"))
+    steps = tuple(
+        replace(step, servers=(one.url, "b")) if isinstance(step, Load) else step
+        for step in plan.steps
+    )
+    desired = replace(plan.desired, swap="unload_first")
+    observed = replace(plan.observed, served=both)
+    chosen = choose(replace(plan, desired=desired, observed=observed, steps=steps), {}, False)
+    order = [
+        (type(step).__name__, *step.servers)
+        for step in chosen.steps
+        if isinstance(step, (Load, Unload))
+    ]
+    assert order == [("Unload", URL), ("Load", URL), ("Unload", "b"), ("Load", "b")]
