@@ -106,7 +106,9 @@ OPERATIONS = {
     "rollback": Operation(roll_back, 1),
     "delete": Operation(remove, None),
     "configuration": Operation(configure, None),
-    "update, unloaded first": Operation(update_unloaded_first, 1, only=("unload", "load"), outage=True),
+    "update, unloaded first": Operation(
+        update_unloaded_first, 1, only=("unload", "load"), outage=True
+    ),
 }
 
 
