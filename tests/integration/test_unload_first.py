@@ -175,6 +175,10 @@ def test_users_of_a_model_that_was_unloaded_first_answer_again(shared: Bench) ->
     assert done.error is None, str(done.error)
     assert shared.triton.infer("user", ensemble.request())[0] == 200
     assert shared.identity("member") == 2
+    config = ensemble.folder / "config.pbtxt"
+    config.write_text(config.read_text() + 'parameters { key: "n" value { string_value: "2" } }')
+    changed = shared.deliver(name="user", model_uri=str(ensemble.folder), swap="unload_first")
+    assert changed.changed and changed.to_dict()["swap"] is None, "it has no memory of its own"
     broken = shared.deliver(
         name="member", model_uri=shared.source(3, "member", fail="no room"), **FIRST
     )

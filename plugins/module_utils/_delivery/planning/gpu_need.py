@@ -44,9 +44,7 @@ def needs_of(plan: Plan, free: Free) -> dict[str, Memory]:
     """What the deployment after a plan takes, by the URL of a server; nothing of servers on which
     it has no instance on a GPU, and nothing at all where that cannot be known.
     """
-    brought = None
-    with contextlib.suppress(DeliveryError, MissingLibrary):
-        brought = _brought(plan)
+    brought = _known(plan)
     if brought is None:
         return {}
     found = {}
@@ -54,6 +52,12 @@ def needs_of(plan: Plan, free: Free) -> dict[str, Memory]:
         if need := _need(brought, url, gpus):
             found[url] = need
     return found
+
+
+def has_no_copy(plan: Plan) -> bool:
+    """True of an ensemble, which has no memory but that of its members."""
+    brought = _known(plan)
+    return brought is not None and config_pbtxt.is_ensemble(brought.config)
 
 
 def needs_together(needs: Iterable[Free]) -> dict[str, Memory]:
@@ -79,6 +83,12 @@ def taken_by(record: Record | None, url: str) -> Memory | None:
     }
     # One that has taken nothing when it was proven takes its memory later.
     return known if any(known.values()) else None
+
+
+def _known(plan: Plan) -> _Brought | None:
+    with contextlib.suppress(DeliveryError, MissingLibrary):
+        return _brought(plan)
+    return None
 
 
 def _brought(plan: Plan) -> _Brought | None:

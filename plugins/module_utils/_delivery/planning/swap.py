@@ -18,7 +18,7 @@ from ..domain.observed import ObservedModel
 from ..domain.record import Record
 from ..errors import MissingLibrary
 from ..outside import JsonObject
-from .gpu_need import Free, Memory, needs_of, taken_by
+from .gpu_need import Free, Memory, has_no_copy, needs_of, taken_by
 from .plan import Load, Plan, Reconfigure, Step, Unload, Verify
 
 OVERLAP: Literal["overlap"] = "overlap"
@@ -121,6 +121,8 @@ def applied_in_place(
 
 def _replaced(plan: Plan) -> frozenset[str]:
     """The servers on which a load makes a second copy beside one that serves."""
+    if has_no_copy(plan):
+        return frozenset()
     for step in plan.steps:
         if isinstance(step, Reconfigure):
             with contextlib.suppress(MissingLibrary):
