@@ -29,6 +29,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHosts]:
     try:
         first = made.play("site")
         assert first.returncode == 0, first.stdout + first.stderr
+        # The role knows the gRPC of its servers.
+        assert "go over HTTP" not in said(first)
         # Nothing ran before, so that nothing was restarted; the hooks are of the delivery.
         assert [line.split()[:2] for line in made.hooks()] == [
             [name, what] for name in HOSTS for what in ("leaves", "returns")

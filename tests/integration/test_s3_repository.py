@@ -541,6 +541,8 @@ def hosts_of_the_examples(mlflow: MLflow, stage: Stage, *names: str) -> dict[str
         "vault_s3_secret_key": "a-secret-of-the-test",
         "vault_mlflow_password": "a-secret-of-the-test-too",
         "triton_delivery_urls": [stage.one.url, stage.two.url],
+        "triton_delivery_load_urls": [f"grpc://{one.grpc_url}" for one in (stage.one, stage.two)],
+        "triton_delivery_metrics_urls": [stage.one.metrics_url, stage.two.metrics_url],
         "triton_models": [
             {"name": name, "model_uri": f"models:/{name}@champion"} for name in names
         ],
@@ -575,6 +577,7 @@ def play(folder: Path, playbook: str, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr
     assert "a-secret-of-the-test" not in done.stdout + done.stderr
+    assert "go over HTTP" not in " ".join((done.stdout + done.stderr).split())
     return done.stdout.rpartition("PLAY RECAP")[2]
 
 
