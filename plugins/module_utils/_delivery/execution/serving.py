@@ -191,9 +191,7 @@ class Serving:
             found = []
             for url in urls:
                 with _explaining(transaction, self.servers[url]):
-                    found.append(
-                        verify_everywhere(self.servers[url], desired.name, version, case)
-                    )
+                    found.append(verify_everywhere(self.servers[url], desired.name, version, case))
         except VerificationFailed as error:
             if case is record.case:
                 error.message += (

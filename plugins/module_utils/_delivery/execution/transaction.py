@@ -17,9 +17,8 @@ from ..domain.manifest import Manifest
 from ..domain.record import Record
 from ..errors import NotFound
 from ..outside import JsonDict
-from ..planning.aside import applied_in_place
+from ..planning.in_place import applied_in_place
 from ..planning.plan import Plan
-from ..planning.swap import applied_in_place
 from ..triton.server import TritonServer
 from .gpu_memory import Before, Loaded
 from .limits import Limits, Turn

@@ -4,6 +4,7 @@
 - ``plan``: the plan of one model as a frozen value: steps that carry their data, before, after.
 - ``planner``: from what is wanted and what is there to the plan.
 - ``versions``: registry versions side by side in one model folder.
+- ``in_place``: what Triton applies without initialising the model again.
 - ``aside``: whether a new deployment is proven under another name first.
 - ``gpu_need``: how much memory of GPUs a deployment is expected to take.
 - ``swap``: whether the old deployment serves while the new one is loaded.

@@ -13,7 +13,7 @@ from ..domain.observed import ObservedModel
 from ..domain.record import Record
 from ..errors import DeliveryError, InvalidOption, NeedsOther
 from ..names import candidate_of
-from ..outside import JsonObject
+from .in_place import applied_in_place
 from .plan import Plan, PutSideBySide, Reconfigure, Replace, RollBack, Step, TryAside
 from .versions import serves_side_by_side
 
@@ -77,22 +77,6 @@ def by_version(observed: ObservedModel, record: Record, target: Record) -> bool:
         and observed.folder
         and (serves_side_by_side(record) or serves_side_by_side(target))
     )
-
-
-def applied_in_place(
-    observed: ObservedModel, old: Record, author: str, request: JsonObject
-) -> bytes | None:
-    """The configuration under the old deploy id, where Triton applies the change without
-    initialising again.
-    """
-    current = observed.config
-    # What a server loaded of touched files is not known.
-    if observed.touched_files or current is None:
-        return None
-    if config_pbtxt.deploy_id_of(current) != old.deploy_id:
-        return None
-    same = config_for(author, old.name, old.deploy_id, request)
-    return same if config_pbtxt.applied_in_place(current, same) else None
 
 
 def warn_of_rollback(

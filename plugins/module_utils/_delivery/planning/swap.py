@@ -12,13 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ..domain import config_pbtxt
-from ..domain.config_pbtxt import config_for
-from ..domain.observed import ObservedModel
-from ..domain.record import Record
 from ..errors import MissingLibrary
-from ..outside import JsonObject
 from .gpu_need import Free, Memory, has_no_copy, needs_of, taken_by
+from .in_place import applied_in_place
 from .plan import Load, Plan, Reconfigure, Step, Unload, Verify
 
 OVERLAP: Literal["overlap"] = "overlap"
@@ -101,22 +97,6 @@ def grown(plan: Plan, taken: Free) -> dict[str, Memory]:
         for uuid in need.keys() | old.keys():
             gpus[uuid] = gpus.get(uuid, 0) + need.get(uuid, 0) - old.get(uuid, 0)
     return dict(found)
-
-
-def applied_in_place(
-    observed: ObservedModel, old: Record, author: str, request: JsonObject
-) -> bytes | None:
-    """The configuration under the old deploy id, where Triton applies the change without
-    initialising again.
-    """
-    current = observed.config
-    # What a server loaded of touched files is not known.
-    if observed.touched_files or current is None:
-        return None
-    if config_pbtxt.deploy_id_of(current) != old.deploy_id:
-        return None
-    same = config_for(author, old.name, old.deploy_id, request)
-    return same if config_pbtxt.applied_in_place(current, same) else None
 
 
 def _replaced(plan: Plan) -> frozenset[str]:
