@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from .. import disk
@@ -33,6 +33,7 @@ from ..planning.versions import loaded_versions
 from ..repository.protocol import Repository
 from ..triton.readiness import Readiness
 from ..triton.server import TritonServer
+from .gpu_memory import is_on_gpu, wait_for_release
 from .replacement import Replacement
 from .rollback import Rollback
 from .transaction import Transaction
@@ -51,11 +52,7 @@ class Candidate(NamedTuple):
 
 
 class Trial:
-    """Trials on the servers which read one repository.
-
-    Args:
-        released: called when a server has unloaded a candidate; returns when its memory is free.
-    """
+    """Trials on the servers which read one repository."""
 
     def __init__(
         self,
@@ -63,13 +60,11 @@ class Trial:
         servers: Sequence[TritonServer],
         replacement: Replacement,
         rollback: Rollback,
-        released: Callable[[TritonServer], None] = lambda _server: None,
     ) -> None:
         self.repository = repository
         self.servers = {server.url: server for server in servers}
         self.replacement = replacement
         self.rollback = rollback
-        self.released = released
 
     def run(self, transaction: Transaction, step: TryAside) -> None:
         """Prove the new deployment aside.
@@ -193,8 +188,10 @@ class Trial:
         if any(row.state == "LOADING" for row in server.index().get(candidate, ())):
             with contextlib.suppress(LoadFailed):
                 server.load(candidate)  # joins the load, which an unload would not stop
+        on_gpu = is_on_gpu(server, candidate)
         server.unload(candidate)
-        self.released(server)
+        if on_gpu:
+            wait_for_release(server)
 
     def _end(self, name: str, urls: Sequence[str], failure: DeliveryError) -> None:
         """Take the candidate away after it failed; what cannot be done is left to the next run."""
