@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeVar, Union
 
-from ..errors import JournalRefused, RepositoryError
+from ..errors import ArtifactError, JournalRefused, RepositoryError
 from .fields import Fields, WrongShape, read_json
-from .record import Record, is_part
+from .record import Record, check_shapes, is_part
 
-SCHEMA = 1
-_TRIAL_SCHEMA = 2
-"""Older releases, which know no trials, refuse one as newer than they are."""
+SCHEMA = 2
+"""The newest that is understood. What an older tool may take care of is written as schema 1."""
+_OLDEST = 1
 _STEP = "read the journal"
 
 
@@ -133,6 +133,46 @@ class S3Move:
 
 
 @dataclass(frozen=True)
+class BegunLoad:
+    """A load of the new files that has begun. Whether it has ended is not known: until that is, the
+    files stay, because a load whose files are moved may hang for good.
+
+    Attributes:
+        since: when it began, as a time in ISO form.
+        servers: URLs of those that were asked, or are to be asked.
+        record: to be written when the new deployment is proven.
+        answering: servers and names of the model's users that answered before.
+    """
+
+    since: str
+    servers: tuple[str, ...]
+    record: Record
+    answering: tuple[tuple[str, str], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "since": self.since,
+            "servers": list(self.servers),
+            "record": self.record.to_dict(),
+            "answering": [list(pair) for pair in self.answering],
+        }
+
+    @classmethod
+    def from_dict(cls, fields: Fields, file: JournalFile) -> BegunLoad:
+        record = _record(fields, "record")
+        try:
+            check_shapes(record, file.model)
+        except (ArtifactError, OverflowError) as error:
+            raise WrongShape(f"load: record: {error}") from error
+        pairs = tuple(
+            (one.text("server"), one.text("user"))
+            for pair in fields.data.get("answering") or ()
+            for one in [_pair(pair)]
+        )
+        return cls(fields.text("since"), fields.texts("servers"), record, pairs)
+
+
+@dataclass(frozen=True)
 class FolderSwap:
     """Moves of a model in a folder.
 
@@ -140,12 +180,14 @@ class FolderSwap:
         deploy_id: of the transaction; a record that carries it says that the change is complete.
         old_record: of what is replaced.
         keep: how many deployments stay retained; None: all.
+        load: of the new files, where it has begun.
     """
 
     deploy_id: str
     old_record: Record | None
     keep: int | None
     moves: tuple[FolderMove, ...]
+    load: BegunLoad | None = None
     op: ClassVar[str] = "swap"
 
     def to_dict(self) -> dict[str, Any]:
@@ -154,7 +196,7 @@ class FolderSwap:
     @classmethod
     def from_dict(cls, fields: Fields, file: JournalFile) -> FolderSwap:
         moves = tuple(FolderMove.from_dict(one, file) for one in _moves(fields))
-        return cls(*_swap_from_dict(fields), moves)
+        return cls(*_swap_from_dict(fields), moves, _begun_load(fields, file))
 
 
 @dataclass(frozen=True)
@@ -165,6 +207,7 @@ class S3Swap:
     old_record: Record | None
     keep: int | None
     moves: tuple[S3Move, ...]
+    load: BegunLoad | None = None
     # Another word than a folder's: neither reader must take the other's.
     op: ClassVar[str] = "swap in s3"
 
@@ -174,7 +217,7 @@ class S3Swap:
     @classmethod
     def from_dict(cls, fields: Fields, file: JournalFile) -> S3Swap:
         moves = tuple(S3Move.from_dict(one, file) for one in _moves(fields))
-        return cls(*_swap_from_dict(fields), moves)
+        return cls(*_swap_from_dict(fields), moves, _begun_load(fields, file))
 
 
 @dataclass(frozen=True)
@@ -184,7 +227,7 @@ class Removal:
     op: ClassVar[str] = "remove"
 
     def to_dict(self) -> dict[str, Any]:
-        return {"schema": SCHEMA, "op": self.op}
+        return {"schema": _OLDEST, "op": self.op}
 
     @classmethod
     def from_dict(cls, fields: Fields, file: JournalFile) -> Removal:
@@ -204,7 +247,7 @@ class PendingLoad:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "schema": SCHEMA,
+            "schema": _OLDEST,
             "op": self.op,
             "deploy_id": self.deploy_id,
             "since": self.since,
@@ -231,7 +274,7 @@ class Trial:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "schema": _TRIAL_SCHEMA,
+            "schema": SCHEMA,
             "op": self.op,
             "deploy_id": self.deploy_id,
             "home": self.home,
@@ -249,6 +292,19 @@ Journal = Union[FolderSwap, S3Swap, Removal, PendingLoad, Trial]  # noqa: UP007
 S = TypeVar("S", FolderSwap, S3Swap)
 
 
+def begun_load(journal: Journal | None) -> BegunLoad | None:
+    """The load of new files that may still be running."""
+    return journal.load if isinstance(journal, (FolderSwap, S3Swap)) else None
+
+
+def deployed_by(record: Record | None, journal: Journal | None) -> Record | None:
+    """The record that says what the files are: that of the new deployment, while those of a load
+    that has begun lie there.
+    """
+    load = begun_load(journal)
+    return load.record if load else record
+
+
 def read_journal(
     body: bytes, file: JournalFile, swap: type[S]
 ) -> S | Removal | PendingLoad | Trial:
@@ -263,11 +319,10 @@ def read_journal(
     try:
         fields = Fields(read_json(body))
         schema = fields.number("schema")
-        newest = _TRIAL_SCHEMA if fields.data.get("op") == Trial.op else SCHEMA
-        if schema > newest:
+        if schema > SCHEMA:
             raise _refused(
                 file,
-                f"has schema {schema} and this version of the collection reads up to {newest}:"
+                f"has schema {schema} and this version of the collection reads up to {SCHEMA}:"
                 " use the newer version that wrote it",
             )
         op = fields.text("op")
@@ -300,12 +355,14 @@ def _refused(file: JournalFile, reason: str) -> JournalRefused:
 
 def _swap_to_dict(swap: Swap) -> dict[str, Any]:
     return {
-        "schema": SCHEMA,
+        # An older tool would move the files under the load.
+        "schema": SCHEMA if swap.load else _OLDEST,
         "op": swap.op,
         "deploy_id": swap.deploy_id,
         "old_record": swap.old_record.to_dict() if swap.old_record else None,
         "keep": swap.keep,
         "moves": [move.to_dict() for move in swap.moves],
+        **({"load": swap.load.to_dict()} if swap.load else {}),
     }
 
 
@@ -316,14 +373,30 @@ def _swap_from_dict(fields: Fields) -> tuple[str, Record | None, int | None]:
 def _old_record(fields: Fields) -> Record | None:
     if fields.data.get("old_record", {}) is None:
         return None
+    return _record(fields, "old_record")
+
+
+def _record(fields: Fields, key: str) -> Record:
     try:
-        record = Record.from_dict(fields.mapping("old_record"))
+        record = Record.from_dict(fields.mapping(key))
     except RepositoryError as error:
-        raise WrongShape(f"old_record: {error.message}") from error
+        raise WrongShape(f"{key}: {error.message}") from error
     # Names a folder in which things are removed.
     if record.key and not is_part(record.key):
-        raise WrongShape(f"old_record has the key {record.key!r}, which leads elsewhere")
+        raise WrongShape(f"{key} has the key {record.key!r}, which leads elsewhere")
     return record
+
+
+def _begun_load(fields: Fields, file: JournalFile) -> BegunLoad | None:
+    if fields.data.get("load") is None:
+        return None
+    return BegunLoad.from_dict(Fields(fields.mapping("load"), "load: "), file)
+
+
+def _pair(value: object) -> Fields:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise WrongShape("answering is not a list of pairs")
+    return Fields({"server": value[0], "user": value[1]}, "load: answering: ")
 
 
 def _moves(fields: Fields) -> list[Fields]:

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .config_pbtxt import CONFIG_NAME
-from .journal import Journal
+from .journal import BegunLoad, Journal, begun_load
 from .record import Record
 from .served import ServedModel
 from .stored import Fingerprint, StoredModel
@@ -31,7 +31,8 @@ class ObservedModel:
             they were deployed.
         served: one entry for each server that answered.
         unreachable: sentences on the servers that did not.
-        journal: what a killed run, or a load that was given up on, left.
+        journal: what a killed run, or a load that was given up on, left. Where its load may still
+            be running, the files are compared with what that load is to serve.
         retained: previous deployments, the newest first; read only where going back is asked for.
         config: bytes of the deployed config.pbtxt.
         outdated: why an older release has deployed what would be refused, or made otherwise, today.
@@ -83,6 +84,30 @@ class ObservedModel:
             outdated=outdated,
             proven=stored.proven,
         )
+
+    @property
+    def load(self) -> BegunLoad | None:
+        """Of other files than those of the record, which may still be running."""
+        load = begun_load(self.journal)
+        recorded = self.record.transaction if self.record else None
+        return load if load and load.record.transaction != recorded else None
+
+    @property
+    def as_loaded(self) -> ObservedModel:
+        """What will be there when the load has ended well and is proven."""
+        return replace(self, record=self.load.record, half_made=False) if self.load else self
+
+    @property
+    def as_taken_back(self) -> ObservedModel:
+        """What will be there when the files before are back, as far as that is known."""
+        if not self.load:
+            return self
+        there = self.record is not None
+        nothing: Fingerprint = {}
+        return replace(
+            self, folder=there, changed_files=(), missing_files=(), touched_files=(),
+            modes_differ=False, config=None, proven=nothing,
+        )  # fmt: skip
 
     @property
     def lost_files(self) -> tuple[str, ...]:

@@ -210,7 +210,7 @@ def read_record(body: bytes, name: str, path: str, copy: str | None = None) -> R
     try:
         document = Fields(read_json(body)).data
         record = Record.from_dict(document)
-        _check_shapes(record, name)
+        check_shapes(record, name)
         return record
     except RecordRefused as error:
         error.message += f"; it is {path}" if _is_newer(document) else _way_out(path, copy)
@@ -223,7 +223,7 @@ def read_record(body: bytes, name: str, path: str, copy: str | None = None) -> R
     raise refused.about(model=name)
 
 
-def _check_shapes(record: Record, name: str) -> None:
+def check_shapes(record: Record, name: str) -> None:
     """Raises WrongShape, ArtifactError or OverflowError for what nobody could work with."""
     Manifest.from_dict(record.manifest)
     if record.name != name:

@@ -19,7 +19,16 @@ from .. import disk, rights
 from ..disk import hash_file
 from ..domain.config_pbtxt import CONFIG_NAME
 from ..domain.desired import DesiredModel
-from ..domain.journal import FolderMove, FolderSwap, Journal, Move, Removal, Swap, Trial
+from ..domain.journal import (
+    FolderMove,
+    FolderSwap,
+    Journal,
+    Move,
+    Removal,
+    Swap,
+    Trial,
+    deployed_by,
+)
 from ..domain.layout import META_NAME, OWN_FILES
 from ..domain.manifest import FileEntry, Manifest
 from ..domain.record import Record
@@ -41,19 +50,21 @@ def read_disk(store: StateStore, name: str, hashes: bool = False) -> StoredModel
     record, journal = store.record(name), store.journal(name)
     there = disk.is_folder(folder)
     # Before any byte is read: what changes meanwhile looks otherwise from then on.
-    before = disk.fingerprint(folder) if there and record else {}
+    there_by = deployed_by(record, journal)
+    before = disk.fingerprint(folder) if there and there_by else {}
     config = _read_bytes(os.path.join(folder, CONFIG_NAME)) if there else None
-    stored = StoredModel(record, there, journal, config=config)
-    if record is None:
-        return dataclasses.replace(stored, half_made=_moved_in(store, journal, folder))
-    wanted = record.fingerprint
+    half_made = record is None and _moved_in(store, journal, folder)
+    stored = StoredModel(record, there, journal, half_made, config)
+    if there_by is None:
+        return stored
+    wanted = there_by.fingerprint
     # mlflow-meta.json is for readers of another tool; adding it back would cost a reload.
     found = {
         path: look
         for path, look in before.items()
         if path != META_NAME and not disk.is_byproduct(path)
     }
-    compared = compare(record, _Files(folder), config, found, hashes=hashes)
+    compared = compare(there_by, _Files(folder), config, found, hashes=hashes)
     return dataclasses.replace(
         stored,
         changed_files=compared.changed,
@@ -61,7 +72,7 @@ def read_disk(store: StateStore, name: str, hashes: bool = False) -> StoredModel
         touched_files=compared.touched,
         proven=compared.proven,
         modes_differ=any(found[path][4] != wanted[path][4] for path in found.keys() & wanted)
-        or _is_of_another(folder, found, record),
+        or _is_of_another(folder, found, there_by),
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ...domain.config_pbtxt import CONFIG_NAME
 from ...domain.desired import DesiredModel
-from ...domain.journal import Move, S3Swap, Swap, Trial
+from ...domain.journal import Move, S3Swap, Swap, Trial, deployed_by
 from ...domain.layout import META_NAME, OWN_FILES
 from ...domain.manifest import FileEntry, Manifest
 from ...domain.record import Record
@@ -78,10 +78,13 @@ class S3Repository:
         stored = StoredModel(record, bool(found), journal, config=config)
         if record is None:
             half_made = changes.moved_in(self.store, name, journal)
-            return dataclasses.replace(stored, half_made=half_made)
+            stored = dataclasses.replace(stored, half_made=half_made)
+        there_by = deployed_by(record, journal)
+        if there_by is None:
+            return stored
         files = _Files(self.bucket, self.location.key(name), found)
         ours = {path: look for path, look in found.items() if path != META_NAME}
-        compared = compare(record, files, config, ours, self.bucket.each, hashes=hashes)
+        compared = compare(there_by, files, config, ours, self.bucket.each, hashes=hashes)
         return dataclasses.replace(
             stored,
             changed_files=compared.changed,
