@@ -62,7 +62,7 @@ class TritonServer:
 
     Args:
         url: see ``parse_address``.
-        timeout: seconds that any one call may take.
+        timeout: seconds that any one question may take.
         log_file: what the server prints, where that is a file of this host; Triton says there what
             it does not answer.
         once: a server that did not answer one question is not waited for again by this object,
@@ -136,11 +136,15 @@ class TritonServer:
         """
         return self.ask_at(self.url, step, lambda seconds: function(seconds, *args, **kwargs))
 
-    def _ask_loader(self, step: str, method: str, *args: object) -> Answer:
-        """``ask`` the address where loads go."""
+    def _ask_loader(
+        self, step: str, method: str, *args: object, seconds: float | None = None
+    ) -> Answer:
+        """``ask`` the address where loads go, for at most ``seconds`` where that is given."""
         transport = self._beside or self.transport
         return self.ask_at(
-            self.load_url, step, lambda seconds: transport.call(seconds, method, *args)
+            self.load_url,
+            step,
+            lambda usual: transport.call(usual if seconds is None else seconds, method, *args),
         )
 
     def ask_at(self, url: str, step: str, function: Callable[[float], T]) -> T:
@@ -364,20 +368,24 @@ class TritonServer:
 
     # -- changing ----------------------------------------------------------------------------------
 
-    def load(self, name: str) -> None:
+    def load(self, name: str, seconds: float | None = None) -> None:
         """Load or reload, and return when Triton says that it is done.
+
+        Args:
+            seconds: to wait, where that is less than ``load_timeout``.
 
         Raises:
             LoadFailed: with Triton's own reason.
-            LoadPending: no answer within ``timeout``; the load goes on.
+            LoadPending: no answer within ``load_timeout``; the load goes on.
             ServerError: not in EXPLICIT mode, restricted, or gone.
         """
         if self._same:
             self._same.require(name)
+        most = self.load_timeout if seconds is None else min(seconds, self.load_timeout)
         with effect("load", name):
             try:
                 with step(f"load on {self.url}"):
-                    self._ask_loader("load", "load_model", name)
+                    self._ask_loader("load", "load_model", name, seconds=most)
             except ServerTimeout as error:
                 if not self.is_live():  # a dead server's stubs can hold its connections open
                     raise ServerUnreachable(
@@ -387,7 +395,7 @@ class TritonServer:
                         server=self.url,
                     ) from error
                 raise LoadPending(
-                    f"Triton at {self.url} was still loading after {self.timeout:g} s; a load"
+                    f"Triton at {self.url} was still loading after {most:g} s; a load"
                     " cannot be cancelled and goes on",
                     model=name,
                     step="load",
@@ -453,12 +461,13 @@ class TritonServer:
             except ServerRefused as error:
                 if "versions that are still available" not in error.reason:
                     raise
-        deadline, patience = Deadline(self.timeout), Deadline(_PATIENCE)
+        # Requests in flight may take as long as a load.
+        deadline, patience = Deadline(self.load_timeout), Deadline(_PATIENCE)
         while states := self.states(name):
             if deadline.passed:
                 doing = "serving it" if "READY" in states else "unloading"
                 raise ServerError(
-                    f"Triton at {self.url} was still {doing} after {self.timeout:g} s",
+                    f"Triton at {self.url} was still {doing} after {self.load_timeout:g} s",
                     model=name,
                     step="unload",
                     server=self.url,
