@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.journal import (
-    PendingLoad,
+    FolderSwap,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
     LoadFailed,
+    LoadHangs,
     LoadPending,
     NotFound,
     ServerError,
@@ -126,27 +127,31 @@ def test_configuration_that_triton_would_refuse(case: str, bench: Bench, row: Ro
 
 
 @pytest.mark.parametrize("transport", ["HTTP", "gRPC"])
-def test_load_that_hangs(transport: str, bench: Bench, row: Row) -> None:
-    """load that hangs beyond the time-out (asked over {transport})."""
-    bench.good(model_uri=bench.source(1))
-    slow = bench.source(2, load_delay=8)
-    failed = bench.deliver(model_uri=slow, target={"timeout": 1, **over(bench, transport)})
-    text = given_up_on(failed)
-    assert isinstance(bench.store.journal(NAME), PendingLoad)
-    assert "IDENTITY = 1\n" in (bench.repository / NAME / "1" / "model.py").read_text(), (
-        "the disk went back"
+def test_a_load_that_takes_longer_is_proven_by_the_next_run(
+    transport: str, bench: Bench, row: Row
+) -> None:
+    """load that outlasts load_timeout (asked over {transport}), then the same is asked for."""
+    bench.good(model_uri=bench.source(1), verify=VERIFY)
+    slow, pid, loads = bench.source(2, load_delay=4), bench.triton.pid, bench.triton.loads(NAME)
+    text = given_up_on(
+        bench.deliver(model_uri=slow, target={"load_timeout": 1, **over(bench, transport)})
     )
-    assert any("pending" in sentence for sentence in bench.drift())
-    # Either what is waited for at first, or the load after it, takes longer than it may.
-    still = bench.deliver(model_uri=slow, target={"timeout": 1})
-    assert isinstance(still.error, LoadPending), f"it takes 8 s: {still.error!r}"
-    assert "still loading after 1 s" in str(still.error)
-    settled = bench.good(model_uri=bench.source(3))
-    bench.check_agreement(3, retained=1)
-    row.saw(
-        f"{text} The next run with time enough:"
-        f" {', '.join(settled.plan.actions) if settled.plan else ''}"
-    )
+    journal = bench.store.journal(NAME)
+    assert isinstance(journal, FolderSwap) and journal.load
+    assert source_on_disk(bench) == 2, "files were moved under a load"
+    assert any(f"pending since {journal.load.since}" in said for said in bench.drift())
+    planned = bench.deliver(check=True, model_uri=slow, verify=VERIFY)
+    waits = f"wait for the load that began at {journal.load.since}"
+    assert planned.plan and planned.plan.actions[0] == waits
+    assert "folder" in planned.plan.diff()["after"] or slow in planned.plan.diff()["after"]
+    settled = bench.good(model_uri=slow, verify=VERIFY, target=over(bench, transport))
+    assert settled.plan and settled.plan.actions[0] == waits
+    assert settled.record and settled.record.verified
+    assert bench.triton.loads(NAME) == loads + 1, "it was loaded a second time"
+    bench.check_agreement(2, retained=1)
+    assert bench.good(model_uri=slow, verify=VERIFY).changed is False
+    assert bench.triton.pid == pid
+    row.saw(f"{text} The next run: {', '.join(settled.plan.actions)}")
 
 
 def given_up_on(result: Result) -> str:
@@ -155,36 +160,81 @@ def given_up_on(result: Result) -> str:
     text = str(result.error)
     assert f"model '{NAME}', load: Triton at " in text
     assert "was still loading after 1 s; a load cannot be cancelled and goes on. " in text
-    assert text.endswith(
-        " serves version 1; the load is still running and may yet replace what is served in"
-        " memory; the next run waits for it and corrects that."
-    )
+    assert "stay while the load goes on, and " in text
+    assert "; the next run waits for the load, and proves or takes back what it brought; " in text
     assert result.changed is False
     return text
 
 
-def test_load_that_hangs_is_given_up_on(bench: Bench, row: Row) -> None:
-    """load that hangs, then the old one is asked for again."""
+WISHES: dict[str, tuple[dict[str, Any], int | None]] = {
+    "the one before": ({"model_uri": 1}, 1),
+    "another one": ({"model_uri": 3}, 3),
+    "its removal": ({"state": "absent"}, None),
+    "unloading": ({"state": "unloaded"}, 1),
+    "a rollback": ({"state": "rolled_back"}, 0),
+}
+
+
+@pytest.mark.parametrize("wish", WISHES)
+def test_a_load_that_takes_longer_is_taken_back(wish: str, bench: Bench, row: Row) -> None:
+    """load that outlasts load_timeout, then {wish} is asked for."""
+    asked, served = WISHES[wish]
+    for number in (0, 1) if served == 0 else (1,):
+        bench.good(model_uri=bench.source(number))
+    pid = bench.triton.pid
+    given_up_on(bench.deliver(model_uri=bench.source(2, load_delay=3), target={"load_timeout": 1}))
+    brings = {"model_uri": bench.source(served)} if served and "model_uri" in asked else {}
+    settled = bench.good(**{**asked, **brings})
+    assert settled.plan and settled.plan.actions[0].startswith("wait for the load that began at")
+    assert bench.store.journal(NAME) is None
+    if wish == "unloading":
+        assert (source_on_disk(bench), bench.identity()) == (1, None)
+    else:
+        bench.check_agreement(served)
+    assert bench.triton.pid == pid
+    row.saw(f"{', '.join(settled.plan.actions)}")
+
+
+def test_a_load_that_ends_and_fails_its_verification_is_taken_back(bench: Bench, row: Row) -> None:
+    """load that outlasts load_timeout, and fails its verification in the next run."""
+    bench.good(model_uri=bench.source(1), verify=VERIFY)
+    wrong = bench.source(2, load_delay=2, wrong=True)
+    given_up_on(bench.deliver(model_uri=wrong, verify=VERIFY, target={"load_timeout": 1}))
+    failed = bench.deliver(model_uri=wrong, verify=VERIFY)
+    row.saw(refused(bench, failed, "output 'y'", "is in place as before"))
+
+
+def test_a_first_deployment_whose_load_takes_longer(bench: Bench, row: Row) -> None:
+    """first load that outlasts load_timeout."""
+    slow, loads = bench.source(1, load_delay=3), bench.triton.loads(NAME)
+    given_up_on(bench.deliver(model_uri=slow, target={"load_timeout": 1}))
+    assert bench.record() is None
+    settled = bench.good(model_uri=slow, must_be_new=True)
+    bench.check_agreement(1)
+    assert bench.triton.loads(NAME) == loads + 1, "it was loaded a second time"
+    row.saw(f"the next run: {', '.join(settled.plan.actions if settled.plan else ())}")
+
+
+def test_a_load_that_hangs_is_found_out(bench: Bench, row: Row) -> None:
+    """load that hangs for good: the next run says so in seconds, and a restart helps."""
     old = bench.source(1)
     bench.good(model_uri=old)
-    started = time.monotonic()
-    given_up_on(bench.deliver(model_uri=bench.source(2, load_delay=10), target={"timeout": 1}))
-    assert 1 <= time.monotonic() - started < 8, "nobody waited for the load"
-    journal = bench.store.journal(NAME)
-    assert isinstance(journal, PendingLoad)
-    assert source_on_disk(bench) == 1
-    settled = bench.good(model_uri=old)
-    assert settled.plan is not None
-    assert settled.plan.actions == [
-        f"wait for the load that was given up on at {journal.since}",
-        f"load on {bench.triton.url}",
-    ]
-    # Triton had made the slow one in the meantime: only a load of the old one brings that back.
-    assert time.monotonic() - started >= 10
-    assert bench.store.journal(NAME) is None
-    bench.check_agreement(1)
-    assert bench.good(model_uri=old).changed is False
-    row.saw(f"{', '.join(settled.plan.actions)}: the old one serves")
+    endless = bench.source(2, load_delay=3600)
+    given_up_on(bench.deliver(model_uri=endless, target={"load_timeout": 1}))
+    for asked in ({"model_uri": old}, {"model_uri": endless}, {"state": "absent"}):
+        failed = bench.deliver(target={"load_timeout": 1}, **asked)
+        assert isinstance(failed.error, LoadHangs), repr(failed.error)
+        assert failed.to_dict()["hanging"] == [bench.triton.url]
+        assert "hangs on this name" in str(failed.error)
+        assert "Only a restart of the server helps" in str(failed.error)
+        assert source_on_disk(bench) == 2, "files were moved under a load"
+    beside = bench.sample(1, name="beside")
+    bench.good(name="beside", model_uri=str(beside.folder))
+    bench.crash()
+    assert bench.identity() == 1
+    bench.good(model_uri=old)
+    bench.check_agreement_of(NAME, 1)
+    row.saw(f"{failed.error} After a restart the old one serves.")
 
 
 def source_on_disk(bench: Bench) -> int:
@@ -192,20 +242,6 @@ def source_on_disk(bench: Bench) -> int:
     text = (bench.repository / NAME / "1" / "model.py").read_text()
     (number,) = re.findall(r"^IDENTITY = (\d+)$", text, re.MULTILINE)
     return int(number)
-
-
-def test_load_that_hangs_and_a_restart(bench: Bench, row: Row) -> None:
-    """load that hangs, then the server is started anew."""
-    old = bench.source(1)
-    bench.good(model_uri=old)
-    given_up_on(bench.deliver(model_uri=bench.source(2, load_delay=60), target={"timeout": 1}))
-    bench.crash()
-    assert bench.identity() == 1
-    started = time.monotonic()
-    bench.good(model_uri=old)
-    assert time.monotonic() - started < 30, "there was nothing to wait for"
-    bench.check_agreement(1)
-    row.saw("the old one came up, and the next run had nothing to wait for")
 
 
 def test_stub_that_dies_in_initialize(bench: Bench, row: Row) -> None:
@@ -216,12 +252,12 @@ def test_stub_that_dies_in_initialize(bench: Bench, row: Row) -> None:
     said = []
     with Supervisor(bench.triton) as supervisor:
         for _attempt in range(5):
-            failed = bench.deliver(model_uri=crashing, target={"timeout": 5})
+            failed = bench.deliver(model_uri=crashing, target={"timeout": 5, "load_timeout": 5})
             assert isinstance(failed.error, ServerError), repr(failed.error)
             assert failed.error.step == "load"
             said.append(type(failed.error).__name__)
             assert "IDENTITY = 1\n" in (bench.repository / NAME / "1" / "model.py").read_text()
-            healed = bench.deliver(model_uri=old, target={"timeout": 5})
+            healed = bench.deliver(model_uri=old, target={"timeout": 5, "load_timeout": 5})
             if healed.error is not None:
                 # Triton's own load hangs for ever: only a restart ends it, and the error says that
                 # it is pending.
@@ -249,7 +285,15 @@ def test_server_killed_during_an_update(
     pid = bench.triton.pid
     new = bench.source(2, load_delay=2)
     run = bench.begin(
-        0, {"target": {"timeout": 10 if supervised else 3, **over(bench, transport)}}, model_uri=new
+        0,
+        {
+            "target": {
+                "timeout": 10 if supervised else 3,
+                "load_timeout": 10 if supervised else 3,
+                **over(bench, transport),
+            }
+        },
+        model_uri=new,
     )
     deadline = time.monotonic() + 10
     while "IDENTITY = 2\n" not in (bench.repository / NAME / "1" / "model.py").read_text():
@@ -329,7 +373,7 @@ def test_server_that_stays_down(bench: Bench, row: Row) -> None:
     """server alone killed in a load, and nobody starts it again."""
     bench.good(model_uri=bench.source(1))
     new = bench.source(2, load_delay=40, holds=True)
-    run = bench.begin(0, {"target": {"timeout": 6}}, model_uri=new)
+    run = bench.begin(0, {"target": {"timeout": 6, "load_timeout": 6}}, model_uri=new)
     wait_for_new_stub(bench)
     started = time.monotonic()
     bench.triton.desert()

@@ -113,6 +113,7 @@ class Bench:
             "model_repository": str(self.repository),
             "triton_url": triton.url,
             "timeout": 20,
+            "load_timeout": 20,
             "lock_timeout": 20,
             **target,
         }

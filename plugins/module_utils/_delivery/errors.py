@@ -241,6 +241,12 @@ class LoadPending(ServerError):
     """The deadline passed while Triton was still loading; such a load cannot be cancelled."""
 
 
+class LoadHangs(LoadPending):
+    """A load that an earlier run gave up on has not ended since; ``hanging`` are the servers."""
+
+    shown_as = "LoadPending"
+
+
 class VerificationFailed(ServerError):
     """The model is loaded and does not answer as it should."""
 

@@ -47,7 +47,7 @@ from .proven_files import ProvenFiles
 from .replacement import Replacement
 from .rollback import Rollback
 from .serving import Serving
-from .transaction import Transaction, new_deploy_id, now
+from .transaction import Transaction, now
 from .trial import Trial
 
 # Before any model of a group changes.
@@ -118,17 +118,12 @@ class Executor:
         room = self.limits.gpus.reserve(needs_together([plan.gpu_needs for plan in plans]))
         with Turn(self.limits.loads, room) as turn:
             transactions = [
-                Transaction(
-                    plan,
-                    plan.observed.record,
-                    new_deploy_id(),
-                    ProvenFiles(self.repository, plan.observed),
-                    self.limits,
-                    turn,
-                    new=plan.observed.record,
-                )
+                Transaction.of(plan, ProvenFiles(self.repository, plan.observed), self.limits, turn)
                 for plan in plans
             ]
+            for one in transactions:
+                if one.plan.resumes:  # what fails from here on is undone there, too
+                    one.loaded += self.serving.servers.values()
             at = transactions[0]
             try:
                 for at in transactions:
@@ -156,7 +151,7 @@ class Executor:
         """
         progress.set_model(transaction.name)
         for step in transaction.plan.steps:
-            if isinstance(step, ProveUsers):
+            if isinstance(step, ProveUsers) and not transaction.plan.resumes:
                 transaction.answering = self.serving.find_answering(step.users)
             elif not alone:
                 self.replacement.prepare(transaction, step)
@@ -265,7 +260,8 @@ class Executor:
         if transaction.swapped and transaction.journal:
             self.repository.retire(transaction.name, transaction.journal)
         store.clear_staging(transaction.name)
-        if transaction.journal or transaction.plan.observed.journal:
+        noted = transaction.journal or transaction.notes_load
+        if noted or transaction.plan.observed.journal:
             store.remove_journal(transaction.name)
         transaction.swapped = False
 
@@ -288,20 +284,12 @@ class Executor:
         self, transactions: Sequence[Transaction], failed: Transaction, failure: DeliveryError
     ) -> list[Applied]:
         """Undo what was done of all of them: the disk first, then what is served."""
-        pending = failure if isinstance(failure, LoadPending) else None
-        trouble = {
-            one.name: self._restore_disk(one, pending if one is failed else None)
-            for one in reversed(transactions)
-        }
+        if isinstance(failure, LoadPending):
+            return self._leave(transactions, failed, failure)
+        trouble = {one.name: self._restore_disk(one) for one in reversed(transactions)}
         applied = []
         for one in transactions:
-            if one is failed and pending:
-                trouble[one.name].append(
-                    "the load is still running and may yet replace what is served in memory; the"
-                    " next run waits for it and corrects that"
-                )
-            else:
-                trouble[one.name] += self.serving.restore(one)
+            trouble[one.name] += self.serving.restore(one)
         for one in transactions:
             error = failure if one is failed else _taken_back_with(failed.name, failure)
             error.about(model=one.name, left="; ".join([self._left(one), *trouble[one.name]]))
@@ -309,7 +297,42 @@ class Executor:
             applied.append(Applied(one.old, one.warnings, error, untouched))
         return applied
 
-    def _restore_disk(self, transaction: Transaction, pending: LoadPending | None) -> list[str]:
+    def _leave(
+        self, transactions: Sequence[Transaction], failed: Transaction, failure: LoadPending
+    ) -> list[Applied]:
+        """Leave all as it is while a load goes on, which may hang for good where its files are
+        moved. What is there is written down already: a start of the server goes back, and the next
+        run waits for the load.
+        """
+        applied = []
+        for one in transactions:
+            error = failure if one is failed else _left_with(failed.name, failure)
+            trouble = []
+            if one.swapped:
+                try:
+                    self.serving.note_load(one)
+                except Exception as why:
+                    trouble.append(f"that could not be written down ({as_delivery_error(why)})")
+            elif one is not failed:
+                trouble += self._recover(one.name)
+            error.about(model=one.name, left="; ".join([*self._describe_left(one), *trouble]))
+            applied.append(
+                Applied(one.old, one.warnings, error, not one.swapped and one is not failed)
+            )
+        return applied
+
+    def _describe_left(self, transaction: Transaction) -> list[str]:
+        if not transaction.swapped:
+            waits = "the load goes on, and the next run waits for it"
+            return [self._left(transaction), *([waits] if transaction.notes_load else [])]
+        new, old = transaction.deployed, transaction.old
+        back = f"{old.pinned_uri} comes back" if old else "nothing of it is left"
+        served = self.serving.describe_served(transaction.name)
+        stays = f"the files of {new.pinned_uri} stay while the load goes on, and {served}"
+        waits = "the next run waits for the load, and proves or takes back what it brought"
+        return [stays, waits, f"after a restart of the server {back}"]
+
+    def _restore_disk(self, transaction: Transaction) -> list[str]:
         """Returns sentences on what could not be undone."""
         store, name, trouble = self.repository.store, transaction.name, []
         try:
@@ -319,8 +342,6 @@ class Executor:
                 else:
                     store.remove_record(name)
             trouble = self._recover(name)
-            if pending:
-                store.write_journal(name, PendingLoad(transaction.deploy_id, now(), pending.server))
         except Exception as error:
             trouble.append(_describe_trouble(error))
         return trouble
@@ -334,7 +355,7 @@ class Executor:
 
     def _left(self, transaction: Transaction) -> str:
         old, observed = transaction.old, transaction.plan.observed
-        if not observed.folder:
+        if not observed.folder or (observed.half_made and old is None):
             there = (
                 f"the files of {old.pinned_uri} are gone as before"
                 if old
@@ -351,6 +372,13 @@ class Executor:
 def _describe_trouble(error: Exception) -> str:
     said = error if isinstance(error, OSError) else as_delivery_error(error)
     return f"undoing it failed too ({said}); the next run tries again"
+
+
+def _left_with(name: str, failure: DeliveryError) -> DeliveryError:
+    return NeedsOther(
+        f"it waits together with '{name}', whose load goes on ({failure.message.rstrip('.; ')})",
+        step=failure.step,
+    )
 
 
 def _taken_back_with(name: str, failure: DeliveryError) -> DeliveryError:

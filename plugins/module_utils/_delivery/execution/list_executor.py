@@ -12,6 +12,7 @@ from typing import Protocol
 
 from ..artifacts.roots import ArtifactRoot
 from ..domain.desired import DesiredModel
+from ..domain.journal import PendingLoad, begun_load
 from ..domain.observed import ObservedModel
 from ..domain.source import Source
 from ..errors import ArtifactError, as_delivery_error
@@ -24,12 +25,15 @@ from ..planning.outcome import (
     refuse,
     refuse_with,
 )
-from ..planning.plan import Plan
+from ..planning.plan import Plan, Recover
+from ..planning.planner import interrupted
 from ..repository.protocol import Repository
 from ..triton.server import TritonServer
 from .executor import Executor
-from .limits import Limits
+from .limits import Limits, Turn
+from .proven_files import ProvenFiles
 from .scheduler import do_all
+from .transaction import Transaction
 
 
 class Planner(Protocol):
@@ -189,14 +193,65 @@ class ListExecutor:
     def _plan_again(self, planned: Planned, together: Collection[str]) -> Outcome:
         """What is still to be done, and what was recovered on the way."""
         name, plan = planned.desired.name, planned.todo
-        done = self._repository.recover(name)
+        waited, resumed = self._settle(planned)
+        done = None if resumed else self._repository.recover(name)
         observed = self._planner.observe(planned.desired)
-        if plan is None or observed != plan.observed:
-            plan = self._planner.plan(observed, planned.desired)
+        if waited and done:
+            self._go_back(planned.desired, observed)
+            observed = self._planner.observe(planned.desired)
+        if resumed or plan is None or observed != plan.observed:
+            plan = resumed or self._planner.plan(observed, planned.desired)
+        if waited and not resumed:
+            plan = dataclasses.replace(plan, steps=(*waited, *plan.steps))
         plan = self._planner.with_users(plan, together)
         # What the first plan warned of may be so no more.
         warnings = dataclasses.replace(planned, plan=plan).warnings
         return Outcome(plan, observed.record, bool(done), (*warnings, *((done,) if done else ())))
+
+    def _settle(self, planned: Planned) -> tuple[tuple[Recover, ...], Plan | None]:
+        """Wait for a load that an earlier run began; its files are moved by nobody before.
+
+        Returns:
+            The step that says so, and the plan that goes on with it, where it brings what is
+            wanted.
+
+        Raises:
+            LoadHangs: it does not end.
+        """
+        desired, store = planned.desired, self._repository.store
+        journal = store.journal(desired.name)
+        record = store.record(desired.name)
+        load = begun_load(journal)
+        if load and not (record and record.transaction == load.record.transaction):
+            plan = self._planner.plan(self._planner.observe(desired), desired)
+            step = Recover(interrupted(journal)) if journal else Recover("")
+            if plan.resumes:
+                return (step,), plan
+            self._executor.serving.join(desired.name, load)
+            return (step,), None
+        if isinstance(journal, PendingLoad):
+            self._executor.serving.join(desired.name, journal)
+            store.remove_journal(desired.name)
+            return (Recover(interrupted(journal)),), None
+        return (), None
+
+    def _go_back(self, desired: DesiredModel, observed: ObservedModel) -> None:
+        """Where servers have loaded what was not wanted any more, the deployment before comes back
+        before anything else is done.
+        """
+        if desired.state in ("absent", "unloaded"):
+            return
+        executor = self._executor
+        plan = Plan(desired, observed, (), {}, {})
+        files = ProvenFiles(self._repository, observed)
+        with Turn(self._limits.loads) as turn:
+            turn.take()
+            one = Transaction.of(plan, files, self._limits, turn)
+            one.loaded += executor.serving.servers.values()
+            executor.serving.restore(one)
+        journal = self._repository.store.journal(desired.name)
+        if isinstance(journal, PendingLoad):  # the load of what was there before has not ended
+            executor.serving.join(desired.name, journal)
 
     def _require_explicit(self, plan: Plan) -> None:
         for server in self._servers:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ..deadline import Deadline
 from ..domain.cases import as_json
-from ..domain.journal import PendingLoad
+from ..domain.journal import BegunLoad, PendingLoad, begun_load
 from ..domain.record import Record
 from ..domain.served import ServedModel
 from ..errors import (
@@ -43,6 +43,7 @@ from .gpu_memory import (
     wait_for_release,
 )
 from .out_of_memory import explain
+from .pending_loads import hangs, time_left
 from .proven_files import ProvenFiles
 from .transaction import Transaction, now
 from .verification import case_of, kept_case, verify, verify_everywhere
@@ -59,8 +60,10 @@ class Serving:
         self.servers = {server.url: server for server in servers}
 
     def load(self, transaction: Transaction, urls: Sequence[str]) -> None:
-        record = transaction.deployed
         transaction.turn.take()
+        self.note_load(transaction, urls)
+        record = transaction.deployed
+        begun = transaction.plan.resumes and begun_load(transaction.plan.resumes)
         for url in urls:
             server = self.servers[url]
             # What was taken over too: its files may have been changed since they were loaded, and
@@ -68,8 +71,13 @@ class Serving:
             transaction.loaded.append(server)
             _look_at_gpus(transaction, server)
             try:
-                served = self._load_until_served(server, record, transaction.files)
+                left = time_left(server, begun.since) if begun and url in begun.servers else None
+                served = self._load_until_served(server, record, transaction.files, left)
                 _note_answer(transaction, served)
+            except LoadPending as error:
+                if begun and url in begun.servers:
+                    raise hangs(error, begun.since) from error
+                raise
             except LoadFailed as error:
                 if said := _out_of_memory(transaction, server, error.reason):
                     error.message = f"{said}. {error.message}"
@@ -78,8 +86,58 @@ class Serving:
                 raise
             self._release_old(transaction, server)
 
+    def note_load(self, transaction: Transaction, urls: Sequence[str] | None = None) -> None:
+        """Write down that a load begins. Whoever finds that moves no file before it has ended.
+
+        Args:
+            urls: of the servers; those of which it was noted before when omitted.
+        """
+        name, swap = transaction.name, transaction.journal
+        if not transaction.swapped or swap is None:
+            record = transaction.deployed
+            server = urls[0] if urls and len(urls) == 1 else None
+            note = PendingLoad(record.deploy_id, now(), server)
+            transaction.notes_load = True
+            self.repository.store.write_journal(name, note)
+            return
+        record = dataclasses.replace(
+            transaction.deployed, fingerprint=transaction.files.of(transaction.deployed)
+        )
+        # A load that is joined has begun before.
+        since = swap.load.since if swap.load else now()
+        known = swap.load.servers if swap.load else ()
+        asked = tuple(dict.fromkeys((*known, *(urls or ()))))
+        load = BegunLoad(since, asked, record, tuple(sorted(transaction.answering)))
+        if swap.load != load:
+            transaction.journal = dataclasses.replace(swap, load=load)
+            self.repository.store.write_journal(name, transaction.journal)
+
+    def join(self, name: str, note: BegunLoad | PendingLoad) -> None:
+        """Wait until a load has ended that an earlier run began.
+
+        Raises:
+            LoadHangs: it has not.
+        """
+        if isinstance(note, PendingLoad):
+            urls = (note.server,) if note.server else tuple(self.servers)
+        else:
+            urls = note.servers
+        for server in (self.servers[url] for url in urls if url in self.servers):
+            served = server.served(name)
+            if isinstance(note, BegunLoad) and _serves(served, note.record):
+                continue
+            try:
+                with contextlib.suppress(LoadFailed):
+                    server.load(name, time_left(server, note.since))
+            except LoadPending as error:
+                raise hangs(error, note.since) from error
+
     def _load_until_served(
-        self, server: TritonServer, record: Record, files: ProvenFiles
+        self,
+        server: TritonServer,
+        record: Record,
+        files: ProvenFiles,
+        seconds: float | None = None,
     ) -> ServedModel:
         """Load until the server proves that it serves this deployment; returns what it says then.
 
@@ -95,7 +153,7 @@ class Serving:
             if ahead is not None:
                 files.through(functools.partial(self.repository.touch, name, ahead))
             try:
-                server.load(name)
+                server.load(name, seconds)
             except LoadPending:
                 with contextlib.suppress(
                     ServerError
@@ -115,15 +173,9 @@ class Serving:
         )
 
     def unload(self, transaction: Transaction, urls: Sequence[str]) -> None:
-        journal = transaction.plan.observed.journal
         transaction.turn.take()
         for url in urls:
             server = self.servers[url]
-            if isinstance(journal, PendingLoad):
-                with contextlib.suppress(LoadFailed):
-                    server.load(
-                        transaction.name
-                    )  # joins the load that was given up on, which an unload would not stop
             if transaction.plan.swap != UNLOAD_FIRST:
                 server.unload(transaction.name)
                 continue
@@ -243,6 +295,7 @@ class Serving:
         """Bring back what each server served before that was asked to load, or to unload; returns
         sentences on what could not be, and on what had been unloaded.
         """
+        transaction.swapped = False
         return [
             said
             for server in dict.fromkeys([*transaction.loaded, *transaction.unloaded])
@@ -251,7 +304,7 @@ class Serving:
 
     def _restore_server(self, transaction: Transaction, server: TritonServer) -> str | None:
         if server not in transaction.unloaded:
-            return self._load_again(transaction, server)
+            return self._bring_back(transaction, server)
         name, url, old = transaction.name, server.url, transaction.old
         try:
             # What failed may have the memory that the old one needs.
@@ -260,7 +313,7 @@ class Serving:
                 server.unload(name)
                 if on_gpu:
                     wait_for_release(server)
-            failed = self._load_again(transaction, server)
+            failed = self._bring_back(transaction, server)
             case = kept_case(old) if old and transaction.plan.desired.verify != "none" else None
             if failed:
                 case = None
@@ -275,7 +328,7 @@ class Serving:
         asks = f"; a run that asks for {old.pinned_uri} loads it" if old else ""
         return f"{url} had unloaded it first, and it stays unloaded there ({failed}){asks}"
 
-    def _load_again(self, transaction: Transaction, server: TritonServer) -> str | None:
+    def _bring_back(self, transaction: Transaction, server: TritonServer) -> str | None:
         name = transaction.name
         try:
             if not server.is_live() and not server.wait_live(Deadline(server.timeout)):
@@ -295,16 +348,29 @@ class Serving:
                     if transaction.old and (said := _why_not_again(transaction)):
                         server.unload(name)
                         return f"{server.url} could not load it again, as {said}"
-                    if transaction.old and (before.deploy_id or "") == wanted:
-                        self._load_until_served(server, transaction.old, transaction.files)
-                    else:  # it never did serve it: nothing to be insisted on
-                        server.load(name)
+                    self._load_again(transaction, server, (before.deploy_id or "") == wanted)
             else:
                 server.unload(name)
         except Exception as error:  # the other servers are brought back all the same
             said = as_delivery_error(error).message
             return f"{server.url} could not be brought back ({said})"
         return None
+
+    def _load_again(self, transaction: Transaction, server: TritonServer, served: bool) -> None:
+        """Load what was there before. ``served``: the server did serve it, and is to again."""
+        store, name, old = self.repository.store, transaction.name, transaction.old
+        store.write_journal(name, PendingLoad(old.deploy_id if old else "", now(), server.url))
+        try:
+            if old and served:
+                self._load_until_served(server, old, transaction.files)
+            else:  # it never did serve it: nothing to be insisted on
+                server.load(name)
+        except LoadPending:  # the note stays
+            raise
+        except Exception:
+            store.remove_journal(name)
+            raise
+        store.remove_journal(name)
 
     def describe_served(self, name: str) -> str:
         """Which server serves what now, for the end of an error's sentence."""

@@ -53,6 +53,7 @@ class Transaction:
             was proven.
         answering: servers and names of the model's users that answered before.
         recorded: the record was written.
+        notes_load: the journal says that a load has begun, of files that were not changed.
         removed: the model, its record and its retained copies are gone, for good.
     """
 
@@ -74,7 +75,19 @@ class Transaction:
     warnings: list[str] = field(default_factory=list)
     answering: frozenset[tuple[str, str]] = frozenset()
     recorded: bool = False
+    notes_load: bool = False
     removed: bool = False
+
+    @classmethod
+    def of(cls, plan: Plan, files: ProvenFiles, limits: Limits, turn: Turn) -> Transaction:
+        """Begun, or gone on with where a run had left it when its load had begun."""
+        old, swap = plan.observed.record, plan.resumes
+        if swap is None or swap.load is None:
+            return cls(plan, old, new_deploy_id(), files, limits, turn, new=old)
+        return cls(
+            plan, old, swap.deploy_id, files, limits, turn, new=swap.load.record, journal=swap,
+            swapped=True, answering=frozenset(swap.load.answering),
+        )  # fmt: skip
 
     @property
     def name(self) -> str:

@@ -38,7 +38,7 @@ from ..planning.members import (
 )
 from ..planning.outcome import Planned
 from ..planning.plan import Plan, PutSideBySide, Reconfigure
-from ..planning.planner import is_pinned, make_plan, why_reconfigure, why_replace
+from ..planning.planner import is_pinned, make_plan, resume, why_reconfigure, why_replace
 from ..planning.policy import Policy
 from ..planning.users import Usage, may_have_users
 from ..planning.versions import staying, version_to_ask
@@ -212,9 +212,18 @@ class PlanBuilder:
         Raises:
             DeliveryError: it cannot be done, or the policy forbids it.
         """
-        return self._swaps.choose(self._plan(observed, desired))
+        plan = self._plan(observed, desired)
+        return plan if plan.resumes else self._swaps.choose(plan)
 
     def _plan(self, observed: ObservedModel, desired: DesiredModel) -> Plan:
+        if observed.load:
+            seen = self._plan_seen(observed.as_loaded, replace(desired, must_be_new=False))
+            if desired.state in ("present", "rolled_back") and (left := resume(observed, seen)):
+                return left
+            observed = observed.as_taken_back
+        return self._plan_seen(observed, desired)
+
+    def _plan_seen(self, observed: ObservedModel, desired: DesiredModel) -> Plan:
         if self._policy.require_signature and observed.record:
             observed = replace(observed, unsigned=observed.record.signed_by is None)
         if (
@@ -322,7 +331,7 @@ class PlanBuilder:
         says; and whether every server showed that it does.
         """
         record = observed.record
-        if record is None or desired.state not in ("present", "rolled_back"):
+        if record is None or desired.state not in ("present", "rolled_back") or observed.load:
             return None, False
         case = case_of(desired, record) if desired.verify else None
         if case is None or (

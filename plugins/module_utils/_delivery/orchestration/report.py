@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..domain.journal import PendingLoad
+from ..domain.journal import BegunLoad, PendingLoad
 from ..domain.observed import ObservedModel
 from ..domain.record import Record
 from ..domain.served import ServedModel
@@ -157,12 +157,12 @@ def status_of(observed: ObservedModel) -> JsonDict:
     elif observed.foreign:
         drift.append("this collection did not deploy it")
     if observed.journal:
-        what = (
-            f"a load has been pending since {observed.journal.since}; the next run waits for it"
-            if isinstance(observed.journal, PendingLoad)
+        load = observed.load or observed.journal
+        drift.append(
+            f"a load has been pending since {load.since}; the next run waits for it"
+            if isinstance(load, (BegunLoad, PendingLoad))
             else "a run that changed it was interrupted; the next run undoes or finishes it"
         )
-        drift.append(what)
     ready = bool(record) and all(one.ready for one in observed.served)
     return {
         "ready": ready,

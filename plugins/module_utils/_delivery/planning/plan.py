@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Union
 
 from ..domain.desired import Case, DesiredModel
+from ..domain.journal import Swap
 from ..domain.layout import Layout
 from ..domain.observed import ObservedModel
 from ..domain.record import Record
@@ -203,6 +204,7 @@ class Plan:
         proven: an inference showed that what is deployed answers as it should.
         swap: ``overlap`` or ``unload_first``, where a deployment that serves is replaced.
         gpu_needs: bytes that it is expected to take, by server and GPU.
+        resumes: the change of an earlier run whose load had begun, and which is what is wanted.
     """
 
     desired: DesiredModel
@@ -215,6 +217,7 @@ class Plan:
     proven: bool = False
     swap: Literal["overlap", "unload_first"] | None = None
     gpu_needs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    resumes: Swap | None = None
 
     @property
     def changed(self) -> bool:
@@ -246,7 +249,7 @@ class Plan:
     @property
     def changes_model(self) -> bool:
         """The folder of a model that is to be served gets other files or another configuration."""
-        return any(
+        return self.resumes is not None or any(
             isinstance(step, (Replace, PutSideBySide, ReplaceUnread, Reconfigure, RollBack))
             for step in self.steps
         )

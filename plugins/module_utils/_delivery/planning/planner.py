@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from ..domain.cases import as_json, is_same
 from ..domain.config_pbtxt import CONFIG_NAME
 from ..domain.desired import DesiredModel
-from ..domain.journal import Journal, PendingLoad, Trial
+from ..domain.journal import FolderSwap, Journal, PendingLoad, S3Swap, Trial, begun_load
 from ..domain.layout import Layout
 from ..domain.observed import ObservedModel
 from ..domain.record import Record
@@ -163,7 +164,7 @@ def make_plan(
     if desired.purged_from and (record is None or record.deployment_set != desired.purged_from):
         return Plan(desired, observed, (), before, before)  # somebody else's by now
     _refuse_taken_name(observed, desired)
-    recover = (Recover(_interrupted(observed.journal)),) if observed.journal else ()
+    recover = (Recover(interrupted(observed.journal)),) if observed.journal else ()
     target: Record | None = None
     steps: tuple[Step, ...]
     if desired.state == "absent":
@@ -195,6 +196,32 @@ def make_plan(
     )
 
 
+def resume(observed: ObservedModel, plan: Plan) -> Plan | None:
+    """What is left to do where the load of an earlier run brings what is wanted; None where
+    something else is.
+
+    Args:
+        plan: made as if that load's deployment were in place.
+    """
+    journal, load = observed.journal, observed.load
+    allowed = (Recover, Load, Verify, WriteRecord)
+    if (
+        load is None
+        or not isinstance(journal, (FolderSwap, S3Swap))
+        or plan.desired.state not in ("present", "rolled_back")
+        or not all(isinstance(step, allowed) for step in plan.steps)
+    ):
+        return None
+    everywhere = tuple(one.url for one in observed.served)
+    steps: tuple[Step, ...] = (
+        Recover(interrupted(journal)),
+        *(step for step in plan.steps if isinstance(step, Load)),
+        *_verify_step(plan.desired, _proof(plan.desired, load.record), everywhere),
+        WriteRecord("write the record"),
+    )
+    return replace(plan, observed=observed, steps=steps, before=_before(observed), resumes=journal)
+
+
 def _refuse_taken_name(observed: ObservedModel, desired: DesiredModel) -> None:
     if desired.must_be_new and observed.taken:
         raise AlreadyDeployed(
@@ -224,11 +251,13 @@ def _what_is_there(observed: ObservedModel) -> str:
     )
 
 
-def _interrupted(journal: Journal) -> str:
+def interrupted(journal: Journal) -> str:
     if isinstance(journal, Trial):
         return "unload what an interrupted run had loaded to prove it"
     if isinstance(journal, PendingLoad):
         return f"wait for the load that was given up on at {journal.since}"
+    if load := begun_load(journal):
+        return f"wait for the load that began at {load.since}"
     return "recover from an interrupted run"
 
 
