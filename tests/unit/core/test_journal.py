@@ -21,6 +21,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desi
     DesiredModel,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.journal import (
+    BegunLoad,
     FolderMove,
     FolderSwap,
     JournalFile,
@@ -137,14 +138,24 @@ def s3_moves(draw: st.DrawFn) -> S3Move:
     )
 
 
+loads = st.none() | st.builds(
+    BegunLoad,
+    ids,
+    st.lists(ids, max_size=2).map(tuple),
+    records.filter(bool),
+    st.lists(st.tuples(ids, ids), max_size=2).map(tuple),
+)
 folder_swaps = st.builds(
     FolderSwap,
     ids,
     records,
     keeps,
     st.lists(st.builds(FolderMove, lives, asides, inodes, inodes), max_size=3).map(tuple),
+    loads,
 )
-s3_swaps = st.builds(S3Swap, ids, records, keeps, st.lists(s3_moves(), max_size=3).map(tuple))
+s3_swaps = st.builds(
+    S3Swap, ids, records, keeps, st.lists(s3_moves(), max_size=3).map(tuple), loads
+)
 others = (
     st.just(Removal())
     | st.builds(PendingLoad, ids, ids, st.none() | ids)
@@ -285,8 +296,40 @@ def test_a_journal_as_earlier_versions_wrote_it_is_understood() -> None:
         ),
     )
     assert read_journal(b'{"schema": 1, "op": "remove"}', FILE, S3Swap) == Removal()
+    assert found.to_dict()["schema"] == 1, "an older start wrapper could not undo it"
     pending = b'{"schema": 1, "op": "pending", "deploy_id": "d2", "since": "noon", "server": null}'
     assert read_journal(pending, FILE, FolderSwap) == PendingLoad("d2", "noon", None)
+
+
+@pytest.mark.parametrize("kind", [FolderSwap, S3Swap])
+def test_no_older_version_moves_files_under_a_load(
+    kind: type[FolderSwap], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swap = kind("d2", None, 1, (), BegunLoad("noon", ("host:8000",), record()))
+    monkeypatch.setattr(journals, "SCHEMA", 1)
+    with pytest.raises(RepositoryError, match="use the newer version that wrote it"):
+        read(json.dumps({**swap.to_dict(), "schema": 2}).encode(), swap)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"record": {**record().to_dict(), "name": "other"}},
+        {"record": {**record().to_dict(), "transaction": "../other"}},
+        {"record": None},
+        {"servers": "host"},
+        {"answering": [["host"]]},
+        {"answering": [[1, 2]]},
+        {"answering": 7},
+        {"since": 12},
+    ],
+)
+def test_a_journal_whose_load_is_damaged_is_refused(wrong: dict[str, Any]) -> None:
+    swap = FolderSwap("d2", None, 1, (), BegunLoad("noon", ("host:8000",), record()))
+    document = swap.to_dict()
+    document["load"].update(wrong)
+    with pytest.raises(RepositoryError, match="cannot be understood"):
+        read(json.dumps(document).encode(), swap)
 
 
 @pytest.mark.parametrize(
@@ -688,12 +731,13 @@ def test_the_version_that_wrote_a_newer_journal_settles_it(
 ) -> None:
     """What the refusal advises."""
     with monkeypatch.context() as newer:
-        newer.setattr(journals, "SCHEMA", 2)
+        newer.setattr(journals, "SCHEMA", 3)
+        newer.setattr(journals, "_OLDEST", 3)
         models.put(NAME, begin(models))
     with pytest.raises(RepositoryError, match="use the newer version that wrote it"):
         models.recover(NAME)
     with monkeypatch.context() as newer:
-        newer.setattr(journals, "SCHEMA", 2)
+        newer.setattr(journals, "SCHEMA", 3)
         assert models.recover(NAME) == "an interrupted deployment was undone"
     assert versions(models) == BEFORE
 

@@ -166,7 +166,7 @@ class BegunLoad:
             raise WrongShape(f"load: record: {error}") from error
         pairs = tuple(
             (one.text("server"), one.text("user"))
-            for pair in fields.data.get("answering") or ()
+            for pair in fields.each("answering")
             for one in [_pair(pair)]
         )
         return cls(fields.text("since"), fields.texts("servers"), record, pairs)

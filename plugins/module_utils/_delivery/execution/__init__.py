@@ -9,6 +9,7 @@
 - ``rollback``: the step that brings a retained deployment back.
 - ``serving``: the servers' part: load until proven, unload, bring back what was served.
 - ``trial``: a new deployment is proven under another name.
+- ``pending_loads``: how long a load is waited for that an earlier run gave up on.
 - ``verification``: an inference proves that a model serves.
 - ``reach``: which GPUs and instances have answered.
 - ``gpu_memory``: who may load at the same time, when an old copy is gone, what one took.
