@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery import disk
@@ -17,6 +19,10 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desi
     DesiredModel,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.layout import OWN_FILES
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.manifest import (
+    Manifest,
+    select_versions,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.observed import (
     ObservedModel,
 )
@@ -29,6 +35,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.pl
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.planner import (
     make_plan,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository import folder
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.repository.folder import (
     FolderRepository,
     manifest_of_folder,
@@ -105,6 +112,32 @@ def test_a_rollback_that_changes_nothing_else_leaves_no_changed_file_in_place(
     with pytest.raises(RepositoryError, match="1/weights changed on disk"):
         deployed.run(state="rolled_back")
     assert deployed.repository.read("fraud").changed_files == ("1/weights",)
+
+
+def test_a_version_that_is_retained_is_read_only_where_it_looks_otherwise(
+    deployed: Deployed, tmp_path: Path
+) -> None:
+    """The inode and the times of a file tell; a rename of its folder changes neither."""
+    record = deployed.repository.store.record("fraud")
+    assert record is not None
+    part = select_versions(Manifest.from_dict(record.manifest), (1,))
+    retained = tmp_path / "retained" / "1"
+    retained.parent.mkdir()
+    deployed.file.parent.rename(retained)
+    weights = retained / "weights"
+
+    def holds(*known: Record) -> tuple[bool, bool]:
+        with patch.object(folder, "hash_file", wraps=disk.hash_file) as hashed:
+            return deployed.repository.holds(str(retained), part, known), hashed.called
+
+    assert holds(record) == (True, False)
+    assert holds() == (True, True)
+    times = weights.stat()
+    weights.write_text("Deployed")
+    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert holds(record) == (False, True)
+    weights.write_text("deployed")
+    assert holds(record) == (True, True)
 
 
 def test_a_file_that_changes_while_a_run_works_is_seen_by_the_next(deployed: Deployed) -> None:

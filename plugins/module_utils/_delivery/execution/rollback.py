@@ -73,12 +73,13 @@ class Rollback:
     def prepared_copy(self, transaction: Transaction, target: Record, config: bytes) -> str:
         """The retained copy that holds the target's files, its configuration written anew."""
         wanted, different = Manifest.from_dict(target.manifest), ["it is gone"]
+        known = self._known(transaction, target)
         for retained in self._retained_files(target):
-            found = self.repository.manifest(retained)
+            found = self.repository.manifest(retained, known)
             # What somebody had added to the deployment is no part of it.
             if strays := wanted.strays(found):
                 self.repository.remove_strays(retained, strays)
-                found = self.repository.manifest(retained)
+                found = self.repository.manifest(retained, known)
             different = wanted.differences(found)
             different += [
                 f"{path} is missing" for path in wanted.folders if path not in found.folders
@@ -108,18 +109,24 @@ class Rollback:
             there, old.triton_versions
         ) or select_versions(wanted, both) != select_versions(there, both):
             return None
-        moves = []
+        moves, known = [], self._known(transaction, target)
         for version in sorted(set(target.triton_versions) - set(old.triton_versions)):
             part = select_versions(wanted, (version,))
             places = self.repository.retained_versions(target.name, version)
             copy = next(
-                (retained for retained in places if self.repository.holds(retained, part)), None
+                (place for place in places if self.repository.holds(place, part, known)), None
             )
             if copy is None:
                 return None
             moves.append(Move(self.repository.live(target.name, str(version)), copy))
         gone = sorted(set(old.triton_versions) - set(target.triton_versions))
         return moves + self.repository.moves_out(transaction.name, transaction.deploy_id, gone)
+
+    def _known(self, transaction: Transaction, target: Record) -> list[Record]:
+        """The records that say how the files of retained copies looked when they were proven."""
+        if transaction.plan.desired.check_files:
+            return []
+        return [target, *self.repository.store.retained_records(target.name)]
 
     def _retained_files(self, target: Record) -> list[str]:
         """The copies that have its files, its own before those of a configuration that differs."""

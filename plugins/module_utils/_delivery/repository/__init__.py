@@ -10,6 +10,7 @@
 - ``candidate``: a new deployment under the name that it is proven under.
 - ``retention``: which retained copies are superfluous, and their removal.
 - ``kept``: files of a deployment, in place or in a retained copy.
+- ``known_bytes``: files whose bytes are known by how they look.
 - ``comparison``: which files are not those that were deployed.
 - ``scratch``: a private folder of this host in which is made what goes elsewhere.
 - ``s3``: the same for a repository in S3.

@@ -37,6 +37,7 @@ from ..errors import ArtifactError, RepositoryError
 from ..names import is_candidate
 from . import candidate, recovery
 from .comparison import compare
+from .known_bytes import KnownBytes
 from .state_store import StateStore, as_owner
 
 
@@ -200,11 +201,12 @@ class FolderRepository:
         return os.path.join(self.path, name, *parts)
 
     @as_owner
-    def manifest(self, folder: str) -> Manifest:
-        """What lies there, bytes hashed, without our own files. Raises ArtifactError for what
-        cannot be deployed, such as a link.
+    def manifest(self, folder: str, known: Sequence[Record] = ()) -> Manifest:
+        """What lies there, without our own files. Bytes are hashed of what does not look as one of
+        the records ``known`` says. Raises ArtifactError for what cannot be deployed, such as a
+        link.
         """
-        return manifest_of_folder(folder, ignore=OWN_FILES)
+        return manifest_of_folder(folder, ignore=OWN_FILES, known=KnownBytes(known))
 
     @as_owner
     def fingerprint(self, name: str) -> Fingerprint:
@@ -374,13 +376,13 @@ class FolderRepository:
         return [folder for folder in folders if disk.is_folder(folder)]
 
     @as_owner
-    def holds(self, folder: str, part: Manifest) -> bool:
+    def holds(self, folder: str, part: Manifest, known: Sequence[Record] = ()) -> bool:
         """True where a retained version folder has exactly the files of ``part``, whose paths begin
-        with the version.
+        with the version; ``known`` as for ``manifest``.
         """
         version = os.path.basename(folder)
         try:
-            found = manifest_of_folder(folder)
+            found = manifest_of_folder(folder, known=KnownBytes(known), below=version)
         except (ArtifactError, OSError):
             return False
         entries = (
@@ -455,8 +457,19 @@ def _of_folder(journal: Swap) -> FolderSwap:
     return journal
 
 
-def manifest_of_folder(root: str, *, hashes: bool = True, ignore: Iterable[str] = ()) -> Manifest:
-    """Read a folder. ``ignore`` names relative paths that do not count.
+def manifest_of_folder(
+    root: str,
+    *,
+    hashes: bool = True,
+    ignore: Iterable[str] = (),
+    known: KnownBytes | None = None,
+    below: str = "",
+) -> Manifest:
+    """Read a folder.
+
+    Args:
+        ignore: relative paths that do not count.
+        known: of which files no byte is read; ``below`` is where in the model the folder belongs.
 
     Raises:
         ArtifactError: a symbolic link, a device or a socket in it; callers who allow links resolve
@@ -479,6 +492,8 @@ def manifest_of_folder(root: str, *, hashes: bool = True, ignore: Iterable[str] 
                 if not stat.S_ISREG(info.st_mode):
                     raise ArtifactError(f"{relative} is neither a file nor a folder")
                 path = os.path.join(root, relative)
-                sha256 = hash_file(path) if hashes else None
+                sha256 = known.sha256(os.path.join(below, relative), info) if known else None
+                if hashes and sha256 is None:
+                    sha256 = hash_file(path)
                 files.append(FileEntry(relative, info.st_size, sha256))
     return Manifest.of(files, folders)

@@ -126,7 +126,7 @@ class S3Repository:
     def _listing(self, prefix: str) -> Objects:
         return changes.listing(self.bucket, self.location.key_of(prefix))
 
-    def manifest(self, prefix: str) -> Manifest:
+    def manifest(self, prefix: str, known: Sequence[Record] = ()) -> Manifest:
         found = changes.visible(self._listing(prefix))
         # In the state lies what we uploaded, checked by the server and with its digest; a live
         # model may be anybody's.
@@ -237,7 +237,7 @@ class S3Repository:
         ]
         return [prefix for prefix in prefixes if self._listing(prefix)]
 
-    def holds(self, prefix: str, part: Manifest) -> bool:
+    def holds(self, prefix: str, part: Manifest, known: Sequence[Record] = ()) -> bool:
         version = os.path.basename(prefix)
         try:
             found = self.manifest(prefix)
