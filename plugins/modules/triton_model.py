@@ -89,6 +89,13 @@ noted:
   type: list
   elements: str
   sample: ["note that it is asked for as models:/sid-minibert-onnx@champion"]
+hanging:
+  description: The server in which a load that an earlier run began has not ended, so that only its
+    restart helps.
+  returned: when the task failed for that
+  type: list
+  elements: str
+  sample: ["localhost:8000"]
 reported:
   description: Those of the actions that write to the registry, by O(registry_status).
   returned: always

@@ -388,6 +388,13 @@ unreached:
   type: list
   elements: str
   sample: []
+hanging:
+  description: The servers in which a load that an earlier run began has not ended, so that only
+    their restart helps.
+  returned: always
+  type: list
+  elements: str
+  sample: []
 failures:
   description: The messages of the models that failed.
   returned: when one failed
@@ -443,7 +450,8 @@ def deliver(module: AnsibleModule) -> dict[str, Any]:
     in_order = [results[name] for name in dict.fromkeys([*listed, *results]) if name in results]
     joined = join_results([(result.to_dict(), result.warnings) for result in in_order])
     joined["warnings"] += delivery.warnings
-    return {**joined, "unreached": delivery.unreached}
+    hanging = sorted({url for entry in joined["models"] for url in entry.get("hanging", ())})
+    return {**joined, "unreached": delivery.unreached, "hanging": hanging}
 
 
 def main() -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import LoadPending
 from support import models, servers
+from support.deliveries import deliver_model
 from support.local_hosts import LocalHosts, host, make_hooks, said, variables
 
 pytestmark = [pytest.mark.long, pytest.mark.takes(300)]
@@ -47,6 +49,30 @@ def test_where_nothing_is_due_no_host_leaves(fleet: LocalHosts) -> None:
     assert done.returncode == 0, said(done)
     assert fleet.servers() == before and fleet.hooks() == []
     assert "changed=0" in done.stdout and "changed=1" not in done.stdout
+
+
+def test_a_server_that_hangs_on_a_model_is_restarted_where_that_is_allowed(
+    fleet: LocalHosts,
+) -> None:
+    name, own, before = fleet.sample.name, fleet.hosts["one"], fleet.servers()
+    endless = models.make_python(fleet.folder / "endless", name, identity=2, load_delay=3600)
+    place = {
+        "model_repository": own["triton_model_repository"],
+        "triton_url": f"127.0.0.1:{own['triton_http_port']}",
+    }
+    gave_up = deliver_model({**place, "load_timeout": 1}, name, model_uri=str(endless.folder))
+    assert isinstance(gave_up.error, LoadPending), repr(gave_up.error)
+    failed = fleet.play("deploy_models", "--limit", "one", triton_load_timeout=1)
+    assert failed.returncode == 2 and "hangs on this name" in said(failed)
+    assert "triton_restart_hanging" in said(failed) and fleet.servers() == before
+    fleet.hooks()
+    allowed = {"triton_load_timeout": 5, "triton_restart_hanging": True}
+    done = fleet.play("deploy_models", "--limit", "one", **allowed)
+    assert done.returncode == 0, said(done)
+    assert [line.split()[:2] for line in fleet.hooks()] == [["one", "leaves"], ["one", "returns"]]
+    after = fleet.servers()
+    assert after["two"] == before["two"] and len(after["one"]) == 1
+    assert after["one"] != before["one"] and fleet.answers("one")
 
 
 def test_check_mode_tells_the_restart_and_restarts_nothing(fleet: LocalHosts) -> None:
