@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from support.bench import NAME, Bench, new_bench
-from support.kill_points import OPERATIONS, at_all_points
+from support.kill_points import AFTER_A_TIMEOUT, OPERATIONS, at_all_points
 from support.rows import Row
 
 pytestmark = pytest.mark.takes(240)
@@ -51,6 +51,18 @@ def test_kill_points_while_the_server_runs(name: str, benches: list[Bench], row:
         f"N = {effects}; {kills - len(found.wrong)} kills of {kills} were settled by the next run"
         " without a restart"
     )
+    assert not found.wrong, f"{len(found.wrong)} points: " + "\n".join(found.wrong)
+
+
+@pytest.mark.parametrize("name", AFTER_A_TIMEOUT)
+def test_kill_points_after_a_load_that_was_given_up_on(
+    name: str, benches: list[Bench], row: Row
+) -> None:
+    """kill -9 in the {name} after a load that was given up on, after each effect, the server
+    running on.
+    """
+    effects, kills, found = at_all_points(benches, name, restart=False)
+    row.saw(f"N = {effects}; {kills - len(found.wrong)} kills of {kills} were settled")
     assert not found.wrong, f"{len(found.wrong)} points: " + "\n".join(found.wrong)
 
 

@@ -100,6 +100,36 @@ def remove(bench: Bench) -> tuple[dict[str, Any], Served, Served]:
     return {"state": "absent"}, (old, 8), None
 
 
+_SECONDS = 1.2
+SLOW = 9
+"""The identity of a model that takes longer to load than it may."""
+
+
+def _given_up_on(bench: Bench) -> tuple[dict[str, Any], int]:
+    """How the slow model is asked for, of which a run has given up the load, and what was served
+    before.
+    """
+    record = bench.record()
+    if record and record.model_uri == bench.source(SLOW, load_delay=_SECONDS):
+        bench.wipe()
+    old = _with_history(bench)
+    slow = {"model_uri": bench.source(SLOW, load_delay=_SECONDS)}
+    gave_up = bench.run({"target": {"load_timeout": _SECONDS / 3}}, **slow)["result"]
+    assert "still loading" in gave_up["msg"]
+    return slow, old
+
+
+def resume(bench: Bench) -> tuple[dict[str, Any], Served, Served]:
+    slow, old = _given_up_on(bench)
+    return slow, (old, 8), (SLOW, 8)
+
+
+def take_back(bench: Bench) -> tuple[dict[str, Any], Served, Served]:
+    """What is asked for is the one before; until its load the other one serves."""
+    _slow, old = _given_up_on(bench)
+    return {"model_uri": source(bench, old)}, (SLOW, 8), (old, 8)
+
+
 OPERATIONS = {
     "create": Operation(create, 0),
     "update": Operation(update, 1),
@@ -109,6 +139,11 @@ OPERATIONS = {
     "update, unloaded first": Operation(
         update_unloaded_first, 1, only=("unload", "load"), outage=True
     ),
+}
+# After a load that was given up on.
+AFTER_A_TIMEOUT = {
+    "same deployment again": Operation(resume, 1),
+    "deployment before it": Operation(take_back, 1),
 }
 
 
@@ -163,7 +198,7 @@ def at_all_points(
     benches: Sequence[Bench], name: str, restart: bool, moments: tuple[str, ...] = ("after",)
 ) -> tuple[int, int, Findings]:
     """Each bench takes its share. Returns N, the number of kills and what was found."""
-    operation = OPERATIONS[name]
+    operation = {**OPERATIONS, **AFTER_A_TIMEOUT}[name]
     options, _old, _new = operation.prepare(benches[0])
     # S3 tells times in seconds. Triton overlooks a change within the second of the one before, and
     # the run does more then: the points are counted in one that does not.
