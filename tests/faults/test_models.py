@@ -244,6 +244,24 @@ def source_on_disk(bench: Bench) -> int:
     return int(number)
 
 
+def test_a_version_that_stays_lacks_the_file_of_the_one_that_comes(bench: Bench, row: Row) -> None:
+    """version beside another whose folder lacks the file that the new configuration names."""
+    first = bench.sample(1)
+    config = (first.folder / "config.pbtxt").read_text() + 'default_model_filename: "main.py"\n'
+    second = bench.sample(2, config=config)
+    (second.folder / "1" / "model.py").rename(second.folder / "1" / "main.py")
+    versions = {"registry": {"1": str(first.folder), "2": str(second.folder)}}
+    options = {"model_uri": "models:/fraud/1", "serve_versions": 2}
+    done = bench.run(versions, **options)["result"]
+    assert not done["failed"], done["msg"]
+    loads = bench.triton.loads(NAME)
+    failed = bench.run(versions, **{**options, "model_uri": "models:/fraud/2"})["result"]
+    assert failed["failed"] and "version folder 1 has no main.py" in failed["msg"], failed["msg"]
+    assert bench.triton.loads(NAME) == loads, "Triton was asked to load it"
+    bench.check_agreement(1)
+    row.saw(failed["msg"])
+
+
 def test_stub_that_dies_in_initialize(bench: Bench, row: Row) -> None:
     """stub that dies in initialise, five times, under a supervisor."""
     old = bench.source(1)

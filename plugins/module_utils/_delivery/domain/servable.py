@@ -129,6 +129,18 @@ def refuse_deployed(config: bytes, record: Record) -> None:
     refuse_unservable(config_pbtxt.parse(config), record.name, record.triton_versions, paths)
 
 
+def refuse_lacking(config: bytes, record: Record, versions: Collection[int]) -> None:
+    """Refuse versions that were deployed, and lack what their backend looks for under this
+    configuration. Triton waits without end for some of it.
+    """
+    manifest = Manifest.from_dict(record.manifest)
+    paths = [*(entry.path for entry in manifest.files), *manifest.folders]
+    loading = Loading.of(config_pbtxt.parse(config))
+    lacking = loading.lacking(versions, paths)
+    if lacking is not None:
+        raise ArtifactError(_say_lacking(loading, lacking, paths), step=STEP)
+
+
 def refuse_newer_fields(config: bytes, releases: Mapping[str, str | None]) -> None:
     """Refuse a field that one of the servers does not know.
 

@@ -14,7 +14,7 @@ from ..domain.manifest import Manifest
 from ..domain.observed import ObservedModel
 from ..domain.record import Record
 from ..domain.releases import dated_fields
-from ..domain.servable import refuse_deployed, refuse_newer_fields
+from ..domain.servable import refuse_deployed, refuse_lacking, refuse_newer_fields
 from ..domain.source import Source
 from ..domain.uri import ModelUri
 from ..errors import (
@@ -248,6 +248,7 @@ class PlanBuilder:
             if plan.rollback:
                 back = plan.rollback.target
                 config = config_for(back.author_config, desired.name, "-", back.request)
+                refuse_lacking(config, back, back.triton_versions)
                 self._refuse_newer_fields(config)
                 self._judge_case(config, back, desired)
             return plan
@@ -295,12 +296,15 @@ class PlanBuilder:
             said = self._policy.warn_of(parse(config))
             plan = replace(plan, warnings=(*plan.warnings, *said))
         step = plan.replacement
-        if self._policy and isinstance(step, PutSideBySide):
+        if isinstance(step, PutSideBySide):
             author = step.layout.author_config.decode()
             config = config_for(author, desired.name, "-", desired.request)
-            self._policy.check_staying(
-                step.record, config, step.versions.kept, self._check_settings
-            )
+            if not step.layout.conversion:  # else the names are made with the files
+                refuse_lacking(config, step.record, step.versions.kept)
+            if self._policy:
+                self._policy.check_staying(
+                    step.record, config, step.versions.kept, self._check_settings
+                )
         fetches = not isinstance(step, PutSideBySide) or step.versions.fetch
         if self._repository and step and fetches:
             self._repository.require_space(step.layout.room)
