@@ -17,8 +17,9 @@ options:
     default: 300.0
   load_timeout:
     description:
-      - Seconds that a load in Triton may take. A load cannot be cancelled, so that what comes after
-        these seconds is written down, and the next run waits for it.
+      - Seconds that a load in Triton may take. A load cannot be cancelled. When they have passed,
+        the task fails, the new files stay where they are, and the next run waits for the load. It
+        proves what that brought, or takes it back.
       - When omitted, the larger of O(timeout) and 1800.
     type: float
   progress:

@@ -43,6 +43,7 @@ _TARGET_OPTIONS = (
     "mlflow_client_key",
     "artifact_folders",
     "timeout",
+    "load_timeout",
     # Code of a model runs on this host as it would on a server.
     "allowed_backends",
     "allowed_paths",
@@ -83,7 +84,7 @@ def run_local(
 
     Args:
         config: options of the model, and ``server_python``, ``http_port``, ``grpc_port``,
-            those of the registry, ``timeout``.
+            those of the registry, ``timeout``, ``load_timeout``.
 
     Raises:
         MlflowException: Triton cannot be started here, or the model cannot be deployed.

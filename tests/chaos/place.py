@@ -354,5 +354,5 @@ def open_place(kind: str, folder: Path) -> Iterator[Place]:
                 servers.append(stack.enter_context(second))
                 first.target["triton_url"] = [server.url for server in servers]
             place = Place(first, servers)
-        place.bench.target.update(timeout=TIMEOUT, lock_timeout=TIMEOUT)
+        place.bench.target.update(timeout=TIMEOUT, load_timeout=TIMEOUT, lock_timeout=TIMEOUT)
         yield place

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.journal import S3Swap
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
     DeadlineExceeded,
     DeliveryError,
+    LoadPending,
     LockTimeout,
     RepositoryError,
 )
@@ -49,6 +51,25 @@ def one_bench(base: Path) -> Iterator[S3Bench]:
 def bench(one_bench: S3Bench) -> S3Bench:
     one_bench.wipe()
     return one_bench
+
+
+@pytest.mark.parametrize("wish", ["the same", "another"])
+def test_objects_stay_under_a_load_that_goes_on(wish: str, bench: S3Bench, row: Row) -> None:
+    """S3: a load outlasts load_timeout, then {wish} is asked for."""
+    bench.good(model_uri=bench.source(1))
+    slow, loads = bench.source(2, load_delay=4), bench.triton.loads(NAME)
+    failed = bench.deliver(model_uri=slow, target={"load_timeout": 1})
+    assert isinstance(failed.error, LoadPending), repr(failed.error)
+    journal = bench.store.journal(NAME)
+    assert isinstance(journal, S3Swap) and journal.load
+    number = 2 if wish == "the same" else 3
+    settled = bench.good(model_uri=slow if number == 2 else bench.source(3))
+    assert settled.plan
+    assert settled.plan.actions[0] == f"wait for the load that began at {journal.load.since}"
+    bench.check_agreement(number, retained=1)
+    if number == 2:
+        assert bench.triton.loads(NAME) == loads + 1, "it was loaded a second time"
+    row.saw(", ".join(settled.plan.actions))
 
 
 def test_kill_points_between_versions(bench: S3Bench, row: Row) -> None:
