@@ -148,8 +148,9 @@ class Seen:
     """When a client had an answer, and which number was in it."""
     gap: float = 0.0
 
-    def of(self, number: float) -> int:
-        return sum(value == number for dummy, value in self.answers)
+    def of(self, number: float) -> list[float]:
+        """When clients had the answers of this number."""
+        return sorted(moment for moment, value in self.answers if value == number)
 
 
 class Clients:
@@ -247,10 +248,10 @@ class Bench:
         text = CONFIG.format(kind=kind) + "".join(lines)
         (place / "config.pbtxt").write_text(text, encoding="utf-8")
         if weights:
+            block, left = os.urandom(64 << 20), int(size * self.unit)
             with (place / "1/weights.bin").open("wb") as stream:
-                left = int(size * self.unit)
                 while left > 0:
-                    left -= stream.write(os.urandom(min(left, 64 << 20)))
+                    left -= stream.write(block[:left])
         return place
 
     # -- work --------------------------------------------------------------------------------------
@@ -339,7 +340,10 @@ class Bench:
         row = Row(title, what, seen.seconds, floor, peak=seen.peak, note=note.replace("|", "/"))
         if clients:
             row.failed, row.gap = seen.failed, seen.gap
-            row.wrong = None if wrong is None else seen.of(wrong)
+            moments = [] if wrong is None else seen.of(wrong)
+            row.wrong = None if wrong is None else len(moments)
+            if moments:
+                row.note = f"wrong for {moments[-1] - moments[0]:.2f} s; {row.note}"
         self.say(row)
         return done
 
@@ -350,7 +354,11 @@ def answers(number: float) -> dict[str, Any]:
 
 def life(bench: Bench, size: float, title: str, **kind: Any) -> None:
     """All of a model's life, with clients of the model itself."""
-    one, two, bad = (bench.source(number, size, **kind) for number in (1, 2, 3))
+    one, two = (bench.source(number, size, **kind) for number in (1, 2))
+    # Its own weights would take more of the disk than a machine may have.
+    bad = bench.source(3, size, **{**kind, "weights": False})
+    if kind.get("weights"):
+        os.link(one / "1/weights.bin", bad / "1/weights.bin")
     floor, loaded = bench.floor(one, title)
     first = {"model_uri": str(one), "verify": answers(1)}
     second = {"model_uri": str(two), "verify": answers(2)}
@@ -496,7 +504,8 @@ def main() -> int:
                         globals()[part](bench)
     finally:
         if given.json:
-            text = json.dumps([asdict(row) for row in rows], indent=1)
+            found = {"cards": Cards(given.cpu).names, "rows": [asdict(row) for row in rows]}
+            text = json.dumps(found, indent=1)
             given.json.write_text(text, encoding="utf-8")
     return int(any(row.note.startswith("UNEXPECTED") for row in rows))
 
