@@ -16,7 +16,6 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestrati
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
     Target,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.metrics import Metrics
 from support import servers
 from support.deliveries import deliver_model
 from support.gpu_host import ROOT, Here, host
@@ -76,6 +75,7 @@ def answer(here: Here) -> float:
 def removed(here: Here) -> Iterator[None]:
     yield
     good(here, state="absent")
+    here.wait_until_ended(NAME)
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_no_client_gets_an_answer_of_what_fails_aside_and_its_memory_is_released
     here: Here, tmp_path: Path
 ) -> None:
     def used() -> int:
-        return sum(gpu.used for gpu in Metrics(f"127.0.0.1:{here.ports[2]}", 5).gpus().values())
+        return sum(used for used, _free in here.gpu_memory().values())
 
     good(here, model_uri=make(tmp_path, 1), verify=answers(1))
     before, over, seen = used(), threading.Event(), set()

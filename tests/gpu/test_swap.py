@@ -14,7 +14,6 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestrati
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.target import (
     Target,
 )
-from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.metrics import Metrics
 from support.deliveries import deliver_model
 from support.gpu_host import ROOT, Here
 
@@ -69,8 +68,8 @@ class Card:
 
     @property
     def free(self) -> int:
-        (gpu,) = Metrics(self.metrics_url, 5).gpus().values()
-        return gpu.free
+        ((_used, free),) = self.here.gpu_memory().values()
+        return free
 
     @property
     def answer(self) -> float:
@@ -82,6 +81,7 @@ def card(here: Here) -> Iterator[Card]:
     made = Card(here)
     yield made
     made.good(state="absent")
+    here.wait_until_ended(NAME)
 
 
 @pytest.fixture

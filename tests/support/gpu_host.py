@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -148,3 +149,49 @@ class Here:
             frozenset(re.findall(r'(\w+)="([^"]*)"', labels)): float(value)
             for labels, value in rows
         }
+
+    def gpu_memory(self) -> dict[str, tuple[int, int]]:
+        """Bytes used and free of each GPU that the server sees, by UUID. From the driver, because
+        the server's metrics are up to some seconds old.
+        """
+        seen = {
+            uuid for labels in self.metrics("nv_gpu_memory_used_bytes") for _name, uuid in labels
+        }
+        question = ["nvidia-smi", "--query-gpu=uuid,memory.used,memory.free"]
+        said = subprocess.run(
+            [*question, "--format=csv,noheader,nounits"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        ).stdout
+        rows = [line.split(", ") for line in said.splitlines()]
+        return {uuid: (int(u) << 20, int(f) << 20) for uuid, u, f in rows if uuid in seen}
+
+    def wait_until_ended(self, name: str) -> None:
+        """Until no process of the Python backend serves the model, and the metrics are new."""
+        place = f"{self.folder}/models/{name}/".encode()
+        deadline = time.monotonic() + 30
+        while any(place in _command_line(pid) for pid in host.all_processes()):
+            assert time.monotonic() < deadline, f"a process of {name} goes on"
+            time.sleep(0.1)
+        while not self._metrics_are_new():
+            assert time.monotonic() < deadline, "the metrics differ from nvidia-smi for good"
+            time.sleep(0.1)
+
+    def _metrics_are_new(self) -> bool:
+        """Both count what the driver keeps for itself differently."""
+        said = self.metrics("nv_gpu_memory_used_bytes")
+        memory = self.gpu_memory()
+        return all(
+            abs(value - memory[uuid][0]) < 1 << 30
+            for labels, value in said.items()
+            for _name, uuid in labels
+        )
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
