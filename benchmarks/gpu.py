@@ -44,7 +44,6 @@ from support.deliveries import deliver_model  # noqa: E402
 
 # As the role starts a server.
 ARGS = ("--disable-auto-complete-config", "--http-thread-count=32")
-PARTS = ("deliveries", "weights", "memory", "stalls", "gpus")
 CLIENTS = 8
 NAME = "large"
 CONFIG = """backend: "python"
@@ -205,16 +204,21 @@ class Clients:
 class Bench:
     """A server, its model repository, and sources of models; prints each row as it comes."""
 
-    def __init__(self, folder: Path, triton: servers.Triton, given: argparse.Namespace) -> None:
-        self.folder, self.triton, self.given = folder, triton, given
+    def __init__(
+        self, folder: Path, triton: servers.Triton, given: argparse.Namespace, rows: list[Row]
+    ) -> None:
+        self.folder, self.triton, self.given, self.rows = folder, triton, given, rows
         self.cards = Cards(given.cpu)
         self.unit = 1 << (20 if given.cpu else 30)
-        self.rows: list[Row] = []
         self._sources = 0
 
     def say(self, row: Row) -> Row:
         self.rows.append(row)
         print(row.line(), flush=True)
+        if self.given.json:  # at once: a machine may be lent for some minutes
+            rows = [asdict(one) for one in self.rows]
+            text = json.dumps({"cards": self.cards.names, "rows": rows}, indent=1)
+            self.given.json.write_text(text, encoding="utf-8")
         return row
 
     def title(self, size: float) -> str:
@@ -285,10 +289,11 @@ class Bench:
         target: dict[str, Any] = {
             "model_repository": str(self.triton.repository),
             "triton_url": self.triton.url,
-            "metrics_url": self.triton.metrics_url,
             "timeout": 300,
             "drained": drained,
         }
+        if self.given.metrics:
+            target["metrics_url"] = self.triton.metrics_url
         if not http_loads:
             target["load_url"] = f"grpc://{self.triton.grpc_url}"
         return deliver_model(target, options.pop("name", NAME), **options)
@@ -334,7 +339,7 @@ class Bench:
         """Deliver, and print a row. ``wrong``: this number's answers are wrong ones."""
         with self.watched(NAME if clients else None) as seen:
             done = self.deliver(**options)
-        note = " ".join(str(done.error).split())[:200] if done.error else ""
+        note = " ".join(str(done.error).split())[:400] if done.error else ""
         if bool(done.error) is not fails:
             note = f"UNEXPECTED: {note or 'it succeeded'}"
         row = Row(title, what, seen.seconds, floor, peak=seen.peak, note=note.replace("|", "/"))
@@ -476,6 +481,15 @@ def gpus(bench: Bench) -> None:
         life(bench, size, f"{bench.title(size)} on GPU {names}", gpus=names)
 
 
+PARTS: dict[str, Callable[[Bench], None]] = {
+    "deliveries": deliveries,
+    "weights": weights,
+    "memory": memory,
+    "stalls": stalls,
+    "gpus": gpus,
+}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -488,25 +502,21 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=3, help="GiB in a second of a load")
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="on the disk to measure")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="the rows so far are there at any time")
+    parser.add_argument(
+        "--no-metrics", dest="metrics", action="store_false", help="without metrics_url"
+    )
     parser.add_argument("--cpu", action="store_true", help="without a GPU, MiB instead of GiB")
     given = parser.parse_args()
     rows: list[Row] = []
-    try:
-        for part in given.only:
-            with tempfile.TemporaryDirectory(dir=given.folder) as name:
-                folder = Path(name)
-                with servers.triton_server(folder / "triton", extra_args=ARGS) as triton:
-                    bench = Bench(folder, triton, given)
-                    bench.rows = rows
-                    print(f"\n{part}: {', '.join(bench.cards.names) or 'no GPU'}\n\n{HEAD}")
-                    for _run in range(1 if part == "stalls" else given.runs):
-                        globals()[part](bench)
-    finally:
-        if given.json:
-            found = {"cards": Cards(given.cpu).names, "rows": [asdict(row) for row in rows]}
-            text = json.dumps(found, indent=1)
-            given.json.write_text(text, encoding="utf-8")
+    for part in given.only:
+        with tempfile.TemporaryDirectory(dir=given.folder) as name:
+            folder = Path(name)
+            with servers.triton_server(folder / "triton", extra_args=ARGS) as triton:
+                bench = Bench(folder, triton, given, rows)
+                print(f"\n{part}: {', '.join(bench.cards.names) or 'no GPU'}\n\n{HEAD}", flush=True)
+                for _run in range(1 if part == "stalls" else given.runs):
+                    PARTS[part](bench)
     return int(any(row.note.startswith("UNEXPECTED") for row in rows))
 
 

@@ -206,12 +206,16 @@ def run(folder: Path, what: str, arguments: Sequence[str]) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        # Other options are for the program that is run.
+        allow_abbrev=False,
+        add_help=len(sys.argv) < 3,
     )
     parser.add_argument("what", choices=["make", "install", "test", "bench", "python"])
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the parts are")
+    parser.add_argument("--parts", type=Path, default=FOLDER, help="where the parts are")
     given, arguments = parser.parse_known_args()
-    folder = given.folder.absolute()
+    folder = given.parts.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     if given.what in ("make", "install"):
         {"make": make, "install": install}[given.what](folder)
