@@ -17,6 +17,8 @@ from support.bench import NAME, Bench, new_bench
 SIZE = 24 << 20
 OTHER = SIZE // 4
 """What a run reads besides: libraries, answers of the server, samples of files."""
+ONCE = 2 * SIZE + OTHER
+"""The copy counts as a read, and what was copied is hashed from the page cache."""
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +40,13 @@ def source(bench: Bench, identity: int) -> Path:
     return folder
 
 
+def change(folder: Path, identity: int) -> None:
+    """Another model of the same size in the same folder, as of an architecture trained anew."""
+    program = folder / "1" / "model.py"
+    program.write_text(program.read_text().replace("IDENTITY = 1", f"IDENTITY = {identity}"))
+    (folder / "1" / "weights.bin").write_bytes(os.urandom(SIZE))
+
+
 def read_during(action: Callable[[], Any]) -> int:
     """Bytes that this process read meanwhile, whatever it read them with."""
 
@@ -53,6 +62,36 @@ def read_during(action: Callable[[], Any]) -> int:
 def retained(bench: Bench) -> Path:
     (found,) = bench.repository.parent.glob(f"*.mlops-triton/retained/{NAME}/*/model/1/weights.bin")
     return found
+
+
+def test_a_folder_of_this_host_is_read_once_at_each_deployment(bench: Bench) -> None:
+    folder = source(bench, 1)
+    uri = str(folder)
+    assert read_during(lambda: bench.good(check=True, model_uri=uri)) < OTHER
+    assert read_during(lambda: bench.good(model_uri=uri)) < ONCE
+    assert bench.identity() == 1
+    change(folder, 2)
+    assert read_during(lambda: bench.good(model_uri=uri)) < ONCE
+    assert bench.identity() == 2
+    assert read_during(lambda: bench.good(model_uri=uri)) < OTHER
+
+
+def test_a_folder_that_was_only_touched_is_compared_by_its_bytes(bench: Bench) -> None:
+    """And a change that lies where no sample is taken is found."""
+    folder = source(bench, 1)
+    weights = folder / "1" / "weights.bin"
+    bench.good(model_uri=str(folder))
+    os.utime(weights)
+    assert not bench.good(model_uri=str(folder)).changed
+    for at in (1, SIZE // 3, SIZE - 1):
+        with open(weights, "r+b") as stream:
+            stream.seek(at)
+            before = stream.read(1)
+            stream.seek(at)
+            stream.write(bytes([before[0] ^ 1]))
+        assert bench.good(model_uri=str(folder)).changed
+        live = bench.repository / NAME / "1" / "weights.bin"
+        assert live.read_bytes() == weights.read_bytes()
 
 
 def test_the_way_back_reads_no_byte_of_a_model(bench: Bench) -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts.roots import (
@@ -65,6 +66,22 @@ def test_fetch_does_not_overwrite(model: Path, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"1/model\.onnx"):
         LocalRoot(str(model), 5).fetch({"1/model.onnx": str(tmp_path / "target")})
     assert (tmp_path / "target").read_text() == "mine"
+
+
+def test_a_file_that_is_written_into_while_it_is_copied_is_refused(
+    model: Path, tmp_path: Path
+) -> None:
+    path = model / "1" / "model.onnx"
+    os.utime(path, (1, 1))
+
+    def write_into(_stream: Stream, _count: int) -> None:
+        path.write_bytes(b"y" * 3000)
+
+    with (
+        patch.object(Stream, "add", write_into),
+        pytest.raises(ArtifactError, match=r"1/model.onnx \(somebody wrote into it"),
+    ):
+        LocalRoot(str(model), 5).fetch({"1/model.onnx": str(tmp_path / "copy")})
 
 
 def test_links_that_stay_inside_are_resolved(model: Path, tmp_path: Path) -> None:

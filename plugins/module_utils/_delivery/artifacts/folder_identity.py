@@ -1,43 +1,91 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The identity of a folder of this host, which has no version number."""
+"""The identity of a folder of this host, which has no version number.
+
+It is the sha256 of its files. To read a large model takes as long as to copy it, so that a plan
+reads all only of a folder that looks otherwise than at its deployment and has the same samples.
+Otherwise it is another model, or a new one, and its identity is what came of it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ..disk import hash_stream
+from ..domain.manifest import FileEntry
 from ..domain.record import Record
 from ..domain.source import Source
-from .roots import LocalRoot
+from .roots import ArtifactRoot, LocalRoot
+
+_SPOT = 4096
+_SPOTS = 64
 
 
 def folder_source(source: Source, files: LocalRoot, record: Record | None) -> Source:
-    """Give a folder on this host an identity: it has no version number that changes with its
-    content.
-
-    Bytes are hashed only where names, sizes or times differ from those of the last deployment.
+    """Give a folder on this host an identity; one without a digest, which nothing that is deployed
+    has, where it is not that of ``record``.
     """
+    fingerprint = _fingerprint(files)
+    unread = replace(source, source=f"{source.source}#", fingerprint=fingerprint)
+    if record is None or not record.source.startswith(unread.source):
+        return unread
+    if record.source_fingerprint == fingerprint:
+        return replace(unread, source=record.source)
+    if record.source_samples not in (None, _sample(files)):
+        return unread
+    return replace(unread, source=unread.source + _content(files, {}))
+
+
+def with_identity(source: Source, files: ArtifactRoot, came: Mapping[str, FileEntry]) -> Source:
+    """What is recorded of a folder whose files ``came``, by their paths in it: hashed on the way.
+    Files that a model does not need are hashed now.
+    """
+    if not isinstance(files, LocalRoot) or source.fingerprint is None:
+        return source
+    unread = source.source.endswith("#")
+    name = source.source + _content(files, came) if unread else source.source
+    return replace(source, source=name, samples=_sample(files))
+
+
+def _fingerprint(files: LocalRoot) -> str:
+    """Changes when names, sizes or times do."""
     stats = []
     for file in files.list():
         with files.open(file.path) as opened:
             info = os.fstat(opened.fileno())
         stats.append([file.path, info.st_size, info.st_mtime_ns])
-    fingerprint = _digest([stats, files.folders()])
-    if (
-        record
-        and record.source_fingerprint == fingerprint
-        and record.source.startswith(f"{source.source}#")
-    ):
-        return replace(source, source=record.source, fingerprint=fingerprint)
+    return _digest([stats, files.folders()])
+
+
+def _content(files: LocalRoot, came: Mapping[str, FileEntry]) -> str:
     hashes = []
     for file in files.list():
+        if file.path in came:
+            hashes.append((file.path, came[file.path].sha256))
+            continue
         with files.open(file.path) as opened:
             hashes.append((file.path, hash_stream(opened)))
-    content = _digest([hashes, files.folders()])
-    return replace(source, source=f"{source.source}#{content[:16]}", fingerprint=fingerprint)
+    return _digest([hashes, files.folders()])[:16]
+
+
+def _sample(files: LocalRoot) -> str:
+    """Other samples are other content; of small files all is read."""
+    samples = []
+    for file in files.list():
+        digest = hashlib.sha256()
+        with files.open(file.path) as opened:
+            size = os.fstat(opened.fileno()).st_size
+            if size <= _SPOT * _SPOTS:
+                digest.update(opened.read(size))
+            else:
+                for spot in range(_SPOTS):
+                    at = (size - _SPOT) * spot // (_SPOTS - 1)
+                    digest.update(os.pread(opened.fileno(), _SPOT, at))
+        samples.append((file.path, size, digest.hexdigest()))
+    return _digest([samples, files.folders()])
 
 
 def _digest(data: object) -> str:

@@ -39,7 +39,8 @@ class Record:
         deploy_id: the id in the deployed config.pbtxt.
         wanted: "loaded" or "unloaded"; the server's start wrapper loads the former.
         model_uri: as asked for; ``alias`` the alias in it; ``pinned_uri`` the exact thing it meant.
-        source: what the registry says the version is made from.
+        source: what the registry says the version is made from; of a folder, with the sha256 of its
+            files. ``source_fingerprint`` and ``source_samples`` tell in short that it is another.
         triton_versions: version folders.
         manifest: ``Manifest.to_dict()`` of the model folder without config.pbtxt and
             mlflow-meta.json.
@@ -105,6 +106,7 @@ class Record:
     run_id: str | None = None
     model_id: str | None = None
     source_fingerprint: str | None = None
+    source_samples: str | None = None
     deployment_set: str | None = None
     depends_on: tuple[str, ...] = ()
     publisher_digest: str | None = None

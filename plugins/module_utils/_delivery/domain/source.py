@@ -31,3 +31,6 @@ class Source:
     the name of its model."""
     fingerprint: str | None = None
     """Of a folder on this host: changes when its names, sizes or times do."""
+    samples: str | None = None
+    """Of a folder on this host whose files were brought: changes when those of its bytes do that
+    are compared first."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 from .. import disk
 from ..artifacts.checked import checked
+from ..artifacts.folder_identity import with_identity
 from ..artifacts.roots import ArtifactRoot
 from ..domain import config_pbtxt
 from ..domain.allowed import code_of
@@ -61,7 +62,8 @@ class Replacement:
             transaction.staged = self._stage(transaction, step)
 
     def replace(self, transaction: Transaction, step: Replace) -> None:
-        layout, manifest, staged = transaction.staged or self._stage(transaction, step)
+        layout, manifest, staged, source = transaction.staged or self._stage(transaction, step)
+        step = dataclasses.replace(step, source=source)
         if transaction.plan.observed.foreign and self._take_over(
             transaction, step, layout, manifest
         ):
@@ -78,9 +80,12 @@ class Replacement:
                 layout = dataclasses.replace(
                     layout, author_config=step.record.author_config.encode()
                 )
+            source = with_identity(step.source, self.artifacts(step.source), {})
+            step = dataclasses.replace(step, source=source)
             self._put_versions(transaction, step, layout, Manifest.of(()), None)
             return
-        layout, manifest, staged = transaction.staged or self._stage(transaction, step)
+        layout, manifest, staged, source = transaction.staged or self._stage(transaction, step)
+        step = dataclasses.replace(step, source=source)
         deployed = files_outside_versions(
             Manifest.from_dict(step.record.manifest), step.record.triton_versions
         )
@@ -101,7 +106,10 @@ class Replacement:
         staged = os.path.join(workspace, "model")
         with transaction.limits.download(self.repository, step.layout.room, workspace):
             disk.make_folder(staged)
-            came = _fetch(step.layout, self.artifacts(step.source), staged)
+            artifacts = self.artifacts(step.source)
+            brought = _fetch(step.layout, artifacts, staged)
+            source = with_identity(step.source, artifacts, brought)
+            came = _at_targets(step.layout, brought)
             _refuse_revoked(step.layout, came)
             layout, manifest = _converted(step.layout, staged, came)
             _refuse_revoked(layout, manifest)
@@ -109,7 +117,7 @@ class Replacement:
         if layout.conversion:  # what is made has its names, and its configuration, only now
             _refuse_unservable(transaction, layout, manifest)
             layout = self._with_judged_example(transaction, layout)
-        return Staged(layout, manifest, staged)
+        return Staged(layout, manifest, staged, source)
 
     def _with_judged_example(self, transaction: Transaction, layout: Layout) -> Layout:
         """Whether a request can be made of the model's example, or of what ``verify`` says, is
@@ -208,6 +216,7 @@ class Replacement:
             registry_version=source.registry_version,
             tracking_uri=self.tracking_uri,
             source_fingerprint=source.fingerprint,
+            source_samples=source.samples,
             run_id=source.run_id,
             model_id=source.model_id,
             deployment_set=desired.deployment_set,
@@ -385,7 +394,8 @@ def _refuse_unservable(transaction: Transaction, layout: Layout, manifest: Manif
     refuse_unservable(config_pbtxt.parse(config), desired.name, layout.versions, paths)
 
 
-def _fetch(layout: Layout, artifacts: ArtifactRoot, staged: str) -> Manifest:
+def _fetch(layout: Layout, artifacts: ArtifactRoot, staged: str) -> dict[str, FileEntry]:
+    """What came, by its path in the artifact."""
     targets = {target: os.path.join(staged, target) for _source, target, _size in layout.files}
     for folder in sorted(
         {os.path.dirname(path) for path in targets.values()}
@@ -399,6 +409,10 @@ def _fetch(layout: Layout, artifacts: ArtifactRoot, staged: str) -> Manifest:
             f"{changed[0]} is not what it was when a rule judged it: deploy it again",
             step="compare with the plan",
         )
+    return came
+
+
+def _at_targets(layout: Layout, came: Mapping[str, FileEntry]) -> Manifest:
     return Manifest.of(
         (
             FileEntry(target, came[source].size, came[source].sha256)

@@ -15,6 +15,7 @@ from ..domain.journal import Swap
 from ..domain.layout import Layout
 from ..domain.manifest import Manifest
 from ..domain.record import Record
+from ..domain.source import Source
 from ..errors import NotFound
 from ..outside import JsonDict
 from ..planning.in_place import applied_in_place
@@ -26,11 +27,12 @@ from .proven_files import ProvenFiles
 
 
 class Staged(NamedTuple):
-    """A model folder that was made aside, at ``path``."""
+    """A model folder that was made aside, at ``path``, and what it is made from."""
 
     layout: Layout
     manifest: Manifest
     path: str
+    source: Source
 
 
 @dataclass

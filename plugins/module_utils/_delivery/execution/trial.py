@@ -130,7 +130,7 @@ class Trial:
                         self.replacement.prepare(transaction, step)
                     if transaction.staged is None:
                         break
-                    layout, _manifest, staged = transaction.staged
+                    layout, staged = transaction.staged.layout, transaction.staged.path
                     config = _config(transaction, layout.author_config.decode(), plan.desired)
                     case = _case(plan.desired, layout.example)
                     return Candidate(staged, config, max(layout.versions), case)
