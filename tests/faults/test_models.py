@@ -64,6 +64,36 @@ def test_fails_in_initialize(transport: str, bench: Bench, row: Row) -> None:
     row.saw(f"the old one serves, also after a restart: {text}")
 
 
+@pytest.mark.parametrize(
+    ("way", "codes"),
+    [
+        ("under the number of the version that serves", (0, 1)),
+        ("under another number", (0,)),
+        ("aside", (0,)),
+    ],
+)
+def test_stop_after_a_failed_load(way: str, codes: tuple[int, ...], bench: Bench, row: Row) -> None:
+    """SIGTERM after a load that failed {way}.
+
+    Triton keeps a part of a version that failed in the place of one of the same number, whatever
+    is loaded or unloaded afterwards, and waits for it at its end until its own time-out.
+    """
+    options: dict[str, Any] = {"version_folders": "artifact"}
+    bench.good(model_uri=bench.source(1), **options)
+    if way == "aside":
+        options |= {"verify": VERIFY, "verify_aside": True}
+    number = 2 if way == "under another number" else 1
+    bad = bench.source(2, version=number, fail="no weights for you")
+    assert "no weights for you" in str(bench.deliver(model_uri=bad, **options).error)
+    bench.check_agreement(1)
+    settings = bench.triton.settings
+    code = bench.triton.stop(settings["exit_timeout"] + 15)  # as long as the role's supervisors
+    assert code in codes, bench.triton.log_tail()
+    bench.triton.start()
+    bench.check_agreement(1)
+    row.saw(f"it ends by itself with {code}, before a supervisor would kill it")
+
+
 def test_first_deployment_fails(bench: Bench, row: Row) -> None:
     """broken model, nothing before it."""
     failed = bench.deliver(model_uri=bench.source(1, fail="no weights for you"))

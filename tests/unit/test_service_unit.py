@@ -31,7 +31,7 @@ def trusted(value: Any) -> Any:
     return trust_as_template(value) if isinstance(value, str) else value
 
 
-def unit(**overrides: Any) -> list[str]:
+def templar(**overrides: Any) -> Templar:
     variables: dict[str, Any] = {
         "role_path": str(ROLE),
         "ansible_managed": "managed",
@@ -39,9 +39,13 @@ def unit(**overrides: Any) -> list[str]:
     }
     for name in ("defaults", "vars"):
         variables |= trusted(yaml.safe_load((ROLE / name / "main.yml").read_text(encoding="utf-8")))
-    templar = Templar(DataLoader(), variables={**variables, **overrides})
-    text = (ROLE / "templates/triton.service.j2").read_text(encoding="utf-8")
-    return str(templar.template(trust_as_template(text), escape_backslashes=False)).splitlines()
+    return Templar(DataLoader(), variables={**variables, **overrides})
+
+
+def unit(template: str = "triton.service", **overrides: Any) -> list[str]:
+    text = (ROLE / f"templates/{template}.j2").read_text(encoding="utf-8")
+    made = templar(**overrides).template(trust_as_template(text), escape_backslashes=False)
+    return str(made).splitlines()
 
 
 @pytest.mark.parametrize(
@@ -73,6 +77,20 @@ def test_the_server_writes_nowhere_and_sees_nobody() -> None:
         "NoNewPrivileges=true",
     ):
         assert line in written
+
+
+def test_who_stops_a_server_waits_longer_than_the_server_for_its_models() -> None:
+    """Triton uses all of its own time after a load that failed in the place of what serves."""
+    given: dict[str, Any] = {"triton_shutdown_timeout": 7}
+    own = trusted(yaml.safe_load((ROLE / "vars/main.yml").read_text(encoding="utf-8")))
+    (settings,) = (one for one in own.values() if isinstance(one, dict) and "exit_timeout" in one)
+    server = templar(**given).template(settings["exit_timeout"])
+    container = templar(**given).template(own["_triton_container"]["stop_timeout"])
+    systemd = unit("triton.service", **given)
+    supervisor = unit("supervisord.conf", _triton_root=True, **given)
+    assert (int(server), int(container)) == (7, 22)
+    assert "TimeoutStopSec=22" in systemd
+    assert "stopwaitsecs=22" in supervisor
 
 
 def words_of(value: Any) -> list[str]:
