@@ -168,6 +168,41 @@ def test_what_went_to_another_empty_server_is_taken_back_there(tmp_path: Path) -
             assert server.infer("lost", sample.request())[0] == 200
 
 
+def test_an_update_that_went_to_another_server_is_taken_back_there(tmp_path: Path) -> None:
+    """Two idle servers that serve the same of one repository look alike, too."""
+    shared = tmp_path / "models"
+    with (
+        triton_server(tmp_path / "a", repository=shared, extra_args=[FAST]) as here,
+        triton_server(tmp_path / "b", repository=shared, extra_args=[FAST]) as there,
+    ):
+        old, new = (make_python(tmp_path / str(one), "both", identity=one) for one in (1, 2))
+        for server in (here, there):
+            done, _warnings = deliver(
+                place_of(server, server), name="both", model_uri=str(old.folder)
+            )
+            assert done.error is None, str(done.error)
+        result, _warnings = deliver(place_of(here, there), name="both", model_uri=str(new.folder))
+        assert "is another server than triton_url" in str(result.error)
+        for server in (here, there):
+            status, body = server.infer("both", old.request())
+            assert status == 200 and not old.differences(body), body
+
+
+def test_a_load_at_a_server_of_another_repository_says_so(tmp_path: Path) -> None:
+    """Both are empty, so that they look alike; the other one cannot find the folder."""
+    with (
+        triton_server(tmp_path / "a", extra_args=[FAST]) as here,
+        triton_server(tmp_path / "b", extra_args=[FAST]) as there,
+    ):
+        sample = make_python(tmp_path, "afar", identity=1)
+        result, _warnings = deliver(
+            place_of(here, there), name="afar", model_uri=str(sample.folder)
+        )
+        assert "does not have 'afar' in its repository" in str(result.error)
+        assert "is another server than triton_url" in str(result.error)
+        assert not (here.repository / "afar").exists()
+
+
 def test_loads_over_tls_with_a_key_beside_plain_http(tmp_path: Path) -> None:
     """One key for both; the certificates are gRPC's, which HTTP does not ask for."""
     authority = Authority(tmp_path / "certificates")

@@ -339,6 +339,7 @@ class Serving:
                 transaction.plan.observed.foreign and before.ready
             ):
                 wanted = transaction.old.deploy_id if transaction.old else before.deploy_id or ""
+                self._bring_back_elsewhere(transaction, server, wanted)
                 more = (
                     set(served.ready) - set(transaction.old.triton_versions)
                     if transaction.old and serves_side_by_side(transaction.old)
@@ -355,6 +356,17 @@ class Serving:
             said = as_delivery_error(error).message
             return f"{server.url} could not be brought back ({said})"
         return None
+
+    def _bring_back_elsewhere(
+        self, transaction: Transaction, server: TritonServer, wanted: str
+    ) -> None:
+        """A load went to another server, which had served the model too."""
+        name = transaction.name
+        for ahead in (None, *_AHEAD):
+            if ahead is not None:
+                transaction.files.through(functools.partial(self.repository.touch, name, ahead))
+            if server.load_elsewhere(name) in (None, wanted):
+                return
 
     def _load_again(self, transaction: Transaction, server: TritonServer, served: bool) -> None:
         """Load what was there before. ``served``: the server did serve it, and is to again."""

@@ -98,6 +98,7 @@ class SameServer:
         self._compared = False
         self._other: str | None = None
         self._served_there: dict[str, bool] = {}
+        self._went_there: set[str] = set()
 
     @property
     def is_other(self) -> bool:
@@ -186,12 +187,40 @@ class SameServer:
         if served.ready and deploy_id_of_answer(config) == served.deploy_id:
             return
         if self._served_there.get(name):
-            left = f"It served '{name}' before, and has loaded it again"
+            # With files that are still those of the new deployment: see ``load_again``.
+            self._went_there.add(name)
+            left = f"It served '{name}' before, and is asked to load that again"
         else:
             left = f"'{name}' was loaded there, and has been unloaded there again"
             if trouble := self._take_back("unload_model", name):
                 left = f"'{name}' was loaded there, and stays there ({trouble})"
         raise self._refuse(f"it serves what was loaded, and {self._server.url} does not. {left}")
+
+    def prove_repository(self, name: str) -> None:
+        """To be called where a load failed because a model's folder cannot be used: an index lists
+        each folder of a repository.
+
+        Raises:
+            ServerError: only ``triton_url`` has it; they are two.
+        """
+        here = self._index(self._server.transport)
+        if name in here and name not in self._index(self._beside):
+            raise self._refuse(f"it does not have '{name}' in its repository. Nothing was loaded")
+
+    def load_again(self, name: str) -> str | None:
+        """Load what lies in the repository where a load had gone to, though it was another server.
+
+        Returns:
+            The deploy id that is served there then; None where no load went there.
+        """
+        if name not in self._went_there:
+            return None
+        if trouble := self._take_back("load_model", name):
+            raise self._error(f"'{name}' could not be loaded there again ({trouble})")
+        config = self._ask(
+            self._beside, lambda seconds: read_config(self._beside.config(seconds, name))
+        )
+        return deploy_id_of_answer(config) or ""
 
     def prove_unload(self, name: str) -> None:
         """The same where an unload is not seen: the model is loaded there again.

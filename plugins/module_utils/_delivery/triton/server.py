@@ -366,6 +366,10 @@ class TritonServer:
         if self._same:
             self._same.prove_load(name, served)
 
+    def load_elsewhere(self, name: str) -> str | None:
+        """See ``SameServer.load_again``."""
+        return self._same.load_again(name) if self._same else None
+
     # -- changing ----------------------------------------------------------------------------------
 
     def load(self, name: str, seconds: float | None = None) -> None:
@@ -420,6 +424,8 @@ class TritonServer:
         """
         if "failed to poll" not in reason:
             return _first_cause(reason)
+        if self._same:
+            self._same.prove_repository(name)
         try:
             cause = poll_failure(self._log(), name)
             why_not = ""
