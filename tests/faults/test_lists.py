@@ -222,18 +222,18 @@ def test_failing_middle(
 
 
 def test_slow_load_in_a_list(bench: Bench, row: Row) -> None:
-    """list of 20, the middle one loads longer than timeout: the others do not wait for it, and the
-    next run waits for it and corrects that.
+    """list of 20, the middle one loads longer than load_timeout: the others do not wait for it,
+    and the next run waits for it and proves it.
     """
     bench.good(model_uri=bench.source(1))
     wanted = others(bench)
-    wanted.insert(MIDDLE, {"name": NAME, "model_uri": bench.source(2, load_delay=40)})
-    done = deliver_models({**bench.target, "timeout": 30}, wanted)
+    wanted.insert(MIDDLE, {"name": NAME, "model_uri": bench.source(2, load_delay=30)})
+    done = deliver_models({**bench.target, "load_timeout": 20}, wanted)
     assert "was still loading" in str(done[MIDDLE].error)
     assert [
         str(result.error) for number, result in enumerate(done) if result.error and number != MIDDLE
     ] == []
-    ended = deliver_models({**bench.target, "timeout": 120}, wanted)
+    ended = deliver_models({**bench.target, "load_timeout": 120}, wanted)
     assert not [str(result.error) for result in ended if result.error]
     assert [result.changed for result in ended] == [number == MIDDLE for number in range(COUNT)]
     assert all(bench.drift(options["name"]) == [] for options in wanted)
