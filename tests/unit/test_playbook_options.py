@@ -101,7 +101,7 @@ def test_plan_delivery_and_way_back_know_whether_the_hook_takes_the_host_out() -
             found[path.name] = [line for line in lines if line.startswith("drained:")]
     said = ['drained: "{{ _triton_out_of_service | length > 0 }}"']
     assert found == {
-        "change_host.yml": said,
+        "deliver_models.yml": said,
         "keep_host.yml": [],
         "plan_host.yml": said,
         "return_host.yml": said,
