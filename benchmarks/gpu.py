@@ -238,7 +238,9 @@ class Bench:
         place = self.folder / "sources" / str(self._sources) / name
         (place / "1").mkdir(parents=True)
         code = (ROOT / "benchmarks/gpu_model.py").read_text(encoding="utf-8")
-        (place / "1/model.py").write_text(f"NUMBER = {number}\n{code}", encoding="utf-8")
+        (place / "1/model.py").write_text(
+            code.replace("NUMBER = 0\n", f"NUMBER = {number}\n"), encoding="utf-8"
+        )
         parameters = {
             "bytes": int(size * self.unit),
             "seconds": self.seconds(size),

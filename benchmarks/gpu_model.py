@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model of Triton's Python backend that takes memory of its GPU, in a time like that of reading:
-y = x + NUMBER, a name that benchmarks/gpu.py defines above this.
+y = x + NUMBER, which benchmarks/gpu.py sets.
 
 Parameters: ``bytes``, ``seconds`` that the load takes, ``place`` (gpu or cpu). Where there is a
 file weights.bin beside this one, its bytes are read and copied instead, as fast as that is.
@@ -17,6 +17,7 @@ import triton_python_backend_utils as pb_utils
 PIECE = 1 << 30
 CHUNK = 64 << 20
 OUT_OF_MEMORY = 2
+NUMBER = 0
 
 
 class Gpu:
@@ -90,6 +91,6 @@ class TritonPythonModel:
         responses = []
         for request in requests:
             values = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()
-            answer = pb_utils.Tensor("y", (values + NUMBER).astype(np.float32))  # noqa: F821
+            answer = pb_utils.Tensor("y", (values + NUMBER).astype(np.float32))
             responses.append(pb_utils.InferenceResponse([answer]))
         return responses

@@ -11,7 +11,7 @@ options:
   drained:
     description:
       - Whether no client sends requests to these servers now, because a load balancer has taken
-        them out. A model with O(swap=auto) may then be out of service while it is changed.
+        them out. A model with C(swap=auto) may then be out of service while it is changed.
       - In check mode, whether that will be so when the plan is carried out.
       - Playbook C(deploy_models) sets it on hosts that its hook has taken out of service.
     type: bool

@@ -89,9 +89,7 @@ def test_options_of_one_entry_do_not_end_a_list(monkeypatch: pytest.MonkeyPatch)
         return []
 
     delivery = Mock()
-    there = Mock(
-        deliver=deliver, with_standing=lambda refused: refused, unreached=[], warnings=[]
-    )
+    there = Mock(deliver=deliver, with_standing=lambda refused: refused, unreached=[], warnings=[])
     delivery.return_value.__enter__ = Mock(return_value=there)
     delivery.return_value.__exit__ = Mock(return_value=None)
     monkeypatch.setattr(triton_models, "DesiredModel", Wanted)

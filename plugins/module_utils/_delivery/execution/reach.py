@@ -149,7 +149,7 @@ class _Rounds:
 
     def _ask_several(self) -> None:
         width = min(self._found.count, _WIDEST)
-        threads = [threading.Thread(target=self._ask_some, daemon=True) for _ in range(width)]
+        threads = [threading.Thread(target=self._ask_some, daemon=True) for _number in range(width)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -157,7 +157,7 @@ class _Rounds:
 
     def _ask_some(self) -> None:
         try:
-            for _ in range(_EACH):
+            for _turn in range(_EACH):
                 if self._over.is_set():
                     return
                 self._ask(self._parameters)

@@ -253,11 +253,11 @@ class Serving:
             raise
         left_out = [said for said, _proof, _warning in found if said]
         transaction.warnings += dict.fromkeys(
-            [*left_out, *(warning for *_, warning in found if warning)]
+            [*left_out, *(warning for _said, _proof, warning in found if warning)]
         )
         if left_out:
             return
-        proof = functools.reduce(operator.add, [one for _said, one, _ in found if one])
+        proof = functools.reduce(operator.add, [one for _said, one, _warning in found if one])
         if isinstance(desired.verify, Mapping):
             record = dataclasses.replace(record, case=as_json(desired.verify))
         if transaction.swapped or transaction.took_over or record.verified is None:
