@@ -16,6 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.journal import (
+    begun_load,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import LoadPending
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
     Registry,
 )
@@ -243,6 +247,42 @@ def test_slow_load_in_a_list(bench: Bench, row: Row) -> None:
     assert bench.identity() == 2
     assert bench.left_behind(models_there=tuple(options["name"] for options in wanted)) == []
     row.saw(f"19 are deployed; {done[MIDDLE].error}")
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_slow_load_in_a_group(again: bool, bench: Bench, row: Row) -> None:
+    """members of an ensemble change with it, and one loads longer than load_timeout (asked for
+    again: {again}).
+    """
+    names = ("first", "second", "chain")
+
+    def asked(identity: int, **slow: Any) -> list[dict[str, Any]]:
+        members = [bench.sample(identity, "first"), bench.sample(identity, "second", **slow)]
+        chain = models.make_ensemble(bench.folder / f"chain-{identity}", "chain", members)
+        config = chain.folder / "config.pbtxt"
+        note = f'parameters {{ key: "of" value {{ string_value: "{identity}" }} }}\n'
+        config.write_text(config.read_text() + note)
+        folders = [*(member.folder for member in members), chain.folder]
+        return [{"name": name, "model_uri": str(at)} for name, at in zip(names, folders)]
+
+    before, slow = asked(1), asked(2, load_delay=3)
+    assert not any(result.error for result in deliver_models(bench.target, before))
+    loads = [bench.triton.loads(name) for name in names[:2]]
+    done = deliver_models({**bench.target, "load_timeout": 1.5}, slow)
+    assert isinstance(done[1].error, LoadPending), repr(done[1].error)
+    assert "it waits together with 'second'" in str(done[0].error), str(done[0].error)
+    assert all(begun_load(bench.store.journal(name)) for name in names[:2])
+    settled = deliver_models(bench.target, slow if again else before)
+    assert not any(result.error for result in settled), [str(one.error) for one in settled]
+    for name in names[:2]:
+        bench.check_agreement_of(name, 2 if again else 1)
+    config = bench.served_config("chain")["parameters"]
+    assert config["of"]["string_value"] == ("2" if again else "1")
+    assert not any(bench.drift(name) for name in names)
+    assert bench.left_behind(models_there=names) == []
+    more = [bench.triton.loads(name) - n for name, n in zip(names, loads)]
+    assert more == ([1, 1] if again else [2, 2]), "one was loaded once too often"
+    row.saw(f"{done[0].error}")
 
 
 def test_all_kinds_at_once(bench: Bench, mlflow: MLflow, proxy: FaultProxy, row: Row) -> None:
