@@ -20,10 +20,19 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.artifacts.r
     LocalRoot,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.disk import hash_stream
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.desired import (
+    DesiredModel,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.record import Record
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.source import Source
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.uri import (
     parse_model_uri,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.sources import (
+    Sources,
+)
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.registry.registry import (
+    Registry,
 )
 
 SIZE = 1 << 20
@@ -105,3 +114,15 @@ def test_a_file_that_the_model_does_not_need_is_part_of_it(model: Path) -> None:
     (model / "MLmodel").write_text("a file that the model does not mind")
     assert planned(model, record)[0].source != record.source
     assert deployed(model).source != record.source
+
+
+def test_what_another_run_deployed_meanwhile_is_known(model: Path) -> None:
+    """A plan is made again under the model's lock, where the record may be another one."""
+    uri = parse_model_uri(str(model))
+    sources = Sources(Registry(None, 5), None)
+    wanted = DesiredModel("net", "present", uri)
+    assert sources.resolve(wanted, uri, None).source.endswith("#")
+    record = deployed(model)
+    root = sources.resolve(wanted, uri, None).source[:-1]
+    record = dataclasses.replace(record, source=f"{root}#{record.source[-16:]}")
+    assert sources.resolve(wanted, uri, record).source == record.source

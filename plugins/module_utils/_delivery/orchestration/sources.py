@@ -94,7 +94,9 @@ class Sources:
     def resolve(self, desired: DesiredModel, asked: ModelUri, record: Record | None) -> Source:
         """Ask the registry. Raises DeliveryError."""
         uri = parse_model_uri(record.pinned_uri) if record and desired.keep_source else asked
-        key = uri.text if uri.kind != "folder" else f"{desired.name} {uri.text}"
+        # A folder is known by what is recorded of it, which may be another record by now.
+        known = f"{desired.name} {record and record.deploy_id} " if uri.kind == "folder" else ""
+        key = known + uri.text
         if key not in self._sources:
             source = self._registry.resolve(uri)
             files = self._registry.files(source) if uri.kind == "folder" else None
