@@ -258,14 +258,27 @@ def test_the_roles_question_of_gpus(gpus: list[Gpu]) -> None:
     )
 
 
+def provisioned_with(here: Here, gpus: Any) -> str:
+    """What it says. It fails, with the server up, where models that are deployed want GPUs that the
+    server has no more, or were loaded for others.
+    """
+    done = here.play("provision", triton_gpus=gpus)
+    said = re.sub(r"\s+", " ", done.stdout + done.stderr)
+    assert done.returncode == 0 or "The server runs with what is wanted" in said, said
+    return said
+
+
 def test_the_role_hands_out_gpus(here: Here, gpus: list[Gpu], tmp_path: Path) -> None:
     refused = here.play("provision", triton_gpus=[len(gpus)])
     assert refused.returncode != 0
     assert f"triton_gpus names GPU {len(gpus)}, which this host does not have" in re.sub(
         r"\s+", " ", refused.stdout + refused.stderr
     )
+    on_gpu = make(tmp_path, "needs_one", "instance_group [ { kind: KIND_GPU } ]")
+    assert not deliver_here(here, "needs_one", model_uri=str(on_gpu)).error
     folder = make(tmp_path, "handed", "instance_group [ { kind: KIND_GPU gpus: [ 0 ] } ]")
-    assert here.changes("provision", triton_gpus="none") > 0
+    said = provisioned_with(here, "none")
+    assert f"Model needs_one: {here.url} does not serve it" in said, said
     none = deliver_here(here, "handed", model_uri=str(folder))
     assert "unsupported gpu id 0" in str(none.error) and "instance_kind: cpu" in str(none.error)
     anywhere = deliver_here(
@@ -274,8 +287,13 @@ def test_the_role_hands_out_gpus(here: Here, gpus: list[Gpu], tmp_path: Path) ->
     assert anywhere.error is None and here.infer("handed", VALUES)["place"] == ["CPU"], str(
         anywhere.error
     )
-    assert here.changes("provision", triton_gpus=[gpus[0].uuid]) > 0
+    provisioned_with(here, [gpus[0].uuid])
     assert here.infer("handed", VALUES) == {"y": ANSWER, "place": [gpus[0].uuid]}
+    assert here.infer("needs_one", VALUES) == {"y": ANSWER, "place": [gpus[0].uuid]}
+    # As the message said.
+    for name, options in (("handed", {"instance_kind": "auto"}), ("needs_one", {})):
+        again = deliver_here(here, name, model_uri=str(tmp_path / name), **options)
+        assert again.error is None, str(again.error)
     assert set(here.metrics("nv_gpu_utilization")) == {frozenset({("gpu_uuid", gpus[0].uuid)})}
     assert here.changes("provision") == 0
 
@@ -288,7 +306,7 @@ def test_what_is_deployed_has_kept_its_kinds(here: Here, gpus: list[Gpu], tmp_pa
         )
         done = deliver_here(here, f"kept_{kind}", model_uri=str(folder), verify=VERIFY)
         assert done.error is None and done.changed, str(done.error)
-    assert here.changes("provision", triton_gpus="none") > 0
+    provisioned_with(here, "none")
     assert here.changes("provision", triton_gpus=[gpus[0].uuid]) > 0
     served, wanting = {}, set()
     for path in sorted((here.folder / "models").glob("*/config.pbtxt")):

@@ -13,9 +13,11 @@ TOTAL = 80 << 30
 
 
 class FakeGpus:
-    """A server of metrics. ``used`` says how much of its only GPU is used, whenever it is asked."""
+    """A server of metrics. ``used`` says how much of its only GPU is used, whenever it is asked;
+    ``energy`` what it has used up, where it tells.
+    """
 
-    def __init__(self, used: Callable[[], int]) -> None:
+    def __init__(self, used: Callable[[], int], energy: Callable[[], float] | None = None) -> None:
         self.used = used
         self.asked = 0
         fake = self
@@ -27,6 +29,8 @@ class FakeGpus:
                     f'nv_gpu_memory_{what}_bytes{{gpu_uuid="{GPU}"}} {value}\n'
                     for what, value in (("used", fake.used()), ("total", TOTAL))
                 )
+                if energy:
+                    text += f'nv_energy_consumption{{gpu_uuid="{GPU}"}} {energy()}\n'
                 self.send_response(200)
                 self.end_headers()
                 self.wfile.write(text.encode())

@@ -532,6 +532,14 @@ def test_missing_program_and_repository(values: dict[str, Any], tmp_path: Path) 
     assert "Traceback" not in done.stderr
 
 
+def test_metrics_are_of_now_where_there_are_metrics(values: dict[str, Any]) -> None:
+    """Deliveries wait for readings of the GPUs; an interval of one's own comes after."""
+    asked = {**values, "metrics_port": 8002, "extra_args": ["--metrics-interval-ms=9000"]}
+    argv = command.make_command(settings.make_settings(asked)).argv
+    assert argv.index("--metrics-interval-ms=250") < argv.index("--metrics-interval-ms=9000")
+    assert not command.metrics_arguments(settings.make_settings(values))
+
+
 def test_grpc_with_tls_and_threads_of_http(values: dict[str, Any]) -> None:
     tls = {"certificate": "/c", "key": "/k"}
     chosen = settings.make_settings({**values, "grpc_tls": tls, "http_threads": 32})

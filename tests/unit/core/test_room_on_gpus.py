@@ -27,6 +27,9 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.pl
     Unload,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.planning.swap import choose
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.metrics import (
+    GpuMemory,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.server import (
     TritonServer,
 )
@@ -182,6 +185,38 @@ def test_a_load_is_done_when_the_memory_of_the_old_copy_is_free(
         (done,) = deliver(triton, wanted, metrics_url=gpus.url)
     assert done.error is None and memory.old == 0
     assert done.record is not None and done.record.gpu_memory == {URL: {GPU: 30 * GIB}}
+
+
+def test_metrics_are_believed_when_the_gpu_was_read_twice_since(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a reading says that had begun before may be older; no time-out decides."""
+    monkeypatch.setattr(gpu_memory, "FRESH", 60.0)
+    monkeypatch.setattr(gpu_memory, "_LONGEST_READINGS", 60.0)
+    monkeypatch.setattr(gpu_memory, "_POLL", 0.01)
+    readings = [(70, 5.0), (70, 5.0), (70, 6.0), (70, 6.0), (40, 7.0), (40, 8.0), (40, 9.0)]
+    used, energy = iter(readings), iter(readings)
+    with FakeGpus(lambda: next(used)[0] * GIB, lambda: next(energy)[1]) as gpus:
+        server = TritonServer(URL, 5, metrics_url=gpus.url)
+        gpu_memory.wait_for_release(server)
+        assert gpus.asked == len(readings)
+    before = gpu_memory.Before({GPU: GpuMemory(GPU, GIB, 80 * GIB)}, {})
+    readings = [(1, 5.0), (1, 6.0), (31, 6.5)]
+    used, energy = iter(readings), iter(readings)
+    with FakeGpus(lambda: next(used)[0] * GIB, lambda: next(energy)[1]) as gpus:
+        server = TritonServer(URL, 5, metrics_url=gpus.url)
+        loaded = gpu_memory.Loaded(before, gpu_memory.Readings())
+        assert gpu_memory.measure(server, loaded) == {GPU: 30 * GIB}
+
+
+def test_metrics_that_stand_still_are_waited_for_no_longer_than_for_some_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gpu_memory, "FRESH", 60.0)
+    monkeypatch.setattr(gpu_memory, "_LONGEST_READINGS", 0.2)
+    with FakeGpus(free(GIB), lambda: 5.0) as gpus:
+        gpu_memory.wait_for_release(TritonServer(URL, 5, metrics_url=gpus.url))
+        assert gpus.asked > 1
 
 
 def test_an_outage_is_no_longer_than_the_memory_needs_that_is_known_to_come_back(

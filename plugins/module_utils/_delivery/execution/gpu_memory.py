@@ -23,8 +23,13 @@ from ..triton.server import TritonServer
 LONGEST = 10.0
 """Seconds to wait for memory that does not come back."""
 FRESH = 2.5
-"""Seconds after which metrics say what was so before: Triton reads them from the GPUs every two."""
-_POLL = 0.25
+"""Seconds after which metrics say what was so before, where they do not tell: Triton reads them
+from the GPUs every two.
+"""
+_READINGS = 2
+"""Readings of a GPU after which the metrics say what was so before. One may have begun before."""
+_LONGEST_READINGS = 2 * FRESH
+_POLL = 0.1
 _NOISE = 16 << 20
 """Bytes that other users of a GPU take and give back all the time."""
 _LOOK_AGAIN = 1.0
@@ -46,17 +51,17 @@ def wait_for_release(server: TritonServer, enough: Memory | None = None) -> None
     Args:
         enough: what is free of each GPU when it is, where that is known.
     """
-    deadline, quiet = Deadline(LONGEST), fresh()
+    deadline, quiet = Deadline(LONGEST), Readings()
     lowest: int | None = None
     with step(f"wait for memory of the GPUs of {server.url}"):
         while gpus := read_gpus(server):
             used = sum(gpu.used for gpu in gpus.values())
             if lowest is None or used < lowest - _NOISE:
-                lowest, quiet = used, fresh()
+                lowest, quiet = used, Readings()
             is_enough = enough is not None and all(
                 uuid in gpus and gpus[uuid].free >= size for uuid, size in enough.items()
             )
-            if is_enough or quiet.passed or deadline.passed:
+            if quiet.are_enough(gpus) or is_enough or deadline.passed:
                 return
             time.sleep(_POLL)
 
@@ -71,9 +76,25 @@ def free_without(server: TritonServer, old: Memory | None) -> Memory | None:
     return {uuid: gpus[uuid].free + size * 9 // 10 for uuid, size in old.items()}
 
 
-def fresh() -> Deadline:
-    """When it has passed, the metrics have seen what is so now."""
-    return Deadline(FRESH)
+class Readings:
+    """How often a server has read its GPUs since this was made, by what its metrics say: when they
+    are enough, the metrics have seen what was so then.
+    """
+
+    def __init__(self) -> None:
+        self._unknown, self._longest = Deadline(FRESH), Deadline(_LONGEST_READINGS)
+        self._seen: dict[str, list[float | None]] = {}
+
+    def are_enough(self, gpus: Mapping[str, GpuMemory]) -> bool:
+        """``gpus``: what the metrics say now."""
+        for uuid, gpu in gpus.items():
+            seen = self._seen.setdefault(uuid, [])
+            if not seen or seen[-1] != gpu.energy:
+                seen.append(gpu.energy)
+        if any(gpu.energy is None for gpu in gpus.values()):
+            return self._unknown.passed
+        read = min((len(self._seen[uuid]) - 1 for uuid in gpus), default=0)
+        return read >= _READINGS or self._longest.passed
 
 
 def is_on_gpu(server: TritonServer, name: str) -> bool:
@@ -131,7 +152,7 @@ class GpuRoom:
             with self._changed:
                 self._shares.remove(share)
                 if not share.is_settled:
-                    self._unsettled = fresh()
+                    self._unsettled = Deadline(FRESH)
                 self._changed.notify_all()
 
     def _fits(self, needs: Free) -> bool:
@@ -161,18 +182,18 @@ class Before:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A load that was proven; ``fresh`` passes when the metrics have seen it."""
+    """A load that was proven, and the readings of the GPUs since."""
 
     before: Before
-    fresh: Deadline
+    readings: Readings
 
 
 def measure(server: TritonServer, loaded: Loaded) -> dict[str, int] | None:
     """What a deployment has of each GPU, the old copy being gone; None where it is not known."""
     if loaded.before.old is None or not loaded.before.gpus:
         return None
-    time.sleep(loaded.fresh.remaining() or 0)
-    now = read_gpus(server)
+    while not loaded.readings.are_enough(now := read_gpus(server)) and now:
+        time.sleep(_POLL)
     if now.keys() != loaded.before.gpus.keys():
         return None
     return {

@@ -35,8 +35,8 @@ from ..triton.server import TritonServer
 from .gpu_memory import (
     Before,
     Loaded,
+    Readings,
     free_without,
-    fresh,
     is_on_gpu,
     measure,
     read_gpus,
@@ -191,12 +191,12 @@ class Serving:
         before = transaction.gpus.get(server.url)
         if before is None:
             return
-        seen = fresh()
+        readings = Readings()
         on_gpu = is_on_gpu(server, transaction.name)
         if transaction.plan.swap == OVERLAP and (on_gpu or any((before.old or {}).values())):
             wait_for_release(server)
         if on_gpu:
-            transaction.proven[server.url] = Loaded(before, seen)
+            transaction.proven[server.url] = Loaded(before, readings)
 
     def measure(self, transaction: Transaction) -> None:
         """Keep what the deployment takes of the GPUs, for the record."""

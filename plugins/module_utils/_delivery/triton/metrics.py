@@ -23,11 +23,19 @@ _STEP = "ask Triton for its metrics"
 
 @dataclass(frozen=True)
 class GpuMemory:
-    """Of one GPU of a server. Both in bytes; ``used`` is that of all processes, as NVML has it."""
+    """Of one GPU of a server, as NVML has it.
+
+    Attributes:
+        used: bytes, of all processes.
+        total: bytes.
+        energy: joules since the driver was loaded. It grows all the time, so that another one says
+            that the GPU was asked again. None where a GPU does not tell.
+    """
 
     uuid: str
     used: int
     total: int
+    energy: float | None = None
 
     @property
     def free(self) -> int:
@@ -78,13 +86,22 @@ class Metrics:
 
     def gpus(self) -> dict[str, GpuMemory]:
         """The GPUs that the server sees, by UUID; empty where it has none."""
-        used: dict[str, int] = {}
-        total: dict[str, int] = {}
+        used: dict[str, float] = {}
+        total: dict[str, float] = {}
+        energy: dict[str, float] = {}
+        found = {
+            "nv_gpu_memory_used_bytes": used,
+            "nv_gpu_memory_total_bytes": total,
+            "nv_energy_consumption": energy,
+        }
         for one in self.samples():
-            found = {"nv_gpu_memory_used_bytes": used, "nv_gpu_memory_total_bytes": total}
             if one.name in found and one.value >= 0:
-                found[one.name][one.labels.get("gpu_uuid", "")] = int(one.value)
-        return {uuid: GpuMemory(uuid, used[uuid], total[uuid]) for uuid in used if uuid in total}
+                found[one.name][one.labels.get("gpu_uuid", "")] = one.value
+        return {
+            uuid: GpuMemory(uuid, int(used[uuid]), int(total[uuid]), energy.get(uuid))
+            for uuid in used
+            if uuid in total
+        }
 
     def answered(self, name: str, version: int) -> dict[str, float]:
         """How many requests of a model each GPU has answered, by UUID; "" stands for the CPU."""
