@@ -36,7 +36,8 @@ def make(folder: Path, number: int, seconds: float = 0) -> str:
     place = folder / str(number) / NAME
     (place / "1").mkdir(parents=True)
     code = (ROOT / "benchmarks/gpu_model.py").read_text(encoding="utf-8")
-    (place / "1/model.py").write_text(f"NUMBER = {number}\n{code}", encoding="utf-8")
+    code = code.replace("\nNUMBER = 0\n", f"\nNUMBER = {number}\n")
+    (place / "1/model.py").write_text(code, encoding="utf-8")
     parameters = "".join(
         f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
         for key, value in (("bytes", SIZE), ("seconds", seconds), ("place", "gpu"))

@@ -45,8 +45,9 @@ ON_CPU = CONFIG + "instance_group [ { kind: KIND_CPU count: 1 } ]\n"
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These GPUs say at once what is so."""
+    """These GPUs say at once what is so, and what is unloaded gives its memory back at once."""
     monkeypatch.setattr(gpu_memory, "FRESH", 0.0)
+    monkeypatch.setattr(gpu_memory, "LETS_GO", 0.0)
 
 
 @pytest.fixture
@@ -207,6 +208,23 @@ def test_metrics_are_believed_when_the_gpu_was_read_twice_since(
         server = TritonServer(URL, 5, metrics_url=gpus.url)
         loaded = gpu_memory.Loaded(before, gpu_memory.Readings())
         assert gpu_memory.measure(server, loaded) == {GPU: 30 * GIB}
+
+
+def test_what_goes_late_is_waited_for_where_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process of an old copy ends a second or more after the new one is loaded, and the first
+    readings may be of before the new one had all its memory.
+    """
+    monkeypatch.setattr(gpu_memory, "_POLL", 0.01)
+    readings = [50, 70, *[75] * 20, 60, 46]
+    used, energy = iter(readings), iter(range(100))
+    with FakeGpus(lambda: next(used) * GIB, lambda: next(energy)) as gpus:
+        server = TritonServer(URL, 5, metrics_url=gpus.url)
+        monkeypatch.setattr(gpu_memory, "LETS_GO", 60.0)
+        gpu_memory.wait_for_release(server, old={GPU: 30 * GIB})
+        assert gpus.asked == len(readings)
+        gpu_memory.wait_for_release(server, old={GPU: 0})
+        gpu_memory.wait_for_release(server, old={})
+        assert gpus.asked == len(readings), "nothing comes back"
 
 
 def test_metrics_that_stand_still_are_waited_for_no_longer_than_for_some_seconds(

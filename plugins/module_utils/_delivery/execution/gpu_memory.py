@@ -22,6 +22,8 @@ from ..triton.server import TritonServer
 
 LONGEST = 10.0
 """Seconds to wait for memory that does not come back."""
+LETS_GO = 4.0
+"""Seconds after which what was unloaded has given its memory back, where nobody knows how much."""
 FRESH = 2.5
 """Seconds after which metrics say what was so before, where they do not tell: Triton reads them
 from the GPUs every two.
@@ -32,6 +34,8 @@ _LONGEST_READINGS = 2 * FRESH
 _POLL = 0.1
 _NOISE = 16 << 20
 """Bytes that other users of a GPU take and give back all the time."""
+_KEPT = 512 << 20
+"""Bytes that a server may keep of what it took for its first model on a GPU."""
 _LOOK_AGAIN = 1.0
 
 
@@ -44,36 +48,54 @@ def read_gpus(server: TritonServer) -> dict[str, GpuMemory]:
     return {}
 
 
-def wait_for_release(server: TritonServer, enough: Memory | None = None) -> None:
-    """Return when the memory of what was unloaded is free: when what is used falls no more. A
-    server answers before that. It is not waited for where there is no GPU.
+def wait_for_release(
+    server: TritonServer, enough: Memory | None = None, old: Memory | None = None
+) -> None:
+    """Return when the memory of what was unloaded is free. A server answers before that: of the
+    Python backend, a process has to end first. It is not waited for where there is no GPU.
 
     Args:
         enough: what is free of each GPU when it is, where that is known.
+        old: what comes back of each GPU, where that is known. Where neither is, the memory is free
+            when what is used has stood still for long enough.
     """
-    deadline, quiet = Deadline(LONGEST), Readings()
-    lowest: int | None = None
+    if old is not None and max(old.values(), default=0) <= _NOISE:
+        return
+    deadline, ended, steady = Deadline(LONGEST), Deadline(LETS_GO), Readings()
+    level: int | None = None
+    most: dict[str, int] = {}
     with step(f"wait for memory of the GPUs of {server.url}"):
         while gpus := read_gpus(server):
+            most = {uuid: max(gpu.used, most.get(uuid, 0)) for uuid, gpu in gpus.items()}
             used = sum(gpu.used for gpu in gpus.values())
-            if lowest is None or used < lowest - _NOISE:
-                lowest, quiet = used, Readings()
-            is_enough = enough is not None and all(
-                uuid in gpus and gpus[uuid].free >= size for uuid, size in enough.items()
-            )
-            if quiet.are_enough(gpus) or is_enough or deadline.passed:
+            if level is None or abs(used - level) > _NOISE:
+                level, steady = used, Readings()
+            back = {uuid: most[uuid] - gpu.used for uuid, gpu in gpus.items()}
+            free = {uuid: gpu.free for uuid, gpu in gpus.items()}
+            if _has(free, enough) or _has(back, old and _mostly(old)) or deadline.passed:
+                return
+            if steady.are_enough(gpus) and ended.passed:
                 return
             time.sleep(_POLL)
 
 
+def _has(memory: Memory, wanted: Memory | None) -> bool:
+    return wanted is not None and all(memory.get(gpu, -1) >= size for gpu, size in wanted.items())
+
+
+def _mostly(memory: Memory) -> dict[str, int]:
+    """But for what Triton and libraries keep of it."""
+    return {uuid: size * 9 // 10 for uuid, size in memory.items()}
+
+
 def free_without(server: TritonServer, old: Memory | None) -> Memory | None:
-    """What will be free when a deployment is gone that has so much, but for what Triton and
-    libraries keep of it; None where that is not known.
+    """What will be free when a deployment is gone that has so much; None where that is not
+    known.
     """
     gpus = read_gpus(server)
     if old is None or not old.keys() <= gpus.keys():
         return None
-    return {uuid: gpus[uuid].free + size * 9 // 10 for uuid, size in old.items()}
+    return {uuid: gpus[uuid].free + size for uuid, size in _mostly(old).items()}
 
 
 class Readings:
@@ -178,6 +200,11 @@ class Before:
 
     gpus: Mapping[str, GpuMemory]
     old: Memory | None
+
+    @property
+    def free(self) -> Memory | None:
+        """When what was loaded since is gone again; None where that is not known."""
+        return {uuid: gpu.free - _KEPT for uuid, gpu in self.gpus.items()} or None
 
 
 @dataclass(frozen=True)

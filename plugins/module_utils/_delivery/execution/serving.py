@@ -193,8 +193,8 @@ class Serving:
             return
         readings = Readings()
         on_gpu = is_on_gpu(server, transaction.name)
-        if transaction.plan.swap == OVERLAP and (on_gpu or any((before.old or {}).values())):
-            wait_for_release(server)
+        if transaction.plan.swap == OVERLAP and (on_gpu or before.old):
+            wait_for_release(server, old=before.old)
         if on_gpu:
             transaction.proven[server.url] = Loaded(before, readings)
 
@@ -312,7 +312,8 @@ class Serving:
                 on_gpu = is_on_gpu(server, name) or server.url in transaction.gpus
                 server.unload(name)
                 if on_gpu:
-                    wait_for_release(server)
+                    before = transaction.gpus.get(url)
+                    wait_for_release(server, before.free if before else None)
             failed = self._bring_back(transaction, server)
             case = kept_case(old) if old and transaction.plan.desired.verify != "none" else None
             if failed:

@@ -28,12 +28,13 @@ from ..errors import (
 )
 from ..names import candidate_of
 from ..outside import JsonObject
+from ..planning.gpu_need import Memory
 from ..planning.plan import PutSideBySide, Reconfigure, Replace, RollBack, TryAside
 from ..planning.versions import loaded_versions
 from ..repository.protocol import Repository
 from ..triton.readiness import Readiness
 from ..triton.server import TritonServer
-from .gpu_memory import is_on_gpu, wait_for_release
+from .gpu_memory import Before, is_on_gpu, read_gpus, wait_for_release
 from .replacement import Replacement
 from .rollback import Rollback
 from .transaction import Transaction
@@ -160,6 +161,7 @@ class Trial:
 
     def _try_on(self, transaction: Transaction, one: Readiness, candidate: Candidate) -> None:
         server, name = one.server, candidate_of(transaction.name)
+        before = Before(read_gpus(server), {})
         try:
             with one.watch():
                 server.load(name)
@@ -181,9 +183,10 @@ class Trial:
         transaction.warnings += [warning] if warning else []
         if why_not_asked:
             raise VerificationFailed(why_not_asked, server=server.url)
-        self._unload(server, transaction.name)
+        self._unload(server, transaction.name, before.free)
 
-    def _unload(self, server: TritonServer, name: str) -> None:
+    def _unload(self, server: TritonServer, name: str, free: Memory | None = None) -> None:
+        """``free``: of each GPU when the candidate's memory is free, where that is known."""
         candidate = candidate_of(name)
         if any(row.state == "LOADING" for row in server.index().get(candidate, ())):
             with contextlib.suppress(LoadFailed):
@@ -191,7 +194,7 @@ class Trial:
         on_gpu = is_on_gpu(server, candidate)
         server.unload(candidate)
         if on_gpu:
-            wait_for_release(server)
+            wait_for_release(server, free)
 
     def _end(self, name: str, urls: Sequence[str], failure: DeliveryError) -> None:
         """Take the candidate away after it failed; what cannot be done is left to the next run."""
