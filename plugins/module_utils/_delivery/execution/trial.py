@@ -28,7 +28,6 @@ from ..errors import (
 )
 from ..names import candidate_of
 from ..outside import JsonObject
-from ..planning.gpu_need import Memory
 from ..planning.plan import PutSideBySide, Reconfigure, Replace, RollBack, TryAside
 from ..planning.versions import loaded_versions
 from ..repository.protocol import Repository
@@ -104,7 +103,7 @@ class Trial:
                 server=error.server,
             ) from error
         except DeliveryError as error:
-            self._end(name, step.servers, error)
+            self._end(transaction, step.servers, error)
             error.message = f"as {candidate_of(name)}, before it served: {error.message}"
             error.step = _STEP
             raise
@@ -118,7 +117,7 @@ class Trial:
         """
         if isinstance(transaction.plan.observed.journal, TrialJournal):
             for server in self.servers.values():
-                self._unload(server, transaction.name)
+                self._unload(server, transaction)
             self.repository.end_trial(transaction.name)
 
     def _candidate(self, transaction: Transaction) -> Candidate:
@@ -161,7 +160,7 @@ class Trial:
 
     def _try_on(self, transaction: Transaction, one: Readiness, candidate: Candidate) -> None:
         server, name = one.server, candidate_of(transaction.name)
-        before = Before(read_gpus(server), {})
+        transaction.gpus[server.url] = Before(read_gpus(server), {})
         try:
             with one.watch():
                 server.load(name)
@@ -183,24 +182,25 @@ class Trial:
         transaction.warnings += [warning] if warning else []
         if why_not_asked:
             raise VerificationFailed(why_not_asked, server=server.url)
-        self._unload(server, transaction.name, before.free)
+        self._unload(server, transaction)
 
-    def _unload(self, server: TritonServer, name: str, free: Memory | None = None) -> None:
-        """``free``: of each GPU when the candidate's memory is free, where that is known."""
-        candidate = candidate_of(name)
+    def _unload(self, server: TritonServer, transaction: Transaction) -> None:
+        candidate = candidate_of(transaction.name)
+        before = transaction.gpus.pop(server.url, None)
         if any(row.state == "LOADING" for row in server.index().get(candidate, ())):
             with contextlib.suppress(LoadFailed):
                 server.load(candidate)  # joins the load, which an unload would not stop
         on_gpu = is_on_gpu(server, candidate)
         server.unload(candidate)
         if on_gpu:
-            wait_for_release(server, free)
+            wait_for_release(server, before.free if before else None)
 
-    def _end(self, name: str, urls: Sequence[str], failure: DeliveryError) -> None:
+    def _end(self, transaction: Transaction, urls: Sequence[str], failure: DeliveryError) -> None:
         """Take the candidate away after it failed; what cannot be done is left to the next run."""
+        name = transaction.name
         try:
             for url in urls:
-                self._unload(self.servers[url], name)
+                self._unload(self.servers[url], transaction)
             self.repository.end_trial(name)
         except Exception as error:  # the sentence is about the failure
             failure.message += (
