@@ -84,6 +84,29 @@ def test_a_file_that_is_written_into_while_it_is_copied_is_refused(
         LocalRoot(str(model), 5).fetch({"1/model.onnx": str(tmp_path / "copy")})
 
 
+def test_a_copy_that_is_still_hashed_has_not_stalled(model: Path, tmp_path: Path) -> None:
+    """A file system that shares extents copies a hundred gigabytes at once, and hashing takes
+    minutes.
+    """
+    (model / "1" / "weights").write_bytes(bytes(2 << 20))
+    sha256 = hashlib.sha256
+
+    class Slow:
+        def __init__(self) -> None:
+            self.real = sha256()
+
+        def update(self, data: bytes) -> None:
+            time.sleep(0.6)
+            self.real.update(data)
+
+        def hexdigest(self) -> str:
+            return self.real.hexdigest()
+
+    with patch.object(hashlib, "sha256", Slow):
+        found = LocalRoot(str(model), 0.3).fetch({"1/weights": str(tmp_path / "copy")})
+    assert found["1/weights"].sha256 == hashlib.sha256(bytes(2 << 20)).hexdigest()
+
+
 def test_links_that_stay_inside_are_resolved(model: Path, tmp_path: Path) -> None:
     (tmp_path / "models" / "shared").mkdir()
     (tmp_path / "models" / "shared" / "weights").write_bytes(b"w" * 9)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A file of this host copied: shared extents where the file system has them, else in the kernel,
-hashed as it goes. Never a hard link.
+hashed and flushed as it goes. Never a hard link.
 """
 
 from __future__ import annotations
@@ -21,8 +21,14 @@ Moved = Callable[[int], None]
 """Called with the bytes of each step; what it raises ends the copy."""
 
 
-def copy_hashed(source: int, target: int, moved: Moved) -> tuple[int, str]:
-    """Copy an open file into an empty one, which can be read too.
+def copy_hashed(
+    source: int, target: int, moved: Moved, copied: Callable[[], None]
+) -> tuple[int, str]:
+    """Copy an open file into an empty one, which can be read too, and flush that to its disk.
+
+    Args:
+        copied: called when all bytes are there; the last of them are still hashed and flushed, at
+            the same time. Where extents are shared, that is all of them.
 
     Returns:
         Its bytes, and the sha256 of what is in ``target`` now.
@@ -32,6 +38,8 @@ def copy_hashed(source: int, target: int, moved: Moved) -> tuple[int, str]:
             for count in _steps(source, target):
                 moved(count)
                 follower.more(count)
+            copied()
+            os.fsync(target)
         return follower.done, follower.digest.hexdigest()
     digest, size = hashlib.sha256(), 0
     while data := os.read(source, _READ):
@@ -39,6 +47,8 @@ def copy_hashed(source: int, target: int, moved: Moved) -> tuple[int, str]:
         digest.update(data)
         size += len(data)
         moved(len(data))
+    copied()
+    os.fsync(target)
     return size, digest.hexdigest()
 
 

@@ -244,12 +244,10 @@ class LocalRoot(ArtifactRoot):
     def _bring(self, path: str, target: str, stream: Stream) -> tuple[int, str]:
         with self.open(path) as source, create(target) as file:
             before = os.fstat(source.fileno())
-            found = copy_hashed(source.fileno(), file.fileno(), stream.add)
+            found = copy_hashed(source.fileno(), file.fileno(), stream.add, stream.received)
             after = os.fstat(source.fileno())
             if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
                 raise ArtifactError("somebody wrote into it while it was copied: deploy it again")
-            stream.received()
-            os.fsync(file.fileno())
         return found
 
 
