@@ -25,6 +25,9 @@ nv_gpu_memory_used_bytes{gpu_uuid="GPU-1"} 2.5e9
 nv_gpu_memory_used_bytes{gpu_uuid="GPU-without-total"} 1
 nv_gpu_memory_used_bytes{gpu_uuid="GPU-1"} NaN
 nv_energy_consumption{gpu_uuid="GPU-1"} 123456.75
+nv_gpu_memory_total_bytes{gpu_uuid="GPU-that-tells-no-energy"} 9
+nv_gpu_memory_used_bytes{gpu_uuid="GPU-that-tells-no-energy"} 1
+nv_energy_consumption{gpu_uuid="GPU-that-tells-no-energy"} 0.000000
 nv_inference_request_success{gpu_uuid="GPU-1",model="m",version="1"} 7.000000
 nv_inference_request_success{model="m",version="2"} 3
 nv_inference_request_success{model="other",version="1"} 9
@@ -54,7 +57,8 @@ def test_memory_of_gpus_and_who_answered_are_read(url: str) -> None:
     for spelled in (url, f"http://{url}", f"http://{url}/metrics"):
         metrics = Metrics(spelled, 5)
         assert metrics.gpus() == {
-            "GPU-1": GpuMemory("GPU-1", 2_500_000_000, 150_000_000_000, 123456.75)
+            "GPU-1": GpuMemory("GPU-1", 2_500_000_000, 150_000_000_000, 123456.75),
+            "GPU-that-tells-no-energy": GpuMemory("GPU-that-tells-no-energy", 1, 9),
         }
         assert metrics.gpus()["GPU-1"].free == 147_500_000_000
         assert metrics.answered("m", 1) == {"GPU-1": 7.0}

@@ -233,8 +233,12 @@ def test_metrics_that_stand_still_are_waited_for_no_longer_than_for_some_seconds
     monkeypatch.setattr(gpu_memory, "FRESH", 60.0)
     monkeypatch.setattr(gpu_memory, "_LONGEST_READINGS", 0.2)
     with FakeGpus(free(GIB), lambda: 5.0) as gpus:
-        gpu_memory.wait_for_release(TritonServer(URL, 5, metrics_url=gpus.url))
+        server = TritonServer(URL, 5, metrics_url=gpus.url)
+        gpu_memory.wait_for_release(server)
         assert gpus.asked > 1
+        before = gpu_memory.Before(gpu_memory.read_gpus(server), {})
+        loaded = gpu_memory.Loaded(before, gpu_memory.Readings())
+        assert gpu_memory.measure(server, loaded) is None, "nobody knows what it took"
 
 
 def test_an_outage_is_no_longer_than_the_memory_needs_that_is_known_to_come_back(

@@ -30,7 +30,8 @@ from the GPUs every two.
 """
 _READINGS = 2
 """Readings of a GPU after which the metrics say what was so before. One may have begun before."""
-_LONGEST_READINGS = 2 * FRESH
+_LONGEST_READINGS = 8.0
+"""Seconds for two readings. A server may have a longer interval, and then nothing is known."""
 _POLL = 0.1
 _NOISE = 16 << 20
 """Bytes that other users of a GPU take and give back all the time."""
@@ -74,7 +75,7 @@ def wait_for_release(
             free = {uuid: gpu.free for uuid, gpu in gpus.items()}
             if _has(free, enough) or _has(back, old and _mostly(old)) or deadline.passed:
                 return
-            if steady.are_enough(gpus) and ended.passed:
+            if (steady.are_enough(gpus) or steady.are_late) and ended.passed:
                 return
             time.sleep(_POLL)
 
@@ -115,8 +116,11 @@ class Readings:
                 seen.append(gpu.energy)
         if any(gpu.energy is None for gpu in gpus.values()):
             return self._unknown.passed
-        read = min((len(self._seen[uuid]) - 1 for uuid in gpus), default=0)
-        return read >= _READINGS or self._longest.passed
+        return min((len(self._seen[uuid]) - 1 for uuid in gpus), default=0) >= _READINGS
+
+    @property
+    def are_late(self) -> bool:
+        return self._longest.passed
 
 
 def is_on_gpu(server: TritonServer, name: str) -> bool:
@@ -219,7 +223,9 @@ def measure(server: TritonServer, loaded: Loaded) -> dict[str, int] | None:
     """What a deployment has of each GPU, the old copy being gone; None where it is not known."""
     if loaded.before.old is None or not loaded.before.gpus:
         return None
-    while not loaded.readings.are_enough(now := read_gpus(server)) and now:
+    while not loaded.readings.are_enough(now := read_gpus(server)):
+        if loaded.readings.are_late or not now:
+            return None
         time.sleep(_POLL)
     if now.keys() != loaded.before.gpus.keys():
         return None

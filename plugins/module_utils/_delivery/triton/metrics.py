@@ -98,7 +98,7 @@ class Metrics:
             if one.name in found and one.value >= 0:
                 found[one.name][one.labels.get("gpu_uuid", "")] = one.value
         return {
-            uuid: GpuMemory(uuid, int(used[uuid]), int(total[uuid]), energy.get(uuid))
+            uuid: GpuMemory(uuid, int(used[uuid]), int(total[uuid]), energy.get(uuid) or None)
             for uuid in used
             if uuid in total
         }
