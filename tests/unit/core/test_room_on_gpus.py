@@ -47,7 +47,7 @@ ON_CPU = CONFIG + "instance_group [ { kind: KIND_CPU count: 1 } ]\n"
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """These GPUs say at once what is so, and what is unloaded gives its memory back at once."""
     monkeypatch.setattr(gpu_memory, "FRESH", 0.0)
-    monkeypatch.setattr(gpu_memory, "LETS_GO", 0.0)
+    monkeypatch.setattr(gpu_memory, "RELEASED", 0.0)
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def test_what_goes_late_is_waited_for_where_it_is_known(monkeypatch: pytest.Monk
     used, energy = iter(readings), iter(range(100))
     with FakeGpus(lambda: next(used) * GIB, lambda: next(energy)) as gpus:
         server = TritonServer(URL, 5, metrics_url=gpus.url)
-        monkeypatch.setattr(gpu_memory, "LETS_GO", 60.0)
+        monkeypatch.setattr(gpu_memory, "RELEASED", 60.0)
         gpu_memory.wait_for_release(server, old={GPU: 30 * GIB})
         assert gpus.asked == len(readings)
         gpu_memory.wait_for_release(server, old={GPU: 0})

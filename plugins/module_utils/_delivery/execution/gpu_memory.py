@@ -22,7 +22,7 @@ from ..triton.server import TritonServer
 
 LONGEST = 10.0
 """Seconds to wait for memory that does not come back."""
-LETS_GO = 4.0
+RELEASED = 4.0
 """Seconds after which what was unloaded has given its memory back, where nobody knows how much."""
 FRESH = 2.5
 """Seconds after which metrics say what was so before, where they do not tell: Triton reads them
@@ -62,7 +62,7 @@ def wait_for_release(
     """
     if old is not None and max(old.values(), default=0) <= _NOISE:
         return
-    deadline, ended, steady = Deadline(LONGEST), Deadline(LETS_GO), Readings()
+    deadline, ended, steady = Deadline(LONGEST), Deadline(RELEASED), Readings()
     level: int | None = None
     most: dict[str, int] = {}
     with step(f"wait for memory of the GPUs of {server.url}"):
