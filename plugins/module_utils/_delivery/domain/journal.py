@@ -138,8 +138,8 @@ class BegunLoad:
     files stay, because a load whose files are moved may hang for good.
 
     Attributes:
-        since: when it began, as a time in ISO form.
-        servers: URLs of those that were asked, or are to be asked.
+        since: when the last of them began, as a time in ISO form.
+        servers: URLs of those that were asked, one after the other; the last one since then.
         record: to be written when the new deployment is proven.
         answering: servers and names of the model's users that answered before.
     """

@@ -61,21 +61,23 @@ class Serving:
 
     def load(self, transaction: Transaction, urls: Sequence[str]) -> None:
         transaction.turn.take()
-        self.note_load(transaction, urls)
         record = transaction.deployed
         begun = transaction.plan.resumes and begun_load(transaction.plan.resumes)
-        for url in urls:
+        known = begun.servers if begun else ()
+        # Where a load may still be running comes first: if another fails, files go back.
+        for url in sorted(urls, key=lambda url: url not in known):
+            self.note_load(transaction, url)
             server = self.servers[url]
             # What was taken over too: its files may have been changed since they were loaded, and
             # Triton does nothing where they were not.
             transaction.loaded.append(server)
             _look_at_gpus(transaction, server)
             try:
-                left = time_left(server, begun.since) if begun and url in begun.servers else None
+                left = time_left(server, begun.since) if begun and url in known else None
                 served = self._load_until_served(server, record, transaction.files, left)
                 _note_answer(transaction, served)
             except LoadPending as error:
-                if begun and url in begun.servers:
+                if begun and url in known:
                     raise hangs(error, begun.since) from error
                 raise
             except LoadFailed as error:
@@ -86,27 +88,26 @@ class Serving:
                 raise
             self._release_old(transaction, server)
 
-    def note_load(self, transaction: Transaction, urls: Sequence[str] | None = None) -> None:
+    def note_load(self, transaction: Transaction, url: str | None = None) -> None:
         """Write down that a load begins. Whoever finds that moves no file before it has ended.
 
         Args:
-            urls: of the servers; those of which it was noted before when omitted.
+            url: of the server that is asked next; when omitted, those of which it was noted before.
         """
         name, swap = transaction.name, transaction.journal
         if not transaction.swapped or swap is None:
             record = transaction.deployed
-            server = urls[0] if urls and len(urls) == 1 else None
-            note = PendingLoad(record.deploy_id, now(), server)
+            note = PendingLoad(record.deploy_id, now(), url)
             transaction.notes_load = True
             self.repository.store.write_journal(name, note)
             return
         record = dataclasses.replace(
             transaction.deployed, fingerprint=transaction.files.of(transaction.deployed)
         )
-        # A load that is joined has begun before.
-        since = swap.load.since if swap.load else now()
         known = swap.load.servers if swap.load else ()
-        asked = tuple(dict.fromkeys((*known, *(urls or ()))))
+        asked = tuple(dict.fromkeys((*known, *([url] if url else ()))))
+        # A load that is joined has begun before; those of other servers have ended by now.
+        since = swap.load.since if swap.load and asked == known else now()
         load = BegunLoad(since, asked, record, tuple(sorted(transaction.answering)))
         if swap.load != load:
             transaction.journal = dataclasses.replace(swap, load=load)
@@ -118,11 +119,7 @@ class Serving:
         Raises:
             LoadHangs: it has not.
         """
-        if isinstance(note, PendingLoad):
-            urls = (note.server,) if note.server else tuple(self.servers)
-        else:
-            urls = note.servers
-        for server in (self.servers[url] for url in urls if url in self.servers):
+        for server in self._asked(note):
             served = server.served(name)
             if isinstance(note, BegunLoad) and _serves(served, note.record):
                 continue
@@ -131,6 +128,15 @@ class Serving:
                     server.load(name, time_left(server, note.since))
             except LoadPending as error:
                 raise hangs(error, note.since) from error
+
+    def _asked(self, note: BegunLoad | PendingLoad) -> list[TritonServer]:
+        """The servers on which a load may be running. One that the note calls by another address
+        than this run may be any of them.
+        """
+        urls = note.servers if isinstance(note, BegunLoad) else (note.server,)
+        if not self.servers.keys() >= {*urls}:
+            return [*self.servers.values()]
+        return [self.servers[url] for url in urls if url]
 
     def _load_until_served(
         self,
