@@ -5,6 +5,7 @@ play.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +14,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import LoadPending
+from support import models
 from support.bench import FAST, NAME, Bench
+from support.deliveries import deliver_models
 from support.rows import Row
 from support.servers import Triton, triton_server
 
@@ -29,6 +32,29 @@ def second(bench: Bench, tmp_path: Path) -> Iterator[Triton]:
 
 def both(bench: Bench, second: Triton, **more: Any) -> dict[str, Any]:
     return {"triton_url": [bench.triton.url, second.url], **more}
+
+
+@contextlib.contextmanager
+def moves_of(bench: Bench, name: str, began: float) -> Iterator[list[float]]:
+    """After how many seconds the model's file was first seen to be another one."""
+    moved: list[float] = []
+    model, ends = bench.repository / name / "1" / "model.py", threading.Event()
+    text = model.read_text()
+
+    def watch() -> None:
+        while not ends.is_set() and not moved:
+            if model.read_text() != text:
+                moved.append(time.monotonic() - began)
+            time.sleep(0.05)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield moved
+    finally:
+        time.sleep(0.2)
+        ends.set()
+        watcher.join()
 
 
 def identity_at(bench: Bench, server: Triton) -> int | None:
@@ -80,20 +106,42 @@ def test_an_address_in_another_spelling(bench: Bench, row: Row) -> None:
     new, began = bench.source(2, load_delay=6), time.monotonic()
     failed = bench.deliver(target={"triton_url": spelled, "load_timeout": 1}, model_uri=new)
     assert isinstance(failed.error, LoadPending), repr(failed.error)
-    moved: list[float] = []
-    model = bench.repository / NAME / "1" / "model.py"
-
-    def watch() -> None:
-        while not moved:
-            if model.read_text() != text:
-                moved.append(time.monotonic() - began)
-            time.sleep(0.05)
-
-    text = model.read_text()
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    bench.good(model_uri=old)
-    watcher.join(5)
-    assert moved and moved[0] > 6, moved
+    with moves_of(bench, NAME, began) as moved:
+        bench.good(model_uri=old)
+    assert moved[0] > 6, moved
     bench.check_agreement(1)
     row.saw("it waited")
+
+
+def test_one_of_a_group_fails_while_the_load_of_another_goes_on(bench: Bench, row: Row) -> None:
+    """members of an ensemble of which one loads longer than load_timeout, and in the next run the
+    other one fails: no file moves before the load has ended.
+    """
+    names = ("first", "second", "chain")
+
+    def asked(identity: int, broken: str | None = None, **slow: Any) -> list[dict[str, Any]]:
+        members = [
+            bench.sample(identity + 5 * bool(broken), "first", fail=broken),
+            bench.sample(identity, "second", **slow),
+        ]
+        chain = models.make_ensemble(bench.folder / f"group-{identity}", "chain", members)
+        config = chain.folder / "config.pbtxt"
+        note = f'parameters {{ key: "of" value {{ string_value: "{identity}" }} }}\n'
+        config.write_text(config.read_text().split("parameters")[0] + note)
+        folders = [*(member.folder for member in members), chain.folder]
+        return [{"name": name, "model_uri": str(at)} for name, at in zip(names, folders)]
+
+    assert not any(result.error for result in deliver_models(bench.target, asked(1)))
+    slow, began = asked(2, load_delay=8), time.monotonic()
+    done = deliver_models({**bench.target, "load_timeout": 1.5}, slow)
+    assert isinstance(done[1].error, LoadPending), repr(done[1].error)
+    broken = asked(2, broken="no weights", load_delay=8)
+    with moves_of(bench, "second", began) as moved:
+        done = deliver_models(bench.target, broken)
+    assert "no weights" in str(done[0].error), str(done[0].error)
+    assert moved[0] > 8, moved
+    for name in names[:2]:
+        bench.check_agreement_of(name, 1)
+    assert not any(bench.drift(name) for name in names)
+    assert bench.left_behind(models_there=names) == []
+    row.saw(str(done[1].error))

@@ -284,6 +284,8 @@ class Executor:
         self, transactions: Sequence[Transaction], failed: Transaction, failure: DeliveryError
     ) -> list[Applied]:
         """Undo what was done of all of them: the disk first, then what is served."""
+        if not isinstance(failure, LoadPending):
+            failed, failure = self._end_loads(transactions, failed, failure)
         if isinstance(failure, LoadPending):
             return self._leave(transactions, failed, failure)
         trouble = {one.name: self._restore_disk(one) for one in reversed(transactions)}
@@ -296,6 +298,24 @@ class Executor:
             untouched = one is not failed and not (one.swapped or one.loaded or one.unloaded)
             applied.append(Applied(one.old, one.warnings, error, untouched))
         return applied
+
+    def _end_loads(
+        self, transactions: Sequence[Transaction], failed: Transaction, failure: DeliveryError
+    ) -> tuple[Transaction, DeliveryError]:
+        """Wait for the loads of an earlier run that nobody has waited for yet. What failed, and
+        how: another one, where its load hangs.
+        """
+        for one in transactions:
+            try:
+                self.serving.end_loads(one)
+            except Exception as error:
+                why = as_delivery_error(error, "wait for the load")
+                if not isinstance(why, LoadPending):
+                    said = f"whether its load has ended is not known ({why.message})"
+                    why = LoadPending(said, step=why.step, server=getattr(why, "server", None))
+                why.message += f". Before that, '{failed.name}' failed ({failure.message})"
+                return one, why
+        return failed, failure
 
     def _leave(
         self, transactions: Sequence[Transaction], failed: Transaction, failure: LoadPending

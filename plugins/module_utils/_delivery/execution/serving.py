@@ -75,12 +75,14 @@ class Serving:
             try:
                 left = time_left(server, begun.since) if begun and url in known else None
                 served = self._load_until_served(server, record, transaction.files, left)
+                transaction.going_on.discard(url)
                 _note_answer(transaction, served)
             except LoadPending as error:
                 if begun and url in known:
                     raise hangs(error, begun.since) from error
                 raise
             except LoadFailed as error:
+                transaction.going_on.discard(url)
                 if said := _out_of_memory(transaction, server, error.reason):
                     error.message = f"{said}. {error.message}"
                 elif hint := _hint(error):
@@ -128,6 +130,20 @@ class Serving:
                     server.load(name, time_left(server, note.since))
             except LoadPending as error:
                 raise hangs(error, note.since) from error
+
+    def end_loads(self, transaction: Transaction) -> None:
+        """Wait until the loads of an earlier run have ended whose files are to be moved.
+
+        Raises:
+            LoadHangs: one has not.
+        """
+        load = begun_load(transaction.journal)
+        if load is None:
+            return
+        for url in sorted(transaction.going_on):
+            with contextlib.suppress(ServerUnreachable):  # what is down loads nothing
+                self.join(transaction.name, dataclasses.replace(load, servers=(url,)))
+            transaction.going_on.discard(url)
 
     def _asked(self, note: BegunLoad | PendingLoad) -> list[TritonServer]:
         """The servers on which a load may be running. One that the note calls by another address

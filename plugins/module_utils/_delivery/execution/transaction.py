@@ -56,6 +56,7 @@ class Transaction:
         answering: servers and names of the model's users that answered before.
         recorded: the record was written.
         notes_load: the journal says that a load has begun, of files that were not changed.
+        going_on: URLs of servers on which a load of an earlier run may still be running.
         removed: the model, its record and its retained copies are gone, for good.
     """
 
@@ -78,6 +79,7 @@ class Transaction:
     answering: frozenset[tuple[str, str]] = frozenset()
     recorded: bool = False
     notes_load: bool = False
+    going_on: set[str] = field(default_factory=set)
     removed: bool = False
 
     @classmethod
@@ -89,6 +91,7 @@ class Transaction:
         return cls(
             plan, old, swap.deploy_id, files, limits, turn, new=swap.load.record, journal=swap,
             swapped=True, answering=frozenset(swap.load.answering),
+            going_on={*swap.load.servers},
         )  # fmt: skip
 
     @property
