@@ -468,12 +468,13 @@ class TritonServer:
                 if "versions that are still available" not in error.reason:
                     raise
         # Requests in flight may take as long as a load.
-        deadline, patience = Deadline(self.load_timeout), Deadline(_PATIENCE)
+        seconds = max(self.timeout, self.load_timeout)
+        deadline, patience = Deadline(seconds), Deadline(_PATIENCE)
         while states := self.states(name):
             if deadline.passed:
                 doing = "serving it" if "READY" in states else "unloading"
                 raise ServerError(
-                    f"Triton at {self.url} was still {doing} after {self.load_timeout:g} s",
+                    f"Triton at {self.url} was still {doing} after {seconds:g} s",
                     model=name,
                     step="unload",
                     server=self.url,
