@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import LoadPending
 from support import models
-from support.bench import FAST, NAME, Bench
+from support.bench import FAST, NAME, VERIFY, Bench
 from support.deliveries import deliver_models
 from support.rows import Row
 from support.servers import Triton, triton_server
@@ -145,3 +145,41 @@ def test_one_of_a_group_fails_while_the_load_of_another_goes_on(bench: Bench, ro
     assert not any(bench.drift(name) for name in names)
     assert bench.left_behind(models_there=names) == []
     row.saw(str(done[1].error))
+
+
+@pytest.mark.parametrize("wish", ["the same, which answers wrongly", "the one before", "another"])
+def test_in_an_outage_there_is_room_for_one_copy(wish: str, bench: Bench, row: Row) -> None:
+    """unload_first, a load that outlasts load_timeout, then {wish}: never two copies at once."""
+    first: dict[str, Any] = {"swap": "unload_first", "verify": VERIFY}
+    (bench.folder / "taken").unlink(missing_ok=True)
+    old = alone(bench, 1)
+    bench.good(model_uri=old, verify=VERIFY)
+    new = alone(bench, 2, load_delay=3, wrong=wish.startswith("the same"))
+    failed = bench.deliver(model_uri=new, target={"load_timeout": 1}, **first)
+    assert isinstance(failed.error, LoadPending), repr(failed.error)
+    if wish.startswith("the same"):
+        failed = bench.deliver(model_uri=new, **first)
+        text = str(failed.error)
+        assert "output 'y'" in text and "has loaded it again, and it answers" in text, text
+        bench.check_agreement(1)
+    else:
+        number = 1 if "before" in wish else 3
+        bench.good(model_uri=old if number == 1 else alone(bench, 3), **first)
+        bench.check_agreement(number)
+    row.saw(str(failed.error))
+
+
+def alone(bench: Bench, identity: int, **options: Any) -> str:
+    """A model that cannot be loaded while another copy of it is."""
+    source = bench.source(identity, **options)
+    code = Path(source) / "1" / "model.py"
+    taken = bench.folder / "taken"
+    text = code.read_text()
+    text = text.replace(
+        "        if FAIL:\n",
+        f"        os.close(os.open({str(taken)!r}, os.O_CREAT | os.O_EXCL))\n        if FAIL:\n",
+        1,
+    )
+    text += f"\n    def finalize(self):\n        os.remove({str(taken)!r})\n"
+    code.write_text(text)
+    return source

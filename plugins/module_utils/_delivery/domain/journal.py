@@ -142,12 +142,14 @@ class BegunLoad:
         servers: URLs of those that were asked, one after the other; the last one since then.
         record: to be written when the new deployment is proven.
         answering: servers and names of the model's users that answered before.
+        unloaded: URLs of the servers that had unloaded the old deployment first.
     """
 
     since: str
     servers: tuple[str, ...]
     record: Record
     answering: tuple[tuple[str, str], ...] = ()
+    unloaded: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -155,6 +157,7 @@ class BegunLoad:
             "servers": list(self.servers),
             "record": self.record.to_dict(),
             "answering": [list(pair) for pair in self.answering],
+            "unloaded": list(self.unloaded),
         }
 
     @classmethod
@@ -169,7 +172,8 @@ class BegunLoad:
             for pair in fields.each("answering")
             for one in [_pair(pair)]
         )
-        return cls(fields.text("since"), fields.texts("servers"), record, pairs)
+        since, servers = fields.text("since"), fields.texts("servers")
+        return cls(since, servers, record, pairs, fields.texts("unloaded"))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from .. import progress
 from ..artifacts.roots import ArtifactRoot
 from ..domain.cases import as_json
-from ..domain.journal import PendingLoad
+from ..domain.journal import PendingLoad, begun_load
 from ..domain.record import Record
 from ..domain.source import Source
 from ..errors import ArtifactError, DeliveryError, LoadPending, NeedsOther, as_delivery_error
@@ -122,8 +122,8 @@ class Executor:
                 for plan in plans
             ]
             for one in transactions:
-                if one.plan.resumes:  # what fails from here on is undone there, too
-                    one.loaded += self.serving.servers.values()
+                if load := begun_load(one.plan.resumes):
+                    self.serving.undoes(one, load)  # what fails from here on
             at = transactions[0]
             try:
                 for at in transactions:

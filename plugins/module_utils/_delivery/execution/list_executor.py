@@ -12,7 +12,7 @@ from typing import Protocol
 
 from ..artifacts.roots import ArtifactRoot
 from ..domain.desired import DesiredModel
-from ..domain.journal import PendingLoad, begun_load
+from ..domain.journal import BegunLoad, PendingLoad, begun_load
 from ..domain.observed import ObservedModel
 from ..domain.source import Source
 from ..errors import ArtifactError, as_delivery_error
@@ -193,11 +193,12 @@ class ListExecutor:
     def _plan_again(self, planned: Planned, together: Collection[str]) -> Outcome:
         """What is still to be done, and what was recovered on the way."""
         name, plan = planned.desired.name, planned.todo
+        load = begun_load(self._repository.store.journal(name))
         waited, resumed = self._settle(planned)
         done = None if resumed else self._repository.recover(name)
         observed = self._planner.observe(planned.desired)
-        if waited and done:
-            self._go_back(planned.desired, observed)
+        if waited and done and load:
+            self._go_back(planned.desired, observed, load)
             observed = self._planner.observe(planned.desired)
         if resumed or plan is None or observed != plan.observed:
             plan = resumed or self._planner.plan(observed, planned.desired)
@@ -235,7 +236,7 @@ class ListExecutor:
             return (Recover(interrupted(journal)),), None
         return (), None
 
-    def _go_back(self, desired: DesiredModel, observed: ObservedModel) -> None:
+    def _go_back(self, desired: DesiredModel, observed: ObservedModel, load: BegunLoad) -> None:
         """Where servers have loaded what was not wanted any more, the deployment before comes back
         before anything else is done.
         """
@@ -247,7 +248,7 @@ class ListExecutor:
         with Turn(self._limits.loads) as turn:
             turn.take()
             one = Transaction.of(plan, files, self._limits, turn)
-            one.loaded += executor.serving.servers.values()
+            executor.serving.undoes(one, load)
             executor.serving.restore(one)
         journal = self._repository.store.journal(desired.name)
         if isinstance(journal, PendingLoad):  # the load of what was there before has not ended

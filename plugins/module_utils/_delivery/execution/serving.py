@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import operator
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from ..deadline import Deadline
 from ..domain.cases import as_json
@@ -110,7 +110,8 @@ class Serving:
         asked = tuple(dict.fromkeys((*known, *([url] if url else ()))))
         # A load that is joined has begun before; those of other servers have ended by now.
         since = swap.load.since if swap.load and asked == known else now()
-        load = BegunLoad(since, asked, record, tuple(sorted(transaction.answering)))
+        unloaded = tuple(server.url for server in transaction.unloaded)
+        load = BegunLoad(since, asked, record, tuple(sorted(transaction.answering)), unloaded)
         if swap.load != load:
             transaction.journal = dataclasses.replace(swap, load=load)
             self.repository.store.write_journal(name, transaction.journal)
@@ -121,7 +122,7 @@ class Serving:
         Raises:
             LoadHangs: it has not.
         """
-        for server in self._asked(note):
+        for server in self.named(note.servers if isinstance(note, BegunLoad) else (note.server,)):
             served = server.served(name)
             if isinstance(note, BegunLoad) and _serves(served, note.record):
                 continue
@@ -145,11 +146,10 @@ class Serving:
                 self.join(transaction.name, dataclasses.replace(load, servers=(url,)))
             transaction.going_on.discard(url)
 
-    def _asked(self, note: BegunLoad | PendingLoad) -> list[TritonServer]:
-        """The servers on which a load may be running. One that the note calls by another address
-        than this run may be any of them.
+    def named(self, urls: Collection[str | None]) -> list[TritonServer]:
+        """The servers of which a journal speaks. One that it calls by another address than this
+        run may be any of them.
         """
-        urls = note.servers if isinstance(note, BegunLoad) else (note.server,)
         if not self.servers.keys() >= {*urls}:
             return [*self.servers.values()]
         return [self.servers[url] for url in urls if url]
@@ -312,6 +312,11 @@ class Serving:
                         step="verify its users",
                         server=url,
                     )
+
+    def undoes(self, transaction: Transaction, load: BegunLoad) -> None:
+        """What ``restore`` brings back is also what an earlier run's load took away."""
+        transaction.loaded += self.servers.values()
+        transaction.unloaded += self.named(load.unloaded)
 
     def restore(self, transaction: Transaction) -> list[str]:
         """Bring back what each server served before that was asked to load, or to unload; returns
