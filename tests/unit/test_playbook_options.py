@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 import yaml
 
@@ -108,3 +109,24 @@ def test_plan_delivery_and_way_back_know_whether_the_hook_takes_the_host_out() -
     }
     tasks = (ROOT / "playbooks/tasks/plan_host.yml").read_text(encoding="utf-8")
     assert "triton_swap | default('', true)" in tasks
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        ({}, 3600),
+        ({"triton_load_timeout": 60}, 3600),
+        ({"triton_load_timeout": "3600"}, 5400),  # as large_models.md has it
+        ({"triton_load_timeout": 3600, "triton_delivery_timeout": 600}, 600),
+    ],
+)
+def test_a_delivery_outlasts_a_load(given: dict[str, Any], seconds: int) -> None:
+    """Else the run is ended before it can say that a load goes on, or wait for it."""
+    found = [
+        said
+        for path in sorted((ROOT / "playbooks/tasks").glob("*.yml"))
+        for said in re.findall(r'^ *timeout: "(.*)"$', path.read_text(encoding="utf-8"), re.M)
+    ]
+    assert len(found) == 5
+    for said in found:
+        assert int(jinja2.Template(said).render(given)) == seconds
