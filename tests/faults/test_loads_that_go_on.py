@@ -147,6 +147,18 @@ def test_one_of_a_group_fails_while_the_load_of_another_goes_on(bench: Bench, ro
     row.saw(str(done[1].error))
 
 
+def test_the_next_run_keeps_as_many_copies_as_it_asks_for(bench: Bench, row: Row) -> None:
+    """load that outlasts load_timeout, then the same with keep 0: no copy is retained."""
+    bench.good(model_uri=bench.source(1))
+    slow = bench.source(2, load_delay=3)
+    failed = bench.deliver(model_uri=slow, target={"load_timeout": 1})
+    assert isinstance(failed.error, LoadPending), repr(failed.error)
+    bench.good(model_uri=slow, keep=0)
+    bench.check_agreement(2, retained=0)
+    assert bench.store.retained_records(NAME) == []
+    row.saw("none is")
+
+
 @pytest.mark.parametrize("wish", ["the same, which answers wrongly", "the one before", "another"])
 def test_in_an_outage_there_is_room_for_one_copy(wish: str, bench: Bench, row: Row) -> None:
     """unload_first, a load that outlasts load_timeout, then {wish}: never two copies at once."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..domain.config_pbtxt import config_for
-from ..domain.journal import Swap
+from ..domain.journal import Swap, begun_load
 from ..domain.layout import Layout
 from ..domain.manifest import Manifest
 from ..domain.record import Record
@@ -86,12 +86,14 @@ class Transaction:
     def of(cls, plan: Plan, files: ProvenFiles, limits: Limits, turn: Turn) -> Transaction:
         """Begun, or gone on with where a run had left it when its load had begun."""
         old, swap = plan.observed.record, plan.resumes
-        if swap is None or swap.load is None:
+        load = begun_load(swap)
+        if swap is None or load is None:
             return cls(plan, old, new_deploy_id(), files, limits, turn, new=old)
+        swap = dataclasses.replace(swap, keep=plan.desired.keep)  # as it is asked for now
         return cls(
-            plan, old, swap.deploy_id, files, limits, turn, new=swap.load.record, journal=swap,
-            swapped=True, answering=frozenset(swap.load.answering),
-            going_on={*swap.load.servers},
+            plan, old, swap.deploy_id, files, limits, turn, new=load.record, journal=swap,
+            swapped=True, answering=frozenset(load.answering),
+            going_on={*load.servers},
         )  # fmt: skip
 
     @property
