@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from ..module_utils._delivery.domain.desired import DesiredModel
 from ..module_utils._delivery.domain.fields import WrongShape, read_json
+from ..module_utils._delivery.domain.journal import FolderSwap, S3Swap, begun_load
 from ..module_utils._delivery.domain.record import Record
 from ..module_utils._delivery.domain.uri import parse_model_uri
 from ..module_utils._delivery.errors import (
@@ -333,6 +334,16 @@ class TritonDeploymentClient(BaseDeploymentClient):
     def _explain_absence(self, name: str, options: Mapping[str, Any]) -> DeliveryError:
         with self._inspection(options, None) as there:
             repository, meta = there.target.repository, _read_meta(there.repository, name)
+            journal = there.repository.store.journal(name)
+        if isinstance(journal, (FolderSwap, S3Swap)):
+            load = begun_load(journal)
+            what = f"its load has been pending since {load.since}" if load else "it was interrupted"
+            return NotFound(
+                f"its first deployment has not ended ({what}): create it again, which goes on",
+                model=name,
+                step="find the deployment",
+                left="nothing was changed",
+            )
         if meta:
             return NotFound(
                 "NVIDIA's plugin deployed it; update it with model_uri and -C adopt=true to take it"

@@ -300,3 +300,16 @@ def test_installation(row: Row) -> None:
     for version in ("2.11.3", "2.22.4", "3.17.2"):
         assert version in wanted[0].specifier
     row.saw(f"asks for {wanted[0]}, so that pip leaves the MLflow that is there")
+
+
+def test_a_first_deployment_whose_load_goes_on(bench: Bench, row: Row) -> None:
+    """first deployment by the plugin that outlasts load_timeout: what it says to do works."""
+    slow = bench.source(1, load_delay=3)
+    with pytest.raises(MlflowException, match="was still loading after 1 s"):
+        client(bench).create_deployment(NAME, slow, config={"load_timeout": 1})
+    for ask in ("get_deployment", "update_deployment"):
+        said = refused("RESOURCE_DOES_NOT_EXIST", getattr(client(bench), ask), NAME)
+        assert "its load has been pending since" in said and "create it again" in said, said
+    client(bench).create_deployment(NAME, slow)
+    survives(bench, 1)
+    row.saw(said)
