@@ -113,6 +113,16 @@ def test_instances_of_other_backends_are_asked_often_and_not_told_apart(
     bench.good(name="several", state="absent")
 
 
+def test_a_full_queue_is_no_wrong_answer(bench: Bench, tmp_path: Path) -> None:
+    sample = make_python(tmp_path, "queued", count=6, infer_delay=0.05)
+    config = sample.folder / "config.pbtxt"
+    queue = "dynamic_batching { default_queue_policy { max_queue_size: 1 } }\n"
+    config.write_text(config.read_text() + queue)
+    bench.good(name="queued", model_uri=str(sample.folder), verify=case(sample))
+    assert proof(bench, "queued")["requests"] >= 53
+    bench.good(name="queued", state="absent")
+
+
 def test_one_instance_is_asked_once(bench: Bench, tmp_path: Path) -> None:
     sample = network(tmp_path, count=1)
     bench.good(name="network", model_uri=str(sample.folder), verify=case(sample))

@@ -45,7 +45,7 @@ class Server:
     def config(self, _name: str) -> Mapping[str, Any]:
         return self._config
 
-    def ask(self, parameters: Mapping[str, object]) -> None:
+    def ask(self, parameters: Mapping[str, object]) -> bool:
         self.asked += 1
         turn = str(next(self._turns) % self._answering)
         self._by_instance[turn] = self._by_instance.get(turn, 0) + 1
@@ -53,6 +53,7 @@ class Server:
             assert parameters == {"mlops_triton_instance": True}
         else:  # it may refuse what it does not know
             assert parameters == {}
+        return True
 
     def answered(self, _name: str, _version: int) -> dict[str, float]:
         gpus: dict[str, float] = {}
@@ -134,10 +135,11 @@ def test_an_answer_that_differs_fails_it_and_says_that_others_were_right() -> No
     server = Server({"backend": "fil", "instance_group": [TWO_GPUS]}, answering=4)
     ask = server.ask
 
-    def last_is_wrong(parameters: Mapping[str, object]) -> None:
+    def last_is_wrong(parameters: Mapping[str, object]) -> bool:
         ask(parameters)
         if server.asked == 3:
             raise VerificationFailed("output 'y' is 0")
+        return True
 
     server.ask = last_is_wrong  # type: ignore[method-assign]
     with pytest.raises(VerificationFailed, match=r"y' is 0; .* not each of the 4 instances"):

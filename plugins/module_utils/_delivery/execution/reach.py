@@ -28,11 +28,15 @@ _SECONDS = 10.0
 _WIDEST = 8
 _EACH = 4
 """Requests of one thread between two looks at the metrics."""
+_TURNED_AWAY = 0.05
+"""Seconds after which a model whose queue was full is asked again."""
 _UNLIKELY = 7.0
 """``exp(-7)``: the chance that requests spread at random miss one instance is below 0.1%."""
 
-Ask = Callable[[Mapping[str, object]], None]
-"""Ask once more, with these parameters; raises VerificationFailed for another answer."""
+Ask = Callable[[Mapping[str, object]], bool]
+"""Ask once more, with these parameters; False where the model's queue was full. Raises
+VerificationFailed for another answer.
+"""
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,9 @@ class _Rounds:
             for _turn in range(_EACH):
                 if self._over.is_set():
                     return
-                self._ask(self._parameters)
+                if not self._ask(self._parameters):
+                    self._over.wait(_TURNED_AWAY)
+                    continue
                 with self._lock:
                     self._requests += 1
         except Exception as error:

@@ -35,6 +35,8 @@ from .reach import Proof, prove_everywhere
 
 _DEFAULT_TOLERANCE = 1e-4
 _SHOWN = 5
+_QUEUE_IS_FULL = "Exceeds maximum queue size"
+"""What Triton says of a request that it does not take."""
 
 
 def case_of(desired: DesiredModel, record: Record) -> Case | None:
@@ -189,9 +191,16 @@ def verify_everywhere(
         return request, None, None
     _ask_and_compare(server, name, version, request, interface, case)
 
-    def again(parameters: Mapping[str, object]) -> None:
+    def again(parameters: Mapping[str, object]) -> bool:
         marked = replace(request, parameters={**request.parameters, **parameters})
-        _ask_and_compare(server, name, version, marked, interface, case)
+        try:
+            _ask_and_compare(server, name, version, marked, interface, case)
+        except VerificationFailed as error:
+            # So many at once may be more than its configuration lets wait: no answer of its own.
+            if _QUEUE_IS_FULL in error.message:
+                return False
+            raise
+        return True
 
     once = interface.decoupled or interface.in_sequences
     proof, said = prove_everywhere(server, name, version, again, decoupled_or_stateful=once)
