@@ -206,6 +206,37 @@ def test_a_run_killed_anywhere_in_a_trial_leaves_nothing(bench: Bench) -> None:
     assert saw_it_served
 
 
+def test_a_rollback_that_was_killed_in_its_trial_can_be_asked_for_again(bench: Bench) -> None:
+    """Its files are the candidate's meanwhile, and still those of a retained deployment."""
+    new, back = bench.source(2, version=2), {"state": "rolled_back", "keep": 1, **ASIDE}
+    bench.good(model_uri=new)
+    effects = bench.run(**back)["effects"]
+    loads = next(n for n, effect in enumerate(effects, 1) if effect == ["load", CANDIDATE])
+    for starts_anew in (False, True):
+        bench.good(model_uri=new, keep=1)
+        assert bench.run({"kill": [loads, "after"]}, **back)["code"] == -9
+        if starts_anew:
+            bench.crash()
+        assert bench.good(check=True, **back).changed
+        bench.good(**back)
+        nothing_is_left(bench, 1)
+
+
+def test_a_model_may_write_files_of_its_own_while_it_is_proven(bench: Bench) -> None:
+    sample = bench.sample(2)
+    program = sample.folder / "1" / "model.py"
+    begins = "    def initialize(self, args):\n"
+    writes = begins + (
+        "        there = os.path.join(args['model_repository'], args['model_version'])\n"
+        "        open(os.path.join(there, 'engine.cache'), 'w').write(args['model_name'])\n"
+    )
+    program.write_text(program.read_text().replace(begins, writes))
+    bench.good(model_uri=str(sample.folder), **ASIDE)
+    # What it wrote as a candidate does not come with it.
+    assert (bench.repository / NAME / "1" / "engine.cache").read_text() == NAME
+    assert bench.good(model_uri=str(sample.folder), **ASIDE).changed is False
+
+
 def test_a_load_of_a_candidate_that_goes_on_is_ended_by_the_next_run(bench: Bench) -> None:
     slow = bench.source(2, load_delay=3)
     limits = {"timeout": 1, "load_timeout": 1}

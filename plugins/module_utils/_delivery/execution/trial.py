@@ -89,11 +89,7 @@ class Trial:
             before = self._look(name)
             for one in watched:
                 self._try_on(transaction, one, candidate)
-            if self._look(name) != before:
-                raise ArtifactError(
-                    f"somebody changed {self.repository.live(candidate_of(name))} while it was"
-                    " proven"
-                )
+            self._refuse_changed(name, before)
         except LoadPending as error:
             raise ServerError(
                 f"as {candidate_of(name)}, to be proven: {error.message}; its files stay where they"
@@ -102,11 +98,14 @@ class Trial:
                 step=_STEP,
                 server=error.server,
             ) from error
-        except DeliveryError as error:
-            self._end(transaction, step.servers, error)
-            error.message = f"as {candidate_of(name)}, before it served: {error.message}"
-            error.step = _STEP
-            raise
+        except Exception as cause:  # whatever it is, the candidate has memory and a name
+            failure = as_delivery_error(cause, _STEP)
+            self._end(transaction, step.servers, failure)
+            failure.message = f"as {candidate_of(name)}, before it served: {failure.message}"
+            failure.step = _STEP
+            if failure is cause:
+                raise
+            raise failure from cause
         self.repository.end_trial(name)
 
     def finish(self, transaction: Transaction) -> None:
@@ -212,6 +211,17 @@ class Trial:
         """How the candidate's files look: whoever owns the repository can reach them there."""
         found = self.repository.fingerprint(candidate_of(name))
         return {path: look for path, look in found.items() if not disk.is_byproduct(path)}
+
+    def _refuse_changed(self, name: str, before: Fingerprint) -> None:
+        """Raises ArtifactError where what was proven is not what was tried. What has come is a
+        model's own: it may write files beside its own, and is to write them anew where it serves.
+        """
+        place, after = self.repository.live(candidate_of(name)), self._look(name)
+        came = sorted(after.keys() - before.keys())
+        filled = {path for path in before for one in came if one.startswith(f"{path}/")}
+        if any(after.get(path) != look for path, look in before.items() if path not in filled):
+            raise ArtifactError(f"somebody changed {place} while it was proven")
+        self.repository.remove_strays(place, came)
 
     def _refuse_served(self, server: TritonServer, name: str) -> None:
         if server.served(candidate_of(name)).ready:

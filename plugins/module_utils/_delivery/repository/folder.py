@@ -364,7 +364,10 @@ class FolderRepository:
     def retained_model(self, name: str, key: str) -> str | None:
         """The whole model of a retained deployment, where it is kept under this key."""
         folder = os.path.join(self.store.retained(name, key), "model")
-        return folder if disk.is_folder(folder) else None
+        if disk.is_folder(folder):
+            return folder
+        tried = candidate.place_of(self.store, name)
+        return tried if self.store.tried(name) == folder and disk.is_folder(tried) else None
 
     @as_owner
     def retained_versions(self, name: str, version: int) -> list[str]:

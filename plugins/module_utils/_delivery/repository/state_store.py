@@ -293,7 +293,18 @@ class StateStore:
     def retained_contents(self, name: str) -> dict[str, set[str]]:
         """What each retained copy holds, by its key."""
         base = self.retained(name)
-        return {key: set(disk.entries(os.path.join(base, key))) for key in disk.entries(base)}
+        found = {key: set(disk.entries(os.path.join(base, key))) for key in disk.entries(base)}
+        key, part = os.path.split(os.path.relpath(self.tried(name) or base, base))
+        if key in found:
+            found[key].add(part)
+        return found
+
+    @as_owner
+    def tried(self, name: str) -> str | None:
+        """The place in a retained copy to which the files of an interrupted trial go back."""
+        journal = self.journal(name)
+        home = journal.home if isinstance(journal, Trial) else ""
+        return os.path.join(self.path, home) if home.startswith("retained/") else None
 
     @as_owner
     def remove_retained(self, name: str, keys: Iterable[str]) -> None:
