@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import http.server
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -71,5 +72,32 @@ def test_metrics_that_are_not_there_are_an_error_of_one_sentence(url: str) -> No
         with pytest.raises(ServerError, match="cannot be read"):
             Metrics(wrong, 2).gpus()
     for wrong in ("grpc://host:8002", "http://", "ftp://h/metrics", "http://me:hush@h:1"):
-        with pytest.raises(InvalidOption, match="metrics_url"):
+        with pytest.raises(InvalidOption, match="metrics_url") as refused:
             Metrics(wrong, 2)
+        assert "hush" not in str(refused.value)
+
+
+def test_metrics_that_come_without_end_are_waited_for_as_long_as_others() -> None:
+    over = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            while not over.wait(0.1):
+                self.wfile.write(b"#")
+
+        def log_message(self, *_words: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(ServerError, match=r"cannot be read .*within 0\.5 s"):
+            Metrics(f"127.0.0.1:{server.server_address[1]}", 0.5).gpus()
+        assert time.monotonic() - began < 5
+    finally:
+        over.set()
+        server.shutdown()
+        server.server_close()

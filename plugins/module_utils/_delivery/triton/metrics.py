@@ -13,7 +13,9 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ..errors import InvalidOption, ServerError
+from ..deadline import call_within
+from ..errors import DeadlineExceeded, InvalidOption, ServerError
+from ..redact import mask
 
 _LARGEST = 16 << 20
 _LINE = re.compile(r'^([a-z_][a-z0-9_]*)(?:\{((?:[a-z_]+="[^"\\]*",?)*)\})? (\S+)$')
@@ -66,7 +68,7 @@ class Metrics:
         address = url if "://" in url else f"http://{url}"
         if not re.fullmatch(r"https?://[^/\s@]+(/\S*)?", address):
             raise InvalidOption(
-                f"metrics_url {url} is not the address of metrics, such as http://host:8002",
+                f"metrics_url {mask(url)} is not the address of metrics, such as http://host:8002",
                 step="read the options",
             )
         self.url = address if address.count("/") > 2 else f"{address}/metrics"
@@ -74,15 +76,18 @@ class Metrics:
 
     def samples(self) -> tuple[Sample, ...]:
         """Raises ServerError where there are none."""
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(self.url, timeout=self._timeout) as answer:
-                text = answer.read(_LARGEST).decode(errors="replace")
-        except (OSError, ValueError, http.client.HTTPException) as error:
+            text = call_within(self._timeout, "the server", self._read)
+        except (OSError, ValueError, http.client.HTTPException, DeadlineExceeded) as error:
             raise ServerError(
                 f"the metrics at {self.url} cannot be read ({error})", step=_STEP
             ) from error
         return tuple(_parse(text))
+
+    def _read(self) -> str:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(self.url, timeout=self._timeout) as answer:
+            return str(answer.read(_LARGEST).decode(errors="replace"))
 
     def gpus(self) -> dict[str, GpuMemory]:
         """The GPUs that the server sees, by UUID; empty where it has none."""
