@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import LoadHangs
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.orchestration.report import (
     Result,
 )
@@ -245,6 +247,26 @@ def test_a_load_of_a_candidate_that_goes_on_is_ended_by_the_next_run(bench: Benc
     assert (bench.repository / CANDIDATE / "1" / "model.py").exists()
     assert bench.identity() == 1
     bench.good(model_uri=str(bench.folder / f"sources/{NAME}-1/{NAME}"), verify=VERIFY)
+    nothing_is_left(bench, 1)
+
+
+def test_a_candidate_that_hangs_is_found_out_in_seconds(bench: Bench) -> None:
+    slow, old = bench.source(2, load_delay=25), str(bench.folder / f"sources/{NAME}-1/{NAME}")
+    limits = {"timeout": 2, "load_timeout": 8}
+    assert "the next run ends that" in str(
+        bench.deliver(model_uri=slow, target=limits, **ASIDE).error
+    )
+    began = time.monotonic()
+    result = bench.deliver(model_uri=old, verify=VERIFY, target=limits)
+    assert time.monotonic() - began < 6
+    assert isinstance(result.error, LoadHangs)
+    assert result.to_dict()["hanging"] == [bench.triton.url]
+    said = str(result.error)
+    assert said.startswith(f"model '{NAME}'") and f"as {CANDIDATE}, which was to be" in said
+    assert "restart of the server helps" in said
+    assert bench.identity() == 1
+    bench.crash()
+    bench.good(model_uri=old, verify=VERIFY)
     nothing_is_left(bench, 1)
 
 

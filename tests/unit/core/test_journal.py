@@ -159,7 +159,7 @@ s3_swaps = st.builds(
 others = (
     st.just(Removal())
     | st.builds(PendingLoad, ids, ids, st.none() | ids)
-    | st.builds(Trial, ids, st.just("") | st.just(f"staging/{NAME}/d1/model"))
+    | st.builds(Trial, ids, st.just("") | st.just(f"staging/{NAME}/d1/model"), st.just("") | ids)
 )
 every_journal = folder_swaps | s3_swaps | others
 

@@ -270,10 +270,12 @@ class Trial:
     Attributes:
         home: where the candidate's files belong, relative to the state folder; "" where they are
             copies, or links to what serves.
+        since: when the last load of it began, as a time in ISO form; "" before the first.
     """
 
     deploy_id: str
     home: str
+    since: str = ""
     op: ClassVar[str] = "trial"
 
     def to_dict(self) -> dict[str, Any]:
@@ -282,12 +284,13 @@ class Trial:
             "op": self.op,
             "deploy_id": self.deploy_id,
             "home": self.home,
+            "since": self.since,
         }
 
     @classmethod
     def from_dict(cls, fields: Fields, file: JournalFile) -> Trial:
         home = _below(fields, "home", file.aside) if fields.text("home") else ""
-        return cls(fields.text("deploy_id"), home)
+        return cls(fields.text("deploy_id"), home, fields.text_or_none("since") or "")
 
 
 # Evaluated at run time, where the start wrapper's Python 3.9 knows no other form.

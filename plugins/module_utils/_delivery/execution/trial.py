@@ -34,9 +34,10 @@ from ..repository.protocol import Repository
 from ..triton.readiness import Readiness
 from ..triton.server import TritonServer
 from .gpu_memory import Before, is_on_gpu, read_gpus, wait_for_release
+from .pending_loads import hangs, time_left
 from .replacement import Replacement
 from .rollback import Rollback
-from .transaction import Transaction
+from .transaction import Transaction, now
 from .verification import case_of, verify_everywhere
 
 _STEP = "try aside"
@@ -112,11 +113,18 @@ class Trial:
         """Unload what a run that was killed, or gave up a load, left of a trial.
 
         Raises:
-            LoadPending: a server is still loading it.
+            LoadHangs: a server is still loading it.
         """
-        if isinstance(transaction.plan.observed.journal, TrialJournal):
+        journal = transaction.plan.observed.journal
+        if isinstance(journal, TrialJournal):
             for server in self.servers.values():
-                self._unload(server, transaction)
+                try:
+                    self._unload(server, transaction, time_left(server, journal.since))
+                except LoadPending as error:
+                    failure = hangs(error, journal.since)
+                    candidate = candidate_of(transaction.name)
+                    failure.message = f"as {candidate}, which was to be proven: {failure.message}"
+                    raise failure from error
             self.repository.end_trial(transaction.name)
 
     def _candidate(self, transaction: Transaction) -> Candidate:
@@ -160,6 +168,7 @@ class Trial:
     def _try_on(self, transaction: Transaction, one: Readiness, candidate: Candidate) -> None:
         server, name = one.server, candidate_of(transaction.name)
         transaction.gpus[server.url] = Before(read_gpus(server), {})
+        self._note_load(transaction.name)
         try:
             with one.watch():
                 server.load(name)
@@ -183,12 +192,23 @@ class Trial:
             raise VerificationFailed(why_not_asked, server=server.url)
         self._unload(server, transaction)
 
-    def _unload(self, server: TritonServer, transaction: Transaction) -> None:
+    def _note_load(self, name: str) -> None:
+        """Whoever finds it knows how long it may still take."""
+        journal = self.repository.store.journal(name)
+        if isinstance(journal, TrialJournal):
+            noted = dataclasses.replace(journal, since=now())
+            self.repository.store.write_journal(name, noted)
+
+    def _unload(
+        self, server: TritonServer, transaction: Transaction, seconds: float | None = None
+    ) -> None:
+        """``seconds``: for how long a load is waited for that has not ended."""
         candidate = candidate_of(transaction.name)
         before = transaction.gpus.pop(server.url, None)
         if any(row.state == "LOADING" for row in server.index().get(candidate, ())):
             with contextlib.suppress(LoadFailed):
-                server.load(candidate)  # joins the load, which an unload would not stop
+                # Joins the load, which an unload would not stop.
+                server.load(candidate, seconds)
         on_gpu = is_on_gpu(server, candidate)
         server.unload(candidate)
         if on_gpu:
