@@ -109,6 +109,22 @@ def test_a_byte_between_the_samples_is_found(model: Path, former: bool) -> None:
     assert source.source not in (record.source, f"file://{model}#")
 
 
+def test_a_folder_that_changed_after_the_plan_is_not_known_by_its_look_then(model: Path) -> None:
+    """``cp -p`` of one of two models over the other gives it the size and the times back."""
+    weights, copy = model / "1" / "weights", model.parent / "copy"
+    source, files = planned(model, None)[0], LocalRoot(str(model), 5)
+    weights.write_bytes(b"\1" * SIZE)
+    source = with_identity(source, files, files.fetch({"1/weights": str(copy)}))
+    record = dataclasses.replace(
+        deployed(model), source=source.source, source_fingerprint=source.fingerprint,
+        source_samples=source.samples,
+    )  # fmt: skip
+    assert planned(model, record)[0].source == record.source
+    weights.write_bytes(bytes(SIZE))
+    os.utime(weights, (1, 1))
+    assert planned(model, record)[0].source != record.source
+
+
 def test_a_file_that_the_model_does_not_need_is_part_of_it(model: Path) -> None:
     record = deployed(model)
     (model / "MLmodel").write_text("a file that the model does not mind")

@@ -41,13 +41,16 @@ def folder_source(source: Source, files: LocalRoot, record: Record | None) -> So
 
 def with_identity(source: Source, files: ArtifactRoot, came: Mapping[str, FileEntry]) -> Source:
     """What is recorded of a folder whose files ``came``, by their paths in it: hashed on the way.
-    Files that a model does not need are hashed now.
+    Files that a model does not need are hashed now. A folder that was changed since the plan may
+    look again as it did then: its look is no proof of what came.
     """
     if not isinstance(files, LocalRoot) or source.fingerprint is None:
         return source
     unread = source.source.endswith("#")
     name = source.source + _content(files, came) if unread else source.source
-    return replace(source, source=name, samples=_sample(files))
+    samples, look = _sample(files), _fingerprint(files)
+    known = look if look == source.fingerprint else None
+    return replace(source, source=name, samples=samples, fingerprint=known)
 
 
 def _fingerprint(files: LocalRoot) -> str:
