@@ -88,9 +88,12 @@ def test_what_came_names_it_as_its_bytes_do(model: Path) -> None:
     assert (source.source, read) == (record.source, 2)
 
 
-def test_other_samples_are_enough_to_tell_another_model(model: Path) -> None:
+@pytest.mark.parametrize("time", [1, 2])
+def test_other_samples_are_enough_to_tell_another_model(model: Path, time: int) -> None:
+    """Also where size and time are the same, as an archive may make them."""
     record = deployed(model)
     (model / "1" / "weights").write_bytes(b"\1" * SIZE)
+    os.utime(model / "1" / "weights", (time, time))
     source, read = planned(model, record)
     assert (source.source, read) == (f"file://{model}#", 0)
 

@@ -3,7 +3,8 @@
 
 It is the sha256 of its files. To read a large model takes as long as to copy it, so that a plan
 reads all only of a folder that looks otherwise than at its deployment and has the same samples.
-Otherwise it is another model, or a new one, and its identity is what came of it.
+One of other samples is another model, whatever its look: weights that are trained again have the
+same size, and archives give all files one time. Its identity is what came of it.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ def folder_source(source: Source, files: LocalRoot, record: Record | None) -> So
     unread = replace(source, source=f"{source.source}#", fingerprint=fingerprint)
     if record is None or not record.source.startswith(unread.source):
         return unread
-    if record.source_fingerprint == fingerprint:
-        return replace(unread, source=record.source)
     if record.source_samples not in (None, _sample(files)):
         return unread
+    if record.source_fingerprint == fingerprint:
+        return replace(unread, source=record.source)
     return replace(unread, source=unread.source + _content(files, {}))
 
 
