@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (
+    ServerError,
     VerificationFailed,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.execution import reach
@@ -120,6 +121,21 @@ def test_without_metrics_only_several_gpus_are_worth_a_word() -> None:
     assert said and "each of the 2 GPUs" in said and "metrics_url" in said
     on_cpu = {"backend": "fil", "instance_group": [{"kind": "KIND_CPU", "count": 2}]}
     assert prove(Server(on_cpu, answering=2, counts=False))[1] is None
+
+
+def test_metrics_that_do_not_answer_are_asked_once() -> None:
+    config = {"backend": "fil", "instance_group": [{"kind": "KIND_CPU", "count": 4}]}
+    server = Server(config, answering=4)
+    asked: list[str] = []
+
+    def silent(_name: str, _version: int) -> dict[str, float]:
+        asked.append(_name)
+        raise ServerError("no answer within 5 s")
+
+    server.answered = silent  # type: ignore[method-assign]
+    proof, said = prove(server)
+    assert (asked, proof.instances, said) == (["m"], None, None)
+    assert proof.requests >= Instances(4, 0, ours=True).needed
 
 
 @pytest.mark.parametrize("once", [True, False])

@@ -134,8 +134,10 @@ class _Rounds:
             self._ask_several()
             if self._failure:
                 raise self._explained(self._failure)
-            after = self._counted()
+            after = self._counted() if before else None
             gpus, instances = _moved(before, after) if before and after else (None, None)
+            if after is None:  # each question that is not answered takes seconds of these
+                before = None
             if not self._found.ours or not instances:
                 instances = None  # of another backend that has the same name
             if self._are_reached(gpus, instances):
