@@ -107,6 +107,19 @@ def test_out_of_memory_names_what_was_free_and_the_option(bench: Bench) -> None:
     bench.check_agreement(1)
 
 
+@pytest.mark.parametrize("how", ["fail", "fail_infer"])
+def test_out_of_memory_of_a_candidate_is_said_likewise(bench: Bench, how: str) -> None:
+    sample: Any = {how: OUT_OF_MEMORY, "kind": "KIND_AUTO"}
+    aside = {"verify": VERIFY, "verify_aside": True}
+    with FakeGpus(free(3 << 30)) as gpus:
+        target = {"metrics_url": gpus.url}
+        failed = bench.deliver(model_uri=bench.source(2, **sample), target=target, **aside)
+    text = str(failed.error)
+    assert "it asked for 20.0 GiB, and 3.0 GiB was free before" in text
+    assert "; swap: unload_first without verify_aside unloads the old deployment" in text
+    bench.check_agreement(1)
+
+
 def test_what_can_be_refused_is_refused_before_the_outage(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

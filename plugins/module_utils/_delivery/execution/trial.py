@@ -29,11 +29,13 @@ from ..errors import (
 from ..names import candidate_of
 from ..outside import JsonObject
 from ..planning.plan import PutSideBySide, Reconfigure, Replace, RollBack, TryAside
+from ..planning.swap import OVERLAP
 from ..planning.versions import loaded_versions
 from ..repository.protocol import Repository
 from ..triton.readiness import Readiness
 from ..triton.server import TritonServer
 from .gpu_memory import Before, is_on_gpu, read_gpus, wait_for_release
+from .out_of_memory import explain
 from .pending_loads import hangs, time_left
 from .replacement import Replacement
 from .rollback import Rollback
@@ -41,6 +43,10 @@ from .transaction import Transaction, now
 from .verification import case_of, verify_everywhere
 
 _STEP = "try aside"
+_ROOM = (
+    "swap: unload_first without verify_aside unloads the old deployment before, so that it serves"
+    " no request"
+)
 
 
 class Candidate(NamedTuple):
@@ -175,6 +181,7 @@ class Trial:
         except LoadFailed as error:
             said = [*one.warnings(), *one.heal(transaction.name, name)]
             error.message = "; ".join([error.message.rstrip(".; "), *said])
+            _explain(transaction, server, error, error.reason)
             raise
         transaction.warnings += one.warnings()
         served = server.served(name)
@@ -184,9 +191,13 @@ class Trial:
                 f" {transaction.deploy_id} and serves {served.deploy_id or 'another one'}",
                 server=server.url,
             )
-        why_not_asked, _proof, warning = verify_everywhere(
-            server, name, candidate.version, candidate.case or {}
-        )
+        try:
+            why_not_asked, _proof, warning = verify_everywhere(
+                server, name, candidate.version, candidate.case or {}
+            )
+        except VerificationFailed as error:  # the first request may need more than the load did
+            _explain(transaction, server, error, error.message)
+            raise
         transaction.warnings += [warning] if warning else []
         if why_not_asked:
             raise VerificationFailed(why_not_asked, server=server.url)
@@ -252,6 +263,17 @@ class Trial:
                 step=_STEP,
                 server=server.url,
             )
+
+
+def _explain(
+    transaction: Transaction, server: TritonServer, error: ServerError, reason: str
+) -> None:
+    """Say in our words where ``reason`` means that memory was too little for a second copy."""
+    before = transaction.gpus.get(server.url)
+    replaces = transaction.plan.swap == OVERLAP
+    said = explain(reason, before.gpus.items() if before else (), _ROOM if replaces else "")
+    if said:
+        error.message = f"{said}. {error.message}"
 
 
 def _request(desired: DesiredModel) -> dict[str, object]:
