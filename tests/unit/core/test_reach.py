@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -136,6 +137,22 @@ def test_metrics_that_do_not_answer_are_asked_once() -> None:
     proof, said = prove(server)
     assert (asked, proof.instances, said) == (["m"], None, None)
     assert proof.requests >= Instances(4, 0, ours=True).needed
+
+
+def test_a_slow_model_is_asked_no_longer_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "_SECONDS", 0.2)
+    config = {"backend": "vllm", "instance_group": [{"kind": "KIND_CPU", "count": 2}]}
+    server = Server(config, answering=2)
+    ask = server.ask
+
+    def slow(parameters: Mapping[str, object]) -> bool:
+        time.sleep(0.3)
+        return ask(parameters)
+
+    server.ask = slow  # type: ignore[method-assign]
+    proof, said = prove(server)
+    assert proof.requests == 3  # one before, and one of each thread
+    assert said and "3 requests in 0.2 s are too few" in said
 
 
 @pytest.mark.parametrize("once", [True, False])

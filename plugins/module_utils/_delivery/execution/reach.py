@@ -122,11 +122,12 @@ class _Rounds:
         self._requests = 1
         self._failure: DeliveryError | None = None
         self._lock = threading.Lock()
+        self._deadline = Deadline(_SECONDS)
         self._over = threading.Event()
 
     def run(self) -> tuple[Proof, str | None]:
         before = self._counted()
-        deadline = Deadline(_SECONDS)
+        self._deadline = deadline = Deadline(_SECONDS)
         gpus: int | None = None
         instances: int | None = None
         most = max(_MOST_REQUESTS, self._found.needed)
@@ -164,7 +165,7 @@ class _Rounds:
     def _ask_some(self) -> None:
         try:
             for _turn in range(_EACH):
-                if self._over.is_set():
+                if self._over.is_set() or self._deadline.passed:
                     return
                 if not self._ask(self._parameters):
                     self._over.wait(_TURNED_AWAY)
