@@ -70,6 +70,28 @@ options:
       - Read from the artifact's C(MLmodel) when omitted.
     type: str
     choices: [triton, onnx, xgboost, lightgbm, sklearn, pytorch]
+  serve_as:
+    description:
+      - What answers for a model that MLflow logged. V(native) is the backend of Triton that runs
+        its file, such as ONNX Runtime or FIL. V(pyfunc) is MLflow's own C(pyfunc), in a process
+        with the Python environment that the model was logged with; that runs code of the artifact.
+      - V(auto) is native where there is a backend that answers the same, else C(pyfunc), as long as
+        C(model_code) and C(allowed_backends) allow it. The plan says which, and why.
+    type: str
+    choices: [auto, native, pyfunc]
+    default: auto
+  batch_requests:
+    description:
+      - Whether rows of several requests may become one call of C(pyfunc). Only a model that answers
+        each row by itself, whatever other rows there are, may have that.
+      - When omitted, of flavors that are known to answer so.
+    type: bool
+  predict_timeout:
+    description:
+      - Seconds that one call of C(pyfunc) may take. Its process is ended then and started anew, and
+        the request gets an error.
+    type: float
+    default: 60.0
   config:
     description:
       - Fields of Triton's model configuration that replace the author's, named as in

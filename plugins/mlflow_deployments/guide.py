@@ -43,6 +43,11 @@ _MEANING = {
         " for a repository in S3; omitted keys come from AWS_ACCESS_KEY_ID and"
         " AWS_SECRET_ACCESS_KEY"
     ),
+    "environments": (
+        "how Python environments of models are made: {folder: FOLDER, pythons: [FILE],"
+        " index_url_env: VARIABLE, extra_index_urls: [URL], find_links: [FOLDER], no_index: true,"
+        " source_distributions: false, python_mirror: URL}"
+    ),
     "state_dir": "records, locks and retained copies; <repository>.mlops-triton when omitted",
     "tracking_uri": "the MLflow server",
     "registry_uri": "the model registry, where it is another one",
@@ -95,6 +100,15 @@ _MEANING = {
         "an inference that proves the deployment: {inputs: {x: [[1]]}, outputs: {y: [[2]]},"
         " tolerance: 0.001}; without tolerance whole numbers must be equal, and floats to 0.0001"
     ),
+    "serve_as": (
+        "what answers for the model: native (a backend of Triton), pyfunc (MLflow's own, with the"
+        " environment that it was logged with) or auto (auto)"
+    ),
+    "batch_requests": (
+        "rows of several requests may become one call of pyfunc (of flavors that are known to"
+        " answer each row by itself)"
+    ),
+    "predict_timeout": "seconds that one call of pyfunc may take (60)",
     "verify_aside": (
         "prove a new deployment under another name before it takes the place of the old one (false)"
     ),

@@ -106,6 +106,23 @@ STATUS: Spec = {
     "registry_status": {"type": "str"},
 }
 
+ENVIRONMENTS: Spec = {
+    "environments": {
+        "type": "dict",
+        "options": {
+            "folder": {"type": "path"},
+            "pythons": {"type": "list", "elements": "path"},
+            "python_mirror": {"type": "str"},
+            # Addresses of indexes may hold a password.
+            "index_url": {"type": "str", "no_log": True},
+            "extra_index_urls": {"type": "list", "elements": "str", "no_log": True},
+            "find_links": {"type": "list", "elements": "str"},
+            "no_index": {"type": "bool"},
+            "source_distributions": {"type": "bool"},
+        },
+    },
+}
+
 TRAFFIC: Spec = {
     "drained": {"type": "bool", "default": False},
 }
@@ -131,6 +148,13 @@ MODEL: Spec = {
         "type": "str",
         "choices": ["triton", "onnx", "xgboost", "lightgbm", "sklearn", "pytorch"],
     },
+    "serve_as": {
+        "type": "str",
+        "choices": ["auto", "native", "pyfunc"],
+        "default": "auto",
+    },
+    "batch_requests": {"type": "bool"},
+    "predict_timeout": {"type": "float", "default": 60.0},
     "config": {"type": "dict"},
     "instance_kind": {"type": "str", "choices": ["cpu", "gpu", "auto"]},
     "version_folders": {

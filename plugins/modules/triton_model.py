@@ -19,6 +19,7 @@ description:
     role P(mlops.triton.triton#role) makes one.
 extends_documentation_fragment:
   - mlops.triton.attributes
+  - mlops.triton.environments
   - mlops.triton.libraries
   - mlops.triton.model
   - mlops.triton.policy
@@ -286,6 +287,7 @@ def main() -> None:
             **_options.REGISTRY,
             **_options.SERVER,
             **_options.REPOSITORY,
+            **_options.ENVIRONMENTS,
             **_options.POLICY,
             **_options.STATUS,
             **_options.TRAFFIC,

@@ -16,6 +16,7 @@ description:
     group C(mlops.triton.triton) can set registry, server and repository once for all modules.
 extends_documentation_fragment:
   - mlops.triton.attributes
+  - mlops.triton.environments
   - mlops.triton.libraries
   - mlops.triton.policy
   - mlops.triton.registry
@@ -186,6 +187,7 @@ def main() -> None:
             **_options.REGISTRY,
             **_options.SERVER,
             **_options.REPOSITORY,
+            **_options.ENVIRONMENTS,
             **_options.POLICY,
             **_options.WAIT,
             "names": {"type": "list", "elements": "str"},

@@ -41,6 +41,7 @@ EVERYWHERE = {
 }
 DELIVERY = {
     "triton_registry_status": "registry_status",
+    "triton_environments": "environments",
     "triton_parallel_downloads": "parallel_downloads",
     "triton_parallel_loads": "parallel_loads",
     "triton_allowed_backends": "allowed_backends",

@@ -152,6 +152,17 @@ ROWS: dict[str, Row] = {
         {"access_key": "a", "secret_key": HUSH, "ca_file": "HOME/s3.pem"},
         (f"{{secret: {HUSH}}}", "no field secret; it has access_key"),
     ),
+    "environments": Row(
+        f"{{folder: ~/envs, pythons: [~/python3.11], index_url: {HUSH}, no_index: yes}}",
+        _target("environments"),
+        {
+            "folder": "HOME/envs",
+            "pythons": ["HOME/python3.11"],
+            "index_url": HUSH,
+            "no_index": True,
+        },
+        ("{index: a}", "no field index; it has folder"),
+    ),
     "tracking_uri": Row("http://m:1", _target("tracking_uri"), "http://m:1", None),
     "registry_uri": Row("http://r:1", _target("registry_uri"), "http://r:1", None),
     "mlflow_username": Row("me", _credentials("username"), "me", ("me", "without mlflow_password")),
@@ -211,6 +222,11 @@ ROWS: dict[str, Row] = {
     ),
     "alias": Row("champion", _desired("alias"), "champion", None),
     "flavor": Row("onnx", _desired("flavor"), "onnx", ("keras", "one of triton, onnx")),
+    "serve_as": Row(
+        "pyfunc", _desired("serve_as"), "pyfunc", ("onnx", "one of auto, native, pyfunc")
+    ),
+    "batch_requests": Row("no", _desired("batch_requests"), False, ("2", "true or false")),
+    "predict_timeout": Row("2.5", _desired("predict_timeout"), 2.5, ("0", "more than 0 seconds")),
     "config": Row(
         "{max_batch_size: 8}", _desired("config"), {"max_batch_size": 8}, ("8", "a mapping")
     ),
@@ -349,7 +365,13 @@ def test_the_module_says_the_same(name: str, monkeypatch: pytest.MonkeyPatch) ->
     arg_spec = pytest.importorskip("ansible.module_utils.common.arg_spec")
     from ansible_collections.mlops.triton.plugins.module_utils import _options
 
-    parts = (_options.REGISTRY, _options.SERVER, _options.REPOSITORY, _options.POLICY)
+    parts = (
+        _options.REGISTRY,
+        _options.SERVER,
+        _options.REPOSITORY,
+        _options.ENVIRONMENTS,
+        _options.POLICY,
+    )
     spec: dict[str, Any] = {}
     for part in (*parts, _options.STATUS, _options.TRAFFIC, _options.WAIT, _options.MODEL):
         spec.update(part)

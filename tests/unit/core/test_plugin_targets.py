@@ -177,6 +177,7 @@ def test_options_are_those_of_the_modules() -> None:
         **_options.REGISTRY,
         **_options.SERVER,
         **_options.REPOSITORY,
+        **_options.ENVIRONMENTS,
         **_options.POLICY,
         **_options.STATUS,
         **_options.TRAFFIC,

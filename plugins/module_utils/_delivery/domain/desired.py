@@ -17,6 +17,8 @@ from .uri import LATEST, ModelUri, is_alias, named_uri, parse_model_uri
 
 _AS_GIVEN = (
     "flavor",
+    "serve_as",
+    "batch_requests",
     "config",
     "instance_kind",
     "version_folders",
@@ -30,6 +32,8 @@ _AS_GIVEN = (
     "deployment_set",
     "alias",
 )
+_LONGEST = 86400
+"""Seconds of the longest call of pyfunc: a day."""
 _REQUEST = (
     "flavor",
     "config",
@@ -64,6 +68,14 @@ class DesiredModel:
     state: str = "present"
     uri: ModelUri | None = None
     flavor: str | None = None
+    serve_as: str = "auto"
+    """What answers: ``native`` (a backend of Triton), ``pyfunc`` (MLflow's own) or ``auto``."""
+    batch_requests: bool | None = None
+    """Whether rows of several requests may become one call of pyfunc; None: of flavors that are
+    known to answer each row by itself.
+    """
+    predict_timeout: float = 60.0
+    """Seconds that one call of pyfunc may take."""
     config: JsonObject | None = None
     instance_kind: str | None = None
     version_folders: str = "auto"
@@ -144,6 +156,7 @@ class DesiredModel:
                 uri=uri,
                 keep=int(given.get("keep", 1)),
                 serve_versions=int(given.get("serve_versions", 1)),
+                predict_timeout=_seconds("predict_timeout", given.get("predict_timeout", 60.0)),
                 verify=_verify(given.get("verify")),
                 mode=_mode(given.get("mode")),
                 rollback_to=str(given["rollback_to"]) if "rollback_to" in given else None,
@@ -233,6 +246,18 @@ def _check_tolerance(value: object) -> None:
         raise InvalidOption(
             f"verify.tolerance {value!r} is not a number from 0 up", step="read the options"
         )
+
+
+def _seconds(name: str, value: object) -> float:
+    try:
+        number = float(value) if isinstance(value, (int, float, str)) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    if isinstance(value, bool) or not 0 < number <= _LONGEST:
+        raise InvalidOption(
+            f"{name} must be more than 0 seconds, and at most {_LONGEST}", step="read the options"
+        )
+    return number
 
 
 def _mode(value: object) -> str | None:

@@ -49,6 +49,8 @@ class Target:
     parallel_downloads: int = 4
     parallel_loads: int = 4
     s3: JsonObject | None = field(default=None, repr=False)
+    environments: JsonObject | None = field(default=None, repr=False)
+    """How Python environments of models are made: see the option of this name."""
     drained: bool = False
     """No client sends requests to the servers now."""
     registry_status: str | None = None
@@ -96,6 +98,7 @@ class Target:
             "parallel_downloads",
             "parallel_loads",
             "s3",
+            "environments",
             "registry_status",
         )
         given = {key: options[key] for key in names if options.get(key) is not None}
@@ -130,7 +133,7 @@ def _check(given: Options) -> None:
     for key in ("parallel_downloads", "parallel_loads"):
         if key in given and not _number(key, given[key]) >= 1:
             raise InvalidOption(f"{key} must be at least 1", step=_STEP)
-    for key in ("s3", "tensorrt_target"):
+    for key in ("s3", "environments", "tensorrt_target"):
         if not isinstance(given.get(key, {}), Mapping):
             raise InvalidOption(f"{key} is not a mapping", step=_STEP)
 
