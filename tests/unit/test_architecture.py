@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "registry": {"artifacts", "domain"},
     "triton": {"domain"},
     "trust": {"domain"},
+    "worker": set(),
     "repository": {"domain"},
     "execution": {"planning", "repository", "triton", "artifacts", "flavors", "domain"},
     "publication": {
@@ -63,7 +64,12 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # Libraries that only some files may know; all of them are imported inside functions.
 THIRD_PARTY = {
-    "mlflow": {"registry.connection", "registry.credentials", "registry.redirects"},
+    "mlflow": {
+        "registry.connection",
+        "registry.credentials",
+        "registry.redirects",
+        "worker.pyfunc_worker",
+    },
     "tritonclient": {
         "domain.config_pbtxt",
         "triton.http_transport",
@@ -81,7 +87,11 @@ THIRD_PARTY = {
         "publication.comparison",
         "triton.inference",
         "triton.tensors",
+        "worker.pyfunc_worker",
+        "worker.stub",
     },
+    "pandas": {"worker.pyfunc_worker"},
+    "triton_python_backend_utils": {"worker.stub"},
     "treelite": {"formats.sklearn_to_treelite", "publication.comparison", "readers.tasks"},
     "xgboost": {"publication.comparison"},
     "lightgbm": {"publication.comparison"},
@@ -121,7 +131,10 @@ STDLIB_ONLY = {
     "formats.trees",
     "formats.ubjson",
     "formats.xgboost_document",
+    "worker.pyfunc_wire",
 }
+# What is served with a model of MLflow, and runs in whatever Python the server and the model have.
+SERVED = {"worker.stub", "worker.pyfunc_worker", "worker.pyfunc_wire"}
 # Packages that do no I/O at all, and what they would do it with.
 PURE = {"domain", "planning"}
 IO = {
@@ -324,6 +337,13 @@ def test_a_module_looks_at_its_python_first(path: Path) -> None:
     assert called == [imported[0].lineno + 2]
     for file in (path, utilities / "_options.py", utilities / "_python.py"):
         ast.parse(file.read_text(encoding="utf-8"), feature_version=(3, 8))
+
+
+@each([path for path in core_files() if dotted(path) in SERVED])
+def test_what_is_served_with_a_model_stands_alone(path: Path) -> None:
+    """Three files in a version folder; Python 3.8 reads them."""
+    assert {dotted(other) for other in neighbours(path)} <= {"worker.pyfunc_wire"}
+    ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
 
 
 def test_permissions_are_used() -> None:
