@@ -97,7 +97,7 @@ THIRD_PARTY = {
     "lightgbm": {"publication.comparison"},
     "boto3": {"repository.s3.boto3_bucket"},
     "botocore": {"repository.s3.boto3_bucket"},
-    "yaml": {"artifacts.metadata", "formats.mlmodel"},
+    "yaml": {"domain.yaml_text", "formats.mlmodel"},
     "model_signing": {"trust.signatures", "trust.signing"},
     "cryptography": {"trust.signatures", "trust.signing"},
 }
