@@ -24,7 +24,7 @@ def read_yaml(data: bytes) -> object:
     # The parser in C, where it was built, takes a tenth of the time.
     base = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     loader: Any = type("Loader", (base,), {})
-    loader.add_implicit_resolver(_NULL, re.compile("(?:~|null|Null|NULL|)"), ["~", "n", "N", ""])
+    loader.add_implicit_resolver(_NULL, re.compile("(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
     loader.add_constructor(_NULL, lambda _loader, _node: None)
     try:
         _refuse_too_many(yaml.parse(data, loader))
