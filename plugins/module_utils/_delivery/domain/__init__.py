@@ -27,6 +27,7 @@
 - ``marker``: what says where the state of a repository lies.
 - ``fields``: reads the JSON of these, and says what about it is wrong.
 - ``yaml_text``: reads the YAML that a publisher may have written, with bounds.
+- ``requirements``: which packages a model needs, and what of that is refused.
 - ``desired``: what a user asks for of one model.
 - ``cases``: what a user may say to verify with.
 - ``stored``: what the repository holds of one model.
