@@ -14,4 +14,5 @@ requirements:
   - boto3 >= 1.36, for a model repository in S3 only
   - treelite >= 4.4, < 5, for models of MLflow's sklearn flavor only
   - model-signing >= 1.1, < 2 and pyOpenSSL >= 24, for signatures of models only
+  - uv >= 0.9, < 1 (or that program on PATH), for environments of Python models only
 """

@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "triton": {"domain"},
     "trust": {"domain"},
     "worker": set(),
+    "environments": {"domain"},
     "repository": {"domain"},
     "execution": {"planning", "repository", "triton", "artifacts", "flavors", "domain"},
     "publication": {
@@ -99,6 +100,7 @@ THIRD_PARTY = {
     "botocore": {"repository.s3.boto3_bucket"},
     "yaml": {"domain.yaml_text", "formats.mlmodel"},
     "model_signing": {"trust.signatures", "trust.signing"},
+    "uv": {"environments.uv_program"},
     "cryptography": {"trust.signatures", "trust.signing"},
 }
 # What the start wrapper runs with the Python of a container, and what reads anybody's file.
@@ -152,7 +154,7 @@ IO = {
 # The only packages that may change anything: what is deployed, and what is registered. What they
 # change it with is named by an effect.
 CHANGES = {"execution", "publication"}
-ACTS = {"disk", "artifacts", "registry", "triton", "repository", "flavors"}
+ACTS = {"disk", "artifacts", "registry", "triton", "repository", "flavors", "environments"}
 
 # What a repository, its store and a server are told to do.
 CHANGE_A_TARGET = {

@@ -23,6 +23,8 @@ MINIMUM = {
     "onnx": "onnx",
     "treelite": "treelite>=4.4,<5",
     "model_signing": "model-signing>=1.1,<2",
+    # Before 1.0 uv changes its words and options between minor releases: both are relied upon.
+    "uv": "uv>=0.9,<1",
 }
 _ONE_AT_A_TIME = threading.RLock()
 

@@ -123,7 +123,7 @@ def test_the_same_requirements_have_the_same_digest() -> None:
 def test_mlflow_is_added_where_nobody_named_it_and_that_is_said() -> None:
     found = read("3.17.2", txt="scikit-learn==1.5.0")
     assert found.lines == ("scikit-learn==1.5.0", "mlflow-skinny==3.17.2", "pandas")
-    assert "mlflow-skinny==3.17.2 and pandas is added" in found.notes[0]
+    assert "mlflow-skinny==3.17.2 and pandas are added" in found.notes[0]
     assert read("3.17.2", txt="mlflow-skinny==3.1\npandas==2").notes == ()
     assert read("3.1; import os", txt="pandas").lines == ("pandas", "mlflow-skinny")
 

@@ -113,7 +113,8 @@ class Requirements:
         if not self.added:
             return ()
         listed = " and ".join(self.added)
-        return (f"{self.origin} names no MLflow that can load the model: {listed} is added",)
+        are = "are" if len(self.added) > 1 else "is"
+        return (f"{self.origin}: no MLflow that can load the model is named; {listed} {are} added",)
 
 
 def read_requirements(

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Environments of one folder: what there is, what would have to be made, and making it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from .. import disk
+from ..deadline import Deadline
+from ..domain.requirements import Requirements
+from ..errors import DeliveryError, RepositoryError, as_delivery_error
+from ..progress import step
+from . import building
+from .bounded import STEP
+from .options import EnvironmentOptions
+from .place import Place, Work
+from .pythons import Python, Pythons, ask
+from .resolving import Lock, Locks, environment_digest, resolve
+from .stamp import Environment, read_stamp
+from .uv_program import Uv
+
+__all__ = ["Environment", "EnvironmentOptions", "Environments", "PlannedEnvironment"]
+_TOTAL = 1800.0
+"""Seconds for all that one build does, whatever the network steps in it take."""
+_DIGEST = re.compile(r"[0-9a-f]{32}")
+_LEFT = "no environment was changed"
+
+
+@dataclass(frozen=True)
+class PlannedEnvironment:
+    """What is known of an environment without asking anybody.
+
+    Attributes:
+        digest: None where the requirements were never resolved here, or no Python is known.
+        packages: how many there are; None as for ``digest``.
+        is_ready: it is there.
+        python: the path of its interpreter, where it is or will be; None as for ``digest``.
+        sentence: "environment: 12 requirements; 41 packages".
+    """
+
+    digest: str | None
+    packages: int | None
+    is_ready: bool
+    python: str | None
+    sentence: str
+
+
+class Environments:
+    """Environments of a folder.
+
+    Args:
+        folder: in which they lie, where the options name none.
+        timeout: seconds that one step of the network may take.
+    """
+
+    def __init__(self, folder: str, options: EnvironmentOptions, timeout: float) -> None:
+        self._options = options
+        self._timeout = timeout
+        self._place = Place(options.folder or folder)
+        self._locks = Locks(self._place, options)
+        self._pythons = Pythons(options, self._place.path("pythons"), self._place.user)
+
+    @property
+    def folder(self) -> str:
+        return self._place.folder
+
+    def look(self, wanted: Requirements) -> PlannedEnvironment:
+        """What ``build`` would use or make. Writes nothing and asks nobody."""
+        python = self._pythons.find(wanted.minor)
+        with self._place.rights():
+            lock = self._locks.kept(wanted, python) if python else None
+            if python is None or lock is None:
+                return PlannedEnvironment(
+                    None, None, False, None, f"environment: {wanted.in_words}"
+                )
+            digest = environment_digest(lock, python)
+            count = len(lock.packages)
+            return PlannedEnvironment(
+                digest,
+                count,
+                self._ready(digest) is not None,
+                os.path.join(self._place.path(digest), "bin/python"),
+                f"environment: {wanted.in_words}; {count} package{'s' * (count != 1)}",
+            )
+
+    def build(self, wanted: Requirements, lock: str | None = None) -> Environment:
+        """The environment for these requirements, made where it is not there.
+
+        Args:
+            lock: what another host has resolved, so that this one installs the same.
+
+        Raises:
+            DeliveryError: one sentence; no environment was changed.
+        """
+        try:
+            with self._place.rights():
+                return self._build(wanted, Lock.read(lock) if lock is not None else None)
+        except DeliveryError as error:
+            raise error.about(step=STEP, left=_LEFT) from None
+        except OSError as error:
+            why = as_delivery_error(error).message
+            raise RepositoryError(why, step=STEP, left=_LEFT) from error
+
+    def _build(self, wanted: Requirements, given: Lock | None) -> Environment:
+        python = self._pythons.find(wanted.minor)
+        kept = self._locks.kept(wanted, python) if python else None
+        # Where nothing has to be changed, nobody is waited for.
+        if python and kept and given in (None, kept):
+            ready = self._ready(environment_digest(kept, python))
+            if ready is not None:
+                return ready
+        deadline = Deadline(_TOTAL)
+        self._place.ensure()
+        with self._place.lock(deadline.remaining() or _TOTAL), step("build the environment"):
+            self._place.tidy()
+            with self._place.work() as work:
+                return self._make(wanted, given, work, deadline)
+
+    def _make(
+        self, wanted: Requirements, given: Lock | None, work: Work, deadline: Deadline
+    ) -> Environment:
+        uv = Uv(self._options, self._timeout, deadline, self._place.user, work.inner)
+        python = self._pythons.find(wanted.minor)
+        if python is None and wanted.minor and self._options.python_mirror:
+            building.install_python(wanted.minor, self._options, uv, self._place, work, deadline)
+            python = self._pythons.find(wanted.minor)
+        if python is None:
+            raise self._pythons.refuse(wanted.minor)
+        lock = given or self._locks.kept(wanted, python)
+        if lock is None:
+            with step("resolve the requirements"):
+                lock = resolve(wanted, python, uv, self._place, work)
+        self._locks.keep(wanted, python, lock)
+        digest = environment_digest(lock, python)
+        return self._ready(digest) or building.make(lock, python, uv, self._place, work)
+
+    def _ready(self, digest: str) -> Environment | None:
+        """None where there is none, or one that somebody damaged, or whose Python is another one
+        now.
+        """
+        found = read_stamp(self._place.path(digest))
+        if found is None or found.digest != digest:
+            return None
+        if os.path.realpath(found.python) != os.path.realpath(found.base):
+            return None
+        now = ask(found.python, self._place.user)
+        is_same = isinstance(now, Python) and (now.minor, now.platform) == (
+            ".".join(found.version.split(".")[:2]),
+            found.platform,
+        )
+        return found if is_same else None
+
+    def present(self) -> list[Environment]:
+        """Those that have a stamp, whether their Python still runs or not."""
+        with self._place.rights():
+            found = [
+                read_stamp(self._place.path(name))
+                for name in disk.entries(self._place.folder)
+                if _DIGEST.fullmatch(name)
+            ]
+        return [one for one in found if one is not None]
+
+    def remove_unused(self, used: Collection[str]) -> list[str]:
+        """Remove the environments whose digest nobody uses, and what killed runs left.
+
+        Returns:
+            The digests of those that are gone.
+        """
+        with self._place.rights():
+            there = [name for name in disk.entries(self._place.folder) if _DIGEST.fullmatch(name)]
+            left = disk.entries(self._place.path("building"))
+            gone = [name for name in there if name not in used]
+            if not gone and not left:
+                return []
+            with self._place.lock(self._timeout):
+                self._place.tidy()
+                for name in gone:
+                    self._remove(name)
+        return gone
+
+    def _remove(self, name: str) -> None:
+        """The stamp first: what a killed run leaves of it is no environment."""
+        disk.remove_file(self._place.path(name, "environment.json"))
+        disk.remove_tree(self._place.path(name))
