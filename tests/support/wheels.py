@@ -105,6 +105,10 @@ def python_for_all(minor: str, folder: Path) -> str | None:
             )
             half = Path(tempfile.mkdtemp(dir=folder))
             shutil.copytree(found, half / "python", symlinks=True, ignore=unneeded)
+            # Its library is looked for where it was built, which others may not enter.
+            program = half / "python/bin" / f"python{minor}"
+            built, here = os.fsencode(found / "lib") + b"\0", b"$ORIGIN/../lib\0"
+            program.write_bytes(program.read_bytes().replace(built, here.ljust(len(built), b"\0")))
             (half / "python").rename(copy)
             half.rmdir()
         python = copy / "bin" / f"python{minor}"

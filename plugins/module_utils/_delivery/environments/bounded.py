@@ -57,7 +57,7 @@ try:
     os.execve(program, words, dict(os.environ))
 except OSError as error:
     sys.stderr.write(f"{words[0]}: {error.strerror}")
-    sys.exit(127)
+    sys.exit(126)
 """
 
 

@@ -95,7 +95,7 @@ def install_python(
     made = work / "pythons"
     with step(f"install Python {minor}"), effect("install python", made), place.cache() as cache:
         uv(
-            ["python", "install", "--quiet", "--no-bin", "--install-dir", made, minor],
+            ["python", "install", "--no-bin", "--install-dir", made, minor],
             cache,
             UV_PYTHON_INSTALL_MIRROR=options.python_mirror,
             UV_PYTHON_DOWNLOADS="automatic",

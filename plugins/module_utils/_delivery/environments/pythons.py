@@ -20,6 +20,7 @@ from .bounded import STEP, Bounds, User, run
 from .options import EnvironmentOptions
 
 _SECONDS = 20
+_NOT_BEGUN = 126
 _ASK = (
     "import json, os, sys, sysconfig;"
     "musl = 'musl' in str(sysconfig.get_config_var('HOST_GNU_TYPE'));"
@@ -130,7 +131,7 @@ def ask(path: str, user: User | None) -> Python | str:
     except DeliveryError as error:
         return error.message
     if ended.code:
-        return "it cannot be run" if ended.code != 127 else "that user may not run it"
+        return "it cannot be run" if ended.code != _NOT_BEGUN else "that user may not run it"
     try:
         said = Fields(read_json(ended.output, 10))
         version, base = said.text("version"), said.text("base")

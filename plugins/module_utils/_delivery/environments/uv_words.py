@@ -26,6 +26,7 @@ _NO_WHEEL = re.compile(
 )
 _OTHER_BYTES = re.compile(r"Hash mismatch for `(?P<wish>[^`]{1,160})`")
 _BUILD = re.compile(r"Failed to build `(?P<wish>[^`]{1,160})`")
+_NO_PYTHON = re.compile(r"Failed to install (?P<wish>c?python[\w.+-]{1,80})")
 _NO_ROOM = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122")
 _UNREACHABLE = (
     "Failed to fetch",
@@ -49,6 +50,11 @@ def explain(said: str, options: EnvironmentOptions) -> str:
         )
     if any(words in text for words in _NO_ROOM):
         return "the disk is full: make room, or name another folder in folder of environments"
+    if found := _NO_PYTHON.search(text):
+        return (
+            f"python_mirror of the option environments does not bring {found['wish']}"
+            f" ({_short(text[found.end() :])}): put it there, or install that Python for all users"
+        )
     if found := _MISSING.search(text):
         return f"{place} does not have the package '{found['package']}': {_WHERE}"
     if found := _BUILD.search(text):
@@ -77,7 +83,7 @@ def explain(said: str, options: EnvironmentOptions) -> str:
             f"the model's requirements contradict each other ({_because(text)}): log it again with"
             " versions that go together"
         )
-    return f"uv failed: {_short(text)}"
+    return f"uv failed: {_short(text) or 'it does not say why'}"
 
 
 def names_package(said: str, name: str) -> bool:
