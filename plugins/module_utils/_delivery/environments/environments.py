@@ -111,6 +111,7 @@ class Environments:
         if python and kept and given in (None, kept):
             ready = self._ready(environment_digest(kept, python))
             if ready is not None:
+                self._place.tidy_where_nobody_builds()
                 return ready
         deadline = Deadline(_TOTAL)
         self._place.ensure()

@@ -130,6 +130,12 @@ class Place:
         for name in disk.entries(self.path("building")):
             disk.remove_tree(self.path("building", name))
 
+    def tidy_where_nobody_builds(self) -> None:
+        """As ``tidy``, for who has nothing to build and waits for nobody."""
+        if disk.entries(self.path("building")):
+            with contextlib.suppress(LockTimeout), self.lock(0):
+                self.tidy()
+
     @contextlib.contextmanager
     def cache(self) -> Iterator[str]:
         """uv's cache. Where others run uv, they reach it only in this block: what runs later as the
