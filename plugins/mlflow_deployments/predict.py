@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,17 +18,22 @@ from ..module_utils._delivery.errors import (
     ServerError,
     ServerRefused,
 )
+from ..module_utils._delivery.terminal import one_line
 from ..module_utils._delivery.triton.inference import (
     ONLY_GRPC,
     Interface,
     infer,
+    infer_and_kind,
     interface_of,
     request_of,
     served_interface,
 )
+from ..module_utils._delivery.triton.pyfunc_requests import unknown_params
 from ..module_utils._delivery.triton.server import TritonServer
 from .failures import to_mlflow_error
+from .pyfunc_answer import returned_by_pyfunc
 
+logger = logging.getLogger(__name__)
 _STEP = "predict"
 
 
@@ -121,6 +127,8 @@ def _interface(server: TritonServer, name: str) -> Interface:
 
 def _answer(server: TritonServer, name: str, values: Any, interface: Interface) -> Any:
     try:
+        if interface.pyfunc:
+            return _ask_pyfunc(server, name, values, interface)
         request = request_of(values, interface.inputs)
         if interface.decoupled and not server.address.scheme.startswith("grpc"):
             raise InvalidOption(
@@ -138,6 +146,17 @@ def _answer(server: TritonServer, name: str, values: Any, interface: Interface) 
         raise error.about(model=name) from error.__cause__
     except DeliveryError as error:
         raise error.about(model=name, step=_STEP) from error.__cause__
+
+
+def _ask_pyfunc(server: TritonServer, name: str, values: Any, interface: Interface) -> Any:
+    pyfunc = interface.pyfunc
+    if pyfunc is None:
+        raise RuntimeError("only a model that pyfunc runs is asked so")
+    request = request_of(values, interface.inputs, pyfunc)
+    for unknown in unknown_params(values, pyfunc):
+        logger.warning("%s: the model has no param %s, which is ignored", name, one_line(unknown))
+    outputs, kind = infer_and_kind(server, _STEP, name, request, interface)
+    return returned_by_pyfunc(outputs, pyfunc, kind)
 
 
 # -- the answer ------------------------------------------------------------------------------------

@@ -87,6 +87,8 @@ THIRD_PARTY = {
         "execution.verification",
         "publication.comparison",
         "triton.inference",
+        "triton.pyfunc_requests",
+        "triton.pyfunc_values",
         "triton.tensors",
         "worker.pyfunc_worker",
         "worker.stub",

@@ -33,4 +33,5 @@
 - ``stored``: what the repository holds of one model.
 - ``observed``: what is there of one model: record, files, servers.
 - ``served``: what one server says of one model.
+- ``served_pyfunc``: what a served configuration says of a model that MLflow's pyfunc runs.
 """

@@ -4,6 +4,8 @@
 - ``server``: one server: index, served configuration, load, unload.
 - ``tensors``: what users hold becomes tensors.
 - ``columns``: which column of a table is which of the model.
+- ``pyfunc_requests``: what users hold becomes a request to a model that MLflow's pyfunc runs.
+- ``pyfunc_values``: the values of a column or a tensor of MLflow's signatures.
 - ``inference``: how a model is asked: once, in a sequence, or for a stream of answers.
 - ``address``: where it listens, and what it wants to see before it answers.
 - ``same_server``: whether two addresses are one server.

@@ -12,8 +12,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..domain import config_pbtxt
+from ..domain.served_pyfunc import ServedPyfunc, served_pyfunc
 from ..errors import InvalidOption, ServerError
 from ..libraries import require
+from .pyfunc_requests import pyfunc_request
 from .server import TritonServer
 from .tensors import Array, Request, Tensor, Values, read_request
 from .transport import Answer, JsonObject, Nonsense
@@ -23,6 +25,8 @@ _OWN = frozenset({*_SEQUENCE, "priority", "timeout"})
 # What the request's form on the wire is made of, and not what the model is told.
 _OF_THE_WIRE = frozenset({"binary_data_output", "binary_data_size"})
 _LARGEST_ID = 2**31
+_ANSWER = "mlops_triton_answer"
+"""The response parameter in which a server says what pyfunc returned; Triton 2.51 has none."""
 _MOST_STEPS = 1000
 # What tritonclient and numpy raise where an answer has another shape than they take for granted.
 _MISREAD = (
@@ -55,6 +59,7 @@ class Interface:
         text_ids: the correlation ids are texts.
         outputs: by name; none where the configuration does not say.
         shapes: names of inputs that are shapes of other ones, which TensorRT takes.
+        pyfunc: how MLflow's pyfunc is asked behind it; None of other models.
     """
 
     inputs: Mapping[str, Tensor]
@@ -65,6 +70,7 @@ class Interface:
     text_ids: bool = False
     outputs: Mapping[str, Tensor] = field(default_factory=dict)
     shapes: frozenset[str] = frozenset()
+    pyfunc: ServedPyfunc | None = None
 
 
 def interface_of(config: JsonObject) -> Interface:
@@ -92,6 +98,7 @@ def interface_of(config: JsonObject) -> Interface:
         "TYPE_STRING" in kinds,
         {entry["name"]: _tensor(entry, largest > 0) for entry in config.get("output") or ()},
         frozenset(entry["name"] for entry in entries if entry.get("is_shape_tensor")),
+        served_pyfunc(config),
     )
 
 
@@ -168,15 +175,18 @@ def _steps(config: JsonObject) -> Iterable[str]:
         yield str(step["model_name"])
 
 
-def request_of(values: Values, inputs: Mapping[str, Tensor]) -> Request:
-    """``read_request``, which also refuses texts that JSON can write and no server can be sent, and
-    parameters that tritonclient cannot write.
+def request_of(
+    values: Values, inputs: Mapping[str, Tensor], pyfunc: ServedPyfunc | None = None
+) -> Request:
+    """``read_request``, or ``pyfunc_request`` for a model that pyfunc runs, which also refuses
+    texts that JSON can write and no server can be sent, and parameters that tritonclient cannot
+    write.
 
     Raises:
         InvalidOption: naming the tensor, the form, the parameter or the character.
     """
     try:
-        request = read_request(values, inputs)
+        request = pyfunc_request(values, pyfunc, inputs) if pyfunc else read_request(values, inputs)
     except UnicodeEncodeError as error:
         character = error.object[error.start : error.end]
         raise InvalidOption(
@@ -218,6 +228,10 @@ def example_request(document: Mapping[str, object], interface: Interface) -> Req
         InvalidOption: none can be made of it; the message says why.
     """
     inputs = interface.inputs
+    if interface.pyfunc:
+        asked = request_of(document, inputs, interface.pyfunc)
+        _refuse_absent(asked, interface)
+        return asked
     given = {key: value for key, value in document.items() if key != "params" or key in inputs}
     asked = request_of(given, inputs)
     _refuse_absent(asked, interface)
@@ -310,6 +324,18 @@ def infer(
         InvalidOption: a decoupled model, and the server is asked over HTTP.
         ServerError: the server answered with an error, or not at all.
     """
+    return infer_and_kind(server, step, name, request, interface, version)[0]
+
+
+def infer_and_kind(
+    server: TritonServer,
+    step: str,
+    name: str,
+    request: Request,
+    interface: Interface,
+    version: str = "",
+) -> tuple[dict[str, Array | list[Array]], str | None]:
+    """As ``infer``, and what pyfunc returned (``frame``, ``series``, …) where the server says."""
     over_grpc = server.address.scheme.startswith("grpc")
     if interface.decoupled and not over_grpc:
         raise InvalidOption(f"{ONLY_GRPC}, and {server.url} is asked over HTTP")
@@ -318,18 +344,34 @@ def infer(
     if version:
         options["model_version"] = version
     if not interface.decoupled:
-        return server.ask(
-            step,
-            lambda seconds: outputs_of(
-                server.transport.call(seconds, "infer", name, tensors, **options)
-            ),
-        )
-    return server.ask(
+
+        def once(seconds: float) -> tuple[dict[str, Array | list[Array]], str | None]:
+            result = server.transport.call(seconds, "infer", name, tensors, **options)
+            return {**outputs_of(result)}, kind_of(result) if interface.pyfunc else None
+
+        return server.ask(step, once)
+    joined = server.ask(
         step,
         lambda seconds: _joined(
             [outputs_of(one) for one in server.transport.stream(seconds, name, tensors, **options)]
         ),
     )
+    return joined, None
+
+
+def kind_of(result: Answer) -> str | None:
+    """Of tritonclient's result: what the response parameter says that pyfunc returned."""
+    try:
+        response = result.get_response()
+        if isinstance(response, Mapping):
+            found = (response.get("parameters") or {}).get(_ANSWER)
+        elif _ANSWER not in response.parameters:
+            return None
+        else:
+            found = response.parameters[_ANSWER].string_param
+    except _MISREAD:
+        return None
+    return found if isinstance(found, str) else None
 
 
 def tensors_of(server: TritonServer, arrays: Mapping[str, tuple[str, Array]]) -> list[Answer]:

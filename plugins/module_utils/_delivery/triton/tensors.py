@@ -38,7 +38,8 @@ _SPELLINGS = {
     "BFLOAT16": "BF16",
 }
 """How numpy and configurations call what Triton's requests call otherwise."""
-_TABLES = ("dataframe_split", "dataframe_records", "instances")
+TABLES = ("dataframe_split", "dataframe_records", "instances")
+"""Which wrap rows, beside ``inputs``."""
 FORMS = (
     "{tensor: values}, Triton's {inputs: [{name, shape, datatype, data}]}, MLflow's {inputs: …},"
     " {dataframe_split: {columns, data}}, {dataframe_records: […]} and {instances: […]}"
@@ -93,8 +94,8 @@ def read_request(values: Values, inputs: Mapping[str, Tensor]) -> Request:
     by_rows = False
     if is_frame(values):
         values, by_rows = _from_frame(values, inputs)
-    values = _without_brackets(_read_json(values, inputs), inputs)
-    document = values if _is_document(values, inputs) else {}
+    values = without_brackets(_read_json(values, inputs), inputs)
+    document = values if is_document(values, inputs) else {}
     _refuse_beside(document)
     if not by_rows:
         values = _unwrap(values, inputs)
@@ -187,21 +188,21 @@ def _read_json(values: Values, inputs: Mapping[str, Tensor]) -> Values:
             return values
         raise InvalidOption("the text is not JSON") from error
     names_inputs = isinstance(read, Mapping) and (
-        _is_document(read, inputs) or bool(read.keys() & inputs.keys())
+        is_document(read, inputs) or bool(read.keys() & inputs.keys())
     )
     return read if names_inputs or not is_text else values
 
 
-def _is_document(values: Values, inputs: Mapping[str, Tensor]) -> bool:
+def is_document(values: Values, inputs: Mapping[str, Tensor]) -> bool:
     """A wrapping that MLflow or Triton define. A tensor of that name goes before."""
     if not isinstance(values, Mapping):
         return False
     keys = {*values}
-    wraps = [key for key in ("inputs", *_TABLES) if key in keys and key not in inputs]
+    wraps = [key for key in ("inputs", *TABLES) if key in keys and key not in inputs]
     return len(wraps) == 1 and keys - {wraps[0]} <= _BESIDE
 
 
-def _is_split(values: Values, inputs: Mapping[str, Tensor]) -> bool:
+def is_split(values: Values, inputs: Mapping[str, Tensor]) -> bool:
     """What pandas writes with ``orient="split"``, and MLflow as an example; names that are the
     default are left out.
     """
@@ -213,9 +214,9 @@ def _is_split(values: Values, inputs: Mapping[str, Tensor]) -> bool:
     )
 
 
-def _without_brackets(values: Values, inputs: Mapping[str, Tensor]) -> Values:
+def without_brackets(values: Values, inputs: Mapping[str, Tensor]) -> Values:
     """A document that is the one entry of a list, as a file for MLflow's command line needs it."""
-    is_one = isinstance(values, list) and len(values) == 1 and _is_document(values[0], inputs)
+    is_one = isinstance(values, list) and len(values) == 1 and is_document(values[0], inputs)
     return values[0] if is_one else values
 
 
@@ -237,9 +238,9 @@ def _refuse_beside(document: Mapping[str, object]) -> None:
 
 def _unwrap(values: Values, inputs: Mapping[str, Tensor]) -> Values:
     """What a document wraps."""
-    if _is_split(values, inputs):
+    if is_split(values, inputs):
         return _from_table(values.get("columns"), values["data"], inputs)
-    if not _is_document(values, inputs):
+    if not is_document(values, inputs):
         return _from_list(values, inputs)
     if "inputs" in values and "inputs" not in inputs:
         return _from_list(values["inputs"], inputs)
@@ -261,7 +262,7 @@ def _from_list(given: Values, inputs: Mapping[str, Tensor]) -> Values:
     if not isinstance(given, (list, tuple)) or not given or not isinstance(given[0], Mapping):
         return given
     is_record = all({*one} <= {*inputs} for one in given if isinstance(one, Mapping))
-    if _is_sent(given) and all({*one} & _OF_SENT for one in given) and not is_record:
+    if is_sent(given) and all({*one} & _OF_SENT for one in given) and not is_record:
         return _sent_tensors(given)
     return _from_records(given, "the list", inputs)
 
@@ -276,7 +277,7 @@ def _from_records(
 
 
 def _key_of(values: Mapping[str, object]) -> str:
-    return next(key for key in _TABLES if key in values)
+    return next(key for key in TABLES if key in values)
 
 
 def _from_table(columns: object, rows: Values, inputs: Mapping[str, Tensor]) -> Values:
@@ -317,7 +318,7 @@ def _in_order(rows: Sequence[Values], places: list[int], width: int) -> list[lis
     return [[row[place] for place in places] for row in rows]
 
 
-def _is_sent(given: Values) -> bool:
+def is_sent(given: Values) -> bool:
     return (
         isinstance(given, Sequence)
         and not isinstance(given, (str, bytes))
@@ -362,7 +363,7 @@ def _wanted(outputs: object) -> dict[str, int]:
     """Output → how many classes of it are wanted; 0 for its values."""
     if not outputs:
         return {}
-    if not _is_sent(outputs):
+    if not is_sent(outputs):
         raise InvalidOption("outputs is not a list of {name: …}")
     found = {}
     for one in outputs:  # type: ignore[attr-defined]
@@ -410,8 +411,8 @@ def _from_frame(frame: Values, inputs: Mapping[str, Tensor]) -> tuple[Values, bo
     if twice and (len(inputs) != 1 or twice[0] in inputs):
         raise InvalidOption(f"the DataFrame has two columns called {twice[0]}")
     keys = dict.fromkeys(map(str, columns))
-    wraps = not twice and (_is_document(keys, inputs) or _is_split(keys, inputs))
-    document = _from_read_json(frame, columns, labels) if wraps else {}
+    wraps = not twice and (is_document(keys, inputs) or is_split(keys, inputs))
+    document = document_of_frame(frame, columns, labels) if wraps else {}
     rows = document.get("inputs")
     only_rows = (
         columns == ["inputs"] and isinstance(rows, list) and not isinstance(rows[0], Mapping)
@@ -444,7 +445,7 @@ def _rows_of(frame: Values) -> list[Values]:
     return rows
 
 
-def _from_read_json(
+def document_of_frame(
     frame: Values, columns: list[object], labels: list[object]
 ) -> dict[str, Values]:
     """The document in a file that MLflow's command line read with ``pandas.read_json``. A key is a
@@ -466,7 +467,7 @@ def _from_read_json(
 
 def _has_whole_values(row: Mapping[str, Values]) -> bool:
     """Of a document in brackets; a row of one without them has entries of its lists."""
-    lists = [row[key] for key in ("inputs", *_TABLES) if isinstance(row.get(key), list)]
+    lists = [row[key] for key in ("inputs", *TABLES) if isinstance(row.get(key), list)]
     return (
         isinstance(row.get("outputs"), list)
         or any(isinstance(row.get(key), Mapping) for key in ("parameters", "dataframe_split"))
@@ -521,7 +522,7 @@ def as_it_stands(tensor: Tensor, value: Values) -> Array:
     import numpy
 
     value = _without_objects(tensor, value)
-    if _is_null(value):
+    if is_null(value):
         raise InvalidOption(f"input '{tensor.name}' is null: give it a value, or leave it out")
     if isinstance(value, numpy.ndarray):
         return _cast(tensor, value, exact=True)
@@ -542,7 +543,7 @@ def _without_objects(tensor: Tensor, value: Values) -> Values:
     return value.tolist() if is_list and tensor.datatype != "BYTES" else value
 
 
-def _is_null(value: Values) -> bool:
+def is_null(value: Values) -> bool:
     """What JSON calls null; pandas has an object of its own for it."""
     pandas = sys.modules.get("pandas")
     return value is None or (pandas is not None and value is getattr(pandas, "NA", None))
@@ -571,10 +572,10 @@ def _each_judged(tensor: Tensor, array: Array) -> Array:
     import numpy
 
     values = [plain(one) for one in array.flat]
-    if any(map(_is_null, values)):
+    if any(map(is_null, values)):
         if not is_float(tensor.dtype):
             raise _loss_error(tensor, "null")
-        values = [math.nan if _is_null(one) else one for one in values]
+        values = [math.nan if is_null(one) else one for one in values]
     if not values or not all(isinstance(one, (int, float)) for one in values):
         return array
     if all(isinstance(one, int) for one in values) and not all(map(_has_64_bits, values)):
@@ -702,7 +703,7 @@ def _as_bytes(tensor: Tensor, array: Array) -> Array:
         raise _loss_error(tensor, f"values of type {array.dtype}")
     flat = numpy.empty(array.size, dtype=object)
     for index, one in enumerate(array.ravel()):
-        if _is_null(one):
+        if is_null(one):
             raise _loss_error(tensor, "null")
         if not isinstance(one, (str, bytes)):
             raise _loss_error(tensor, f"a value of type {type(one).__name__}")
