@@ -84,6 +84,7 @@ THIRD_PARTY = {
     "numpy": {
         "formats.pickled_arrays",
         "readers.tasks",
+        "execution.pyfunc_cases",
         "execution.verification",
         "publication.comparison",
         "triton.inference",

@@ -15,6 +15,8 @@ from ..outside import Json, JsonDict, JsonObject
 
 # What numpy's arrays may have.
 _MOST_DIMENSIONS = 32
+# What MLflow's scoring server takes; what they hold, the model's signature says.
+_DOCUMENTS = frozenset({"dataframe_split", "dataframe_records", "inputs", "instances"})
 
 
 def is_named(inputs: object) -> bool:
@@ -31,11 +33,23 @@ def why_no_case(case: JsonObject) -> str | None:
     """Why these inputs and outputs, which are named, are none; None where they are."""
     inputs = case["inputs"]
     values = inputs if isinstance(inputs, Mapping) else {e["name"]: e["data"] for e in inputs}
+    if _is_document(values):
+        values = {}
     for kind, tensors in (("inputs", values), ("outputs", case.get("outputs") or {})):
         for name, value in tensors.items():
             if reason := _why_no_array(value):
                 return f"verify.{kind}.{name} {reason}"
     return None
+
+
+def _is_document(inputs: Mapping[str, object]) -> bool:
+    """Whether it is one of MLflow's, with values that no tensor has: mappings of columns."""
+    wraps = [*(inputs.keys() & _DOCUMENTS)]
+    if len(wraps) != 1 or {*inputs} - _DOCUMENTS - {"params"}:
+        return False
+    value = inputs[wraps[0]]
+    rows = value if isinstance(value, (list, tuple)) else [value]
+    return bool(rows) and (all(isinstance(row, Mapping) for row in rows) or len(inputs) > 1)
 
 
 def as_json(case: JsonObject) -> JsonDict | None:

@@ -11,6 +11,7 @@
 - ``trial``: a new deployment is proven under another name.
 - ``pending_loads``: how long a load is waited for that an earlier run gave up on.
 - ``verification``: an inference proves that a model serves.
+- ``pyfunc_cases``: what a user says to verify a model with that MLflow's pyfunc runs.
 - ``reach``: which GPUs and instances have answered.
 - ``gpu_memory``: who may load at the same time, when an old copy is gone, what one took.
 - ``out_of_memory``: errors that mean that memory was too little, in our words.

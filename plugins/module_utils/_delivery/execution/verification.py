@@ -31,6 +31,7 @@ from ..triton.inference import (
 )
 from ..triton.server import TritonServer
 from ..triton.tensors import Request, Tensor, as_it_stands, is_float, plain
+from . import pyfunc_cases
 from .reach import Proof, prove_everywhere
 
 _DEFAULT_TOLERANCE = 1e-4
@@ -78,7 +79,9 @@ def judge_example(
     if not interface.inputs:
         return layout
     try:
-        example = as_example(example_request(layout.example, interface))
+        request = example_request(layout.example, interface)
+        # What pyfunc is asked is kept as MLflow wrote it, with bytes, null and params.
+        example = layout.example if interface.pyfunc else as_example(request)
     except InvalidOption as error:
         said = _left_out(error.message, interface)
         return replace(layout, example=None, warnings=(*layout.warnings, *([said] * warns)))
@@ -136,6 +139,11 @@ def _refuse_case(case: JsonObject, interface: Interface, name: str) -> None:
         refuse_misfit(request, interface)
     except InvalidOption as error:
         raise InvalidOption(f"verify.inputs: {error.message}", model=name, step="verify") from error
+    if interface.pyfunc:
+        said = pyfunc_cases.refuse_outputs(case.get("outputs") or {}, interface, has_texts)
+        if said:
+            raise InvalidOption(said, model=name, step="verify")
+        return
     for output, expected in (case.get("outputs") or {}).items():
         if output not in interface.outputs:
             raise InvalidOption(
@@ -241,6 +249,8 @@ def _ask_and_compare(
     tolerance = None if given is None else float(given)
     for output, expected in (case.get("outputs") or {}).items():
         found = answer.get(output)
+        if interface.pyfunc:
+            found = pyfunc_cases.found_output(output, expected, answer, interface)
         if isinstance(found, list):
             raise VerificationFailed(
                 f"the answers have output '{output}' in shapes that do not go together"
@@ -255,7 +265,10 @@ _GRPC_URL = "name its server as grpc://host:port in triton_url ({url} is HTTP)"
 
 
 def _left_out(reason: str, interface: Interface) -> str:
-    tensors = ", ".join(f"{name}: …" for name in interface.inputs or ("…",))
+    names = [*interface.inputs]
+    if interface.pyfunc and interface.pyfunc.in_json:
+        names = [str(one.name) for one in interface.pyfunc.inputs] or ["dataframe_split"]
+    tensors = ", ".join(f"{name}: …" for name in names or ("…",))
     return (
         "it is not verified, as no request can be made of its input example"
         f" ({reason.rstrip('.')}); verify: {{inputs: {{{tensors}}}}} says what to ask it"
@@ -281,6 +294,11 @@ def _given(
     values: Mapping[str, object] | Sequence[object], interface: Interface, name: str
 ) -> Request:
     """What a user wrote, as it stands there."""
+    if interface.pyfunc:
+        try:
+            return pyfunc_cases.request_of_case(values, interface, _as_meant)
+        except InvalidOption as error:
+            raise pyfunc_cases.refused(error, name) from error
     if not isinstance(values, Mapping):
         try:
             return request_of({"inputs": values}, interface.inputs)

@@ -49,7 +49,8 @@ def is_array_like(value: Values) -> bool:
 def column_of(
     column: SignatureField, values: Values, *, in_base64: bool, nulls: bool
 ) -> Array | None:
-    """The values as an array with one dimension; None where there is none of an optional column.
+    """The values as an array with one dimension; None of an optional column that has none and
+    cannot say so.
 
     Args:
         in_base64: a text is bytes in base64, for a column of bytes.
@@ -74,7 +75,8 @@ def column_of(
         raise _misfit(column, "a category, which MLflow takes for no column")
     cells = [_single(column, one, row) for row, one in enumerate(_listed(values))]
     has_nothing = bool(cells) and all(map(_is_nothing, cells))
-    if has_nothing and not column.required and kind not in ("float", "double", "datetime"):
+    holds_nothing = kind in ("float", "double", "datetime") or (nulls and kind not in _TENSORS)
+    if has_nothing and not column.required and not holds_nothing:
         return None
     if kind in _TENSORS:
         return _numbers(column, cells)
