@@ -193,6 +193,10 @@ options:
           - Values are regular nested lists of numbers, texts and booleans. C(null) is refused; a
             number that is none is C(.nan). C(inputs) may also be the list of C({name, shape, data})
             that Triton's own requests have.
+          - Of a model that MLflow's pyfunc runs, C(inputs) and C(outputs) name the columns of the
+            signature, and C(inputs) may be a document of MLflow (C(dataframe_split), …) with
+            C(params) beside it; there C(null) may be. Predictions without a name are
+            C(predictions).
           - What a configuration that lists inputs and outputs shows to be wrong (a name, a type, a
             missing batch dimension, …) is refused before anything is changed, in check mode too.
           - When the verification fails, the deployment before is put back, and the task fails.

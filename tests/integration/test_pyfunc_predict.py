@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``client.predict`` and ``mlflow deployments predict`` return what ``pyfunc.predict`` returns, on
-a real Triton over HTTP and gRPC. The models are written by hand: they answer as the contract between
-the configuration and its clients says.
+a real Triton over HTTP and gRPC. The models are written by hand: they answer as the contract
+between the configuration and its clients says.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a served pyfunc model answered comes back as pyfunc returns it: type, names, values, dtypes."""
+"""What a served pyfunc model answered comes back as pyfunc returns it."""
 
 from __future__ import annotations
 
