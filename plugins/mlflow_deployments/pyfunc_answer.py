@@ -75,6 +75,8 @@ def _values(field: SignatureField, array: Any) -> Any:
         array = array[:, 0]
     if array.dtype != object or field.type == "binary":
         return array
+    if field.type == "bytes":
+        return array.astype(numpy.bytes_)
     try:
         texts = [one.decode() if isinstance(one, bytes) else one for one in array.ravel()]
     except UnicodeDecodeError as error:

@@ -36,7 +36,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.serv
 )
 from mlflow.exceptions import MlflowException
 from support import plugin
-from support.pyfunc_models import column, pbtxt, served_config, settings, tensor
+from support.pyfunc_interfaces import column, pbtxt, served_config, settings, tensor
 from support.servers import Triton
 
 numpy = pytest.importorskip("numpy")

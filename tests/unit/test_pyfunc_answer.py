@@ -22,7 +22,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.serv
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import (  # noqa: E402
     ServerError,
 )
-from support.pyfunc_models import column, served_config, settings, tensor  # noqa: E402
+from support.pyfunc_interfaces import column, served_config, settings, tensor  # noqa: E402
 
 INPUTS = [column("x", "double")]
 ONE = [column("predictions", "double", column=None)]
@@ -114,6 +114,8 @@ def test_arrays_have_the_shape_of_the_signature() -> None:
     assert (found.tolist(), found.dtype) == ([[1], [2]], numpy.dtype("float32"))
     found = returned({"predictions": upright([b"ab", b"c"], object)}, texts)
     assert (found.tolist(), found.dtype.kind) == (["ab", "c"], "U")
+    raw = [tensor("predictions", "bytes", [-1], column=None)]
+    assert returned({"predictions": upright([b"\xff"], object)}, raw).tolist() == [b"\xff"]
     named = [tensor("a", "int64", [-1], column="a"), tensor("b", "int64", [-1, 2], column="b")]
     both = {"a": upright([1], "int64"), "b": numpy.array([[2, 3]])}
     assert {key: one.tolist() for key, one in returned(both, named).items()} == {

@@ -19,7 +19,7 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.serv
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import InvalidOption
 from hypothesis import given
 from hypothesis import strategies as st
-from support.pyfunc_models import (
+from support.pyfunc_interfaces import (
     column,
     in_base64,
     scored,
@@ -384,6 +384,12 @@ def test_arrays_of_tensor_signatures() -> None:
     one = numpy.array([5, 6])
     for values in (one, one.tolist(), {"x": one}, {"inputs": one}):
         assert asked(values, flat).arrays["x"][1].tolist() == [[5], [6]]
+    # A signature without a name, whose tensor is called as MLflow's document is.
+    nameless = [tensor("inputs", "int64", [-1], column=None)]
+    for values in (one, one.tolist(), {"inputs": one}, {"inputs": [5, 6], "params": {"k": 1}}):
+        assert asked(values, nameless).arrays["inputs"][1].tolist() == [[5], [6]]
+    sent = {"name": "inputs", "shape": [2, 1], "datatype": "INT64", "data": [5, 6]}
+    assert asked({"inputs": [sent]}, nameless).arrays["inputs"][1].tolist() == [[5], [6]]
     with pytest.raises(InvalidOption, match="cannot take"):
         asked(numpy.array([[0.1, 1]]), wide)
     assert document_of(array, wide) == {"inputs": array.tolist()}
@@ -406,6 +412,10 @@ def test_nested_columns_and_models_without_a_signature() -> None:
     assert str(document_of(table, [])) == str(
         {"dataframe_split": {"columns": ["u", "v"], "data": [[1, 0.5], [2, math.nan]]}}
     )
+    unnamed = [{**column("", kind), "name": None, "column": None} for kind in ("long", "double")]
+    assert document_of(table, unnamed)["dataframe_split"]["data"] == [[1, 0.5], [2, None]]
+    with pytest.raises(InvalidOption, match="column '0' is long and cannot take float64"):
+        document_of(table[["v", "u"]], unnamed)
     assert document_of({"instances": [1]}, []) == {"instances": [1]}
     assert document_of(numpy.ones((1, 2)), []) == {"inputs": [[1.0, 1.0]]}
     assert document_of("a text", []) == {"inputs": "a text"}

@@ -29,12 +29,13 @@ class SignatureField:
     """One input, output or param of a signature.
 
     Attributes:
-        name: that of its tensor, where tensors are sent; None of what has none.
+        name: that of its tensor, where tensors are sent, else that of the signature.
         type: MLflow's name of a scalar type, numpy's name of a tensor's, or the nested type as the
             signature writes it.
         is_tensor: an array of numpy, and no column of a table.
         shape: as the signature has it; None of columns.
-        column: the name that an output has in what pyfunc returns; None where it has none.
+        column: the name that it has in the signature, and so in what pyfunc takes or returns; None
+            where it has none.
     """
 
     name: str | None
@@ -106,13 +107,14 @@ def _field(fields: Fields) -> SignatureField:
     given = fields.data.get("type")
     if not isinstance(given, (str, Mapping)) or not given:
         raise fields.wrong("type", "a type")
+    column = fields.data.get("column", fields.data.get("name"))
     return SignatureField(
         fields.text("name") if isinstance(fields.data.get("name"), str) else None,
         given,
         fields.data.get("required") is not False,
         kind == "tensor",
         _shape(fields),
-        fields.text("column") if isinstance(fields.data.get("column"), str) else None,
+        column if isinstance(column, str) else None,
     )
 
 

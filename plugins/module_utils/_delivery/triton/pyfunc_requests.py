@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..domain.served_pyfunc import ServedPyfunc, SignatureField
 from ..errors import InvalidOption
@@ -75,7 +75,7 @@ def pyfunc_request(
     Raises:
         InvalidOption: naming the column and the row, or the param.
     """
-    names = {str(one.name): None for one in served.inputs if one.name is not None}
+    names = {one.column: None for one in served.inputs if one.column is not None}
     given = _unwrapped(values, names, served)
     request_id = str(given.beside.get("id") or "")
     if given.beside.get("outputs"):
@@ -96,7 +96,7 @@ def pyfunc_request(
 def unknown_params(values: Values, served: ServedPyfunc) -> list[str]:
     """Params that are given and that the signature does not have: MLflow ignores them."""
     given = values.get("params") if isinstance(values, Mapping) else None
-    names = {one.name for one in served.inputs}
+    names = {one.column for one in served.inputs}
     if not isinstance(given, Mapping) or "params" in names:
         return []
     return [str(name) for name in given if name not in served.params]
@@ -254,7 +254,7 @@ def _arrays(
 ) -> dict[str, tuple[str, Array]]:
     values = given.values
     if not given.wrap.startswith("dataframe") and is_sent(values):
-        return dict(read_request({"inputs": values}, inputs).arrays)
+        return dict(read_request(values, inputs).arrays)
     if any(one.is_tensor for one in served.inputs):
         wrapped = {given.wrap: values} if given.wrap else values
         return dict(read_request(shaped(wrapped, served.inputs, inputs), inputs).arrays)
@@ -426,12 +426,11 @@ def _scored(given: _Given, served: ServedPyfunc, in_base64: bool) -> tuple[str, 
         rows = len(next(iter(table.values()), ()))
         data = [[cells[row] for cells in columns.values()] for row in range(rows)]
         return "dataframe_split", {"columns": [*columns], "data": data}
-    if given.wrap:
+    if given.wrap and not is_frame(values):
         return given.wrap, values
     if is_frame(values) or hasattr(values, "to_frame"):
         frame = values if is_frame(values) else values.to_frame()
-        # Column by column: beside floats pandas makes floats of whole numbers.
-        cells = [frame.iloc[:, place].tolist() for place in range(len(frame.columns))]
+        cells = [_by_place(frame.iloc[:, at], at, served) for at in range(len(frame.columns))]
         data = [list(row) for row in zip(*cells)]
         return "dataframe_split", {"columns": list(frame.columns), "data": data}
     if len(served.inputs) == 1 and served.inputs[0].is_tensor and not isinstance(values, Mapping):
@@ -443,6 +442,18 @@ def _scored(given: _Given, served: ServedPyfunc, in_base64: bool) -> tuple[str, 
             for name, one in values.items()
         }
     return "inputs", values
+
+
+def _by_place(values: Values, place: int, served: ServedPyfunc) -> list[Values]:
+    """One column of a DataFrame, judged where the signature has one without a name there. Column by
+    column: beside floats pandas makes floats of whole numbers.
+    """
+    if place < len(served.inputs) and not any(one.column for one in served.inputs):
+        column = replace(served.inputs[place], name=str(place), required=True)
+        if not column.is_tensor:
+            return _json_column(column, values, False) or []
+    found: list[Values] = values.tolist()
+    return found
 
 
 def _json_column(column: SignatureField, values: Values, in_base64: bool) -> list[Values] | None:
