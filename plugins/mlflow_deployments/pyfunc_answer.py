@@ -178,12 +178,13 @@ def _kind_of_document(served: ServedPyfunc, found: Any) -> str | None:
 
 
 def _frame_of(found: Any, served: ServedPyfunc) -> Any:
-    names = [one.column if one.column is not None else one.name for one in served.outputs]
-    columns = [str(one) for one in names] or [*dict.fromkeys(key for row in found for key in row)]
-    fields = dict(zip(columns, served.outputs))
-    return _frame(
-        {name: _cells([row.get(name) for row in found], fields.get(name)) for name in columns}
-    )
+    """With the columns of the answer: MLflow lets a model answer others than its signature has."""
+    fields = {
+        str(one.column if one.column is not None else one.name): one for one in served.outputs
+    }
+    columns = dict.fromkeys(str(key) for row in found for key in row) or fields
+    cells = {name: [row.get(name) for row in found] for name in columns}
+    return _frame({name: _cells(of_name, fields.get(name)) for name, of_name in cells.items()})
 
 
 def _series_of(found: Any, served: ServedPyfunc) -> Any:

@@ -128,6 +128,8 @@ def test_documents_are_typed_by_the_signature() -> None:
     frame = document(records, TWO)
     assert (frame["a b"].dtype, frame["t"][1]) == (numpy.dtype("int64"), "x")
     assert pandas.isna(frame["t"][0])
+    assert [*document([{"t": "x", "more": 1}], TWO).columns] == ["t", "more"]
+    assert document([], TWO).dtypes["a b"] == numpy.dtype("int64")
     flat = [tensor("predictions", "float32", [-1], column=None)]
     assert document([1, 2], flat).dtype == numpy.dtype("float32")
     assert document([0.5, 1], ONE) == [0.5, 1]
