@@ -120,6 +120,19 @@ def test_what_tensors_cannot_carry_exactly_is_json_and_says_why(
     assert not found.inputs and not found.batched
 
 
+def test_of_the_form_json_clients_are_told_what_the_signature_says() -> None:
+    tags = {**COLUMN, "name": "tags", "type": "array", "items": {"type": "string"}}
+    told = read([COLUMN, tags]).to_dict()
+    usual = {"required": True, "kind": "column", "shape": None}
+    array = {"type": "array", "items": {"type": "string"}}
+    assert told["inputs"] == [
+        {"name": "age", "type": "long", "column": "age", **usual},
+        {"name": "tags", "type": array, "column": "tags", **usual},
+    ]
+    assert told["outputs"][0]["kind"] == "tensor"
+    assert read([{**tags, "name": "x" * 70_000}]).to_dict()["inputs"] == []
+
+
 @pytest.mark.parametrize("mlmodel", [None, {}, {"signature": None}, {"signature": "x"}])
 def test_a_model_without_a_signature_is_json(mlmodel: Any) -> None:
     assert interface_of(mlmodel) == Interface("json", "it has no signature")
@@ -160,7 +173,7 @@ def test_whatever_a_signature_says_is_read_or_told(inputs: Any, outputs: Any, pa
     assert (found.form == "json") == bool(found.reason)
     settings = PyfuncSettings("/p/bin/python", "d", found, True, 60.0, 240.0)
     again = PyfuncSettings.from_bytes(settings.to_bytes())
-    assert json.dumps(again.to_dict()) == json.dumps(settings.to_dict())
+    assert again.to_bytes() == settings.to_bytes()
 
 
 def settings() -> dict[str, Any]:

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 from .config_pbtxt import COLUMNS_KEY, DEPLOY_ID_KEY
+from .pyfunc import INTERFACE_KEY
 
 
 def words(text: str) -> frozenset[str]:
@@ -114,7 +115,7 @@ CACHED_IN = {
     "int8_calibration_table_name": "trt_engine_cache_path",
 }
 # Read by nobody but this collection.
-OWN_KEYS = frozenset({DEPLOY_ID_KEY, COLUMNS_KEY})
+OWN_KEYS = frozenset({DEPLOY_ID_KEY, COLUMNS_KEY, INTERFACE_KEY})
 
 _TRT = words(
     "precision_mode max_workspace_size_bytes trt_max_partition_iterations trt_min_subgraph_size"

@@ -13,6 +13,7 @@ from .backends import FIL_FILES
 from .config_pbtxt import CONFIG_NAME
 from .manifest import MANIFEST_NAME
 from .provenance import SIGNATURE_NAME, Provenance
+from .pyfunc import PROGRAMS, SETTINGS_NAME, Interface
 
 STEP = "find the model"
 # Written beside a model; registered_model_meta may be added by MLflow's client that downloads.
@@ -82,6 +83,11 @@ class Layout:
         why_no_example: why an example that is there could not be read, until that is told.
         code: what of it is code, in words, with the options laid over its configuration; None where
             it is data.
+        served_as: "native", or "pyfunc" where MLflow's own code answers; ``why`` as a part of a
+            sentence.
+        has_pyfunc: MLflow's own code could answer for it.
+        pyfunc: what it takes and answers then; None where it is native.
+        joins_requests: rows of several requests may become one call of it.
     """
 
     flavor: str
@@ -103,6 +109,16 @@ class Layout:
     missing: str | None = None
     why_no_example: str | None = None
     code: str | None = None
+    served_as: str = "native"
+    why: str | None = None
+    has_pyfunc: bool = False
+    pyfunc: Interface | None = None
+    joins_requests: bool = False
+
+    @property
+    def is_configured_later(self) -> bool:
+        """Its configuration is made of files that are not here yet."""
+        return self.conversion is not None and self.pyfunc is None
 
     @property
     def size(self) -> int:
@@ -118,7 +134,11 @@ class Layout:
             return tuple(
                 f"{version}/{FIL_FILES['treelite_checkpoint']}" for version in self.versions
             )
-        return tuple(target for _source, target, _size in self.files)
+        made = (*PROGRAMS, SETTINGS_NAME) if self.pyfunc else ()
+        return (
+            *(f"{version}/{name}" for version in self.versions for name in made),
+            *(target for _source, target, _size in self.files),
+        )
 
     @property
     def room(self) -> int:
@@ -140,6 +160,27 @@ class Numbering:
     def version(self) -> int:
         """The version folder of a source that has none of its own."""
         return self.registry_version if self.registry_version and self.mode != "artifact" else 1
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What decides which way a model is served.
+
+    Attributes:
+        serve_as: "native", "pyfunc" or "auto".
+        native_now: the flavor whose file a backend serves now, under this model's name; None where
+            there is none.
+        runs_code: the rules let code of the registry run.
+        has_tensors: the user's ``config`` names inputs and outputs.
+        batch_requests: whether requests may be joined; None: where rows are known to be
+            independent.
+    """
+
+    serve_as: str = "auto"
+    native_now: str | None = None
+    runs_code: bool = True
+    has_tensors: bool = False
+    batch_requests: bool | None = None
 
 
 def named_file(

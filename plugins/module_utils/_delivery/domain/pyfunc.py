@@ -21,6 +21,8 @@ WORKER_VERSION = "1.0"
 """Of the worker that this release deploys."""
 SCHEMA = 1
 SETTINGS_NAME = "pyfunc.json"
+PROGRAMS = ("model.py", "pyfunc_worker.py", "pyfunc_wire.py")
+"""In the version folder: what the collection's package ``worker`` is."""
 MODEL_FOLDER = "model"
 """In the version folder: the whole MLflow model."""
 INTERFACE_KEY = "mlops_triton_pyfunc"
@@ -85,6 +87,8 @@ _MOST_TENSORS = 1000
 _MOST_VALUES = 100_000
 _LONGEST_TEXT = 1 << 20
 _LONGEST_NAME = 200
+# A configuration is kept in records and sent with each question for it.
+_LONGEST_TOLD = 1 << 16
 _LARGEST_SIZE = 2**63 - 1
 _DEEPEST = 64
 
@@ -178,6 +182,8 @@ class Interface:
         form: "tensors", or "json" for MLflow's scoring JSON.
         reason: why json, as a part of a sentence; None for tensors.
         batched: the first dimension of all tensors is Triton's batch.
+        told: of the form json, what the signature says of inputs and of outputs, for clients: types
+            are as it writes them, and a name that is none is None.
     """
 
     form: str
@@ -186,13 +192,14 @@ class Interface:
     outputs: tuple[Port, ...] = ()
     params: tuple[Param, ...] = ()
     batched: bool = False
+    told: tuple[tuple[JsonDict, ...], tuple[JsonDict, ...]] = ((), ())
 
     def to_dict(self) -> JsonDict:
         """What clients are told."""
         return {
             "form": self.form,
-            "inputs": [port.to_dict() for port in self.inputs],
-            "outputs": [port.to_dict() for port in self.outputs],
+            "inputs": [*self.told[0], *(port.to_dict() for port in self.inputs)],
+            "outputs": [*self.told[1], *(port.to_dict() for port in self.outputs)],
             "params": [param.to_dict() for param in self.params],
         }
 
@@ -242,17 +249,22 @@ class PyfuncSettings:
             raise fields.wrong("form", "tensors or json")
         if not python.startswith("/"):
             raise fields.wrong("python", "an absolute path")
-        inputs, outputs = (
-            tuple(Port.read(one) for one in fields.objects(side)) for side in ("inputs", "outputs")
-        )
-        if form == "tensors" and not (inputs and outputs):
+        sides = [[*fields.objects(side)] for side in ("inputs", "outputs")]
+        if form == "tensors" and not all(sides):
             raise WrongShape("inputs and outputs are missing")
+        in_json = form == "json"
+        inputs, outputs = (
+            () if in_json else tuple(Port.read(one) for one in side) for side in sides
+        )
+        given, answered = (
+            tuple(dict(one.data) for one in side) if in_json else () for side in sides
+        )
         params = tuple(Param.read(one) for one in fields.objects("params"))
         batched = _flag(fields, "batched")
         return cls(
             python,
             fields.text("environment"),
-            Interface(form, None, inputs, outputs, params, batched),
+            Interface(form, None, inputs, outputs, params, batched, (given, answered)),
             _flag(fields, "independent_rows"),
             _seconds(fields, "predict_timeout"),
             _seconds(fields, "start_timeout"),
@@ -282,8 +294,47 @@ def interface_of(mlmodel: JsonObject | None) -> Interface:
         _refuse_no_rows(inputs)
         batched = _is_batched([*inputs, *outputs])
     except _NotExact as why:
-        return Interface("json", str(why), params=params)
+        told = (_told(signature, "inputs"), _told(signature, "outputs"))
+        return Interface("json", str(why), params=params, told=told)
     return Interface("tensors", None, inputs, outputs, params, batched)
+
+
+def _told(signature: JsonObject, side: str) -> tuple[JsonDict, ...]:
+    """One side of a signature, for clients; nothing where it is not understood or very long."""
+    try:
+        specs = _specs(signature, side)
+        found = tuple(_described(spec) for spec in specs)
+    except (_NotExact, RecursionError):
+        return ()
+    return found if len(json.dumps(found)) <= _LONGEST_TOLD else ()
+
+
+def _described(spec: Mapping[str, Any]) -> JsonDict:
+    name, type_ = spec.get("name"), spec.get("type")
+    if not isinstance(type_, str):
+        raise _NotExact("its type is no text")
+    name = name if isinstance(name, str) else None
+    required = spec.get("required", not spec.get("optional", False)) is not False
+    shape: list[int] | None = None
+    kind, said = "column", type_ if type_ in COLUMN_TYPES else _nested(spec)
+    if type_ == "tensor":
+        info = spec.get("tensor-spec")
+        sizes = _sizes(info.get("shape")) if isinstance(info, Mapping) else None
+        if not isinstance(info, Mapping) or not isinstance(info.get("dtype"), str) or sizes is None:
+            raise _NotExact("its tensor is not understood")
+        kind, said, shape = "tensor", info["dtype"], list(sizes)
+    return {
+        "name": name,
+        "type": said,
+        "required": required,
+        "kind": kind,
+        "shape": shape,
+        "column": name,
+    }
+
+
+def _nested(spec: Mapping[str, Any]) -> JsonDict:
+    return {key: value for key, value in spec.items() if key not in ("name", "required")}
 
 
 def _specs(signature: JsonObject, side: str) -> list[Mapping[str, Any]]:

@@ -108,6 +108,7 @@ def refuse_layout(config: bytes, name: str, layout: Layout) -> None:
     then, of those that the backend looks for.
     """
     paths = [target for _source, target, _size in layout.files] + [*layout.folders]
+    paths += [path for path in layout.paths if layout.pyfunc and path not in paths]
     taken = next((path for path in sorted(paths) if path.split("/")[0] in OWN_FILES), None)
     if taken and taken != META_NAME:
         raise ArtifactError(
@@ -117,7 +118,7 @@ def refuse_layout(config: bytes, name: str, layout: Layout) -> None:
     if layout.conversion in _TREES:
         paths += [f"{version}/{file}" for version in layout.versions for file in FIL_FILES.values()]
     message = config_pbtxt.parse(config)
-    if layout.conversion and not message.max_batch_size:
+    if layout.is_configured_later and not message.max_batch_size:
         message.max_batch_size = _LARGEST_BATCH  # the conversion may write any
     refuse_unservable(message, name, layout.versions, paths)
 

@@ -3,5 +3,6 @@
 
 - ``layouts``: which file goes where, and flavor ``triton``.
 - ``mlflow_layouts``: the same for MLflow's own flavors: onnx, xgboost, lightgbm, sklearn, pytorch.
+- ``pyfunc``: for whatever MLflow itself can run; and which way a model is served.
 - ``conversion``: in staging, their files become what Triton loads.
 """

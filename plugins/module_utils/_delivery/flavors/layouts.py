@@ -17,6 +17,7 @@ from ..domain.layout import (
     Artifact,
     Layout,
     Numbering,
+    Serving,
     listed,
 )
 from ..domain.provenance import SIGNATURE_NAME
@@ -24,6 +25,7 @@ from ..errors import ArtifactError
 from ..formats.mlmodel import columns_of
 from ..outside import JsonObject
 from .mlflow_layouts import MLFLOW_MAKERS, why_not
+from .pyfunc import choose, has_pyfunc, layout_of_pyfunc
 
 _VERSION_LIMIT = 2**63
 _LARGEST_EXAMPLE = 1 << 16
@@ -31,23 +33,35 @@ _LARGEST_EXAMPLE = 1 << 16
 _DEEPEST_EXAMPLE = 70
 
 
-def layout_of(artifact: Artifact, flavor: str | None, numbering: Numbering) -> Layout:
+def layout_of(
+    artifact: Artifact,
+    flavor: str | None,
+    numbering: Numbering,
+    serving: Serving = Serving(),  # noqa: B008
+) -> Layout:
     """Find the model in an artifact.
 
     Raises:
         ArtifactError: no model, two models, no version folder, or a flavor that cannot be served.
         ConfigError: config.pbtxt does not parse.
     """
-    chosen = flavor or _flavor(artifact)
-    made = _MAKERS[chosen](artifact, numbering)
+    way, why = choose(artifact, flavor, serving)
+    if way == "pyfunc":
+        chosen, made = way, layout_of_pyfunc(artifact, flavor, numbering, serving)
+    else:
+        chosen = flavor or _flavor(artifact)
+        made = _MAKERS[chosen](artifact, numbering)
     example, why_no_example = _example(artifact)
     return replace(
         made,
+        served_as=way,
+        why=why,
+        has_pyfunc=has_pyfunc(artifact),
         provenance=artifact.provenance,
         said_keys=artifact.said_keys,
         example=example,
         why_no_example=why_no_example,
-        columns=columns_of(artifact.mlmodel) if made.conversion else (),
+        columns=columns_of(artifact.mlmodel) if made.is_configured_later else (),
         warnings=(*made.warnings, *_unused_config(artifact, chosen)),
     )
 
@@ -55,13 +69,14 @@ def layout_of(artifact: Artifact, flavor: str | None, numbering: Numbering) -> L
 def _unused_config(artifact: Artifact, flavor: str) -> tuple[str, ...]:
     """A configuration is made for what becomes another file, whose inputs are not the author's."""
     if (
-        flavor not in ("xgboost", "lightgbm", "sklearn", "pytorch")
+        flavor not in ("xgboost", "lightgbm", "sklearn", "pytorch", "pyfunc")
         or config_pbtxt.CONFIG_NAME not in artifact.files
     ):
         return ()
+    what = "MLflow's pyfunc" if flavor == "pyfunc" else f"flavor {flavor}"
     said = (
-        f"the {config_pbtxt.CONFIG_NAME} beside the model is not used, as flavor {flavor} gets one"
-        " that fits it: option config changes that"
+        f"the {config_pbtxt.CONFIG_NAME} beside the model is not used, as {what} gets one that fits"
+        " it: option config changes that"
     )
     return (said,)
 

@@ -552,3 +552,9 @@ _MAKERS: tuple[tuple[frozenset[str], Callable[[Bag], _Forest]], ...] = (
     (frozenset({"GradientBoostingRegressor"}), _boosted_regressor),
     (frozenset({"HistGradientBoostingClassifier", "HistGradientBoostingRegressor"}), _histogram),
 )
+
+
+def knows_class(name: str) -> bool:
+    """Whether a class, with its module as MLmodel has it, is one that can be converted."""
+    module, _dot, kind = name.rpartition(".")
+    return module.startswith("sklearn.") and any(kind in kinds for kinds, _make in _MAKERS)

@@ -299,7 +299,7 @@ class PlanBuilder:
         if isinstance(step, PutSideBySide):
             author = step.layout.author_config.decode()
             config = config_for(author, desired.name, "-", desired.request)
-            if not step.layout.conversion:  # else the names are made with the files
+            if not step.layout.is_configured_later:  # else the names are made with the files
                 refuse_lacking(config, step.record, step.versions.kept)
             if self._policy:
                 self._policy.check_staying(

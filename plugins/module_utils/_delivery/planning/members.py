@@ -276,7 +276,7 @@ def _config_after(plan: Plan, only_ensembles: bool = False) -> ModelConfig | Non
     record, step, desired = plan.observed.record, plan.replacement, plan.desired
     request: JsonObject = desired.request
     if step:
-        if step.layout.conversion:
+        if step.layout.is_configured_later:
             return None
         author = step.layout.author_config.decode()
     elif any(isinstance(one, ReplaceUnread) for one in plan.steps):
