@@ -268,13 +268,29 @@ def test_joining_what_cannot_be_joined_is_a_warning() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "policy",
-    [Policy(model_code="refused"), Policy(allowed_backends=("onnxruntime",))],
-    ids=["model_code", "allowed_backends"],
-)
-def test_policy_judges_it_as_code(policy: Policy) -> None:
-    layout = laid_out(SKLEARN)
-    with pytest.raises(DeliveryError, match=r"counts as code|needs the backend python"):
+REFUSED = {
+    "model_code: refused is set: set model_code: allowed, or": Policy(model_code="refused"),
+    "allowed_backends has onnxruntime: add python to allowed_backends, or": Policy(
+        allowed_backends=("onnxruntime",)
+    ),
+    "set model_code: allowed and add python to allowed_backends, or": Policy(
+        model_code="refused", allowed_backends=("fil", "onnxruntime")
+    ),
+}
+
+
+@pytest.mark.parametrize("said", REFUSED)
+@pytest.mark.parametrize("asked", ["auto", "pyfunc"])
+def test_policy_judges_it_as_code_and_names_both_ways_out(said: str, asked: str) -> None:
+    catboost = artifact({"catboost": {"data": "m.cb"}}, "m.cb")
+    policy = REFUSED[said]
+    layout = laid_out(catboost, serve_as=asked, runs_code=policy.runs_code)
+    with pytest.raises(DeliveryError) as refused:
         policy.check_new(layout, layout.author_config, {})
-    Policy(allowed_backends=("python",)).check_new(layout, layout.author_config, {})
+    assert said in str(refused.value)
+    assert "publish it as ONNX or another model that is data" in str(refused.value)
+    # Each of the ways, as it is named.
+    opened = Policy(allowed_backends=(*(policy.allowed_backends or ()), "python"))
+    opened.check_new(layout, layout.author_config, {})
+    data = laid_out(artifact({"onnx": {"data": "a.onnx"}}, "a.onnx"))
+    policy.check_new(data, data.author_config, {})

@@ -21,6 +21,7 @@
 - ``named_files``: why a model cannot be loaded for the files which its configuration names.
 - ``releases``: which fields of config.pbtxt came with which release of Triton.
 - ``servable``: what is known, before Triton is asked, to keep a model from loading.
+- ``environments``: Python environments of models, as those see them who do not make them.
 - ``pyfunc``: what a model that MLflow runs takes and answers, and what its worker is told.
 - ``record``: what is written down of a deployment.
 - ``journal``: what is written down of a change before it begins.

@@ -36,6 +36,9 @@ _LONGEST = 86400
 """Seconds of the longest call of pyfunc: a day."""
 _REQUEST = (
     "flavor",
+    "serve_as",
+    "batch_requests",
+    "predict_timeout",
     "config",
     "instance_kind",
     "version_folders",
@@ -44,6 +47,16 @@ _REQUEST = (
     "group",
     "mode",
 )
+
+
+USUAL: JsonObject = {
+    "serve_as": "auto",
+    "predict_timeout": 60.0,
+    "version_folders": "auto",
+    "serve_versions": 1,
+}
+"""What those of a request's options are that nobody gave, where that is not None; records of former
+releases lack some."""
 
 
 @dataclass(frozen=True)
@@ -197,11 +210,8 @@ class DesiredModel:
     def as_recorded(self, request: JsonObject) -> DesiredModel:
         """The same, with the options that shaped files which are there already."""
         known = {key: request[key] for key in _REQUEST if request.get(key) is not None}
-        omitted = {
-            key: None for key in _REQUEST if key not in ("version_folders", "serve_versions")
-        }
-        usual = {"version_folders": "auto", "serve_versions": 1}
-        return dataclasses.replace(self, **{**omitted, **usual, **known})
+        omitted = {key: USUAL.get(key) for key in _REQUEST}
+        return dataclasses.replace(self, **{**omitted, **known})
 
 
 def _verify(value: object) -> str | JsonObject | None:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..errors import ArtifactError
-from ..outside import JsonObject
+from ..outside import JsonDict, JsonObject
 from .backends import FIL_FILES
 from .config_pbtxt import CONFIG_NAME
 from .manifest import MANIFEST_NAME
 from .provenance import SIGNATURE_NAME, Provenance
 from .pyfunc import PROGRAMS, SETTINGS_NAME, Interface
+from .requirements import Requirements
 
 STEP = "find the model"
 # Written beside a model; registered_model_meta may be added by MLflow's client that downloads.
@@ -88,6 +89,9 @@ class Layout:
         has_pyfunc: MLflow's own code could answer for it.
         pyfunc: what it takes and answers then; None where it is native.
         joins_requests: rows of several requests may become one call of it.
+        requirements: the packages that it needs then.
+        environment: what is known of their environment, in words, with the number of ``packages``;
+            ``builds_environment`` where it is not there.
     """
 
     flavor: str
@@ -114,6 +118,23 @@ class Layout:
     has_pyfunc: bool = False
     pyfunc: Interface | None = None
     joins_requests: bool = False
+    requirements: Requirements | None = None
+    environment: str | None = None
+    packages: int | None = None
+    builds_environment: bool = False
+
+    @property
+    def serving(self) -> JsonDict:
+        """What its record keeps of the way it is served."""
+        if self.pyfunc is None:
+            return {"why": self.why} if self.has_pyfunc else {}
+        return {
+            "why": self.why,
+            "form": self.pyfunc.form,
+            "form_reason": self.pyfunc.reason,
+            "requirements": len(self.requirements.lines) if self.requirements else None,
+            "packages": self.packages,
+        }
 
     @property
     def is_configured_later(self) -> bool:

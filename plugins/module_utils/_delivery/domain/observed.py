@@ -36,6 +36,8 @@ class ObservedModel:
         retained: previous deployments, the newest first; read only where going back is asked for.
         config: bytes of the deployed config.pbtxt.
         outdated: why an older release has deployed what would be refused, or made otherwise, today.
+        lost_environment: what is wrong with the Python environment that it needs, as "its
+            environment … is gone"; None where nothing is known to be.
         unsigned: True where a rule asks who signed, and nobody asked when it was deployed.
     """
 
@@ -54,6 +56,7 @@ class ObservedModel:
     half_made: bool = False
     outdated: str | None = None
     unsigned: bool = False
+    lost_environment: str | None = None
     proven: Fingerprint = field(default_factory=dict)
 
     @classmethod

@@ -277,6 +277,17 @@ class PyfuncSettings:
         return cls.from_dict(read_json(data, _MOST_VALUES))
 
 
+def in_words(requirements: object, packages: object) -> str:
+    """How many there are of each, as far as that is known."""
+    counted = ((requirements, "requirement"), (packages, "package"))
+    said = [
+        f"{number} {what}{'s' * (number != 1)}"
+        for number, what in counted
+        if isinstance(number, int)
+    ]
+    return "; ".join(said) or "not known"
+
+
 class _NotExact(Exception):
     """Why tensors cannot carry it, as a part of a sentence."""
 

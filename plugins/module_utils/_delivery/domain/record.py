@@ -24,6 +24,7 @@ _VOUCHED = (
     "signed_by",
     "said_keys",
     "origins",
+    "environment",
 )
 RULES = 1
 """Of what is made of decision trees and what is refused of them; raised with each change after
@@ -46,7 +47,12 @@ class Record:
             mlflow-meta.json.
         config_digest: sha256 of config.pbtxt without the deploy id.
         request: the options that shaped the files (config, instance_kind, version_folders, flavor,
-            owner, group, mode).
+            owner, group, mode, …).
+        served_as: "native", or "pyfunc" where MLflow's own code answers.
+        environment: digest of the Python environment in which it does; ``worker`` the version of
+            what runs it there.
+        serving: why it is served so, and what a user is told of it: why, form, form_reason,
+            requirements, packages.
         fingerprint: how each file looked when a run had proven its bytes; see ``ProvenFiles``.
         author_config: config.pbtxt as the author published it, so that options can change without a
             download.
@@ -96,6 +102,10 @@ class Record:
     request: Mapping[str, Any]
     deployed_at: str
     deployed_by: str
+    served_as: str = "native"
+    environment: str | None = None
+    worker: str | None = None
+    serving: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: Mapping[str, Any] = field(default_factory=dict)
     author_config: str = ""
     wanted: str = "loaded"
@@ -130,6 +140,12 @@ class Record:
     code: str | None = None
     rules: int = 0
     schema: int = SCHEMA
+
+    @property
+    def environments(self) -> frozenset[str]:
+        """Digests of the environments that its versions need."""
+        beside = (one.get("environment") for one in self.beside.values())
+        return frozenset(one for one in (self.environment, *beside) if one)
 
     @property
     def key(self) -> str:
@@ -176,7 +192,7 @@ class Record:
         values: dict[str, Any] = {key: value for key, value in data.items() if key in kinds}
         for key in ("depends_on", "said_keys", "origins"):
             values[key] = values.get(key) or ()
-        for key in ("served", "gpu_memory"):  # of no use otherwise, and in nobody's way
+        for key in ("served", "gpu_memory", "serving"):  # of no use otherwise, and in nobody's way
             if not isinstance(values.get(key), Mapping):
                 values[key] = {}
         try:
@@ -246,6 +262,8 @@ def check_shapes(record: Record, name: str) -> None:
         for key in ("publisher_digest", "tagged_digest"):
             fields.text_or_none(key)
         fields.number_or_none("publisher_schema")
+        if "environment" in fields.data:
+            fields.text_or_none("environment")
         if fields.data.get("signed_by", fields) is fields:
             raise WrongShape(f"beside.{version} has no signed_by")
     for signed_by in (record.signed_by, *(one["signed_by"] for one in record.beside.values())):
@@ -254,7 +272,14 @@ def check_shapes(record: Record, name: str) -> None:
             signer.text("key"), signer.texts("identities"), signer.texts("chain")
     if record.case is not None and not is_named(record.case.get("inputs")):
         raise WrongShape("case has no inputs")
-    kinds: dict[str, type] = {"config": Mapping, "serve_versions": int}
+    if record.served_as not in ("native", "pyfunc"):
+        raise WrongShape(f"served_as is {record.served_as!r}, neither native nor pyfunc")
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "config": Mapping,
+        "serve_versions": int,
+        "batch_requests": bool,
+        "predict_timeout": (int, float),
+    }
     for key, value in record.request.items():
         if value is not None and not isinstance(value, kinds.get(key, str)):
             raise WrongShape(f"request.{key} is {value!r}")

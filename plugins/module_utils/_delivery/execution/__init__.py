@@ -6,6 +6,7 @@
 - ``transaction``: what one transaction has done so far.
 - ``proven_files``: which files are those of the deployment, for the record.
 - ``replacement``: the steps that bring new files or a new configuration.
+- ``python_models``: environment and model folder of what MLflow's own code answers for.
 - ``rollback``: the step that brings a retained deployment back.
 - ``serving``: the servers' part: load until proven, unload, bring back what was served.
 - ``trial``: a new deployment is proven under another name.

@@ -18,10 +18,18 @@ from ..domain.cases import as_json
 from ..domain.journal import PendingLoad, begun_load
 from ..domain.record import Record
 from ..domain.source import Source
-from ..errors import ArtifactError, DeliveryError, LoadPending, NeedsOther, as_delivery_error
+from ..errors import (
+    ArtifactError,
+    DeliveryError,
+    LoadPending,
+    NeedsOther,
+    VerificationFailed,
+    as_delivery_error,
+)
 from ..exhaustive import assert_never
 from ..planning.gpu_need import needs_together
 from ..planning.plan import (
+    BuildEnvironment,
     Heal,
     Load,
     Plan,
@@ -44,6 +52,7 @@ from ..repository.protocol import Repository
 from ..triton.server import TritonServer
 from .limits import Limits, Turn
 from .proven_files import ProvenFiles
+from .python_models import PythonModels, name_the_other_way
 from .replacement import Replacement
 from .rollback import Rollback
 from .serving import Serving
@@ -51,7 +60,7 @@ from .transaction import Transaction, now
 from .trial import Trial
 
 # Before any model of a group changes.
-_AT_FIRST = (Recover, TryAside)
+_AT_FIRST = (Recover, BuildEnvironment, TryAside)
 # When all models of a group are in place and have been proven by their own steps.
 _AT_THE_END = (ProveUsers, WriteRecord)
 
@@ -75,6 +84,7 @@ class Executor:
     Args:
         artifacts: where the files of a source are.
         tracking_uri: the registry's address, for records.
+        python: makes the folders of models for which MLflow's own code answers.
     """
 
     def __init__(
@@ -84,10 +94,12 @@ class Executor:
         artifacts: Callable[[Source], ArtifactRoot],
         tracking_uri: str | None = None,
         limits: Limits | None = None,
+        python: PythonModels | None = None,
     ) -> None:
         self.repository = repository
         self.serving = Serving(repository, servers)
-        self.replacement = Replacement(repository, artifacts, tracking_uri)
+        self.python = python or PythonModels()
+        self.replacement = Replacement(repository, artifacts, tracking_uri, self.python)
         self.rollback = Rollback(repository, self.replacement)
         self.trial = Trial(repository, servers, self.replacement, self.rollback)
         self.limits = limits or Limits()
@@ -153,6 +165,8 @@ class Executor:
         for step in transaction.plan.steps:
             if isinstance(step, ProveUsers) and not transaction.plan.resumes:
                 transaction.answering = self.serving.find_answering(step.users)
+            elif isinstance(step, BuildEnvironment):
+                self.python.build(transaction, step.requirements)
             elif not alone:
                 self.replacement.prepare(transaction, step)
 
@@ -161,6 +175,9 @@ class Executor:
         for step in filter(which, transaction.plan.steps):
             try:
                 self._step(transaction, step)
+            except VerificationFailed as error:
+                name_the_other_way(error, transaction)
+                raise
             except DeliveryError:
                 raise
             except Exception as error:
@@ -170,6 +187,8 @@ class Executor:
         match step:
             case Recover():
                 self.trial.finish(transaction)  # the rest was done before the plan was made
+            case BuildEnvironment():
+                self.python.build(transaction, step.requirements)
             case TryAside():
                 self.trial.run(transaction, step)
             case Replace():

@@ -27,6 +27,7 @@ from ..domain.manifest import (
     join,
     select_versions,
 )
+from ..domain.pyfunc import WORKER_VERSION
 from ..domain.record import RULES, Record
 from ..domain.servable import refuse_unservable
 from ..domain.source import Source
@@ -37,6 +38,7 @@ from ..planning.planner import pinned_uri
 from ..planning.versions import staying
 from ..process import holder
 from ..repository.protocol import Repository
+from .python_models import PythonModels, name_the_other_way
 from .transaction import Staged, Transaction, config_in_place, describe_replaced, now
 from .verification import judge_case, judge_example
 
@@ -51,10 +53,12 @@ class Replacement:
         repository: Repository,
         artifacts: Callable[[Source], ArtifactRoot],
         tracking_uri: str | None,
+        python: PythonModels | None = None,
     ) -> None:
         self.repository = repository
         self.artifacts = artifacts
         self.tracking_uri = tracking_uri
+        self.python = python or PythonModels()
 
     def prepare(self, transaction: Transaction, step: Step) -> None:
         """Bring what a step needs before anything changes; the step itself would do it too."""
@@ -111,13 +115,26 @@ class Replacement:
             source = with_identity(step.source, artifacts, brought)
             came = _at_targets(step.layout, brought)
             _refuse_revoked(step.layout, came)
-            layout, manifest = _converted(step.layout, staged, came)
+            layout, manifest = self._converted(transaction, step.layout, staged, came)
             _refuse_revoked(layout, manifest)
             layout = dataclasses.replace(layout, origins=_origins(layout, came, manifest))
-        if layout.conversion:  # what is made has its names, and its configuration, only now
+        if (
+            layout.is_configured_later
+        ):  # what is made has its names, and its configuration, only now
             _refuse_unservable(transaction, layout, manifest)
             layout = self._with_judged_example(transaction, layout)
         return Staged(layout, manifest, staged, source)
+
+    def _converted(
+        self, transaction: Transaction, layout: Layout, staged: str, came: Manifest
+    ) -> tuple[Layout, Manifest]:
+        if layout.pyfunc:
+            return self.python.make(transaction, layout, staged, came)
+        try:
+            return _converted(layout, staged, came)
+        except ArtifactError as error:
+            name_the_other_way(error, transaction)
+            raise
 
     def _with_judged_example(self, transaction: Transaction, layout: Layout) -> Layout:
         """Whether a request can be made of the model's example, or of what ``verify`` says, is
@@ -196,6 +213,7 @@ class Replacement:
         desired, source = transaction.plan.desired, step.source
         provenance = layout.provenance
         signer = provenance.signed_by if provenance else None
+        environment = transaction.environment if layout.pyfunc else None
         return Record(
             name=desired.name,
             deploy_id=transaction.deploy_id,
@@ -211,6 +229,10 @@ class Replacement:
             deployed_at=now(),
             deployed_by=holder(),
             author_config=layout.author_config.decode(),
+            served_as=layout.served_as,
+            serving=layout.serving,
+            environment=environment.digest if environment else None,
+            worker=WORKER_VERSION if layout.pyfunc else None,
             alias=desired.asked_alias,
             registry_name=source.registry_name,
             registry_version=source.registry_version,
@@ -257,6 +279,11 @@ class Replacement:
         config = config_in_place(transaction, layout.author_config.decode(), desired.request)
         made = self._new_record(transaction, step, layout, manifest, config)
         deploy_id = config_pbtxt.deploy_id_of(config) or ""
+        if not staged:  # what was made of it is what it was
+            own = old.vouched_for([versions.wanted])[str(versions.wanted)]
+            made = dataclasses.replace(
+                made, environment=own["environment"], worker=old.worker, serving=old.serving
+            )
         transaction.new = dataclasses.replace(
             made,
             deploy_id=deploy_id,

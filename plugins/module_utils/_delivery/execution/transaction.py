@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..domain.config_pbtxt import config_for
+from ..domain.environments import Environment
 from ..domain.journal import Swap, begun_load
 from ..domain.layout import Layout
 from ..domain.manifest import Manifest
@@ -46,6 +47,7 @@ class Transaction:
         limits: shared with the other models of a list.
         turn: shared with the models that are changed together with this one.
         staged: what was brought before anything changed.
+        environment: that of a Python model, once it was built.
         journal: as it was written before the first change of the model's files.
         swapped: the model's files were changed, and that is neither finished nor undone.
         took_over: what somebody else deployed became ours as it was.
@@ -68,6 +70,7 @@ class Transaction:
     turn: Turn
     new: Record | None = None
     staged: Staged | None = None
+    environment: Environment | None = None
     journal: Swap | None = None
     swapped: bool = False
     took_over: bool = False

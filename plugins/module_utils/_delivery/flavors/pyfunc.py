@@ -37,7 +37,7 @@ from ..formats.sklearn_to_treelite import knows_class
 from ..outside import JsonObject
 
 PYFUNC = "python_function"
-REMEDY = "or let MLflow's own code answer for it (serve_as: pyfunc)"
+REMEDY = "serve_as: pyfunc lets MLflow's own code answer for it, as it was logged"
 _LEFT_OUT = frozenset({MANIFEST_NAME, SIGNATURE_NAME, config_pbtxt.CONFIG_NAME})
 _NATIVE = ("triton", "onnx", "xgboost", "lightgbm", "sklearn", "pytorch")
 _LIBRARIES = {"xgboost": "XGBoost", "lightgbm": "LightGBM"}

@@ -18,9 +18,12 @@ from ..domain.allowed import code_of
 from ..domain.backends import completes
 from ..domain.config_pbtxt import config_for
 from ..domain.desired import DesiredModel
-from ..domain.layout import Layout, Numbering
+from ..domain.environments import Environments
+from ..domain.layout import Artifact, Layout, Numbering, Serving
 from ..domain.pbtxt import in_utf8
 from ..domain.provenance import Signature
+from ..domain.record import Record
+from ..domain.requirements import FILES, read_requirements
 from ..domain.servable import refuse_layout
 from ..domain.signers import Anchors
 from ..domain.source import Source
@@ -31,6 +34,7 @@ from ..flavors.layouts import layout_of
 from ..formats import tensorrt
 from ..planning.policy import Policy
 from ..repository.protocol import Repository
+from ..repository.s3.location import is_s3
 from ..trust.bundle import keys_in
 
 
@@ -40,6 +44,8 @@ class ArtifactReader:
     Args:
         tensorrt_target: what TensorRT plans are compared with; ``urls`` of the servers, which tell
             it of themselves where they are on this host.
+        place: of the repository, as the user says it; ``environments`` of that host, None where
+            they cannot be asked.
     """
 
     def __init__(
@@ -48,11 +54,16 @@ class ArtifactReader:
         policy: Policy,
         tensorrt_target: Mapping[str, object] | None,
         urls: Sequence[str],
+        *,
+        place: str = "",
+        environments: Environments | None = None,
     ) -> None:
         self._repository = repository
         self._policy = policy
         self._tensorrt_target = tensorrt_target
         self._urls = urls
+        self._place = place
+        self._environments = environments
         self._tensorrt: tensorrt.TensorRtTarget | None = None
         self._pinned: frozenset[str] | None = None
         self._pinned_by_list: frozenset[str] = frozenset()
@@ -61,8 +72,17 @@ class ArtifactReader:
         """Ensembles of the list ask for a certain version of these: they keep their folders."""
         self._pinned_by_list |= frozenset(names)
 
-    def read(self, artifacts: ArtifactRoot, source: Source, desired: DesiredModel) -> Layout:
+    def read(
+        self,
+        artifacts: ArtifactRoot,
+        source: Source,
+        desired: DesiredModel,
+        record: Record | None = None,
+    ) -> Layout:
         """The model folder to be made.
+
+        Args:
+            record: of what is deployed under this name.
 
         Raises:
             DeliveryError: there is no model in it, it does not fit, or the policy forbids it.
@@ -74,6 +94,7 @@ class ArtifactReader:
             artifact,
             desired.flavor,
             Numbering(desired.version_folders, source.registry_version, pinned),
+            self._serving(desired, record),
         )
         layout = replace(
             layout,
@@ -94,9 +115,57 @@ class ArtifactReader:
         if self._policy:
             self._policy.check_new(layout, config, source.tags)
             layout = self._with_judged_settings(layout, config, artifacts)
+        if layout.pyfunc:
+            layout = self._with_environment(layout, artifact, artifacts)
         refuse_layout(config, desired.name, layout)
         judge_case(config, self._urls, desired, lambda: is_whole(layout, artifacts))
         return judge_example(self._compare(layout, source), config, self._urls, desired)
+
+    def _serving(self, desired: DesiredModel, record: Record | None) -> Serving:
+        is_native = record is not None and record.served_as == "native"
+        return Serving(
+            desired.serve_as,
+            record.flavor if record and is_native else None,
+            self._policy.runs_code,
+            {"input", "output"} <= {*(desired.config or {})},
+            desired.batch_requests,
+        )
+
+    def _with_environment(
+        self, layout: Layout, artifact: Artifact, artifacts: ArtifactRoot
+    ) -> Layout:
+        """With what the model needs, as its publisher wrote it down, and what there is of it."""
+        if is_s3(self._place):
+            raise ArtifactError(
+                f"MLflow's own code would answer for it ({layout.why}), and its environment lies"
+                " on the host of the server, which a repository in S3 says nothing of: make"
+                " model_repository a folder, or publish it as ONNX or another model that a backend"
+                " runs",
+                step="find the model",
+            )
+        files, mlmodel = checked(artifacts, layout.provenance), artifact.mlmodel or {}
+        there = {name: size for name, size in FILES.items() if name in artifact.files}
+        texts = {name: files.read(name, limit) for name, limit in there.items()}
+        pyfunc = mlmodel.get("flavors", {}).get("python_function") or {}
+        wanted = read_requirements(
+            texts, _text(mlmodel.get("mlflow_version")), _text(pyfunc.get("python_version"))
+        )
+        judged = {name: hashlib.sha256(data).hexdigest() for name, data in texts.items()}
+        layout = replace(
+            layout,
+            requirements=wanted,
+            judged={**layout.judged, **judged},
+            warnings=(*layout.warnings, *wanted.notes),
+        )
+        if self._environments is None:
+            return replace(layout, environment=wanted.in_words, builds_environment=True)
+        planned = self._environments.look(wanted)
+        return replace(
+            layout,
+            environment=planned.sentence,
+            packages=planned.packages,
+            builds_environment=not planned.is_ready,
+        )
 
     def _with_judged_settings(
         self, layout: Layout, config: bytes, artifacts: ArtifactRoot
@@ -148,10 +217,16 @@ class ArtifactReader:
         return self._pinned
 
 
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
 def is_whole(layout: Layout, artifacts: ArtifactRoot) -> bool:
     """False where a Python model adds to its configuration when it is loaded, or that is not
     known.
     """
+    if layout.pyfunc:
+        return True
     programs = [source for source, target, _size in layout.files if target.endswith(".py")]
     files = checked(artifacts, layout.provenance)
     try:

@@ -270,7 +270,7 @@ class PlanBuilder:
         layout = None
         if why_replace(observed, desired, source):
             source = source or self._sources.resolve(desired, uri, observed.record)
-            layout = self._reader.read(self._sources.open(source), source, desired)
+            layout = self._reader.read(self._sources.open(source), source, desired, observed.record)
             author = layout.author_config.decode()
             self._refuse_newer_fields(config_for(author, desired.name, "-", desired.request))
         elif observed.record and (self._policy or why_reconfigure(observed, desired)):

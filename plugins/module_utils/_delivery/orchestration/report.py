@@ -114,6 +114,8 @@ def describe(name: str, record: Record | None) -> JsonDict:
         "registry_name": record.registry_name,
         "registry_version": record.registry_version,
         "flavor": record.flavor,
+        "served_as": record.served_as,
+        "pyfunc": _describe_pyfunc(record),
         "triton_versions": list(record.triton_versions),
         "deploy_id": record.deploy_id,
         "digest": record.manifest_digest,
@@ -131,6 +133,15 @@ def describe(name: str, record: Record | None) -> JsonDict:
         "transaction": record.key,
         "options": {key: value for key, value in record.request.items() if value is not None},
     }
+
+
+def _describe_pyfunc(record: Record) -> JsonDict | None:
+    """Of a model for which MLflow's own code answers."""
+    if record.served_as != "pyfunc":
+        return None
+    keys = ("why", "form", "form_reason", "requirements", "packages")
+    told = {key: record.serving.get(key) for key in keys}
+    return {**told, "environment": record.environment, "worker": record.worker}
 
 
 def status_of(observed: ObservedModel) -> JsonDict:
@@ -151,6 +162,7 @@ def status_of(observed: ObservedModel) -> JsonDict:
     drift = [f"{path} changed on disk" for path in observed.changed_files]
     drift += [f"{path} was touched" for path in observed.touched_files]
     drift += ["permissions were changed"] if observed.modes_differ else []
+    drift += [observed.lost_environment] if observed.lost_environment else []
     if record:
         drift += [] if observed.folder else ["its folder is gone"]
         drift += [said for one in observed.served if (said := _drift_of(observed, record, one))]

@@ -13,6 +13,7 @@ from ..domain.journal import Swap
 from ..domain.layout import Layout
 from ..domain.observed import ObservedModel
 from ..domain.record import Record
+from ..domain.requirements import Requirements
 from ..domain.source import Source
 from ..domain.uri import ModelUri
 from .versions import SideBySide
@@ -25,6 +26,16 @@ class Recover:
     """
 
     summary: str
+
+
+@dataclass(frozen=True)
+class BuildEnvironment:
+    """The packages of a Python model are installed for it. Done before anything that serves is
+    touched.
+    """
+
+    summary: str
+    requirements: Requirements
 
 
 @dataclass(frozen=True)
@@ -174,6 +185,7 @@ class Remove:
 Replacement = Union[Replace, PutSideBySide]  # noqa: UP007
 Step = Union[  # noqa: UP007
     Recover,
+    BuildEnvironment,
     Replacement,
     ReplaceUnread,
     Reconfigure,

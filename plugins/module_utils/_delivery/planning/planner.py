@@ -13,16 +13,18 @@ from dataclasses import replace
 
 from ..domain.cases import as_json, is_same
 from ..domain.config_pbtxt import CONFIG_NAME
-from ..domain.desired import DesiredModel
+from ..domain.desired import USUAL, DesiredModel
 from ..domain.journal import FolderSwap, Journal, PendingLoad, S3Swap, Trial, begun_load
 from ..domain.layout import Layout
 from ..domain.observed import ObservedModel
+from ..domain.pyfunc import in_words
 from ..domain.record import Record
 from ..domain.source import Source
 from ..domain.uri import ModelUri, named_uri
 from ..errors import AlreadyDeployed, ForeignModel, NotFound, RepositoryError
 from .aside import try_aside, warn_of_rollback
 from .plan import (
+    BuildEnvironment,
     Heal,
     Load,
     Plan,
@@ -100,6 +102,26 @@ def why_replace(
         "version_folders"
     ):
         return "deploy again in another layout"
+    return _why_serve_otherwise(observed, desired)
+
+
+def _why_serve_otherwise(observed: ObservedModel, desired: DesiredModel) -> str | None:
+    """Why other files are needed for the way in which it is to answer."""
+    record = observed.record
+    if record is None:
+        return None
+    asked, before = desired.serve_as, record.request.get("serve_as") or USUAL["serve_as"]
+    if asked not in ("auto", record.served_as):
+        return f"deploy again, served as {asked},"
+    if record.served_as != "pyfunc":
+        return None
+    if asked != before and asked == "auto":
+        return "deploy again, as serve_as is auto now,"
+    for key in ("batch_requests", "predict_timeout"):
+        if record.request.get(key, USUAL.get(key)) != getattr(desired, key):
+            return f"deploy again, as option {key} is another one,"
+    if observed.lost_environment:
+        return f"deploy again, as {observed.lost_environment},"
     return None
 
 
@@ -517,7 +539,8 @@ def _change(
     """The step that changes the model's folder."""
     record = observed.record
     if why := why_replace(observed, desired, source):
-        summary = f"{why} {_describe_change(record, desired, source)}{_amount(layout)}"
+        way = " to be served as pyfunc" if layout and layout.pyfunc else ""
+        summary = f"{why} {_describe_change(record, desired, source)}{_amount(layout)}{way}"
         if source is None or layout is None:
             return ReplaceUnread(summary)
         versions = plan_side_by_side(observed, desired, source.registry_version, layout)
@@ -552,12 +575,14 @@ def _present_steps(
     if proven and (unproven or _is_new_case(observed, desired)):
         note = note or "note that an inference proved it"
     if desired.state == "unloaded":
+        steps = [*(_build_environment(change) if change else ()), *steps]
         steps += _unload_everywhere(observed)
     elif change and not isinstance(change, SetPermissions):
         everywhere = tuple(one.url for one in observed.served)
         brings = change.layout if isinstance(change, (Replace, PutSideBySide)) else observed.record
         proof = _proof(desired, brings)
         steps = [*try_aside(observed, desired, change, proof, everywhere), *steps]
+        steps = [*_build_environment(change), *steps]
         steps += [
             *(() if isinstance(change, Replace) else _heals(observed)),
             Load(f"load on {', '.join(everywhere)}", everywhere),
@@ -571,6 +596,17 @@ def _present_steps(
     if note := note or _note_answers(observed, steps):
         steps.append(WriteRecord(note))
     return tuple(steps)
+
+
+def _build_environment(change: Step) -> tuple[BuildEnvironment, ...]:
+    """What a Python model needs before anything of it can be made."""
+    if not isinstance(change, (Replace, PutSideBySide)):
+        return ()
+    layout = change.layout
+    fetches = not isinstance(change, PutSideBySide) or change.versions.fetch
+    if not fetches or not layout.requirements or not layout.builds_environment:
+        return ()
+    return (BuildEnvironment(f"environment: {layout.environment}", layout.requirements),)
 
 
 def _is_new_case(observed: ObservedModel, desired: DesiredModel) -> bool:
@@ -660,14 +696,15 @@ def _before(observed: ObservedModel, failed_verification: str | None = None) -> 
             "served": {one.url: list(one.ready) for one in observed.served if one.ready},
         }
     state = "present" if record.wanted == "loaded" else "unloaded"
-    document = _with_code(
-        _document(state, record.pinned_uri, _asked_uri(record), record.alias, record.request),
-        record.code,
-    )
+    document = {
+        **_document(state, record.pinned_uri, _asked_uri(record), record.alias, record.request),
+        **_about(record),
+    }
     problems = [f"{path} changed on disk" for path in observed.changed_files]
     problems += [f"{path} was touched" for path in observed.touched_files]
     if not observed.folder:
         problems = ["the folder is gone"]
+    problems += [observed.lost_environment] if observed.lost_environment else []
     problems += [
         (
             f"not served by {one.url}"
@@ -697,7 +734,7 @@ def _after(
     target: Record | None,
 ) -> dict[str, object]:
     record = target or observed.record
-    code = layout.code if layout else record.code if record else None
+    about = _about(layout or record)
     if desired.uri is None:
         if record is None:
             return {"state": "absent"}
@@ -705,7 +742,7 @@ def _after(
         document = _document(
             state, record.pinned_uri, _asked_uri(record), record.alias, record.request
         )
-        return _with_code(document, code)
+        return {**document, **about}
     kept = (
         source is None
         and record is not None
@@ -718,11 +755,23 @@ def _after(
     document = _document(
         desired.state, pinned, desired.asked_uri, desired.asked_alias, desired.request
     )
-    return _with_code(document, code)
+    return {**document, **about}
 
 
-def _with_code(document: dict[str, object], code: str | None) -> dict[str, object]:
-    return {**document, **({"code": code} if code else {})}
+def _about(model: Layout | Record | None) -> dict[str, object]:
+    """What of it is code, and which way it is served."""
+    if model is None:
+        return {}
+    said: dict[str, object] = {"code": model.code} if model.code else {}
+    serving = model.serving
+    if model.served_as != "native" or serving.get("why"):
+        why = serving.get("why")
+        said["served_as"] = f"{model.served_as} ({why})" if why else model.served_as
+    if model.served_as == "pyfunc":
+        reason = serving.get("form_reason")
+        said["form"] = f"{serving.get('form')} ({reason})" if reason else str(serving.get("form"))
+        said["environment"] = in_words(serving.get("requirements"), serving.get("packages"))
+    return said
 
 
 def _document(
@@ -733,10 +782,9 @@ def _document(
         document["model_uri"] = asked
     if alias:
         document["alias"] = alias
-    usual = {"version_folders": "auto", "serve_versions": 1}
     options = {
         key: value
         for key, value in request.items()
-        if value is not None and value != usual.get(key)
+        if value is not None and value != USUAL.get(key)
     }
     return {**document, **dict(sorted(options.items()))}

@@ -24,6 +24,8 @@ from ..errors import PolicyRefused
 from ..outside import Options
 from .policy_options import bytes_of, code_rule, digests, folders, required_signature, texts
 
+_PYTHON = "python"
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -79,6 +81,7 @@ class Policy:
         Raises:
             PolicyRefused: naming the rule.
         """
+        self._check_pyfunc(layout)
         self._check_parts(config, layout.paths, layout.folders)
         untold = [source for source, _target, size in layout.files if size is None]
         if self.max_size is not None and untold:
@@ -239,6 +242,12 @@ class Policy:
                 raise _refuse(reason)
 
     @property
+    def runs_code(self) -> bool:
+        """Whether programs of the registry may run, as MLflow's pyfunc does it."""
+        backends = self.allowed_backends
+        return self.model_code == "allowed" and (backends is None or _PYTHON in backends)
+
+    @property
     def rules(self) -> Rules:
         """Of what a model may be made of."""
         return Rules(self.allowed_backends, self.allowed_paths, self.model_code == "allowed")
@@ -256,6 +265,23 @@ class Policy:
         message = config_pbtxt.parse(config)
         if reason := why_not_allowed(self.rules, message, [*paths], folders):
             raise _refuse(reason)
+
+    def _check_pyfunc(self, layout: Layout) -> None:
+        """What MLflow's own code answers for is code, whatever it is made of."""
+        if layout.pyfunc is None or self.runs_code:
+            return
+        backends = self.allowed_backends
+        said, ways = [], []
+        if self.model_code != "allowed":
+            said.append("model_code: refused is set")
+            ways.append("set model_code: allowed")
+        if backends is not None and _PYTHON not in backends:
+            said.append(f"allowed_backends has {', '.join(backends) or 'none'}")
+            ways.append("add python to allowed_backends")
+        raise _refuse(
+            f"MLflow's own code would answer for it ({layout.why}), and {' and '.join(said)}:"
+            f" {' and '.join(ways)}, or publish it as ONNX or another model that is data"
+        )
 
     def _check_size(self, size: int) -> None:
         if self.max_size is not None and size > self.max_size:

@@ -100,7 +100,7 @@ def plan_side_by_side(
         or len(layout.versions) != 1
     ):
         return None
-    if observed.lost_files or record.flavor != layout.flavor:
+    if observed.lost_files or _serves_otherwise(record, layout):
         return None
     wanted = layout.versions[0]
     if wanted != registry_version or record.registry_version not in record.triton_versions:
@@ -112,6 +112,12 @@ def plan_side_by_side(
         return None
     retired = tuple(version for version in record.triton_versions if version not in (*kept, wanted))
     return SideBySide(wanted, kept, retired, fetch)
+
+
+def _serves_otherwise(record: Record, layout: Layout) -> bool:
+    """The versions of a model have one configuration, and that of pyfunc is made of a signature."""
+    other = (record.flavor, record.served_as) != (layout.flavor, layout.served_as)
+    return other or bool(layout.pyfunc and layout.author_config.decode() != record.author_config)
 
 
 def _is_claimed(record: Record, version: int, layout: Layout) -> bool:
