@@ -38,7 +38,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "worker": set(),
     "environments": {"domain"},
     "repository": {"domain"},
-    "execution": {"planning", "repository", "triton", "artifacts", "flavors", "domain"},
+    "execution": {
+        "planning",
+        "repository",
+        "triton",
+        "artifacts",
+        "flavors",
+        "worker",
+        "domain",
+    },
     "publication": {
         "registry",
         "artifacts",

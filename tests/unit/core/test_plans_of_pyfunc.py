@@ -73,7 +73,7 @@ def layout(version: int = 2, **more: Any) -> Layout:
     made = Layout(
         "sklearn", (("MLmodel", f"{version}/model/MLmodel", 5),), (), CONFIG, (version,), (1,),
         conversion="pyfunc", served_as="pyfunc", why=WHY, has_pyfunc=True, pyfunc=INTERFACE,
-        requirements=WANTED, environment="2 requirements; 41 packages", packages=41,
+        requirements=WANTED, environment="environment: 2 requirements; 41 packages", packages=41,
         builds_environment=True, code="the program 2/model.py",
     )  # fmt: skip
     return dataclasses.replace(made, **more)

@@ -5,7 +5,7 @@ package ``environments``.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence, Sized
 from typing import Protocol
 
 from .requirements import Requirements
@@ -22,7 +22,7 @@ class PlannedEnvironment(Protocol):
     def is_ready(self) -> bool: ...
     @property
     def sentence(self) -> str:
-        """Such as "12 requirements; 41 packages"."""
+        """Such as "environment: 12 requirements; 41 packages"."""
 
 
 class Environment(Protocol):
@@ -35,7 +35,7 @@ class Environment(Protocol):
         """The path of its Python, as the server sees it."""
 
     @property
-    def packages(self) -> int: ...
+    def packages(self) -> Sized: ...
 
 
 class Environments(Protocol):
@@ -47,8 +47,8 @@ class Environments(Protocol):
     def build(self, wanted: Requirements, lock: str | None = None) -> Environment:
         """The one that is there, or a new one."""
 
-    def why_lost(self, digest: str) -> str | None:
-        """Why one that a record names cannot be used; None where it can."""
+    def present(self) -> Sequence[Environment]:
+        """Those that are there."""
 
     def remove_unused(self, used: Collection[str]) -> list[str]:
         """Remove those whose digest nobody names."""

@@ -90,8 +90,8 @@ class Layout:
         pyfunc: what it takes and answers then; None where it is native.
         joins_requests: rows of several requests may become one call of it.
         requirements: the packages that it needs then.
-        environment: what is known of their environment, in words, with the number of ``packages``;
-            ``builds_environment`` where it is not there.
+        environment: what is known of their environment, as a user is told, with the number of
+            ``packages``; ``builds_environment`` where it is not there.
     """
 
     flavor: str

@@ -166,7 +166,7 @@ class Executor:
             if isinstance(step, ProveUsers) and not transaction.plan.resumes:
                 transaction.answering = self.serving.find_answering(step.users)
             elif isinstance(step, BuildEnvironment):
-                self.python.build(transaction, step.requirements)
+                self.python.build(self.repository, transaction, step.requirements)
             elif not alone:
                 self.replacement.prepare(transaction, step)
 
@@ -188,7 +188,7 @@ class Executor:
             case Recover():
                 self.trial.finish(transaction)  # the rest was done before the plan was made
             case BuildEnvironment():
-                self.python.build(transaction, step.requirements)
+                self.python.build(self.repository, transaction, step.requirements)
             case TryAside():
                 self.trial.run(transaction, step)
             case Replace():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 
+from .. import disk
 from ..domain.environments import Environment, Environments
 from ..domain.layout import Layout
 from ..domain.manifest import Manifest
@@ -15,6 +16,8 @@ from ..domain.pyfunc import PyfuncSettings
 from ..domain.requirements import Requirements
 from ..errors import DeliveryError, RepositoryError, VerificationFailed
 from ..flavors.pyfunc import REMEDY, add_worker
+from ..repository.protocol import Repository
+from ..worker import files
 from .transaction import Transaction
 
 _STEP = "build the environment"
@@ -35,7 +38,7 @@ class PythonModels:
     def __init__(
         self,
         environments: Environments | None = None,
-        programs: Callable[[], Mapping[str, bytes]] = dict,
+        programs: Callable[[], Mapping[str, bytes]] = files,
         load_timeout: float | None = None,
     ) -> None:
         self._environments = environments
@@ -43,13 +46,17 @@ class PythonModels:
         given = load_timeout or _USUAL_START / _OF_A_LOAD
         self._start_timeout = min(given * _OF_A_LOAD, _USUAL_START)
 
-    def build(self, transaction: Transaction, wanted: Requirements) -> Environment:
+    def build(
+        self, repository: Repository, transaction: Transaction, wanted: Requirements
+    ) -> Environment:
         """What the model needs is there from here on. Nothing of what serves is touched.
 
         Raises:
             DeliveryError: it cannot be built.
         """
         if transaction.environment is None:
+            # Who removes what nobody uses sees by it that somebody is about to.
+            disk.make_folder(repository.workspace(transaction.name, transaction.deploy_id))
             if self._environments is None:
                 raise RepositoryError(
                     "there is no place for Python environments: make model_repository a folder of"
@@ -64,7 +71,12 @@ class PythonModels:
         return transaction.environment
 
     def make(
-        self, transaction: Transaction, layout: Layout, staged: str, came: Manifest
+        self,
+        repository: Repository,
+        transaction: Transaction,
+        layout: Layout,
+        staged: str,
+        came: Manifest,
     ) -> tuple[Layout, Manifest]:
         """The model folder of what came, with the worker beside it.
 
@@ -73,7 +85,7 @@ class PythonModels:
         """
         if layout.pyfunc is None or layout.requirements is None:
             raise RepositoryError("what it needs is not known", step=_STEP)
-        environment = self.build(transaction, layout.requirements)
+        environment = self.build(repository, transaction, layout.requirements)
         settings = PyfuncSettings(
             environment.python,
             environment.digest,
@@ -83,7 +95,7 @@ class PythonModels:
             self._start_timeout,
         )
         manifest = add_worker(layout, staged, came, self._programs(), settings)
-        return dataclasses.replace(layout, packages=environment.packages), manifest
+        return dataclasses.replace(layout, packages=len(environment.packages)), manifest
 
 
 def name_the_other_way(error: DeliveryError, transaction: Transaction) -> None:

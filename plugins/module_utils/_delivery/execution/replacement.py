@@ -129,7 +129,7 @@ class Replacement:
         self, transaction: Transaction, layout: Layout, staged: str, came: Manifest
     ) -> tuple[Layout, Manifest]:
         if layout.pyfunc:
-            return self.python.make(transaction, layout, staged, came)
+            return self.python.make(self.repository, transaction, layout, staged, came)
         try:
             return _converted(layout, staged, came)
         except ArtifactError as error:

@@ -158,7 +158,9 @@ class ArtifactReader:
             warnings=(*layout.warnings, *wanted.notes),
         )
         if self._environments is None:
-            return replace(layout, environment=wanted.in_words, builds_environment=True)
+            return replace(
+                layout, environment=f"environment: {wanted.in_words}", builds_environment=True
+            )
         planned = self._environments.look(wanted)
         return replace(
             layout,

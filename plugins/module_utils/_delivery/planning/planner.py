@@ -606,7 +606,7 @@ def _build_environment(change: Step) -> tuple[BuildEnvironment, ...]:
     fetches = not isinstance(change, PutSideBySide) or change.versions.fetch
     if not fetches or not layout.requirements or not layout.builds_environment:
         return ()
-    return (BuildEnvironment(f"environment: {layout.environment}", layout.requirements),)
+    return (BuildEnvironment(layout.environment or "environment", layout.requirements),)
 
 
 def _is_new_case(observed: ObservedModel, desired: DesiredModel) -> bool:
