@@ -268,8 +268,9 @@ def neighbours(path: Path) -> frozenset[Path]:
         base = folder.joinpath(*node.module.split(".")) if node.module else folder
         if base.with_suffix(".py").is_file():
             found.add(base.with_suffix(".py"))
-        else:
-            found |= {base / f"{alias.name}.py" for alias in node.names}
+        else:  # a file of a package, or what the package itself has
+            files = [base / f"{alias.name}.py" for alias in node.names]
+            found |= {one if one.is_file() else base / "__init__.py" for one in files}
     return frozenset(found - {path})
 
 
