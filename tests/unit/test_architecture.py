@@ -67,6 +67,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "readers",
         "formats",
         "trust",
+        "environments",
         "domain",
     },
 }

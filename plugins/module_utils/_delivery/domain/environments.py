@@ -36,6 +36,11 @@ class Environment(Protocol):
 
     @property
     def packages(self) -> Sized: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def version(self) -> str:
+        """Of its Python."""
 
 
 class Environments(Protocol):

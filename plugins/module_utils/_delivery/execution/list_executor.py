@@ -32,6 +32,7 @@ from ..triton.server import TritonServer
 from .executor import Executor
 from .limits import Limits, Turn
 from .proven_files import ProvenFiles
+from .python_models import PythonModels
 from .scheduler import do_all
 from .transaction import Transaction
 
@@ -64,6 +65,7 @@ class ListExecutor:
         tracking_uri: the registry's address, for records.
         lock_timeout: seconds to wait for the lock of a model.
         leave: called at the end of each thread.
+        python: makes the folders of models for which MLflow's own code answers.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class ListExecutor:
         lock_timeout: float,
         limits: Limits,
         leave: Callable[[], None],
+        python: PythonModels | None = None,
     ) -> None:
         self._repository = repository
         self._servers = servers
@@ -85,7 +88,9 @@ class ListExecutor:
         self._lock_timeout = lock_timeout
         self._limits = limits
         self._leave = leave
-        self._executor = Executor(repository, servers, sources.artifacts, tracking_uri, limits)
+        self._executor = Executor(
+            repository, servers, sources.artifacts, tracking_uri, limits, python
+        )
         self._explicit: set[str] = set()
 
     def run(

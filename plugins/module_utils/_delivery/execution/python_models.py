@@ -30,14 +30,14 @@ class PythonModels:
     """Makes them on this host.
 
     Args:
-        environments: of this host; None where there are none, so that nothing is made.
+        environments: gives those of this host; None where there can be none.
         programs: file name → bytes of what runs them.
         load_timeout: seconds that a load may take.
     """
 
     def __init__(
         self,
-        environments: Environments | None = None,
+        environments: Callable[[], Environments | None] = lambda: None,
         programs: Callable[[], Mapping[str, bytes]] = files,
         load_timeout: float | None = None,
     ) -> None:
@@ -57,14 +57,15 @@ class PythonModels:
         if transaction.environment is None:
             # Who removes what nobody uses sees by it that somebody is about to.
             disk.make_folder(repository.workspace(transaction.name, transaction.deploy_id))
-            if self._environments is None:
+            environments = self._environments()
+            if environments is None:
                 raise RepositoryError(
                     "there is no place for Python environments: make model_repository a folder of"
                     " this host",
                     step=_STEP,
                 )
             try:
-                transaction.environment = self._environments.build(wanted)
+                transaction.environment = environments.build(wanted)
             except DeliveryError as error:
                 error.about(step=_STEP)
                 raise

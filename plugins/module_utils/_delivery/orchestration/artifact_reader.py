@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from ..artifacts.checked import checked, refuse_unclaimed
@@ -56,7 +56,7 @@ class ArtifactReader:
         urls: Sequence[str],
         *,
         place: str = "",
-        environments: Environments | None = None,
+        environments: Callable[[], Environments | None] = lambda: None,
     ) -> None:
         self._repository = repository
         self._policy = policy
@@ -157,11 +157,11 @@ class ArtifactReader:
             judged={**layout.judged, **judged},
             warnings=(*layout.warnings, *wanted.notes),
         )
-        if self._environments is None:
+        if (environments := self._environments()) is None:
             return replace(
                 layout, environment=f"environment: {wanted.in_words}", builds_environment=True
             )
-        planned = self._environments.look(wanted)
+        planned = environments.look(wanted)
         return replace(
             layout,
             environment=planned.sentence,

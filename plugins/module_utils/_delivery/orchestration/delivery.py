@@ -18,6 +18,7 @@ from ..errors import InvalidOption, MissingLibrary, ServerUnreachable
 from ..execution.gpu_memory import GpuRoom
 from ..execution.limits import Limits
 from ..execution.list_executor import ListExecutor
+from ..execution.python_models import PythonModels
 from ..planning.dependencies import order_plans
 from ..planning.outcome import Planned, expect_all
 from ..planning.plan import Load
@@ -29,6 +30,7 @@ from ..repository.s3.location import is_s3
 from ..triton.http_transport import leave_thread
 from ..triton.server import TritonServer
 from .artifact_reader import ArtifactReader
+from .environments_used import has_environments, remove_unused
 from .inspection import Inspection
 from .observation import Observer
 from .plan_builder import PlanBuilder
@@ -97,7 +99,7 @@ class Delivery(Inspection):
         names = [*(model.name for model in wanted), *failed]
         _refuse_repeated(names)
         repository = self._repository(check)
-        observer = Observer(repository, self.servers, self._leave)
+        observer = Observer(repository, self.servers, self._leave, self.why_lost)
         indexes = observer.ask_servers(check)
         self.unreached = [
             url for url, found in indexes.items() if isinstance(found, ServerUnreachable)
@@ -120,12 +122,22 @@ class Delivery(Inspection):
         else:
             executor = self._executor(builder, sources, repository)
             outcomes = executor.run(planned, order, groups, failed)
+            if any(one.changed for one in outcomes.values()):
+                self.warnings += self._tidy_environments(repository)
 
         results = {
             name: Result.of(name, outcome, observed[name]) for name, outcome in outcomes.items()
         }
         results = self._tell_registry(results, check or repository is None)
         return [results[model.name] for model in models]
+
+    def _tidy_environments(self, repository: Repository) -> list[str]:
+        if (self.target.environments or {}).get("folder"):
+            return []  # environments of other repositories may lie there
+        if is_s3(self.target.repository) or not has_environments(repository):
+            return []
+        said = remove_unused(self.environments, repository) if self.environments else None
+        return [said] if said else []
 
     def _tell_registry(self, results: dict[str, Result], check: bool) -> dict[str, Result]:
         if not self.target.registry_status:
@@ -165,6 +177,8 @@ class Delivery(Inspection):
             self.policy,
             target.tensorrt_target,
             [server.url for server in self.servers],
+            place=target.repository,
+            environments=(lambda: self.environments) if repository else (lambda: None),
         )
         return PlanBuilder(
             observer,
@@ -178,6 +192,7 @@ class Delivery(Inspection):
             check=check,
             drained=target.drained,
             leave=self._leave,
+            why_lost=self.why_lost,
         )
 
     def _executor(
@@ -194,6 +209,7 @@ class Delivery(Inspection):
                 self.target.parallel_downloads, self.target.parallel_loads, GpuRoom(self.servers)
             ),
             leave=self._leave,
+            python=PythonModels(lambda: self.environments, load_timeout=self.target.load_timeout),
         )
 
     # -- reading -----------------------------------------------------------------------------------

@@ -5,11 +5,13 @@ nothing that plans or changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar, Union
 
 from ..domain.desired import DesiredModel
+from ..domain.environments import Environments
 from ..domain.observed import ObservedModel
 from ..domain.record import RULES, Record
 from ..domain.served import ServedModel, VersionRow
@@ -31,7 +33,9 @@ from ..planning.policy import Policy
 from ..repository.factory import open_repository
 from ..repository.protocol import Repository
 from ..repository.retention import usable
+from ..repository.s3.location import is_s3
 from ..triton.server import TritonServer
+from .environments_used import FOLDER, describe_all, why_lost
 from .report import describe, status_of
 from .target import Target
 
@@ -60,6 +64,7 @@ class Inspection:
             for url, load_url, metrics_url in target.addresses
         ]
         self._opened: Repository | None = None
+        self._environments: Environments | None = None
         self._policy: Policy | None = None
 
     def __enter__(self: _Inspection) -> _Inspection:
@@ -83,6 +88,18 @@ class Inspection:
                 self.target.repository, self.target.state_dir, self.target.s3, self.target.timeout
             )
         return self._opened
+
+    @property
+    def environments(self) -> Environments | None:
+        """The Python environments of this host; None where the repository is in S3."""
+        if self._environments is None and not is_s3(self.target.repository):
+            from ..environments.environments import EnvironmentOptions
+            from ..environments.environments import Environments as OfThisHost
+
+            options = EnvironmentOptions.from_options(self.target.environments)
+            folder = os.path.join(self.repository.store.path, FOLDER)
+            self._environments = OfThisHost(folder, options, self.target.timeout)
+        return self._environments
 
     @property
     def policy(self) -> Policy:
@@ -122,6 +139,14 @@ class Inspection:
                 entries.append({**_unknown(name, str(said)), **asked})
         return entries
 
+    def why_lost(self, record: Record) -> str | None:
+        """What is wrong with an environment that a deployment needs."""
+        return why_lost(self.environments, record) if record.environments else None
+
+    def describe_environments(self) -> list[JsonDict]:
+        """The Python environments of this host and the models that need them, by digest."""
+        return describe_all(self.environments, self.repository)
+
     def _status_of(
         self, repository: Repository, name: str, indexes: Indexes, verify: bool
     ) -> JsonDict:
@@ -135,6 +160,8 @@ class Inspection:
             stored, unread = StoredModel(), [error.message]
             more = {"state": "unknown", "foreign": False}
         observed = ObservedModel.of(name, stored, *_served(self.servers, name, indexes))
+        if stored.record and stored.record.environments:
+            observed = replace(observed, lost_environment=self.why_lost(stored.record))
         status = status_of(observed)
         status["drift"] += unread
         more |= self._trust(observed.record, status["drift"])
@@ -187,8 +214,13 @@ def observe(
     servers: Sequence[TritonServer],
     desired: DesiredModel,
     indexes: Indexes,
+    why_lost: Callable[[Record], str | None] = lambda _record: None,
 ) -> ObservedModel:
-    """Record, disk and every server; ``indexes`` has each server's, or why it has none."""
+    """Record, disk and every server; ``indexes`` has each server's, or why it has none.
+
+    Args:
+        why_lost: what is wrong with the environment that a deployment needs.
+    """
     if repository:
         repository.check(desired)
     stored = repository.read(desired.name, desired.check_files) if repository else StoredModel()
@@ -203,7 +235,9 @@ def observe(
         from .former_rules import judge
 
         outdated = judge(stored.record, repository.live(desired.name))
-    return ObservedModel.of(desired.name, stored, served, unreachable, retained, outdated)
+    seen = ObservedModel.of(desired.name, stored, served, unreachable, retained, outdated)
+    needs = stored.record if stored.record and stored.record.environments else None
+    return replace(seen, lost_environment=why_lost(needs)) if needs else seen
 
 
 def _served(

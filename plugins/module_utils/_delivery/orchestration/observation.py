@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ..domain.desired import DesiredModel
 from ..domain.observed import ObservedModel
+from ..domain.record import Record
 from ..domain.served import VersionRow
 from ..errors import (
     DeliveryError,
@@ -30,6 +31,7 @@ class Observer:
     Args:
         repository: None on a bare host, where nothing is deployed.
         leave: called at the end of each thread.
+        why_lost: what is wrong with the environment that a deployment needs.
     """
 
     def __init__(
@@ -37,7 +39,9 @@ class Observer:
         repository: Repository | None,
         servers: Sequence[TritonServer],
         leave: Callable[[], None],
+        why_lost: Callable[[Record], str | None] = lambda _record: None,
     ) -> None:
+        self._why_lost = why_lost
         self._repository = repository
         self._servers = servers
         self._leave = leave
@@ -59,7 +63,7 @@ class Observer:
     def observe(self, desired: DesiredModel) -> ObservedModel:
         """Record, disk and every server, asked anew."""
         indexes = {server.url: server.index() for server in self._servers}
-        return observe(self._repository, self._servers, desired, indexes)
+        return observe(self._repository, self._servers, desired, indexes, self._why_lost)
 
     def observe_all(
         self, models: Sequence[DesiredModel], indexes: Indexes
@@ -70,7 +74,9 @@ class Observer:
 
         def read(name: str) -> None:
             try:
-                found[name] = observe(self._repository, self._servers, wanted[name], indexes)
+                found[name] = observe(
+                    self._repository, self._servers, wanted[name], indexes, self._why_lost
+                )
             except Exception as error:  # told for this model; the others go on
                 found[name] = as_delivery_error(error, "see what is there")
 

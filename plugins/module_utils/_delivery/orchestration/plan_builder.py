@@ -21,6 +21,7 @@ from ..errors import (
     DeliveryError,
     MissingLibrary,
     NotFound,
+    RepositoryError,
     ServerError,
     VerificationFailed,
     as_delivery_error,
@@ -61,6 +62,7 @@ class PlanBuilder:
         check: a library that is missing is a warning.
         drained: no client sends requests to the servers while the plans are carried out.
         leave: called at the end of each thread.
+        why_lost: what is wrong with the environment that a deployment needs.
     """
 
     def __init__(
@@ -77,7 +79,9 @@ class PlanBuilder:
         check: bool,
         drained: bool,
         leave: Callable[[], None],
+        why_lost: Callable[[Record], str | None] = lambda _record: None,
     ) -> None:
+        self._why_lost = why_lost
         self._observer = observer
         self._sources = sources
         self._reader = reader
@@ -247,6 +251,7 @@ class PlanBuilder:
                 self._check_settings(target, config)
             if plan.rollback:
                 back = plan.rollback.target
+                self._refuse_lost_environment(back)
                 config = config_for(back.author_config, desired.name, "-", back.request)
                 refuse_lacking(config, back, back.triton_versions)
                 self._refuse_newer_fields(config)
@@ -309,6 +314,15 @@ class PlanBuilder:
         if self._repository and step and fetches:
             self._repository.require_space(step.layout.room)
         return plan
+
+    def _refuse_lost_environment(self, back: Record) -> None:
+        if lost := self._why_lost(back):
+            raise RepositoryError(
+                f"{lost}, and a rollback does not build it: deploy {back.pinned_uri} instead",
+                model=back.name,
+                step="roll back",
+                left="nothing was changed",
+            )
 
     def _check_settings(self, record: Record, config: bytes) -> None:
         paths = [file.path for file in Manifest.from_dict(record.manifest).files]

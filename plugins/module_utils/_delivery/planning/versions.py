@@ -100,7 +100,7 @@ def plan_side_by_side(
         or len(layout.versions) != 1
     ):
         return None
-    if observed.lost_files or _serves_otherwise(record, layout):
+    if observed.lost_files or observed.lost_environment or _serves_otherwise(record, layout):
         return None
     wanted = layout.versions[0]
     if wanted != registry_version or record.registry_version not in record.triton_versions:
