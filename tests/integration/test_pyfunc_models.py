@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What data scientists train and log: served with the environment of the model, asked as tensors,
+as MLflow's documents and through MLflow's deployment client, and compared with what
+``mlflow.pyfunc`` answered where the model was made.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.mlops.triton.plugins.module_utils import _options
+from support.modules import run_module
+from support.servers import MLflow, Triton
+
+pytest.importorskip("numpy")
+pytest.importorskip("pandas")
+pytest.importorskip("tritonclient.http")
+
+from support import pyfunc_logs
+from support.pyfunc_environment import other_python, pyfunc_python
+from support.pyfunc_models import values
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.takes(150),
+    pytest.mark.skipif("serve_as" not in _options.MODEL, reason="pyfunc is not served yet"),
+]
+
+TENSORS = (
+    "churn",
+    "svc",
+    "knn",
+    "isolation",
+    "missing",
+    "text",
+    "pricing",
+    "from_code",
+    "scaled",
+    "frame",
+    "series",
+    "words",
+    "tensors",
+    "dates",
+    "optional_number",
+    "talkative",
+)
+DOCUMENTS = ("unsigned", "shout", "optional_text")
+# What the second version of each is refused with; the first one serves on.
+REFUSALS = {
+    "contradicting": r"numpy",
+    "unloadable": r"No module named 'left_at_home'",
+    "exits": r"ended|exited|exit",
+    "wrong_shape": r"predictions",
+    "fills_memory": r"MemoryError|memory",
+    "is_killed": r"killed|SIGKILL|signal 9",
+    "never_answers": r"predict_timeout|within 3",
+}
+# What a model of which they are a good version does when it is asked badly.
+MISBEHAVE = ("exits", "fills_memory", "is_killed", "never_answers")
+BAD_REQUEST = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [1, 1], "data": [-1.0]}]}
+OTHER_PYTHON = "other_python"
+
+
+class Place:
+    """Where models are logged and served; they share one folder of environments."""
+
+    def __init__(self, mlflow: MLflow, triton: Triton, folder: Path) -> None:
+        self.mlflow, self.triton = mlflow, triton
+        self.environments = folder / "environments"
+        names = (*TENSORS, *DOCUMENTS, *REFUSALS)
+        self.logged = pyfunc_logs.log_models(pyfunc_python(), folder, mlflow.url, names)
+        self.pythons: list[Path] = []
+        if other := other_python():
+            self.pythons.append(other)
+            python = pyfunc_python(other)
+            self.logged |= pyfunc_logs.log_models(python, folder, mlflow.url, [OTHER_PYTHON])
+
+    def deliver(self, name: str, **options: Any) -> dict[str, Any]:
+        return run_module(
+            "triton_model",
+            {
+                "name": name,
+                "tracking_uri": self.mlflow.url,
+                "triton_url": self.triton.url,
+                "model_repository": str(self.triton.repository),
+                "environments": pyfunc_logs.environment_options(self.environments, self.pythons),
+                **options,
+            },
+        )
+
+    def deploy(self, name: str, version: int = 1, **options: Any) -> dict[str, Any]:
+        given = {"serve_as": "pyfunc", "model_uri": f"models:/{name}/{version}", **options}
+        result = self.deliver(name, **given)
+        assert not result["failed"], result["msg"]
+        return result
+
+    def predict(self, name: str, inputs: Any) -> Any:
+        """As ``mlflow deployments predict -t triton`` does."""
+        from mlflow.deployments import get_deploy_client
+
+        target = f"triton://{self.triton.url}?model_repository={self.triton.repository}"
+        return get_deploy_client(target).predict(name, inputs)
+
+    def answers(self, name: str) -> None:
+        """Whatever way it is asked, the first version answers as MLflow did."""
+        version = self.logged[name][0]
+        assert version["requests"]
+        for request in version["requests"]:
+            if name in DOCUMENTS:
+                self.answers_document(name, request)
+            else:
+                self.answers_tensors(name, version, request)
+            if not request["params"]:
+                answer = self.predict(name, values.read(request["inputs"]))
+                assert values.write(answer) == request["answer"]
+
+    def answers_document(self, name: str, request: dict[str, Any]) -> None:
+        scoring = request["scoring"]
+        answer = pyfunc_logs.ask_document(self.triton.url, name, scoring["request"])
+        # As text, in which no NaN differs from another.
+        assert json.dumps(answer) == json.dumps(scoring["response"])
+
+    def answers_tensors(self, name: str, version: dict[str, Any], request: dict[str, Any]) -> None:
+        found = pyfunc_logs.ask_tensors(self.triton.url, name, version, request)
+        expected = pyfunc_logs.expected_tensors(version, request)
+        for spec, (datatype, cells), (wanted, right) in zip(
+            version["outputs"], found, expected, strict=True
+        ):
+            is_moment = spec["type"] == "datetime"
+            same = pyfunc_logs.same_moments if is_moment else list
+            assert (datatype, same(cells)) == (wanted, same(right)), spec
+
+
+@pytest.fixture(scope="module")
+def place(mlflow: MLflow, triton: Triton, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(mlflow, triton, tmp_path_factory.mktemp("pyfunc"))
+
+
+@pytest.fixture
+def served(place: Place) -> Iterator[Callable[..., dict[str, Any]]]:
+    """Deploys models, which are gone after the test: each has a process of its own."""
+    names = []
+
+    def deploy(name: str, **options: Any) -> dict[str, Any]:
+        names.append(name)
+        return place.deploy(name, **options)
+
+    yield deploy
+    for name in names:
+        place.deliver(name, state="absent")
+
+
+@pytest.mark.parametrize("name", [*TENSORS, *DOCUMENTS])
+def test_a_model_answers_as_mlflow_does(
+    place: Place, served: Callable[..., dict[str, Any]], name: str
+) -> None:
+    assert served(name)["changed"]
+    place.answers(name)
+    assert not place.deploy(name)["changed"]
+
+
+@pytest.mark.skipif(other_python() is None, reason="this machine has one version of Python")
+def test_a_model_of_another_python_has_that_python(
+    place: Place, served: Callable[..., dict[str, Any]]
+) -> None:
+    served(OTHER_PYTHON)
+    place.answers(OTHER_PYTHON)
+    (answer,) = [one["answer"] for one in place.logged[OTHER_PYTHON][0]["requests"]]
+    (first, *_others) = answer["list"]
+    assert first == place.logged[OTHER_PYTHON][0]["python"] != place.logged["churn"][0]["python"]
+
+
+def test_auto_serves_what_no_backend_knows_as_pyfunc(
+    place: Place, served: Callable[..., dict[str, Any]]
+) -> None:
+    served("churn", serve_as="auto")
+    place.answers("churn")
+
+
+def test_native_refuses_it_and_names_what_serves_it(place: Place) -> None:
+    refused = place.deliver("churn", model_uri="models:/churn/1", serve_as="native")
+    assert refused["failed"] and "serve_as: pyfunc" in refused["msg"]
+
+
+def test_models_with_the_same_requirements_share_an_environment(
+    place: Place, served: Callable[..., dict[str, Any]]
+) -> None:
+    for name in ("svc", "from_code"):
+        served(name)
+    pythons = {
+        json.loads(path.read_text(encoding="utf-8"))["python"]
+        for name in ("svc", "from_code")
+        for path in (place.triton.repository / name).glob("*/pyfunc.json")
+    }
+    assert len(pythons) == 1 and Path(pythons.pop()).is_relative_to(place.environments)
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_bad_version_is_refused_in_a_sentence_and_the_old_one_serves_on(
+    place: Place, served: Callable[..., dict[str, Any]], name: str
+) -> None:
+    options = {"predict_timeout": 3, "serve_as": "pyfunc"}
+    served(name, **options)
+    place.answers(name)
+    refused = place.deliver(name, model_uri=f"models:/{name}/2", **options)
+    assert refused["failed"] and name in refused["msg"]
+    assert re.search(REFUSALS[name], refused["msg"]), refused["msg"]
+    assert "\n" not in refused["msg"] and "Traceback" not in refused["msg"]
+    place.answers(name)
+
+
+@pytest.mark.parametrize("name", MISBEHAVE)
+def test_a_request_that_ends_the_worker_is_told_why_and_the_next_one_is_answered(
+    place: Place, served: Callable[..., dict[str, Any]], name: str
+) -> None:
+    served(name, predict_timeout=3)
+    status, answer = place.triton.infer(name, BAD_REQUEST)
+    assert status != 200, answer
+    assert "mlops_triton: " in answer["error"] and "\n" not in answer["error"]
+    deadline = time.monotonic() + 60
+    while place.triton.call(f"v2/models/{name}/ready")[0] != 200:
+        assert time.monotonic() < deadline, place.triton.log_tail()
+        time.sleep(0.1)
+    place.answers(name)
+    assert place.triton.running
