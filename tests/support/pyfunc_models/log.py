@@ -27,7 +27,7 @@ import pandas
 from mlflow.pyfunc import scoring_server
 
 from . import bad_models, python_models, sklearn_models, values
-from .logged import REQUIREMENTS, Logged
+from .logged import REQUIREMENTS, Logged, Trained
 
 SIGNATURE = ("inputs", "outputs", "params")
 MODELS = {**sklearn_models.MODELS, **python_models.MODELS, **bad_models.MODELS}
@@ -78,6 +78,12 @@ def entry(logged: Logged) -> dict[str, Any]:
     }
 
 
+def _program(name: str) -> Trained:
+    """``churn_3`` is trained as ``churn`` is."""
+    stem, _line, number = name.rpartition("_")
+    return MODELS[stem if number.isdigit() else name]
+
+
 def main() -> None:
     folder, tracking_uri, requirements, *names = sys.argv[1:]
     os.environ[bad_models.AT_HOME] = "yes"
@@ -85,7 +91,7 @@ def main() -> None:
     REQUIREMENTS.extend(json.loads(requirements))
     for name in names:
         (Path(folder) / f"{name}.json").write_text(
-            json.dumps([entry(logged) for logged in MODELS[name](name)]), encoding="utf-8"
+            json.dumps([entry(logged) for logged in _program(name)(name)]), encoding="utf-8"
         )
 
 

@@ -149,6 +149,17 @@ def python_version(x: Any) -> Any:
     return [platform.python_version() for dummy in range(len(x))]
 
 
+def echo(size: int) -> Trained:
+    """What benchmarks/pyfunc.py measures with."""
+    tensors = Schema([TensorSpec(numpy.dtype("float32"), (-1, size))])
+
+    def train(name: str) -> Iterable[Logged]:
+        signature = ModelSignature(tensors, tensors)
+        yield Logged(log_python(name, WithFunction(lambda x: x), signature=signature))
+
+    return train
+
+
 def tensor_signature(dims: int) -> ModelSignature:
     """A tensor with a first dimension of any size, and a param that has a default."""
     return ModelSignature(
@@ -181,5 +192,7 @@ MODELS: dict[str, Trained] = {
     "dates": answers(days_later, DATES),
     "optional_number": optional("double", [1.5, 2.5]),
     "optional_text": optional("string", ["a", None]),
+    "echo_1kB": echo(256),
+    "echo_1MB": echo(1 << 18),
     "other_python": answers(python_version, NUMBERS),
 }
