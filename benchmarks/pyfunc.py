@@ -48,7 +48,7 @@ import tritonclient.http as triton_http  # noqa: E402
 from http_load import Measured, Request  # noqa: E402
 from support import pyfunc_logs  # noqa: E402
 from support.modules import run_module  # noqa: E402
-from support.pyfunc_environment import PINS, pyfunc_python  # noqa: E402
+from support.pyfunc_environment import PINS, make_environment  # noqa: E402
 from support.servers import MLflow, Process, Triton, free_ports, mlflow_server  # noqa: E402
 
 MODEL = "churn"
@@ -168,7 +168,7 @@ class MLflowServe:
         for name in names:
             server, (port,) = Server(self.folder / name), free_ports(1)
             words = [
-                *(str(pyfunc_python()), "-m", "mlflow", "models", "serve", "--env-manager"),
+                *(str(make_environment()), "-m", "mlflow", "models", "serve", "--env-manager"),
                 *("local", "--host", "127.0.0.1", "--port", str(port), "-m", f"models:/{name}/1"),
             ]
             self.servers[name] = (server, port)
@@ -213,7 +213,7 @@ class MLServer:
             told = {"implementation": "mlserver_mlflow.MLflowRuntime", "name": name}
             uri = {"parameters": {"uri": f"models:/{name}/1"}}
             _write(self.folder / f"models/{name}/model-settings.json", {**told, **uri})
-        program = pyfunc_python(pins=MLSERVER).with_name("mlserver")
+        program = make_environment(MLSERVER).with_name("mlserver")
         ready = f"http://127.0.0.1:{self.port}/v2/health/ready"
         python = str(program.with_name("python"))
         words = [python, str(program), "start", str(self.folder / "models")]
@@ -257,10 +257,9 @@ class Stage:
     def __init__(self, folder: Path, mlflow: MLflow, servers: Sequence[str]) -> None:
         self.folder, self.mlflow = folder, mlflow
         self.servers = [SERVERS[name](folder / name, mlflow) for name in servers]
-        self.logged: pyfunc_logs.Logged = {}
 
     def log(self, *names: str) -> None:
-        self.logged |= pyfunc_logs.log_models(pyfunc_python(), self.folder, self.mlflow.url, names)
+        pyfunc_logs.log_models(make_environment(), self.folder, self.mlflow.url, names)
 
     def stop(self) -> None:
         for server in self.servers:
@@ -403,7 +402,7 @@ def _stub_echo(triton: Triton, size: int) -> str:
 def _bare_predict(stage: Stage, name: str, size: int, seconds: float) -> float:
     """p50 of MLflow's predict in the model's environment, without any server."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    words = [str(pyfunc_python()), "-c", PREDICT, f"models:/{name}/1", str(size), str(seconds)]
+    words = [str(make_environment()), "-c", PREDICT, f"models:/{name}/1", str(size), str(seconds)]
     done = subprocess.run(
         words,
         env={**kept, "MLFLOW_TRACKING_URI": stage.mlflow.url},

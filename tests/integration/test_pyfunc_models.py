@@ -23,8 +23,9 @@ pytest.importorskip("pandas")
 pytest.importorskip("tritonclient.http")
 
 from support import pyfunc_logs
-from support.pyfunc_environment import other_python, pyfunc_python
-from support.pyfunc_models import values
+from support.logged_models import values
+from support.other_python import make_other_environment, other_python
+from support.pyfunc_environment import make_environment
 
 pytestmark = [
     pytest.mark.long,
@@ -74,11 +75,11 @@ class Place:
         self.mlflow, self.triton = mlflow, triton
         self.environments = folder / "environments"
         names = (*TENSORS, *DOCUMENTS, *REFUSALS)
-        self.logged = pyfunc_logs.log_models(pyfunc_python(), folder, mlflow.url, names)
+        self.logged = pyfunc_logs.log_models(make_environment(), folder, mlflow.url, names)
         self.pythons: list[Path] = []
         if other := other_python():
             self.pythons.append(other)
-            python = pyfunc_python(other)
+            python = make_other_environment(other)
             self.logged |= pyfunc_logs.log_models(python, folder, mlflow.url, [OTHER_PYTHON])
 
     def deliver(self, name: str, **options: Any) -> dict[str, Any]:

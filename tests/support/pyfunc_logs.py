@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Has models of ``pyfunc_models`` logged, and asks Triton what MLflow was asked."""
+"""Has models of ``logged_models`` logged, and asks Triton what MLflow was asked."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy
 import pandas
+import pip_settings
 import tritonclient.http as triton_http
 
-from .pyfunc_environment import PINS, uv_settings
-from .pyfunc_models import values
+from .logged_models import values
 from .servers import ROOT
 
 Logged = dict[str, list[dict[str, Any]]]
@@ -33,9 +33,7 @@ COLUMNS = {
 TENSORS = {"bool": "BOOL", "float32": "FP32", "float64": "FP64", "int64": "INT64"}
 
 
-def log_models(
-    python: Path, folder: Path, tracking_uri: str, names: Iterable[str], pins: Sequence[str] = PINS
-) -> Logged:
+def log_models(python: Path, folder: Path, tracking_uri: str, names: Iterable[str]) -> Logged:
     """Train and register models with this Python; the versions of each, with the answers that
     MLflow gives there.
     """
@@ -48,8 +46,8 @@ def log_models(
     }
     done = subprocess.run(
         [
-            *(str(python), "-m", "support.pyfunc_models.log"),
-            *(str(folder), tracking_uri, json.dumps(list(pins)), *wanted),
+            *(str(python), "-m", "support.logged_models.log"),
+            *(str(folder), tracking_uri, *wanted),
         ],
         env={**kept, "PYTHONPATH": str(ROOT / "tests"), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
@@ -64,14 +62,14 @@ def log_models(
 
 def environment_options(folder: Path, pythons: Sequence[Path] = ()) -> dict[str, Any]:
     """Option ``environments``: one folder for all models, and the package index of this machine."""
-    told = uv_settings()
+    told = pip_settings.read()
     options: dict[str, Any] = {"folder": str(folder), "pythons": [str(path) for path in pythons]}
-    if index := told.get("UV_DEFAULT_INDEX"):
+    if index := told.get("index-url"):
         options["index_url"] = index
-    for option, name in (("extra_index_urls", "UV_INDEX"), ("find_links", "UV_FIND_LINKS")):
+    for option, name in (("extra_index_urls", "extra-index-url"), ("find_links", "find-links")):
         if told.get(name):
-            options[option] = told[name].replace(",", " ").split()
-    if told.get("UV_NO_INDEX"):
+            options[option] = told[name].split()
+    if pip_settings.is_on(told.get("no-index", "")):
         options["no_index"] = True
     return options
 

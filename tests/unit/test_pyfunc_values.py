@@ -13,7 +13,7 @@ import pytest
 numpy = pytest.importorskip("numpy")
 pandas = pytest.importorskip("pandas")
 
-from support.pyfunc_models import values  # noqa: E402
+from support.logged_models import values  # noqa: E402
 
 FRAME = pandas.DataFrame({"a": [0.1, float("nan")], "b": ["x", None], "c": [1, 2]})
 MOMENTS = pandas.DataFrame({"t": pandas.to_datetime(["2026-01-01T00:00:00.000000001", None])})

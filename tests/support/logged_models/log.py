@@ -2,11 +2,10 @@
 """Trains small models as a data scientist does, registers them, and writes down what MLflow's own
 ``pyfunc`` answers in this environment.
 
-    PYTHON -m support.pyfunc_models.log FOLDER TRACKING_URI REQUIREMENTS MODEL…
+    PYTHON -m support.logged_models.log FOLDER TRACKING_URI MODEL…
 
-REQUIREMENTS are the lines that each model is logged with, as JSON. Writes FOLDER/<MODEL>.json: for
-each version its signature, and for each request what MLflow's ``predict`` and its scoring server
-answer.
+Writes FOLDER/<MODEL>.json: for each version its signature, and for each request what MLflow's
+``predict`` and its scoring server answer.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ import pandas
 from mlflow.pyfunc import scoring_server
 
 from . import bad_models, python_models, sklearn_models, values
-from .logged import REQUIREMENTS, Logged, Trained
+from .logged import Logged, Trained
 
 SIGNATURE = ("inputs", "outputs", "params")
 MODELS = {**sklearn_models.MODELS, **python_models.MODELS, **bad_models.MODELS}
@@ -85,10 +84,9 @@ def _program(name: str) -> Trained:
 
 
 def main() -> None:
-    folder, tracking_uri, requirements, *names = sys.argv[1:]
+    folder, tracking_uri, *names = sys.argv[1:]
     os.environ[bad_models.AT_HOME] = "yes"
     mlflow.set_tracking_uri(tracking_uri)
-    REQUIREMENTS.extend(json.loads(requirements))
     for name in names:
         (Path(folder) / f"{name}.json").write_text(
             json.dumps([entry(logged) for logged in _program(name)(name)]), encoding="utf-8"

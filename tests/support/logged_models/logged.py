@@ -5,12 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 import mlflow
 
-# The same for all models, so that they share one environment where they are served.
-REQUIREMENTS: list[str] = []
+# What is installed here, as MLflow itself would say: the same for all models, so that they share
+# one environment where they are served.
+LIBRARIES = ("mlflow-skinny", "cloudpickle", "numpy", "pandas", "scikit-learn", "scipy")
+REQUIREMENTS = [f"{name}=={version(name)}" for name in LIBRARIES]
 
 
 @dataclass(frozen=True)
