@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from support import servers
+from support import pyfunc_environment, servers
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +30,9 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Triton]
         extra_args=["--disable-auto-complete-config"],
     ) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def pyfunc_python() -> Path:
+    """The Python of an environment with MLflow, pandas and scikit-learn, as a model brings it."""
+    return pyfunc_environment.make_environment()

@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.mlops.triton.plugins.module_utils._delivery import worker
+
+from . import servers
 
 MODELS = Path(__file__).resolve().parents[1] / "data/pyfunc"
 TRITON_TYPES = {
@@ -110,3 +115,25 @@ def _tensor(spec: Mapping[str, Any], batched: bool) -> str:
     optional = "" if spec["required"] else " optional: true"
     kind = TRITON_TYPES[spec["type"]]
     return f'name: "{spec["name"]}" data_type: TYPE_{kind} dims: {dims}{optional}'
+
+
+def worker_pids(model: Path) -> list[int]:
+    """Processes on this machine that have this model folder's model loaded, or load it."""
+    found = []
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if str(model).encode() in words and b"-c" in words and servers.is_alive(pid):
+                found.append(pid)
+    return sorted(found)
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 60) -> Any:
+    """Its first true value."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = what()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"{what} did not come true within {seconds} s")

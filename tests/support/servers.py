@@ -267,10 +267,12 @@ class Triton(Process):
         self._became = _command_line(self.pid), _environment(self.pid)
         return self
 
-    def start_without_wrapper(self, seconds: float = 60) -> Triton:
+    def start_without_wrapper(
+        self, seconds: float = 60, more: Mapping[str, str] | None = None
+    ) -> Triton:
         """As somebody else's supervisor would: what the wrapper became at the last start."""
         command, environment = self._became
-        self._spawn(command, environment)
+        self._spawn(command, {**environment, **(more or {})})
         self._wait_until_healthy(f"http://{self.url}/v2/health/live", seconds)
         return self
 

@@ -59,8 +59,7 @@ def main(folder):
     ]
     answer = Schema([TensorSpec(np.dtype("float32"), (-1, 2))])
     save_code(folder, "tensors", ModelSignature(Schema(tensors), answer))
-    for name in ("slow", "broken"):
-        save_code(folder, name, ModelSignature(does, does))
+    save_code(folder, "broken", ModelSignature(does, does))
     save_pipeline(folder)
 
 

@@ -28,6 +28,8 @@ from . import pyfunc_wire as wire
 
 SCHEMA = 1
 PREFIX = "mlops_triton: "
+RESPONSE = "response"
+"""The output of a model whose answer is one document."""
 LINES_OF_ERROR = 12
 MOST_LINE = 1000
 LOG_LINES = 200
@@ -260,7 +262,7 @@ class Log:
         self._rest = b""
         self._left = float(LOG_LINES)
         self._at = time.monotonic()
-        self._dropped = 0
+        self.dropped = 0
         self._last: collections.deque[str] = collections.deque(maxlen=LINES_OF_ERROR)
 
     def begin(self) -> None:
@@ -283,7 +285,7 @@ class Log:
         if self._rest:
             self._line(self._rest)
             self._rest = b""
-        self._say_dropped()
+        self.say_dropped()
 
     def _fill(self) -> None:
         now = time.monotonic()
@@ -297,16 +299,16 @@ class Log:
             return
         self._last.append(text)
         if self._left < 1:
-            self._dropped += 1
+            self.dropped += 1
             return
         self._left -= 1
-        self._say_dropped()
+        self.say_dropped()
         self._write(text)
 
-    def _say_dropped(self) -> None:
-        if self._dropped:
-            self._write(f"({self._dropped} more lines were left out)")
-            self._dropped = 0
+    def say_dropped(self) -> None:
+        if self.dropped:
+            self._write(f"({self.dropped} more lines were left out)")
+            self.dropped = 0
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError):
@@ -363,7 +365,10 @@ class Process:
         for each in (self._output, self._socket.fileno(), *end):
             poll.register(each, select.POLLIN)
         while self._is_alive():
-            seen = {each for each, _ in poll.poll(None if end and not waits else 200)}
+            pause = 1000 if self.log.dropped else None
+            seen = {each for each, _ in poll.poll(pause if end and not waits else 200)}
+            if not seen:
+                self.log.say_dropped()
             if self._output in seen and not self._read():
                 poll.unregister(self._output)
             if waits and self._socket.fileno() in seen:
@@ -706,7 +711,7 @@ class TritonPythonModel:
     ) -> list[Any]:
         if self._settings["form"] == "json":
             texts = wire.pack_texts([bytes(parts[0])])
-            made = [self._tensor(self._outputs[0], "BYTES", [1], texts, False)]
+            made = [self._tensor(RESPONSE, "BYTES", [1], texts, False)]
             return [self._response(made, header)]
         rows = [_rows(each) for each in requests]
         outputs: list[list[Any]] = [[] for _ in requests]
