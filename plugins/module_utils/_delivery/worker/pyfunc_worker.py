@@ -299,13 +299,13 @@ def exactly(spec: dict[str, Any], found: Any, wanted: Any) -> Any:
     """The same values in the declared type."""
     import numpy as np
 
-    if found.dtype == wanted:
-        return found
     if found.dtype == object and found.size:
         # A column of Python's own numbers, or with a None that no number stands for.
         plain = np.array(found.tolist())
         if plain.dtype != object and plain.shape == found.shape:
             found = plain
+    if found.dtype == wanted:
+        return found
     numbers = "iuf"
     if found.dtype.kind in numbers and wanted.kind in numbers or not found.size:
         with np.errstate(all="ignore"):
