@@ -484,6 +484,7 @@ def test_what_a_model_prints_is_logged_and_bounded(place: Place, troublesome: st
     wait_for(lambda: "more lines were left out)" in place.triton.log_text())
     text = place.triton.log_text()
     assert f"mlops_triton: {troublesome}: noise 1\n" in text
+    assert "red noise" in text and "\x1b" not in text
     assert text.count("noise ") < 1000
     assert place.ask(troublesome, "")[0] == 200
 

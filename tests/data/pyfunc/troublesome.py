@@ -46,9 +46,10 @@ def act(do):
     if do == "raise":
         raise ValueError("this row is\nnot good")
     if do == "print":
+        print("\x1b[31mred\rnoise")
         for number in range(5000):
             print("noise", number)
-        os.write(1, b"raw noise\n")
+        os.write(1, b"raw noise\n\x1b[31mred\r\n")
         sys.stderr.write("noise of stderr\n")
     if do == "sleep":
         time.sleep(600)

@@ -591,7 +591,7 @@ class TritonPythonModel:
             )
 
     def is_ready(self) -> bool:
-        """Asked by Triton from 26.03 on; older ones say READY while there is no worker."""
+        """Asked by Triton since March 2026; older ones say READY while there is no worker."""
         return self._supervisor.channel is not None
 
     def finalize(self) -> None:
