@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pip_settings
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.requirements import (
     Requirements,
     read_requirements,
@@ -35,6 +37,20 @@ def wanted(*lines: str, python: str | None = PYTHON, **files: bytes) -> Requirem
     """What a model needs that was logged with MLflow 1.0."""
     given = {"requirements.txt": "".join(f"{line}\n" for line in lines).encode()}
     return read_requirements(given | files, "1.0", python)
+
+
+def of_this_machine() -> dict[str, Any]:
+    """Options by which packages are had from where pip of this machine has them."""
+    uv_is_found()
+    told = pip_settings.for_uv(pip_settings.read(sys.executable), os.environ)
+    os.environ.setdefault("UV_INDEX_STRATEGY", told["UV_INDEX_STRATEGY"])
+    found = {
+        "index_url": told.get("UV_DEFAULT_INDEX"),
+        "extra_index_urls": told.get("UV_INDEX", "").split(),
+        "find_links": [one for one in told.get("UV_FIND_LINKS", "").split(",") if one],
+        "no_index": bool(told.get("UV_NO_INDEX")),
+    }
+    return {key: value for key, value in found.items() if value}
 
 
 class Place:

@@ -27,6 +27,8 @@ _KEPT = (
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
     *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "SSL_CLIENT_CERT", "UV_SYSTEM_CERTS", "UV_NATIVE_TLS"),
+    # Whether a further index may have newer versions of what the first one has.
+    "UV_INDEX_STRATEGY",
 )
 _VERSION = re.compile(rb"uv (\d+)\.(\d+)\.")
 _OLDEST = (0, 9)
