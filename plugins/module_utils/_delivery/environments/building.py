@@ -37,7 +37,7 @@ def make(lock: Lock, python: Python, uv: Uv, place: Place, work: Work) -> Enviro
     listed = os.path.join(work.top, "lock.txt")
     disk.write_file(listed, lock.text.encode())
     made = work / "environment"
-    with effect("create environment", made), place.cache() as cache:
+    with effect("create environment", made), place.cache(work, own=uv.builds) as cache:
         uv(
             ["venv", "--quiet", "--no-project", "--relocatable", "--python", python.path, made],
             cache,
@@ -45,7 +45,7 @@ def make(lock: Lock, python: Python, uv: Uv, place: Place, work: Work) -> Enviro
     with (
         step(f"install {len(lock.packages)} packages"),
         effect("install packages", made),
-        place.cache() as cache,
+        place.cache(work, own=uv.builds) as cache,
     ):
         uv(
             [
@@ -93,7 +93,11 @@ def install_python(
     if deadline.passed or options.python_mirror is None:
         return
     made = work / "pythons"
-    with step(f"install Python {minor}"), effect("install python", made), place.cache() as cache:
+    with (
+        step(f"install Python {minor}"),
+        effect("install python", made),
+        place.cache(work, own=False) as cache,
+    ):
         uv(
             ["python", "install", "--no-bin", "--install-dir", made, minor],
             cache,

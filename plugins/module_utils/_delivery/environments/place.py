@@ -137,10 +137,19 @@ class Place:
                 self.tidy()
 
     @contextlib.contextmanager
-    def cache(self) -> Iterator[str]:
+    def cache(self, work: Work, *, own: bool) -> Iterator[str]:
         """uv's cache. Where others run uv, they reach it only in this block: what runs later as the
         same user could put other bytes into it.
+
+        Args:
+            own: code of packages runs in this block, so that it gets a cache which nobody uses
+                after it.
         """
+        if own and self.seals:
+            disk.make_folder(work / "cache")
+            self.give_away(work / "cache")
+            yield work / "cache"
+            return
         outer, inner = self.path("cache"), self.path("cache", "uv")
         disk.make_folder(outer, 0o700)
         if not disk.is_folder(inner):

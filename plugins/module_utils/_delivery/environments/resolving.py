@@ -119,7 +119,7 @@ def _resolve(
     source, limits, target = work.top + "/in.txt", work.top + "/limits.txt", work / "out.txt"
     disk.write_file(source, "".join(f"{line}\n" for line in lines).encode())
     disk.write_file(limits, "".join(exact).encode())
-    with effect("resolve", target), place.cache() as cache:
+    with effect("resolve", target), place.cache(work, own=uv.builds) as cache:
         uv(
             [
                 *("pip", "compile", source, "--constraint", limits, "--output-file", target),

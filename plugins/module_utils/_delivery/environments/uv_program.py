@@ -155,6 +155,11 @@ class Uv:
         }
 
     @property
+    def builds(self) -> bool:
+        """Packages without a wheel are built, which runs their code."""
+        return self._options.source_distributions
+
+    @property
     def choice(self) -> list[str]:
         """The options that hold no address."""
         return [
