@@ -110,19 +110,21 @@ class Ours:
         for name in names:
             self.deploy(name)
 
-    def deploy(self, name: str, **options: Any) -> None:
+    def deploy(self, name: str) -> None:
+        self.deliver(name, model_uri=f"models:/{name}/1", serve_as="pyfunc")
+
+    def deliver(self, name: str, **options: Any) -> None:
         result = run_module(
             "triton_model",
             {
                 "name": name,
-                "model_uri": f"models:/{name}/1",
-                "serve_as": "pyfunc",
                 "tracking_uri": self.mlflow.url,
                 "triton_url": self.triton.url,
                 "model_repository": str(self.triton.repository),
                 "environments": pyfunc_logs.environment_options(self.folder / "environments"),
                 **options,
             },
+            variables=pyfunc_logs.variables_with_uv(self.folder),
         )
         if result["failed"]:
             raise SystemExit(result["msg"])
@@ -275,6 +277,8 @@ class Stage:
 @contextlib.contextmanager
 def stage_of(servers: Sequence[str]) -> Iterator[Stage]:
     with tempfile.TemporaryDirectory() as target, mlflow_server(Path(target) / "mlflow") as mlflow:
+        # Root makes environments as nobody, who must be able to go there.
+        os.chmod(target, 0o755)
         stage = Stage(Path(target), mlflow, servers)
         try:
             yield stage
@@ -456,7 +460,7 @@ def environment(stage: Stage, runs: int) -> None:
     for number in range(runs + 1):  # the first pair fills uv's cache
         pair = timed(first), timed(second)
         for name in (first, second):
-            ours.deploy(name, state="absent", model_uri=None, serve_as=None)
+            ours.deliver(name, state="absent")
         shutil.rmtree(ours.folder / "environments", ignore_errors=True)
         if number:
             for taken, seconds in zip(took, pair, strict=True):

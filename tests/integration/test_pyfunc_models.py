@@ -7,7 +7,9 @@ as MLflow's documents and through MLflow's deployment client, and compared with 
 from __future__ import annotations
 
 import json
+import os
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,6 +76,7 @@ class Place:
     def __init__(self, mlflow: MLflow, triton: Triton, folder: Path) -> None:
         self.mlflow, self.triton = mlflow, triton
         self.environments = folder / "environments"
+        self.variables = pyfunc_logs.variables_with_uv(folder)
         names = (*TENSORS, *DOCUMENTS, *REFUSALS)
         self.logged = pyfunc_logs.log_models(make_environment(), folder, mlflow.url, names)
         self.pythons: list[Path] = []
@@ -93,6 +96,7 @@ class Place:
                 "environments": pyfunc_logs.environment_options(self.environments, self.pythons),
                 **options,
             },
+            variables=self.variables,
         )
 
     def deploy(self, name: str, version: int = 1, **options: Any) -> dict[str, Any]:
@@ -139,8 +143,11 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(mlflow: MLflow, triton: Triton, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return Place(mlflow, triton, tmp_path_factory.mktemp("pyfunc"))
+def place(mlflow: MLflow, triton: Triton) -> Iterator[Place]:
+    """In a folder that everybody may enter: root makes environments as nobody."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Place(mlflow, triton, Path(folder))
 
 
 @pytest.fixture

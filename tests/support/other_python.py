@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import shutil
@@ -35,7 +36,31 @@ def other_python() -> Path | None:
             # for lies beside it.
             found += sorted(Path(shim).parent.parent.glob(f"versions/3.{minor}.*/bin/{name}"))
             found.append(Path(shim))
-    return next((path for path in found if _is_other(path)), None)
+    other = next((path for path in found if _is_other(path)), None)
+    return for_everybody(other) if other else None
+
+
+def for_everybody(python: Path) -> Path:
+    """Root makes environments as nobody, who may not run what lies in root's home: then a copy."""
+    ask = "import sys; print(sys.executable); print(sys.prefix)"
+    words = [str(python), "-I", "-c", ask]
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    executable, prefix = map(Path, said.splitlines())
+    way = [*prefix.parents, prefix]
+    if os.geteuid() or all(folder.stat().st_mode & 0o005 == 0o005 for folder in way):
+        return executable
+    copy = ROOT / ".cache/pyfunc/pythons" / prefix.name
+    copied = copy / executable.relative_to(prefix)
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with open(copy.parent / f"{prefix.name}.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not copied.exists():
+            unfinished = copy.with_name(f"{prefix.name}.new")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unneeded = shutil.ignore_patterns("site-packages", "test", "__pycache__", "*.a")
+            shutil.copytree(prefix, unfinished, symlinks=True, ignore=unneeded)
+            unfinished.rename(copy)
+    return copied
 
 
 def _is_other(python: Path) -> bool:

@@ -16,7 +16,7 @@ import pip_settings
 import tritonclient.http as triton_http
 
 from .logged_models import values
-from .servers import ROOT
+from .servers import ROOT, server_python
 
 Logged = dict[str, list[dict[str, Any]]]
 Cells = tuple[str, list[Any]]
@@ -58,6 +58,20 @@ def log_models(python: Path, folder: Path, tracking_uri: str, names: Iterable[st
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return {name: json.loads((folder / f"{name}.json").read_text("utf-8")) for name in wanted}
+
+
+def variables_with_uv(folder: Path) -> dict[str, str]:
+    """Of a process that finds uv, and none of the Pythons beside it; packages are looked for as pip
+    looks here.
+    """
+    link = folder / "programs/uv"
+    if not link.exists():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(server_python("UV_PYTHON_OF_TESTS", "uv").with_name("uv"))
+    told = pip_settings.for_uv(pip_settings.read(), os.environ)
+    kept = ("UV_INDEX_STRATEGY", "SSL_CERT_FILE", "ALL_PROXY")
+    path = f"{link.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    return {"PATH": path, **{name: told[name] for name in kept if name in told}}
 
 
 def environment_options(folder: Path, pythons: Sequence[Path] = ()) -> dict[str, Any]:
