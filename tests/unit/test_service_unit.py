@@ -79,6 +79,39 @@ def test_the_server_writes_nowhere_and_sees_nobody() -> None:
         assert line in written
 
 
+def test_a_model_that_takes_all_memory_does_not_stop_the_server() -> None:
+    """systemd stops a unit of which the kernel has ended one process, unless it is told not to."""
+    assert "OOMPolicy=continue" in unit()
+
+
+def test_the_server_reads_environments_of_models_and_deliveries_know_where_they_are() -> None:
+    own = trusted(yaml.safe_load((ROLE / "vars/main.yml").read_text(encoding="utf-8")))
+
+    def value(name: str, text: str = "", **given: Any) -> Any:
+        made = templar(triton_runtime="docker", _triton_host={"state": ""}, **given)
+        return made.template(trust_as_template(text) if text else own[name])
+
+    folder = "/opt/mlops-triton/environments"
+    mounted = {"type": "bind", "source": folder, "target": folder, "read_only": True}
+    mounts = "{{ _triton_container.mounts }}"
+    assert mounted in value("", mounts)
+    in_s3 = value("", mounts, triton_model_repository="s3://models/production")
+    assert folder not in [mount["source"] for mount in in_s3]
+    told = value("_triton_own_environments")
+    assert told == {
+        "folder": folder,
+        "container": "triton",
+        "container_engine": "unix:///var/run/docker.sock",
+    }
+    given = {"folder": "/srv/environments", "container": "images/triton:1", "no_index": True}
+    told = value("_triton_own_environments", triton_environments=given)
+    assert list(told) == ["container_engine"]
+    moved = value("", mounts, triton_environments=given)
+    assert {**mounted, "source": "/srv/environments", "target": "/srv/environments"} in moved
+    native = templar(_triton_host={"state": ""}).template(own["_triton_own_environments"])
+    assert native == {"folder": folder}
+
+
 def test_who_stops_a_server_waits_longer_than_the_server_for_its_models() -> None:
     """Triton uses all of its own time after a load that failed in the place of what serves."""
     given: dict[str, Any] = {"triton_shutdown_timeout": 7}
