@@ -52,4 +52,24 @@ options:
           - Allow packages that have no wheel. To build one runs its code while the environment is
             made.
         type: bool
+      container:
+        description:
+          - For servers in a container of Docker. Environments are then made with the Python of its
+            image, in short-lived containers of it that have O(environments.folder) at the same
+            path. The module needs the command C(docker), and a user who may use it.
+          - The name of the server's container, or the image that it has.
+          - When omitted, environments are made with Pythons of this host, for servers that run on
+            it.
+        type: str
+      container_engine:
+        description:
+          - Address of the Docker Engine on this host, as C(docker --host) takes it.
+          - When omitted, the one that C(docker) uses.
+        type: str
+      locks:
+        description:
+          - What another host has resolved, so that this one installs the same - the C(lock) of each
+            C(key) that M(mlops.triton.triton_models) returned there with C(only_environments).
+            Requirements without a key here are resolved, or installed as they were before.
+        type: dict
 """

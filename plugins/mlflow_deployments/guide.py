@@ -46,7 +46,8 @@ _MEANING = {
     "environments": (
         "how Python environments of models are made: {folder: FOLDER, pythons: [FILE],"
         " index_url_env: VARIABLE, extra_index_urls: [URL], find_links: [FOLDER], no_index: true,"
-        " source_distributions: false, python_mirror: URL}"
+        " source_distributions: false, python_mirror: URL, container: NAME, container_engine: URL,"
+        " locks: {KEY: LOCK}}"
     ),
     "state_dir": "records, locks and retained copies; <repository>.mlops-triton when omitted",
     "tracking_uri": "the MLflow server",

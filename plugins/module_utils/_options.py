@@ -119,6 +119,9 @@ ENVIRONMENTS: Spec = {
             "find_links": {"type": "list", "elements": "str"},
             "no_index": {"type": "bool"},
             "source_distributions": {"type": "bool"},
+            "container": {"type": "str"},
+            "container_engine": {"type": "str"},
+            "locks": {"type": "dict"},
         },
     },
 }

@@ -153,13 +153,17 @@ ROWS: dict[str, Row] = {
         (f"{{secret: {HUSH}}}", "no field secret; it has access_key"),
     ),
     "environments": Row(
-        f"{{folder: ~/envs, pythons: [~/python3.11], index_url: {HUSH}, no_index: yes}}",
+        f"{{folder: ~/envs, pythons: [~/python3.11], index_url: {HUSH}, no_index: yes,"
+        " container: triton, container_engine: 'unix:///run/d', locks: {a: b}}",
         _target("environments"),
         {
             "folder": "HOME/envs",
             "pythons": ["HOME/python3.11"],
             "index_url": HUSH,
             "no_index": True,
+            "container": "triton",
+            "container_engine": "unix:///run/d",
+            "locks": {"a": "b"},
         },
         ("{index: a}", "no field index; it has folder"),
     ),
