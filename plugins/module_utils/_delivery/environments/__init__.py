@@ -4,6 +4,7 @@
 - ``environments``: the only part that others use: looks, builds, lists and removes.
 - ``options``: where environments lie, and where Pythons and packages come from.
 - ``pythons``: which Python of this host an environment is made with.
+- ``containers``: the same where a server runs in a container: its image's Python makes them.
 - ``resolving``: requirements become a lock: exact versions with hashes, kept for the next time.
 - ``building``: a lock becomes a folder, in a temporary name, proven and then renamed.
 - ``sealing``: what an unprivileged user has built becomes root's.

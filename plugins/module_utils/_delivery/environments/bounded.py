@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 from .. import rights
 from ..errors import DeliveryError
@@ -85,6 +86,21 @@ class Bounds:
     seconds: float
     limits: tuple[tuple[int, int], ...] = ()
     """Numbers of ``resource``, and the most of each."""
+
+
+class Run(Protocol):
+    """How a program is run: ``run``, or that of a container."""
+
+    def __call__(
+        self,
+        words: Sequence[str],
+        environment: Mapping[str, str],
+        bounds: Bounds,
+        user: User | None = None,
+        *,
+        folder: str = "/",
+        by_descriptor: bool = False,
+    ) -> Ended: ...
 
 
 def run(

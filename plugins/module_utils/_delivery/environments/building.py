@@ -61,7 +61,7 @@ def make(lock: Lock, python: Python, uv: Uv, place: Place, work: Work) -> Enviro
     size = seal(ready, frozenset({os.path.realpath(python.path)}), place.seals)
     with step("import packages"):
         names = [name for name, _version in lock.packages]
-        prove(os.path.join(ready, "bin/python"), names, work / "tmp", place.user)
+        prove(os.path.join(ready, "bin/python"), names, work / "tmp", place.user, place.run)
     environment, written = made_of(target, digest, lock, python, size)
     disk.write_json(os.path.join(ready, BILL), bill_of_materials(digest, lock, python))
     disk.write_json(os.path.join(ready, NAME), written)

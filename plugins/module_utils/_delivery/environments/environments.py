@@ -14,10 +14,11 @@ from ..domain.requirements import Requirements
 from ..errors import DeliveryError, RepositoryError, as_delivery_error
 from ..progress import step
 from . import building
-from .bounded import STEP
+from .bounded import STEP, run
+from .containers import Container, PythonsOfImage
 from .options import EnvironmentOptions
 from .place import Place, Work
-from .pythons import Python, Pythons, ask
+from .pythons import Python, Pythons
 from .resolving import Lock, Locks, environment_digest, resolve
 from .stamp import Environment, read_stamp
 from .uv_program import Uv
@@ -59,9 +60,18 @@ class Environments:
     def __init__(self, folder: str, options: EnvironmentOptions, timeout: float) -> None:
         self._options = options
         self._timeout = timeout
-        self._place = Place(options.folder or folder)
+        self._container = _container_of(options, options.folder or folder)
+        self._place = Place(
+            options.folder or folder, self._container.run if self._container else run
+        )
         self._locks = Locks(self._place, options)
-        self._pythons = Pythons(options, self._place.path("pythons"), self._place.user)
+        managed = self._place.path("pythons")
+        self._pythons = (
+            PythonsOfImage(options, managed, self._place.user, self._container)
+            if self._container
+            else Pythons(options, managed, self._place.user)
+        )
+        self._alive: set[str] = set()
 
     @property
     def folder(self) -> str:
@@ -69,9 +79,12 @@ class Environments:
 
     def look(self, wanted: Requirements) -> PlannedEnvironment:
         """What ``build`` would use or make. Writes nothing and asks nobody."""
-        python = self._pythons.find(wanted.minor)
+        try:
+            python = self._pythons.find(wanted.minor)
+        except DeliveryError:  # there is no container yet: who builds says so
+            python = None
         with self._place.rights():
-            lock = self._locks.kept(wanted, python) if python else None
+            lock = self._known(wanted, python)
             if python is None or lock is None:
                 return PlannedEnvironment(
                     None, None, False, None, f"environment: {wanted.in_words}"
@@ -85,6 +98,20 @@ class Environments:
                 os.path.join(self._place.path(digest), "bin/python"),
                 f"environment: {wanted.in_words}; {count} package{'s' * (count != 1)}",
             )
+
+    def key(self, wanted: Requirements) -> str | None:
+        """By which other hosts find the lock; None where no Python is known."""
+        try:
+            python = self._pythons.find(wanted.minor)
+        except DeliveryError:
+            return None
+        return self._locks.key(wanted, python) if python else None
+
+    def _known(self, wanted: Requirements, python: Python | None) -> Lock | None:
+        """What another host has resolved comes before what was kept here."""
+        if python is None:
+            return None
+        return self._locks.of_another_host(wanted, python) or self._locks.kept(wanted, python)
 
     def build(self, wanted: Requirements, lock: str | None = None) -> Environment:
         """The environment for these requirements, made where it is not there.
@@ -106,7 +133,7 @@ class Environments:
 
     def _build(self, wanted: Requirements, given: Lock | None) -> Environment:
         python = self._pythons.find(wanted.minor)
-        kept = self._locks.kept(wanted, python) if python else None
+        kept = self._known(wanted, python)
         # Where nothing has to be changed, nobody is waited for.
         if python and kept and given in (None, kept):
             ready = self._ready(environment_digest(kept, python))
@@ -117,20 +144,24 @@ class Environments:
         self._place.ensure()
         with self._place.lock(deadline.remaining() or _TOTAL), step("build the environment"):
             self._place.tidy()
+            if self._container:
+                self._container.remove_leftovers()
             with self._place.work() as work:
                 return self._make(wanted, given, work, deadline)
 
     def _make(
         self, wanted: Requirements, given: Lock | None, work: Work, deadline: Deadline
     ) -> Environment:
-        uv = Uv(self._options, self._timeout, deadline, self._place.user, work.inner)
+        uv = Uv(
+            self._options, self._timeout, deadline, self._place.user, work.inner, self._place.run
+        )
         python = self._pythons.find(wanted.minor)
         if python is None and wanted.minor and self._options.python_mirror:
             building.install_python(wanted.minor, self._options, uv, self._place, work, deadline)
             python = self._pythons.find(wanted.minor)
         if python is None:
             raise self._pythons.refuse(wanted.minor)
-        lock = given or self._locks.kept(wanted, python)
+        lock = given or self._known(wanted, python)
         if lock is None:
             with step("resolve the requirements"):
                 lock = resolve(wanted, python, uv, self._place, work)
@@ -147,12 +178,15 @@ class Environments:
             return None
         if os.path.realpath(found.python) != os.path.realpath(found.base):
             return None
-        now = ask(found.python, self._place.user)
-        is_same = isinstance(now, Python) and (now.minor, now.platform) == (
-            ".".join(found.version.split(".")[:2]),
-            found.platform,
-        )
-        return found if is_same else None
+        if digest not in self._alive:
+            now = self._pythons.ask(found.python)
+            if not isinstance(now, Python) or (now.minor, now.platform) != (
+                ".".join(found.version.split(".")[:2]),
+                found.platform,
+            ):
+                return None
+            self._alive.add(digest)
+        return found
 
     def present(self) -> list[Environment]:
         """Those that have a stamp, whether their Python still runs or not."""
@@ -186,3 +220,11 @@ class Environments:
         """The stamp first: what a killed run leaves of it is no environment."""
         disk.remove_file(self._place.path(name, "environment.json"))
         disk.remove_tree(self._place.path(name))
+
+
+def _container_of(options: EnvironmentOptions, folder: str) -> Container | None:
+    if options.container is None:
+        return None
+    return Container(
+        options.container, options.container_engine, os.path.abspath(folder), options.local_paths
+    )

@@ -16,7 +16,7 @@ _STEP = "read the options"
 # What separates several values where uv is told them.
 _NO_ADDRESS = re.compile(r"[\s,\x00-\x1f\x7f]")
 _SCHEMES = ("https://", "http://", "file://")
-_TEXTS = ("folder", "python_mirror", "index_url")
+_TEXTS = ("folder", "python_mirror", "index_url", "container", "container_engine")
 _LISTS = ("pythons", "extra_index_urls", "find_links")
 _SWITCHES = ("no_index", "source_distributions")
 
@@ -31,6 +31,9 @@ class EnvironmentOptions:
         python_mirror: an address from which uv installs Pythons that this host does not have.
         index_url, extra_index_urls, find_links, no_index: as pip has them.
         source_distributions: packages that have no wheel are built, which runs their code.
+        container: whose image has the Python that runs the models; None: this host has it.
+        container_engine: address of the Docker Engine.
+        locks: what other hosts have resolved, by the key of ``Environments.key``.
     """
 
     folder: str | None = None
@@ -41,6 +44,9 @@ class EnvironmentOptions:
     find_links: tuple[str, ...] = field(default=(), repr=False)
     no_index: bool = False
     source_distributions: bool = False
+    container: str | None = None
+    container_engine: str | None = None
+    locks: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_options(cls, given: Mapping[str, object] | None) -> EnvironmentOptions:
@@ -48,7 +54,7 @@ class EnvironmentOptions:
         given = given if given is not None else {}
         if not isinstance(given, Mapping):
             _refuse("environments is not a mapping of options")
-        known = (*_TEXTS, *_LISTS, *_SWITCHES)
+        known = (*_TEXTS, *_LISTS, *_SWITCHES, "locks")
         unknown = sorted(str(key) for key in given if key not in known)
         if unknown:
             _refuse(f"environments has no option '{unknown[0][:40]}': it has {', '.join(known)}")
@@ -68,12 +74,22 @@ class EnvironmentOptions:
             tuple(_must("find_links", one) for one in lists["find_links"]),
             switches["no_index"],
             switches["source_distributions"],
+            _name("container", texts["container"]),
+            _name("container_engine", texts["container_engine"]),
+            _locks(given.get("locks")),
         )
         if made.no_index and (made.index_url or made.extra_index_urls):
             _refuse("no_index of environments contradicts index_url and extra_index_urls")
         if made.no_index and not made.find_links:
             _refuse("no_index of environments needs find_links, or no package can be had")
         return made
+
+    @property
+    def local_paths(self) -> tuple[str, ...]:
+        """Folders and files of this host that uv reads."""
+        named = (self.python_mirror, self.index_url, *self.extra_index_urls, *self.find_links)
+        paths = (one.removeprefix("file://") for one in named if one)
+        return tuple(path for path in paths if os.path.isabs(path))
 
     @property
     def sources(self) -> list[object]:
@@ -114,6 +130,21 @@ def _switch(key: str, value: object) -> bool:
     if value is not None and not isinstance(value, bool):
         _refuse(f"{key} of environments is neither true nor false")
     return bool(value)
+
+
+def _name(key: str, value: str | None) -> str | None:
+    """One word that docker does not take for an option."""
+    if value is not None and (value.startswith("-") or _NO_ADDRESS.search(value)):
+        _refuse(f"{key} of environments: '{value[:80]}' is no name")
+    return value
+
+
+def _locks(value: object) -> Mapping[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(one, str) for one in value.values()):
+        _refuse("locks of environments is not a mapping of keys to locks")
+    return {str(key): one for key, one in value.items()}
 
 
 def _must(key: str, value: str) -> str:

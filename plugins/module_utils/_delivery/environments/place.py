@@ -18,7 +18,7 @@ from ..effects import effect
 from ..errors import LockTimeout, RepositoryError
 from ..no_follow import reach
 from ..process import holder
-from .bounded import STEP, User
+from .bounded import STEP, Run, User, run
 
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NOBODY = 65534
@@ -44,10 +44,12 @@ class Place:
     Attributes:
         user: as whom programs run, where this process is root; None: as this one.
         seals: what such programs have made becomes root's.
+        run: how they are run, where their Python is.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, run: Run = run) -> None:
         self.folder = os.path.abspath(folder)
+        self.run = run
         self.user: User | None = None
         self._owner: User | None = None
         self.seals = False

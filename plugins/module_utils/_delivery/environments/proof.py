@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from ..errors import DeliveryError
 from ..redact import mask
 from ..terminal import one_line
-from .bounded import STEP, Bounds, User, run
+from .bounded import STEP, Bounds, Run, User, run
 
 _SECONDS = 300
 _MEMORY = 8 << 30
@@ -29,7 +29,9 @@ _MODULES = {
 _IMPORT = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"
 
 
-def prove(python: str, packages: Iterable[str], scratch: str, user: User | None) -> None:
+def prove(
+    python: str, packages: Iterable[str], scratch: str, user: User | None, run: Run = run
+) -> None:
     """Import.
 
     Args:

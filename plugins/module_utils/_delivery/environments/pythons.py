@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ..domain.fields import Fields, WrongShape, read_json
 from ..errors import DeliveryError
-from .bounded import STEP, Bounds, User, run
+from .bounded import STEP, Bounds, Run, User, run
 from .options import EnvironmentOptions
 
 _SECONDS = 20
@@ -69,10 +69,9 @@ class Pythons:
             if isinstance(found, Python) and found.minor == (minor or found.minor):
                 return found
         for path in self._candidates(wanted):
-            if os.path.lexists(path):
-                found = self._ask(path)
-                if isinstance(found, Python) and found.minor == wanted:
-                    return found
+            found = self._ask(path)
+            if isinstance(found, Python) and found.minor == wanted:
+                return found
         return None
 
     def refuse(self, minor: str | None) -> DeliveryError:
@@ -99,10 +98,17 @@ class Pythons:
 
     def _ask(self, path: str) -> Python | str:
         if path not in self._asked:
-            self._asked[path] = ask(path, self._user)
+            self._asked[path] = self.ask(path)
         return self._asked[path]
 
+    def ask(self, path: str) -> Python | str:
+        """What a program says it is now, or why it is no Python that can be used."""
+        return ask(path, self._user)
+
     def _candidates(self, minor: str) -> Iterator[str]:
+        return filter(os.path.lexists, self._places(minor))
+
+    def _places(self, minor: str) -> Iterator[str]:
         folders = [
             one for one in os.environ.get("PATH", "").split(os.pathsep) if os.path.isabs(one)
         ]
@@ -123,7 +129,7 @@ class Pythons:
             yield os.path.join(folder, "python3")
 
 
-def ask(path: str, user: User | None) -> Python | str:
+def ask(path: str, user: User | None, run: Run = run) -> Python | str:
     """What a program says it is, or why it is no Python that this user can run."""
     words = [path, "-I", "-S", "-B", "-c", _ASK]
     try:

@@ -68,10 +68,18 @@ class Locks:
         self._place = place
         self._options = options
 
-    def _path(self, wanted: Requirements, python: Python) -> str:
+    def key(self, wanted: Requirements, python: Python) -> str:
+        """What hosts have in common that install the same."""
         facts = [1, wanted.digest, python.minor, python.platform, self._options.sources]
-        key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
-        return self._place.path("locks", f"{key}.txt")
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+    def _path(self, wanted: Requirements, python: Python) -> str:
+        return self._place.path("locks", f"{self.key(wanted, python)}.txt")
+
+    def of_another_host(self, wanted: Requirements, python: Python) -> Lock | None:
+        """What the options say that another host has resolved."""
+        text = self._options.locks.get(self.key(wanted, python))
+        return Lock.read(text) if text is not None else None
 
     def kept(self, wanted: Requirements, python: Python) -> Lock | None:
         """None where there is none, or one that somebody damaged."""

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from ..deadline import Deadline
 from ..errors import DeliveryError, MissingLibrary
 from ..libraries import MINIMUM
-from .bounded import STEP, Bounds, Ended, User, run
+from .bounded import STEP, Bounds, Ended, Run, User, run
 from .options import EnvironmentOptions
 from .uv_words import explain
 
@@ -89,6 +89,7 @@ class Uv:
         deadline: Deadline,
         user: User | None,
         home: str,
+        run: Run = run,
     ) -> None:
         self._program = find_uv()
         self._options = options
@@ -96,6 +97,7 @@ class Uv:
         self._deadline = deadline
         self._user = user
         self._home = home
+        self._run = run
 
     def __call__(self, arguments: Sequence[str], cache: str, **more: str) -> None:
         """Run it.
@@ -105,7 +107,7 @@ class Uv:
         """
         left = self._deadline.remaining()
         bounds = Bounds(left if left is not None else math.inf)
-        ended = run(
+        ended = self._run(
             [self._program, *arguments],
             {**self._environment(cache), **more},
             bounds,
