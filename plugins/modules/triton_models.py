@@ -300,6 +300,14 @@ options:
         to a half of them. A list that did not load as a whole does not take the models of a fleet
         away then.
     type: float
+  only_environments:
+    description:
+      - Make the Python environments that O(models) need on this host, and nothing else. No model,
+        no record and no server is changed, and O(purge) has no effect.
+      - A fleet makes them so on one host first. The others get its C(lock) of each C(key) in
+        O(environments.locks), so that all of them install the same packages.
+    type: bool
+    default: false
   parallel_downloads:
     description: How many models are downloaded and converted at the same time.
     type: int
@@ -410,6 +418,49 @@ models:
         registry_version: 1
         triton_versions: [1]
         verified: "2026-01-01T12:00:02.000000+00:00"
+environments:
+  description:
+    - The Python environments that models need of which something is brought. In check mode, those
+      that would be used.
+    - With O(only_environments), C(models) is empty.
+  returned: in check mode, and with O(only_environments)
+  type: list
+  elements: dict
+  contains:
+    model:
+      description: Name of the model.
+      type: str
+      sample: churn
+    requirements:
+      description: Identifies what the model asks for.
+      type: str
+      sample: 5f3f0d1c
+    key:
+      description: Hosts that have this in common install the same with one C(lock). Null where no
+        fitting Python is known yet.
+      type: str
+      sample: 0f3c2a9d
+    digest:
+      description: Identifies the environment, and is the name of its folder. Null where it is not
+        resolved yet.
+      type: str
+      sample: 9b7c1e55
+    packages:
+      description: Number of packages. Null where they are not resolved yet.
+      type: int
+      sample: 41
+    size:
+      description: Bytes of its files. Null in check mode.
+      type: int
+      sample: 362801152
+    lock:
+      description: Exact versions with their hashes. Null in check mode.
+      type: str
+      sample: "numpy==2.3.5 --hash=sha256:5f3f…"
+    changed:
+      description: Whether it was made now, or would be.
+      type: bool
+      sample: true
 unreached:
   description: The servers that did not answer, in check mode. Otherwise the task fails.
   returned: always
@@ -431,6 +482,7 @@ failures:
   sample: []
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -439,12 +491,14 @@ from ..module_utils import _options
 from ..module_utils._delivery.domain.desired import DesiredModel
 from ..module_utils._delivery.errors import DeliveryError, as_delivery_error
 from ..module_utils._delivery.orchestration.delivery import Delivery
+from ..module_utils._delivery.orchestration.preparation import Prepared
 from ..module_utils._delivery.orchestration.report import Result
 from ..module_utils._delivery.orchestration.target import Target
 from ..module_utils._exit import join_results, run
 
 
 def deliver(module: AnsibleModule) -> dict[str, Any]:
+    only = module.params["only_environments"]
     listed = [str(entry["name"]) for entry in module.params["models"]]
     wanted, refused = [], {}
     purge = module.params["deployment_set"] if module.params["purge"] else None
@@ -463,8 +517,8 @@ def deliver(module: AnsibleModule) -> dict[str, Any]:
         try:
             done = delivery.deliver(
                 wanted,
-                check=module.check_mode,
-                purge=purge,
+                check=module.check_mode or only,
+                purge=None if only else purge,
                 purge_limit=module.params["purge_limit"],
                 failed=list(refused),
             )
@@ -474,12 +528,34 @@ def deliver(module: AnsibleModule) -> dict[str, Any]:
             done = []
             refused.update({model.name: Result(model.name, error=error) for model in wanted})
         refused = delivery.with_standing(refused)
+        looks = module.check_mode or only
+        made = delivery.prepare(done, check=module.check_mode) if looks else []
+    if only:
+        return _of_environments(made, [*done, *refused.values()], delivery.warnings)
     results = {**{result.name: result for result in done}, **refused}
     in_order = [results[name] for name in dict.fromkeys([*listed, *results]) if name in results]
     joined = join_results([(result.to_dict(), result.warnings) for result in in_order])
     joined["warnings"] += delivery.warnings
     hanging = sorted({url for entry in joined["models"] for url in entry.get("hanging", ())})
-    return {**joined, "unreached": delivery.unreached, "hanging": hanging}
+    planned = {"environments": [one.to_dict() for one in made]} if module.check_mode else {}
+    return {**joined, **planned, "unreached": delivery.unreached, "hanging": hanging}
+
+
+def _of_environments(
+    made: Sequence[Prepared], results: Sequence[Result], warnings: Sequence[str]
+) -> dict[str, Any]:
+    """No model was touched, so that nothing is said of any."""
+    errors = [result.error for result in results] + [one.error for one in made]
+    failures = [str(error) for error in errors if error]
+    return {
+        "changed": any(one.changed and not one.error for one in made),
+        "environments": [one.to_dict() for one in made if not one.error],
+        "models": [],
+        "unreached": [],
+        "hanging": [],
+        "warnings": list(warnings),
+        **({"failed": True, "failures": failures, "msg": " | ".join(failures)} if failures else {}),
+    }
 
 
 def main() -> None:
@@ -502,6 +578,7 @@ def main() -> None:
             "deployment_set": {"type": "str"},
             "purge": {"type": "bool", "default": False},
             "purge_limit": {"type": "float"},
+            "only_environments": {"type": "bool", "default": False},
             "parallel_downloads": {"type": "int", "default": 4},
             "parallel_loads": {"type": "int", "default": 4},
         },

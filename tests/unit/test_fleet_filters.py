@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.mlops.triton.plugins.filter.controller_file import controller_file
+from ansible_collections.mlops.triton.plugins.filter.environment_hosts import environment_hosts
+from ansible_collections.mlops.triton.plugins.filter.environment_locks import environment_locks
 from ansible_collections.mlops.triton.plugins.filter.model_entries import model_entries
 from ansible_collections.mlops.triton.plugins.filter.pin_models import pin_models
 from ansible_collections.mlops.triton.plugins.filter.rollback_models import rollback_models
@@ -38,6 +40,44 @@ def entry(*actions: str, **more: Any) -> dict[str, Any]:
 def test_a_note_is_no_change_of_what_is_served(plan: dict[str, Any], serving: bool) -> None:
     other = entry(RECORD, noted=[RECORD])
     assert serving_changes([plan, other]) == ([plan] if serving else [])
+
+
+def host(name: str, *needs: tuple[str | None, bool]) -> dict[str, Any]:
+    entries = [
+        {"key": key, "requirements": "what the model asks for", "changed": changed}
+        for key, changed in needs
+    ]
+    return {"inventory_hostname": name, "_triton_plan": {"environments": entries}}
+
+
+@pytest.mark.parametrize(
+    ("hosts", "first"),
+    [
+        ([], []),
+        ([{"inventory_hostname": "a", "_triton_plan": {}}, host("b")], []),
+        ([host("a", ("x", True)), host("b", ("x", True))], ["a"]),
+        # What one has already, the others install as well.
+        ([host("a", ("x", False)), host("b", ("x", True))], ["a"]),
+        ([host("a", ("x", False)), host("b", ("x", False))], []),
+        # Another platform, or Python.
+        ([host("a", ("x", True)), host("b", ("y", True)), host("c", ("y", True))], ["a", "b"]),
+        ([host("a", ("x", True)), host("b", ("x", True), ("y", True))], ["a", "b"]),
+        # Which Python there will be is not known yet.
+        ([host("a", (None, True)), host("b", (None, True))], ["a"]),
+    ],
+)
+def test_one_host_resolves_for_all_that_need_the_same(
+    hosts: list[dict[str, Any]], first: list[str]
+) -> None:
+    assert environment_hosts(hosts) == first
+
+
+def test_what_the_first_host_has_resolved_counts() -> None:
+    def made(*locks: tuple[str | None, str | None]) -> dict[str, Any]:
+        return {"environments": [{"key": key, "lock": lock} for key, lock in locks]}
+
+    results = [{}, made(("x", "1"), (None, "2")), made(("x", "3"), ("y", "4"), ("z", None))]
+    assert environment_locks(results) == {"x": "1", "y": "4"}
 
 
 def test_a_record_keeps_what_was_asked_for() -> None:

@@ -31,6 +31,7 @@ EVERYWHERE = {
     "triton_state_dir": "state_dir",
     "triton_s3": "s3",
     "triton_tensorrt_target": "tensorrt_target",
+    "triton_environments": "environments",
     "triton_ca_file": "ca_file",
     "triton_client_cert": "client_cert",
     "triton_client_key": "client_key",
@@ -41,7 +42,6 @@ EVERYWHERE = {
 }
 DELIVERY = {
     "triton_registry_status": "registry_status",
-    "triton_environments": "environments",
     "triton_parallel_downloads": "parallel_downloads",
     "triton_parallel_loads": "parallel_loads",
     "triton_allowed_backends": "allowed_backends",
@@ -69,7 +69,7 @@ def reaches(given: dict[str, str], variable: str, option: str) -> bool:
 @pytest.mark.parametrize(("variable", "option"), sorted({**EVERYWHERE, **DELIVERY}.items()))
 def test_a_variable_reaches_each_delivery(variable: str, option: str) -> None:
     found = defaults("deploy_models")
-    assert len(found) == 4  # plan, note, deploy, return
+    assert len(found) == 6  # plan, make environments (twice), note, deploy, return
     section = MODELS if variable in DELIVERY else GROUP
     assert all(reaches(place[section], variable, option) for place in found)
 
@@ -105,6 +105,7 @@ def test_plan_delivery_and_way_back_know_whether_the_hook_takes_the_host_out() -
     assert found == {
         "deliver_models.yml": said,
         "keep_host.yml": [],
+        "make_environments.yml": said,
         "plan_host.yml": said,
         "return_host.yml": said,
     }
@@ -128,6 +129,6 @@ def test_a_delivery_outlasts_a_load(given: dict[str, Any], seconds: int) -> None
         for path in sorted((ROOT / "playbooks/tasks").glob("*.yml"))
         for said in re.findall(r'^ *timeout: "(.*)"$', path.read_text(encoding="utf-8"), re.M)
     ]
-    assert len(found) == 5
+    assert len(found) == 6
     for said in found:
         assert int(jinja2.Template(said).render(given)) == seconds

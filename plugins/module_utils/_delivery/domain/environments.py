@@ -19,6 +19,10 @@ class PlannedEnvironment(Protocol):
         """How many there are or will be; None where that is not resolved yet."""
 
     @property
+    def digest(self) -> str | None:
+        """None as for ``packages``."""
+
+    @property
     def is_ready(self) -> bool: ...
     @property
     def sentence(self) -> str:
@@ -37,6 +41,10 @@ class Environment(Protocol):
     @property
     def packages(self) -> Sized: ...
     @property
+    def lock(self) -> str:
+        """From which another host makes the same one."""
+
+    @property
     def size(self) -> int: ...
     @property
     def version(self) -> str:
@@ -51,6 +59,12 @@ class Environments(Protocol):
 
     def build(self, wanted: Requirements, lock: str | None = None) -> Environment:
         """The one that is there, or a new one."""
+
+    def key(self, wanted: Requirements) -> str | None:
+        """What hosts have in common that install the same; None where no Python is known."""
+
+    def has_python(self, digest: str) -> bool:
+        """Whether the server finds the Python that one was made with."""
 
     def present(self) -> Sequence[Environment]:
         """Those that are there."""

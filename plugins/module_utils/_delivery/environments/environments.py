@@ -188,6 +188,20 @@ class Environments:
             self._alive.add(digest)
         return found
 
+    def has_python(self, digest: str) -> bool:
+        """Whether the server finds the Python that one was made with. True where that cannot be
+        known, as no engine answers.
+        """
+        python = self._place.path(digest, "bin/python")
+        if digest in self._alive:
+            return True
+        if self._container is None:
+            return os.path.exists(python)
+        try:
+            return isinstance(self._pythons.ask(python), Python)
+        except DeliveryError:
+            return True
+
     def present(self) -> list[Environment]:
         """Those that have a stamp, whether their Python still runs or not."""
         with self._place.rights():

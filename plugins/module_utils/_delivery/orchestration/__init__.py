@@ -12,6 +12,7 @@
 - ``plan_builder``: plans each model, and again under its lock.
 - ``swaps``: which deployments serve while they are replaced, by the memory of the GPUs.
 - ``environments_used``: which Python environments are gone, and which nobody needs.
+- ``preparation``: the Python environments of a list, made before anything else of it.
 - ``purge``: which models of a deployment set are not named any more, and whether so many may go.
 - ``report``: what a user is told of a model.
 - ``registry_status``: tells the registry what a target has deployed.

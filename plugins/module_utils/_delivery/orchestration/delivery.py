@@ -34,6 +34,7 @@ from .environments_used import has_environments, remove_unused
 from .inspection import Inspection
 from .observation import Observer
 from .plan_builder import PlanBuilder
+from .preparation import Prepared, prepare
 from .purge import models_to_purge
 from .report import Result
 from .sources import Sources
@@ -146,6 +147,15 @@ class Delivery(Inspection):
 
         name = self.target.registry_status
         return StatusReport(self.registry, name, self._tracking_id, check).add(results)
+
+    def prepare(self, results: Sequence[Result], *, check: bool) -> list[Prepared]:
+        """Make the Python environments that models of a check run need; with ``check``, only look
+        for them.
+        """
+        there = self._repository(check)
+        return prepare(
+            results, lambda: self.environments if there is not None else None, check=check
+        )
 
     def with_standing(self, results: Mapping[str, Result]) -> dict[str, Result]:
         """The same results, of models that could not be planned, with what is deployed of them."""

@@ -23,11 +23,11 @@ def why_lost(environments: Environments | None, record: Record) -> str | None:
     """
     if environments is None:
         return None
-    there = {one.digest: one.python for one in environments.present()}
+    there = {one.digest for one in environments.present()}
     for digest in sorted(record.environments):
         if digest not in there:
             return f"its environment {digest[:_SHOWN]} is gone"
-        if not os.path.exists(there[digest]):  # the Python that it was made with may be elsewhere
+        if not environments.has_python(digest):
             return f"the Python of its environment {digest[:_SHOWN]} is gone"
     return None
 
