@@ -265,12 +265,14 @@ def _misfit(column: SignatureField, what: str, row: int | None = None) -> Invali
 
 
 def _absent(column: SignatureField, row: int) -> InvalidOption:
+    remedy = {
+        "boolean": "",
+        "string": ", or log the model with a signature in which the column is optional",
+        "binary": ", or log the model with a signature in which the column is optional",
+    }.get(str(column.type), ", or log the model with a signature that says double")
     return InvalidOption(
         f"column '{column.name}' has no value in row {row}, and {column.type} has nothing for that:"
-        " give it one, or log the model with a signature in which the column is optional"
-        if column.type in ("string", "binary")
-        else f"column '{column.name}' has no value in row {row}, and {column.type} has nothing for"
-        " that: give it one, or log the model with a signature that says double"
+        f" give it one{remedy}"
     )
 
 
