@@ -189,8 +189,10 @@ class Home:
         return os.path.join(self.folder, name)
 
     def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        os.close(self._lock)
+        if self._lock >= 0:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            os.close(self._lock)
+            self._lock = -1
 
     @staticmethod
     def _remove_left() -> None:
@@ -321,6 +323,9 @@ class Process:
     def __init__(self, command: Sequence[str], environment: dict[str, str], log: Log) -> None:
         ours, theirs = socket.socketpair()
         self.log = log
+        self.reason = ""
+        """Why it was ended, where it did not end by itself."""
+        self.ended = threading.Event()
         self.channel = wire.Channel(ours)
         self._socket = ours
         self._output, output = os.pipe()
@@ -439,15 +444,13 @@ class Supervisor(threading.Thread):
         self._log = Log(name)
         self._seconds = 0.0
         self._process: Process | None = None
-        self._reason = ""
         self._was_ready = False
         self._tried = threading.Event()
-        self._ended = threading.Event()
         self._closing = threading.Event()
         self.asking = threading.Lock()
         """Held by whoever uses the channel."""
-        self.channel: wire.Channel | None = None
-        """Where a worker is ready."""
+        self.serving: Process | None = None
+        """The worker that is ready."""
         self.fault = ""
         """Why there is none."""
 
@@ -478,44 +481,41 @@ class Supervisor(threading.Thread):
 
     def _run_once(self) -> None:
         self._log.begin()
-        self._reason = ""
-        self._ended.clear()
         process = self._process = Process(self._command, self._environment, self._log)
         if self._closing.is_set():
             process.kill()
 
         def ready(message: Any) -> None:
             if isinstance(message, str):
-                self._reason = message
+                process.reason = message
             elif isinstance(message, dict) and message.get("protocol") == wire.PROTOCOL:
                 self._was_ready = True
-                self.channel = process.channel
+                self.serving = process
                 self._tried.set()
             elif isinstance(message, dict) and "error" in message:
-                self._reason = str(message["error"])
+                process.reason = str(message["error"])
 
         ended = process.watch(ready, self._seconds)
-        had_answered = self.channel is not None
-        self.channel = None
+        had_answered = self.serving is not None
+        self.serving = None
         said = self._log.last_lines()
-        why = self._reason or ended
+        why = process.reason or ended
         self._gone(why if had_answered or not said else f"{why}; it said last: {said}")
+        process.ended.set()
         # Who uses it has seen its end by now, or sees it at once.
         with self.asking:
             process.channel.close()
 
     def _gone(self, fault: str) -> None:
         self.fault = fault
-        self._ended.set()
         self._tried.set()
 
-    def end_worker(self, reason: str = "") -> str:
+    def end_worker(self, process: Process, reason: str = "") -> str:
         """How it ended: by itself, or now, for this reason."""
-        self._reason = reason or self._reason
-        if reason or not self._ended.wait(SECONDS_TO_END):
-            if self._process is not None:
-                self._process.kill()
-            self._ended.wait(SECONDS_TO_END)
+        process.reason = reason
+        if reason or not process.ended.wait(SECONDS_TO_END):
+            process.kill()
+            process.ended.wait(SECONDS_TO_END)
         return self.fault
 
     def close(self) -> None:
@@ -523,7 +523,7 @@ class Supervisor(threading.Thread):
         process = self._process
         if process is None or not self.is_alive():
             return
-        if self.channel is None:
+        if self.serving is None:
             process.kill()
         process.close()
         self.join(SECONDS_TO_END)
@@ -592,7 +592,7 @@ class TritonPythonModel:
 
     def is_ready(self) -> bool:
         """Asked by Triton since March 2026; older ones say READY while there is no worker."""
-        return self._supervisor.channel is not None
+        return self._supervisor.serving is not None
 
     def finalize(self) -> None:
         if hasattr(self, "_supervisor"):
@@ -657,15 +657,15 @@ class TritonPythonModel:
             header["rows"] = sum(_rows(each) for each in requests)
         seconds = float(self._settings["predict_timeout"])
         with supervisor.asking:
-            channel = supervisor.channel
-            if channel is None:
+            process = supervisor.serving
+            if process is None:
                 raise Failure(
                     f"it has no process at the moment, which is started again ({supervisor.fault})"
                 )
             try:
-                channel.send(header, parts)
-                answer = channel.receive(time.monotonic() + seconds)
-                channel.done()
+                process.channel.send(header, parts)
+                answer = process.channel.receive(time.monotonic() + seconds)
+                process.channel.done()
                 return answer
             except wire.TookTooLong:
                 why = f"it did not answer within {seconds:g} s (predict_timeout)"
@@ -675,7 +675,7 @@ class TritonPythonModel:
                 why = ""
             finally:
                 del kept
-        ended = supervisor.end_worker(why)
+        ended = supervisor.end_worker(process, why)
         raise Failure(
             f"{ended}; its process is started again"
             if why
