@@ -35,6 +35,7 @@ def save_models(python: Path, folder: Path) -> str:
     """What tests/data/pyfunc/save.py saves, by the Python of the models; what it printed."""
     return subprocess.run(
         [str(python), "-B", str(MODELS / "save.py"), str(folder)],
+        cwd=folder,
         check=True,
         capture_output=True,
         text=True,
