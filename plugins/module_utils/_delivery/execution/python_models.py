@@ -43,8 +43,7 @@ class PythonModels:
     ) -> None:
         self._environments = environments
         self._programs = programs
-        given = load_timeout or _USUAL_START / _OF_A_LOAD
-        self._start_timeout = min(given * _OF_A_LOAD, _USUAL_START)
+        self._start_timeout = load_timeout * _OF_A_LOAD if load_timeout else _USUAL_START
 
     def build(
         self, repository: Repository, transaction: Transaction, wanted: Requirements
