@@ -486,7 +486,10 @@ def _describe(
     entry = _entry(record, repository, max(ready or loaded_versions(record), default=None), state)
     more = {
         key: status[key]
-        for key in ("deployed_at", "deployed_by", "size", "digest", "code", "servers", "drift")
+        for key in (
+            *("deployed_at", "deployed_by", "size", "digest", "code"),
+            *("served_as", "pyfunc", "servers", "drift"),
+        )
     }
     proof = {
         "deploy_id": record.deploy_id,

@@ -154,6 +154,49 @@ model:
       type: str
       returned: when present
       sample: triton
+    served_as:
+      description: What answers, V(native) for a backend of Triton, or V(pyfunc) for MLflow's own
+        code.
+      type: str
+      returned: when present
+      sample: pyfunc
+    pyfunc:
+      description: How MLflow's own code answers; V(null) where a backend of Triton does.
+      type: dict
+      returned: when present
+      sample:
+        why: its MLmodel does not say that it is a forest
+        form: tensors
+        form_reason: null
+        environment: 3f6c1b5e0d9a4c7b8e2f1a0b9c8d7e6f
+        requirements: 12
+        packages: 41
+        worker: "1.0"
+      contains:
+        why:
+          description: Why no backend of Triton answers.
+          type: str
+        form:
+          description: V(tensors) where requests have the inputs of the signature, or V(json) where
+            they have one input and one output that hold the JSON of MLflow's scoring server.
+          type: str
+        form_reason:
+          description: Why tensors cannot carry exactly what it takes and answers; V(null) where
+            they can.
+          type: str
+        environment:
+          description: Digest of its Python environment.
+          type: str
+        requirements:
+          description: Number of requirements that its publisher wrote down.
+          type: int
+        packages:
+          description: Number of packages in the environment.
+          type: int
+        worker:
+          description: Version of what runs it, as it was when the model was deployed. A newer
+            release of this collection does not change it.
+          type: str
     triton_versions:
       description: Versions as Triton numbers them.
       type: list

@@ -161,6 +161,36 @@ models:
       type: str
       returned: with O(verify=true)
       sample: null
+environments:
+  description: The Python environments on this host, by digest, and the models that need them. Those
+    that no deployment and no retained copy needs are removed after a run that changes something,
+    unless O(environments.folder) names their folder.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - digest: 3f6c1b5e0d9a4c7b8e2f1a0b9c8d7e6f
+      python: 3.11.7
+      packages: 41
+      size: 512000000
+      models: [churn]
+  contains:
+    digest:
+      description: Names the environment; C(pyfunc.environment) of a model has it.
+      type: str
+    python:
+      description: Version of its Python.
+      type: str
+    packages:
+      description: Number of its packages.
+      type: int
+    size:
+      description: Bytes of its files.
+      type: int
+    models:
+      description: Names of the models of this repository that need it.
+      type: list
+      elements: str
 """
 
 from typing import Any
@@ -178,6 +208,7 @@ def report(module: AnsibleModule) -> dict[str, Any]:
         return {
             "changed": False,
             "models": there.status(module.params["names"], verify=module.params["verify"]),
+            "environments": there.describe_environments(),
         }
 
 

@@ -35,7 +35,7 @@ from ..repository.protocol import Repository
 from ..repository.retention import usable
 from ..repository.s3.location import is_s3
 from ..triton.server import TritonServer
-from .environments_used import FOLDER, describe_all, why_lost
+from .environments_used import FOLDER, describe_all, has_environments, why_lost
 from .report import describe, status_of
 from .target import Target
 
@@ -145,6 +145,9 @@ class Inspection:
 
     def describe_environments(self) -> list[JsonDict]:
         """The Python environments of this host and the models that need them, by digest."""
+        named = (self.target.environments or {}).get("folder")
+        if is_s3(self.target.repository) or not (named or has_environments(self.repository)):
+            return []
         return describe_all(self.environments, self.repository)
 
     def _status_of(
