@@ -163,7 +163,8 @@ def test_what_a_refusal_says_to_do_is_served(
 ) -> None:
     first, second = trained[name]
     line = Line(mlflow, triton, name)
-    wanted = {"name": name, "model_uri": f"models:/{name}/{first['version']}"}
+    uri = f"models:/{name}/{first['version']}"
+    wanted = {"name": name, "model_uri": uri, "serve_as": "native"}
     (refused,) = deliver_models(target_of(triton, mlflow), [wanted])
     assert re.search(REMEDIES[name], str(refused.error))
     line.deliver(model_uri=f"models:/{name}/{second['version']}")
