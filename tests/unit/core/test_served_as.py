@@ -170,11 +170,11 @@ def test_what_is_served_natively_goes_on_so() -> None:
 
 
 def test_where_no_code_may_run_auto_is_native_where_that_may_be() -> None:
-    layout = laid_out(SKLEARN, runs_code=False)
-    assert (layout.served_as, layout.why) == (
-        "native",
-        "the rules let no code of the registry run",
-    )
+    layout = laid_out(SKLEARN, no_pyfunc="the repository is in S3")
+    assert (layout.served_as, layout.why) == ("native", "the repository is in S3")
+    assert laid_out(SKLEARN).has_pyfunc and not layout.has_pyfunc  # so that no error offers it
+    catboost = artifact({"catboost": {}}, "m.cb")
+    assert laid_out(catboost, no_pyfunc="the repository is in S3").served_as == "pyfunc"
 
 
 def test_a_named_flavor_is_native() -> None:
@@ -284,7 +284,7 @@ REFUSED = {
 def test_policy_judges_it_as_code_and_names_both_ways_out(said: str, asked: str) -> None:
     catboost = artifact({"catboost": {"data": "m.cb"}}, "m.cb")
     policy = REFUSED[said]
-    layout = laid_out(catboost, serve_as=asked, runs_code=policy.runs_code)
+    layout = laid_out(catboost, serve_as=asked, no_pyfunc="the rules say so")
     with pytest.raises(DeliveryError) as refused:
         policy.check_new(layout, layout.author_config, {})
     assert said in str(refused.value)

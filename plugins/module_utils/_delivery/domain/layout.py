@@ -86,7 +86,7 @@ class Layout:
             it is data.
         served_as: "native", or "pyfunc" where MLflow's own code answers; ``why`` as a part of a
             sentence.
-        has_pyfunc: MLflow's own code could answer for it.
+        has_pyfunc: MLflow's own code could answer for it, and may here.
         pyfunc: what it takes and answers then; None where it is native.
         joins_requests: rows of several requests may become one call of it.
         requirements: the packages that it needs then.
@@ -191,7 +191,8 @@ class Serving:
         serve_as: "native", "pyfunc" or "auto".
         native_now: the flavor whose file a backend serves now, under this model's name; None where
             there is none.
-        runs_code: the rules let code of the registry run.
+        no_pyfunc: why MLflow's own code may not answer here, as a part of a sentence; None where
+            it may.
         has_tensors: the user's ``config`` names inputs and outputs.
         batch_requests: whether requests may be joined; None: where rows are known to be
             independent.
@@ -199,7 +200,7 @@ class Serving:
 
     serve_as: str = "auto"
     native_now: str | None = None
-    runs_code: bool = True
+    no_pyfunc: str | None = None
     has_tensors: bool = False
     batch_requests: bool | None = None
 

@@ -56,7 +56,7 @@ def layout_of(
         made,
         served_as=way,
         why=why,
-        has_pyfunc=has_pyfunc(artifact),
+        has_pyfunc=has_pyfunc(artifact) and not serving.no_pyfunc,
         provenance=artifact.provenance,
         said_keys=artifact.said_keys,
         example=example,

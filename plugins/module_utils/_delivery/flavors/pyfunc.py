@@ -97,8 +97,8 @@ def _choose_by_metadata(artifact: Artifact, serving: Serving) -> tuple[str, str]
     if name == "sklearn" and not _names_a_forest(artifact):
         if serving.native_now == "sklearn":
             return "native", "what is deployed of it is"
-        if not serving.runs_code:
-            return "native", "the rules let no code of the registry run"
+        if serving.no_pyfunc:  # where it is no forest, the reader of its file says so
+            return "native", serving.no_pyfunc
         return "pyfunc", "its MLmodel does not say that it is a forest"
     return "native", f"a backend of Triton runs flavor {name}"
 

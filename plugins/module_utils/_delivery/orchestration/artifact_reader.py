@@ -126,10 +126,15 @@ class ArtifactReader:
         return Serving(
             desired.serve_as,
             record.flavor if record and is_native else None,
-            self._policy.runs_code,
+            self._why_no_pyfunc(),
             {"input", "output"} <= {*(desired.config or {})},
             desired.batch_requests,
         )
+
+    def _why_no_pyfunc(self) -> str | None:
+        if not self._policy.runs_code:
+            return "the rules let no code of the registry run"
+        return "the repository is in S3, which has no environments" if is_s3(self._place) else None
 
     def _with_environment(
         self, layout: Layout, artifact: Artifact, artifacts: ArtifactRoot
