@@ -26,7 +26,7 @@ class Environment:
         python: path of its interpreter.
         packages: (name, version) of each.
         size: bytes of its files.
-        lock: the text from which every host makes the same one; empty for one that is listed.
+        lock: the text from which every host makes the same one.
         version, platform, base: of the Python that it was made with.
     """
 
