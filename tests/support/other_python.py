@@ -49,7 +49,7 @@ def for_everybody(python: Path) -> Path:
     way = [*prefix.parents, prefix]
     if os.geteuid() or all(folder.stat().st_mode & 0o005 == 0o005 for folder in way):
         return executable
-    copy = ROOT / ".cache/pyfunc/pythons" / prefix.name
+    copy = ROOT / ".cache/pyfunc/python" / prefix.name
     copied = copy / executable.relative_to(prefix)
     copy.parent.mkdir(parents=True, exist_ok=True)
     with open(copy.parent / f"{prefix.name}.lock", "w", encoding="utf-8") as lock:
@@ -59,8 +59,16 @@ def for_everybody(python: Path) -> Path:
             shutil.rmtree(unfinished, ignore_errors=True)
             unneeded = shutil.ignore_patterns("site-packages", "test", "__pycache__", "*.a")
             shutil.copytree(prefix, unfinished, symlinks=True, ignore=unneeded)
+            _find_libraries_beside(unfinished / executable.relative_to(prefix), prefix)
             unfinished.rename(copy)
     return copied
+
+
+def _find_libraries_beside(program: Path, prefix: Path) -> None:
+    """A Python that was built with a shared library looks for it where that was installed."""
+    installed, beside = os.fsencode(prefix / "lib") + b"\0", b"$ORIGIN/../lib"
+    told = program.read_bytes()
+    program.write_bytes(told.replace(installed, beside.ljust(len(installed), b"\0")))
 
 
 def _is_other(python: Path) -> bool:

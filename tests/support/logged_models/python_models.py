@@ -78,7 +78,7 @@ def from_code(name: str) -> Iterable[Logged]:
     x = pandas.DataFrame({"a": [1.5, 2.0], "b": [0.1, 1e300]})
     signature = infer_signature(x, x.mul(2).add_prefix("twice_"))
     info = log_python(name, str(HERE / "from_code.py"), signature=signature)
-    yield Logged(info, [(x, None), (x.tail(1), None)])
+    yield Logged(info, [(x, None), (x.tail(1).reset_index(drop=True), None)])
 
 
 class WithFunction(PythonModel):
