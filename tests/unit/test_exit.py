@@ -96,6 +96,7 @@ def test_options_of_one_entry_do_not_end_a_list(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(triton_models, "Delivery", delivery)
     params = {
         "models": [{"name": "net"}, {"name": "other"}],
+        "only_environments": False,
         "deployment_set": None,
         "purge": False,
         "purge_limit": None,
