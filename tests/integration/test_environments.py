@@ -219,6 +219,21 @@ def test_a_wheel_for_another_python_is_none(place: Place) -> None:
     assert place.environments().build(wanted("compiled"))
 
 
+def test_what_another_repository_may_use_is_kept_as_long_as_that_is_there(
+    place: Place, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for state in (first, second):
+        state.mkdir()
+        # The second one finds it ready.
+        place.environments(str(state)).build(SOLVER)
+    assert place.environments(str(first)).remove_unused([]) == []
+    second.rmdir()
+    (name,) = place.names()
+    assert place.environments(str(first)).remove_unused([]) == [name]
+    assert place.names() == []
+
+
 def test_other_bytes_than_the_lock_says_are_not_installed(place: Place) -> None:
     lock = place.environments().build(SOLVER).lock
     assert place.environments().remove_unused([])

@@ -61,9 +61,9 @@ class Place:
         self.links = basic(base / "links")
         self.folder = base / "environments"
 
-    def environments(self, **options: Any) -> Environments:
+    def environments(self, state: str = "", **options: Any) -> Environments:
         given = {"find_links": [str(self.links)], "no_index": True, **options}
-        return Environments(str(self.folder), EnvironmentOptions.from_options(given), 20)
+        return Environments(str(self.folder), EnvironmentOptions.from_options(given), 20, state)
 
     def names(self) -> list[str]:
         """The environments that are there."""

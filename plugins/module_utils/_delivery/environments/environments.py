@@ -55,9 +55,13 @@ class Environments:
     Args:
         folder: in which they lie, where the options name none.
         timeout: seconds that one step of the network may take.
+        state: of the repository that needs them; others may have theirs in the same folder.
     """
 
-    def __init__(self, folder: str, options: EnvironmentOptions, timeout: float) -> None:
+    def __init__(
+        self, folder: str, options: EnvironmentOptions, timeout: float, state: str = ""
+    ) -> None:
+        self._state = state
         self._options = options
         self._timeout = timeout
         self._container = _container_of(options, options.folder or folder)
@@ -135,7 +139,7 @@ class Environments:
         python = self._pythons.find(wanted.minor)
         kept = self._known(wanted, python)
         # Where nothing has to be changed, nobody is waited for.
-        if python and kept and given in (None, kept):
+        if python and kept and given in (None, kept) and self._place.is_used_by(self._state):
             ready = self._ready(environment_digest(kept, python))
             if ready is not None:
                 self._place.tidy_where_nobody_builds()
@@ -144,6 +148,7 @@ class Environments:
         self._place.ensure()
         with self._place.lock(deadline.remaining() or _TOTAL), step("build the environment"):
             self._place.tidy()
+            self._place.admit(self._state)
             if self._container:
                 self._container.remove_leftovers()
             with self._place.work() as work:
@@ -213,7 +218,8 @@ class Environments:
         return [one for one in found if one is not None]
 
     def remove_unused(self, used: Collection[str]) -> list[str]:
-        """Remove the environments whose digest nobody uses, and what killed runs left.
+        """Remove the environments whose digest nobody uses, and what killed runs left. None where
+        another repository has environments in the folder: it may use any of them.
 
         Returns:
             The digests of those that are gone.
@@ -226,6 +232,8 @@ class Environments:
                 return []
             with self._place.lock(self._timeout):
                 self._place.tidy()
+                if self._place.is_shared(self._state):
+                    return []
                 for name in gone:
                     self._remove(name)
         return gone

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
+import json
 import os
 import pwd
 import secrets
@@ -14,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .. import disk, progress, rights
+from ..domain.fields import Fields, WrongShape, read_json
 from ..effects import effect
 from ..errors import LockTimeout, RepositoryError
 from ..no_follow import reach
@@ -103,6 +106,34 @@ class Place:
             if here == "/":
                 return
             here = os.path.dirname(here)
+
+    # -- who uses it -------------------------------------------------------------------------------
+
+    def _note(self, state: str) -> str:
+        return self.path("users", f"{hashlib.sha256(state.encode()).hexdigest()[:32]}.json")
+
+    def is_used_by(self, state: str) -> bool:
+        return os.path.lexists(self._note(state))
+
+    def admit(self, state: str) -> None:
+        """Note that a repository with this state has environments here. The caller holds the lock,
+        so that nobody removes one meanwhile.
+        """
+        if not self.is_used_by(state):
+            disk.make_folder(self.path("users"))
+            disk.replace_file(self._note(state), json.dumps({"state": state}).encode())
+
+    def is_shared(self, state: str) -> bool:
+        """Whether another repository has environments here, too, and is still there."""
+        for name in disk.entries(self.path("users")):
+            try:
+                found = Fields(read_json(disk.read_small(self.path("users", name)), 10))
+                other = found.text("state")
+            except (OSError, WrongShape):
+                return True  # nobody knows whose
+            if other != state and os.path.lexists(other):
+                return True
+        return False
 
     # -- work --------------------------------------------------------------------------------------
 

@@ -133,9 +133,8 @@ class Delivery(Inspection):
         return [results[model.name] for model in models]
 
     def _tidy_environments(self, repository: Repository) -> list[str]:
-        if (self.target.environments or {}).get("folder"):
-            return []  # environments of other repositories may lie there
-        if is_s3(self.target.repository) or not has_environments(repository):
+        named = (self.target.environments or {}).get("folder")
+        if is_s3(self.target.repository) or not (named or has_environments(repository)):
             return []
         said = remove_unused(self.environments, repository) if self.environments else None
         return [said] if said else []

@@ -97,8 +97,9 @@ class Inspection:
             from ..environments.environments import Environments as OfThisHost
 
             options = EnvironmentOptions.from_options(self.target.environments)
-            folder = os.path.join(self.repository.store.path, FOLDER)
-            self._environments = OfThisHost(folder, options, self.target.timeout)
+            state = self.repository.store.path
+            folder = os.path.join(state, FOLDER)
+            self._environments = OfThisHost(folder, options, self.target.timeout, state)
         return self._environments
 
     @property
