@@ -191,7 +191,7 @@ def test_columns_come_in_the_types_of_the_signature(place: Place) -> None:
         "object/bytes",
         "datetime64[ns]/Timestamp",
     ]
-    assert found == {key: [value] for key, (_, value) in kinds.items()}
+    assert found == {key: [value] for key, (_turn, value) in kinds.items()}
 
 
 def test_tensors_come_as_the_signature_names_them(place: Place) -> None:
@@ -205,7 +205,7 @@ def test_tensors_come_as_the_signature_names_them(place: Place) -> None:
         ]
     }
     # The model adds 1 to what it was given; nothing of that is left.
-    for _ in range(2):
+    for _turn in range(2):
         status, body = place.triton.infer(name, request)
         assert status == 200, body
         assert body["outputs"][0] == {
@@ -261,7 +261,7 @@ def test_one_bad_request_spoils_no_other(place: Place, troublesome: str) -> None
     """Requests that are asked at once become one table."""
     name = troublesome
     with ThreadPoolExecutor(12) as pool:
-        for _ in range(20):
+        for _turn in range(20):
             does = ["", "raise", "", "", "few", ""] * 2
             found = list(pool.map(lambda do: place.ask(name, do), does))
             for do, (status, body) in zip(does, found, strict=True):
@@ -271,7 +271,8 @@ def test_one_bad_request_spoils_no_other(place: Place, troublesome: str) -> None
                 else:
                     assert outputs(body)["value"] == [2.0]
             quiet = [
-                outputs(body) for _, body in pool.map(lambda _: place.ask(name, "", ""), range(12))
+                outputs(body)
+                for _turn, body in pool.map(lambda _turn: place.ask(name, "", ""), range(12))
             ]
             assert all(each["value"] == [2.0, 4.0] for each in quiet)
             if any(each["text"] != ["2 rows", "2 rows"] for each in quiet):
@@ -282,7 +283,7 @@ def test_one_bad_request_spoils_no_other(place: Place, troublesome: str) -> None
 def test_dependent_rows_are_never_joined(place: Place, pair: str) -> None:
     name = pair
     with ThreadPoolExecutor(8) as pool:
-        for status, body in pool.map(lambda _: place.ask(name, "", ""), range(24)):
+        for status, body in pool.map(lambda _turn: place.ask(name, "", ""), range(24)):
             assert status == 200 and outputs(body)["text"] == ["2 rows", "2 rows"]
     # How many rows it answers is its own matter.
     assert outputs(place.ask(name, "", "few")[1])["value"] == [2.0]
@@ -468,7 +469,7 @@ def test_each_instance_has_a_worker(place: Place, pair: str) -> None:
     name = pair
     assert len(place.workers(name)) == 2
     with ThreadPoolExecutor(4) as pool:
-        facts = list(pool.map(lambda _: place.facts(name), range(40)))
+        facts = list(pool.map(lambda _turn: place.facts(name), range(40)))
     assert {each["pid"] for each in facts} == set(place.workers(name))
     threads = max(1, len(os.sched_getaffinity(0)) // 2)
     assert {each["environment"]["OMP_NUM_THREADS"] for each in facts} <= {

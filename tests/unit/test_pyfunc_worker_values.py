@@ -117,7 +117,7 @@ def test_a_cast_is_exact_or_refused(given_type: str, wanted: str, raw: bytes) ->
 @pytest.mark.parametrize("kind", [*NUMBERS, *FLOATS, "bool"])
 def test_every_type_goes_out_as_it_is(kind: str) -> None:
     values = np.arange(6).reshape(3, 2).astype(kind)
-    _, shape, found = encode(tensor("y", kind, [-1, 2]), values[:, ::-1])
+    _kind, shape, found = encode(tensor("y", kind, [-1, 2]), values[:, ::-1])
     assert (shape, found) == ([3, 2], values[:, ::-1].ravel().tolist())
 
 

@@ -227,7 +227,7 @@ def schemas(draw: Any, alone: bool) -> Any:
         return Schema([ColSpec(draw(types), n, r) for n, r in zip(names, required)])
     kinds = [*TENSOR_TYPES, "complex64", "datetime64[ns]"]
     shapes = st.lists(st.sampled_from([-1, 1, 3]), max_size=3).map(tuple)
-    made = [(numpy.dtype(draw(st.sampled_from(kinds))), draw(shapes)) for _ in names]
+    made = [(numpy.dtype(draw(st.sampled_from(kinds))), draw(shapes)) for _name in names]
     if alone and draw(st.booleans()):
         return Schema([TensorSpec(*made[0])])
     return Schema([TensorSpec(*one, name) for one, name in zip(made, names)])

@@ -70,7 +70,8 @@ def asked(values: Any, fields: list[dict[str, Any]], **more: Any) -> Any:
     return request_of(values, interface.inputs, interface.pyfunc)
 
 
-def frame_of(values: Any, fields: list[dict[str, Any]] = TABLE) -> Any:
+def frame_of(values: Any, fields: Any = None) -> Any:
+    fields = TABLE if fields is None else fields
     return seen_by_worker(asked(values, fields).arrays, fields)
 
 
@@ -131,7 +132,7 @@ def series() -> st.SearchStrategy[Any]:
 
 def is_value(value: Any, kind: str) -> bool:
     return isinstance(value, PYTHON.get(kind, object)) and not (
-        value is None or value is pandas.NA or value != value
+        value is None or value is pandas.NA or (isinstance(value, float) and math.isnan(value))
     )
 
 

@@ -95,7 +95,7 @@ def test_what_is_no_list_of_texts_is_refused(raw: bytes, count: int) -> None:
 def test_pieces_are_written_one_behind_the_other() -> None:
     with conversation() as (here, there):
         here.send({}, [[memoryview(b"ab"), memoryview(b""), memoryview(b"c")], []])
-        _, parts = there.receive(soon())
+        _header, parts = there.receive(soon())
         assert [bytes(part) for part in parts] == [b"abc", b""]
 
 
@@ -103,7 +103,7 @@ def test_memory_is_used_again_and_grows() -> None:
     with conversation() as (here, there):
         for size in (10, 1000, 3_000_000, 20, 1):
             here.send({}, [[memoryview(b"x" * size)]])
-            _, parts = there.receive(soon())
+            _header, parts = there.receive(soon())
             assert bytes(parts[0]) == b"x" * size
         # Of 10 and of 3,000,000 bytes.
         mapped = Path("/proc/self/maps").read_text().count("memfd:mlops_triton")
@@ -114,7 +114,7 @@ def test_much_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "KEPT_MEMORY", 64 * mmap.PAGESIZE)
     with conversation() as (here, there):
         here.send({}, [[memoryview(b"x" * 8_000_000)]])
-        _, parts = there.receive(soon())
+        _header, parts = there.receive(soon())
         ours = here._ours
         assert ours is not None
         before = os.fstat(ours.descriptor).st_blocks

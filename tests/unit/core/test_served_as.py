@@ -42,10 +42,12 @@ IMAGES = [{"type": "tensor", "name": "x", "tensor-spec": {"dtype": "float32", "s
 def artifact(
     flavors: Mapping[str, Any],
     *files: str,
-    inputs: Any = COLUMNS,
-    outputs: Any = LABELS,
+    inputs: Any = ...,
+    outputs: Any = ...,
     with_pyfunc: bool = True,
 ) -> Artifact:
+    inputs = COLUMNS if inputs is ... else inputs
+    outputs = LABELS if outputs is ... else outputs
     signature = {"inputs": json.dumps(inputs), "outputs": json.dumps(outputs)}
     known = {**(PYFUNC if with_pyfunc else {}), **flavors}
     mlmodel = {"flavors": known, "signature": signature if inputs else None}

@@ -24,6 +24,7 @@ class PlannedEnvironment(Protocol):
 
     @property
     def is_ready(self) -> bool: ...
+
     @property
     def sentence(self) -> str:
         """Such as "environment: 12 requirements; 41 packages"."""
@@ -34,18 +35,21 @@ class Environment(Protocol):
 
     @property
     def digest(self) -> str: ...
+
     @property
     def python(self) -> str:
         """The path of its Python, as the server sees it."""
 
     @property
     def packages(self) -> Sized: ...
+
     @property
     def lock(self) -> str:
         """From which another host makes the same one."""
 
     @property
     def size(self) -> int: ...
+
     @property
     def version(self) -> str:
         """Of its Python."""

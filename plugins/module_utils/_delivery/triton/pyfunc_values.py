@@ -10,6 +10,7 @@ import binascii
 import datetime
 import decimal
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -128,7 +129,7 @@ def _single(column: SignatureField, value: Values, row: int) -> Values:
 
 def _is_nothing(value: Values) -> bool:
     """None, pandas' NA and NaT, and the NaN that pandas has for nothing in a column of texts."""
-    return is_null(value) or (isinstance(value, float) and value != value) or _is_nat(value)
+    return is_null(value) or (isinstance(value, float) and math.isnan(value)) or _is_nat(value)
 
 
 def _is_nat(value: Values) -> bool:
@@ -145,7 +146,7 @@ def _numbers(column: SignatureField, cells: list[Values]) -> Array:
             raise _absent(column, row)
         if not is_null(one) and not isinstance(one, (bool, int, float)):
             raise _misfit(column, f"{type(one).__name__} {one!r}", row)
-        if not is_float and one != one:
+        if not is_float and isinstance(one, float) and math.isnan(one):
             raise _absent(column, row)
     if is_float:
         cells = [float("nan") if is_null(one) else one for one in cells]

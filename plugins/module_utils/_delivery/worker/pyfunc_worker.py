@@ -295,6 +295,15 @@ def shaped(spec: dict[str, Any], found: Any) -> Any:
     return found.reshape(-1, 1)
 
 
+def isnan(found: Any) -> Any:
+    """Where there is no number; whole numbers have none such."""
+    import numpy as np
+
+    if found.dtype.kind != "f":
+        return np.zeros(found.shape, dtype=bool)
+    return np.isnan(found)
+
+
 def exactly(spec: dict[str, Any], found: Any, wanted: Any) -> Any:
     """The same values in the declared type."""
     import numpy as np
@@ -311,7 +320,7 @@ def exactly(spec: dict[str, Any], found: Any, wanted: Any) -> Any:
         with np.errstate(all="ignore"):
             same = found.astype(wanted)
             back = same.astype(found.dtype)
-        equal = (back == found) | ((back != back) & (found != found))
+        equal = (back == found) | (isnan(back) & isnan(found))
         # A whole number at the end of a type's range comes back equal by overflow.
         if equal.all() and ((same < 0) == (found < 0)).all():
             return same
@@ -387,14 +396,14 @@ class Model:
             for spec, values in zip(outputs, values_by_output(outputs, answer, kind))
         ]
         self._check_rows(encoded, header.get("rows"))
-        told = [[spec["name"], kind_, shape] for spec, (kind_, shape, _) in zip(outputs, encoded)]
-        return {"answer": kind, "tensors": told}, [[raw] for _, _, raw in encoded]
+        told = [[spec["name"], made, shape] for spec, (made, shape, _raw) in zip(outputs, encoded)]
+        return {"answer": kind, "tensors": told}, [[raw] for _made, _shape, raw in encoded]
 
     def _check_rows(self, encoded: list[Any], rows: int | None) -> None:
         """A model whose rows are independent answers each of them, or it cannot be batched."""
         if rows is None:
             return
-        for spec, (_, shape, _raw) in zip(self.settings["outputs"], encoded):
+        for spec, (_made, shape, _raw) in zip(self.settings["outputs"], encoded):
             if shape[:1] != [rows]:
                 raise Refused(
                     f"output {spec['name']!r} has {shape[0] if shape else 'no'} rows for {rows} "

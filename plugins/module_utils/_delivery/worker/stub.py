@@ -371,7 +371,7 @@ class Process:
             poll.register(each, select.POLLIN)
         while self._is_alive():
             pause = 1000 if self.log.dropped else None
-            seen = {each for each, _ in poll.poll(pause if end and not waits else 200)}
+            seen = {each for each, _event in poll.poll(pause if end and not waits else 200)}
             if not seen:
                 self.log.say_dropped()
             if self._output in seen and not self._read():
@@ -411,7 +411,7 @@ class Process:
     def _read_rest(self) -> None:
         os.set_blocking(self._output, False)
         with contextlib.suppress(OSError):
-            for _ in range(64):
+            for _read in range(64):
                 if not self._read():
                     break
         self.log.end()
@@ -636,10 +636,10 @@ class TritonPythonModel:
                 return [answer for answers in alone for answer in answers]
             return [self._refusal(str(header["error"]))]
         except Failure as err:
-            return [self._refusal(str(err)) for _ in requests]
+            return [self._refusal(str(err)) for _request in requests]
         except (wire.WireError, LookupError, TypeError, ValueError) as err:
             text = f"its process gave an answer that is none ({type(err).__name__}: {err})"
-            return [self._refusal(text) for _ in requests]
+            return [self._refusal(text) for _request in requests]
 
     def _refusal(self, text: str) -> Any:
         error = self._pb.TritonError(self._sentence(text))
@@ -714,7 +714,7 @@ class TritonPythonModel:
             made = [self._tensor(RESPONSE, "BYTES", [1], texts, False)]
             return [self._response(made, header)]
         rows = [_rows(each) for each in requests]
-        outputs: list[list[Any]] = [[] for _ in requests]
+        outputs: list[list[Any]] = [[] for _request in requests]
         told = header["tensors"]
         if [each[0] for each in told] != self._outputs or len(parts) != len(told):
             raise ValueError("other outputs than its configuration has")
