@@ -16,24 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mlops.triton.plugins.module_utils import _options
 from support.modules import run_module
 from support.servers import MLflow, Triton
-
-pytest.importorskip("numpy")
-pytest.importorskip("pandas")
-pytest.importorskip("tritonclient.http")
 
 from support import pyfunc_logs
 from support.logged_models import values
 from support.other_python import make_other_environment, other_python
 from support.pyfunc_environment import make_environment
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.takes(200),
-    pytest.mark.skipif("serve_as" not in _options.MODEL, reason="pyfunc is not served yet"),
-]
+pytestmark = [pytest.mark.long, pytest.mark.takes(200)]
 
 TENSORS = (
     "churn",
