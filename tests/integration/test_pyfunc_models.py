@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.modules import run_module
-from support.servers import MLflow, Triton
-
 from support import pyfunc_logs
 from support.logged_models import values
+from support.modules import run_module
 from support.other_python import make_other_environment, other_python
 from support.pyfunc_environment import make_environment
+from support.servers import MLflow, Triton
 
 pytestmark = [pytest.mark.long, pytest.mark.takes(200)]
 
