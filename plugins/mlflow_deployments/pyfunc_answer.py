@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..module_utils._delivery.domain.served_pyfunc import ServedPyfunc, SignatureField
+from ..module_utils._delivery.domain.served_pyfunc import KINDS, ServedPyfunc, SignatureField
 from ..module_utils._delivery.errors import ServerError
 
 _RESPONSE = "response"
@@ -20,7 +20,6 @@ _TYPES = {
     "float": "float32",
     "double": "float64",
 }
-KINDS = ("frame", "series", "array", "list", "dict")
 
 
 def returned_by_pyfunc(outputs: Mapping[str, Any], served: ServedPyfunc, kind: str | None) -> Any:

@@ -36,7 +36,8 @@ def make_environment(pins: Sequence[str] = PINS) -> Path:
     # Processes of pytest-xdist, and other checkouts that share the cache.
     with open(folder.parent / f"{digest}.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "complete").exists():
+        # What it was made with may be gone.
+        if not ((folder / "complete").exists() and python.exists()):
             _install(folder, python, pins)
             (folder / "complete").touch()
     return python

@@ -90,9 +90,9 @@ def environment_options(folder: Path, pythons: Sequence[Path] = ()) -> dict[str,
 
 def ask_tensors(
     url: str, name: str, version: Mapping[str, Any], request: Mapping[str, Any]
-) -> tuple[list[Cells], bool]:
+) -> list[Cells]:
     """Triton's answer to the signature's tensors, in the order of its configuration, as types and
-    cells; whether it says what kind of value it was.
+    cells.
     """
     with triton_http.InferenceServerClient(url, network_timeout=120) as client:
         config = client.get_model_config(name)
@@ -105,13 +105,12 @@ def ask_tensors(
         }
         answer = client.infer(name, inputs, parameters=params or None)
         response = answer.get_response()
-        cells = [
+        return [
             (one["datatype"], _cells(answer.as_numpy(one["name"])))
             for wanted in config["output"]
             for one in response["outputs"]
             if one["name"] == wanted["name"]
         ]
-        return cells, "mlops_triton_answer" in response.get("parameters", {})
 
 
 def _inputs(names: Sequence[str], signature: Sequence[Mapping[str, Any]], asked: Any) -> list[Any]:
@@ -168,22 +167,6 @@ def _part(answer: Mapping[str, Any], name: str | None) -> list[Any]:
     if "list" in answer:
         return list(answer["list"])
     return list((answer.get("series") or answer["array"])["values"])
-
-
-def by_signature(version: Mapping[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
-    """A value as it is given back where only the signature says of which kind it was: a Series with
-    a name is a DataFrame's column, and a list of one unnamed column a Series. Without a signature
-    it is what JSON has.
-    """
-    outputs = version["outputs"]
-    if outputs is None:
-        return {"list": answer["array"]["values"]}
-    if "series" in answer and outputs[0].get("name"):
-        return {"frame": [[answer["name"], answer["series"]]], "index": answer["index"]}
-    if "list" in answer:
-        cells = {"dtype": "text", "values": answer["list"]}
-        return {"series": cells, "name": None, "index": len(answer["list"])}
-    return answer
 
 
 def ask_document(url: str, name: str, text: str) -> Any:

@@ -13,10 +13,13 @@ from typing import Any
 
 import pytest
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.domain.served_pyfunc import (
+    ASKS,
+    KINDS,
     PYFUNC_KEY,
     served_pyfunc,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors import InvalidOption
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.worker import stub
 from hypothesis import given
 from hypothesis import strategies as st
 from support.pyfunc_interfaces import (
@@ -38,7 +41,7 @@ pytest.importorskip("mlflow.pyfunc")
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.inference import (  # noqa: E402
     example_request,
     interface_of,
-    kind_of,
+    kind_and_outputs,
     request_of,
 )
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.triton.pyfunc_requests import (  # noqa: E402
@@ -515,14 +518,24 @@ def test_nothing_that_a_server_says_makes_a_defect(document: Any) -> None:
         served_pyfunc(document)
 
 
-def test_the_answers_kind_is_read_where_a_server_says_it() -> None:
-    class Answer:
-        def __init__(self, response: Any) -> None:
-            self.get_response = lambda: response
+@pytest.mark.parametrize("form", ["tensors", "json"])
+def test_what_pyfunc_returned_is_told_by_shapes(form: str) -> None:
+    outputs = [column("label", "string"), tensor("scores", "float32", [-1, 3])]
+    interface = interface_of(served_config(settings(TABLE, outputs, form=form)))
+    shapes = {name: tensor.shape for name, tensor in interface.outputs.items()}
+    plain: dict[str, Any] = {
+        name: numpy.ones([1 if size < 0 else size for size in shapes[name]]) for name in shapes
+    }
+    assert kind_and_outputs(plain, interface) == (plain, None)
+    for place, kind in enumerate(KINDS, 1):
+        told = {name: one.reshape(*one.shape, *[1] * place) for name, one in plain.items()}
+        found, said = kind_and_outputs(told, interface)
+        assert said == kind
+        assert all(numpy.array_equal(found[name], plain[name]) for name in plain)
 
-    assert kind_of(Answer({"parameters": {"mlops_triton_answer": "frame"}})) == "frame"
-    for response in ({}, {"parameters": None}, {"parameters": {"mlops_triton_answer": 3}}, None):
-        assert kind_of(Answer(response)) is None
+
+def test_stub_and_client_mean_the_same_kinds() -> None:
+    assert (stub.ASKS, stub.KINDS) == (ASKS, KINDS)
 
 
 def test_an_example_of_mlflow_is_a_request_in_both_forms() -> None:

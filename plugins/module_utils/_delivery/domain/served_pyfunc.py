@@ -15,6 +15,10 @@ from .fields import Fields, WrongShape, read_json
 
 PYFUNC_KEY = "mlops_triton_pyfunc"
 """The parameter of a configuration that has it, as JSON."""
+ASKS = "mlops_triton_asks"
+"""A request with this parameter is told what kind of value pyfunc returned."""
+KINDS = ("frame", "series", "array", "list", "dict")
+"""By as many dimensions of size 1 behind the shapes of the outputs: one for the first of these."""
 SCALARS = frozenset(
     {"boolean", "integer", "long", "float", "double", "string", "binary", "datetime"}
 )

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..domain import config_pbtxt
-from ..domain.served_pyfunc import ServedPyfunc, served_pyfunc
+from ..domain.served_pyfunc import ASKS, KINDS, ServedPyfunc, served_pyfunc
 from ..errors import InvalidOption, ServerError
 from ..libraries import require
 from .pyfunc_requests import pyfunc_request
@@ -25,8 +25,6 @@ _OWN = frozenset({*_SEQUENCE, "priority", "timeout"})
 # What the request's form on the wire is made of, and not what the model is told.
 _OF_THE_WIRE = frozenset({"binary_data_output", "binary_data_size"})
 _LARGEST_ID = 2**31
-_ANSWER = "mlops_triton_answer"
-"""The response parameter in which a server says what pyfunc returned; Triton 2.51 has none."""
 _MOST_STEPS = 1000
 # What tritonclient and numpy raise where an answer has another shape than they take for granted.
 _MISREAD = (
@@ -340,16 +338,19 @@ def infer_and_kind(
     if interface.decoupled and not over_grpc:
         raise InvalidOption(f"{ONLY_GRPC}, and {server.url} is asked over HTTP")
     tensors = tensors_of(server, request.arrays)
+    if interface.pyfunc:
+        request = replace(request, parameters={**request.parameters, ASKS: "answer"})
     options = _options(server, request, interface)
     if version:
         options["model_version"] = version
     if not interface.decoupled:
-
-        def once(seconds: float) -> tuple[dict[str, Array | list[Array]], str | None]:
-            result = server.transport.call(seconds, "infer", name, tensors, **options)
-            return {**outputs_of(result)}, kind_of(result) if interface.pyfunc else None
-
-        return server.ask(step, once)
+        answered = server.ask(
+            step,
+            lambda seconds: outputs_of(
+                server.transport.call(seconds, "infer", name, tensors, **options)
+            ),
+        )
+        return kind_and_outputs(answered, interface) if interface.pyfunc else (answered, None)
     joined = server.ask(
         step,
         lambda seconds: _joined(
@@ -359,19 +360,22 @@ def infer_and_kind(
     return joined, None
 
 
-def kind_of(result: Answer) -> str | None:
-    """Of tritonclient's result: what the response parameter says that pyfunc returned."""
-    try:
-        response = result.get_response()
-        if isinstance(response, Mapping):
-            found = (response.get("parameters") or {}).get(_ANSWER)
-        elif _ANSWER not in response.parameters:
-            return None
-        else:
-            found = response.parameters[_ANSWER].string_param
-    except _MISREAD:
-        return None
-    return found if isinstance(found, str) else None
+def kind_and_outputs(
+    answered: Mapping[str, Array], interface: Interface
+) -> tuple[dict[str, Array | list[Array]], str | None]:
+    """The outputs in the shapes that they have, and what pyfunc returned: the worker says it by
+    dimensions of size 1 behind them.
+    """
+    outputs: dict[str, Array | list[Array]] = {}
+    said: set[int] = set()
+    for name, array in answered.items():
+        known = interface.outputs.get(name)
+        further = array.ndim - len(known.shape) if known else 0
+        if 0 < further <= len(KINDS) and set(array.shape[-further:]) == {1}:
+            said.add(further)
+            array = array.reshape(array.shape[:-further])
+        outputs[name] = array
+    return outputs, KINDS[said.pop() - 1] if len(said) == 1 else None
 
 
 def tensors_of(server: TritonServer, arrays: Mapping[str, tuple[str, Array]]) -> list[Answer]:

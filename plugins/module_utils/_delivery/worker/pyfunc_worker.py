@@ -362,6 +362,23 @@ def encode_texts(spec: dict[str, Any], found: Any) -> list[bytes]:
 # --- the model ------------------------------------------------------------------------------------
 
 
+class Noting:
+    """A loaded model that notes what kind of value it returned; None where that has no name."""
+
+    def __init__(self, loaded: Any) -> None:
+        self._loaded = loaded
+        self.kind: str | None = None
+
+    def predict(self, *given: Any, **named: Any) -> Any:
+        answer = self._loaded.predict(*given, **named)
+        with contextlib.suppress(Refused):
+            self.kind = kind_of(answer)
+        return answer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loaded, name)
+
+
 class Model:
     """A loaded model and what its settings say of its tensors."""
 
@@ -386,8 +403,9 @@ class Model:
             if name in self.params
         }
         if self.settings["form"] == "json":
-            document = self._answer_document(bytes(parts[0]), params)
-            return {"answer": "json"}, [[memoryview(document)]]
+            noting = Noting(self.loaded)
+            document = self._answer_document(bytes(parts[0]), params, noting)
+            return {"answer": noting.kind}, [[memoryview(document)]]
         answer = self.predict(self._input_of(header["tensors"], parts), params)
         kind = kind_of(answer)
         outputs = self.settings["outputs"]
@@ -446,7 +464,7 @@ class Model:
     def _column(spec: dict[str, Any]) -> Any:
         return spec["column"] if spec.get("column") is not None else spec["name"]
 
-    def _answer_document(self, document: bytes, params: dict[str, Any]) -> bytes:
+    def _answer_document(self, document: bytes, params: dict[str, Any], noting: Noting) -> bytes:
         """As MLflow's own scoring server of this environment reads and writes it."""
         if params:
             told = json.loads(document)
@@ -457,18 +475,18 @@ class Model:
             from mlflow.pyfunc import scoring_server
         except ImportError:
             # Releases before 2.17 import their web server with it, which mlflow-skinny lacks.
-            return self._answer_without_server(document)
+            return self._answer_without_server(document, noting)
         if not hasattr(scoring_server, "invocations"):
-            return self._answer_without_server(document)
+            return self._answer_without_server(document, noting)
         made = scoring_server.invocations(
-            document.decode("utf-8"), "application/json", self.loaded, self.schema
+            document.decode("utf-8"), "application/json", noting, self.schema
         )
         if made.status != 200:
             raise Refused(str(made.response))
         text = made.response
         return text.encode("utf-8") if isinstance(text, str) else bytes(text)
 
-    def _answer_without_server(self, document: bytes) -> bytes:
+    def _answer_without_server(self, document: bytes, noting: Noting) -> bytes:
         from mlflow.utils import proto_json_utils as readers
 
         told = json.loads(document)
@@ -483,7 +501,8 @@ class Model:
             data = readers.dataframe_from_parsed_json(
                 told[form], pandas_orient=form[len("dataframe_") :], schema=self.schema
             )
-        answer = self.predict(data, told.get("params") or {})
+        params = told.get("params")
+        answer = noting.predict(data, params=params) if params else noting.predict(data)
         plain = readers._get_jsonable_obj(answer, pandas_orient="records")
         return json.dumps({"predictions": plain}, cls=readers.NumpyEncoder).encode()
 

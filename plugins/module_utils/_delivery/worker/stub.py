@@ -30,6 +30,12 @@ SCHEMA = 1
 PREFIX = "mlops_triton: "
 RESPONSE = "response"
 """The output of a model whose answer is one document."""
+ASKS = "mlops_triton_asks"
+"""A request with this parameter learns what kind of value the model returned: by dimensions of size
+1 behind the shapes of its outputs, one for the first of ``KINDS``. Triton has no other room for it
+before 25.02.
+"""
+KINDS = ("frame", "series", "array", "list", "dict")
 LINES_OF_ERROR = 12
 MOST_LINE = 1000
 LOG_LINES = 200
@@ -580,7 +586,6 @@ class TritonPythonModel:
             and self._settings["batched"]
             and self._settings["independent_rows"]
         )
-        self._says_answer = True
         texts = [each["data_type"] for each in (*config["input"], *config["output"])]
         if "TYPE_STRING" in texts and not is_numpy_sound(self._pb):
             import numpy
@@ -711,9 +716,10 @@ class TritonPythonModel:
     ) -> list[Any]:
         if self._settings["form"] == "json":
             texts = wire.pack_texts([bytes(parts[0])])
-            made = [self._tensor(RESPONSE, "BYTES", [1], texts, False)]
-            return [self._response(made, header)]
+            shape = [1, *_kind_dims(requests[0], header)]
+            return [self._response([self._tensor(RESPONSE, "BYTES", shape, texts, False)])]
         rows = [_rows(each) for each in requests]
+        asked = [_kind_dims(each, header) for each in requests]
         outputs: list[list[Any]] = [[] for _request in requests]
         told = header["tensors"]
         if [each[0] for each in told] != self._outputs or len(parts) != len(told):
@@ -722,17 +728,11 @@ class TritonPythonModel:
             pieces = [raw] if len(requests) == 1 else _split(kind, shape, raw, rows)
             for place, piece in enumerate(pieces):
                 mine = shape if len(requests) == 1 else [rows[place], *shape[1:]]
-                outputs[place].append(self._tensor(name, kind, mine, piece, copies))
-        return [self._response(each, header) for each in outputs]
+                whole = [*mine, *asked[place]]
+                outputs[place].append(self._tensor(name, kind, whole, piece, copies))
+        return [self._response(each) for each in outputs]
 
-    def _response(self, tensors: list[Any], header: dict[str, Any]) -> Any:
-        if self._says_answer:
-            try:
-                told = {"mlops_triton_answer": str(header.get("answer"))}
-                return self._pb.InferenceResponse(output_tensors=tensors, parameters=told)
-            except TypeError:
-                # Triton before 25.02 has no parameters of responses.
-                self._says_answer = False
+    def _response(self, tensors: list[Any]) -> Any:
         return self._pb.InferenceResponse(output_tensors=tensors)
 
     def _tensor(self, name: str, kind: str, shape: list[int], raw: memoryview, copies: bool) -> Any:
@@ -752,6 +752,13 @@ class TritonPythonModel:
 
 def _rows(request: Any) -> int:
     return int(request.inputs()[0].shape()[0])
+
+
+def _kind_dims(request: Any, header: dict[str, Any]) -> list[int]:
+    """The dimensions that say what the model returned, where the request asks for it."""
+    if ASKS not in (request.parameters() or "") or header.get("answer") not in KINDS:
+        return []
+    return [1] * (KINDS.index(header["answer"]) + 1)
 
 
 def _split(kind: str, shape: list[int], raw: memoryview, rows: list[int]) -> list[memoryview]:
