@@ -16,6 +16,9 @@ from ansible_collections.mlops.triton.plugins.module_utils._delivery.errors impo
     ArtifactError,
     OtherAnswers,
 )
+from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.sklearn_class import (
+    class_of,
+)
 from ansible_collections.mlops.triton.plugins.module_utils._delivery.formats.trees import (
     read_forest,
 )
@@ -82,6 +85,9 @@ def convert(folder: Path, model: Any, form: str) -> Path:
         dump(model, path)
     else:
         path.write_bytes(pickle.dumps(model))
+    data, kind = path.read_bytes(), type(model)
+    seen = class_of(lambda start, size: data[start : start + size], len(data))
+    assert seen == f"{kind.__module__}.{kind.__name__}"
     return convert_logged(folder, "sklearn", {"pickled_model": path.name}, path.name)
 
 

@@ -62,9 +62,17 @@ def laid_out(found: Artifact, **asked: Any) -> Layout:
 
 SKLEARN = artifact({"sklearn": {"pickled_model": "model.pkl"}}, "model.pkl")
 CLASSES = {
-    "forest": "sklearn.ensemble._forest.RandomForestClassifier",
     "svc": "sklearn.svm._classes.SVC",
 }
+NUMBERS = [{"type": "double", "name": "income", "required": True}]
+SCORES = [{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 3]}}]
+
+
+def forest(kind: str) -> dict[str, str]:
+    name = f"sklearn.ensemble._forest.RandomForest{kind}"
+    return {"pickled_model": "a", "model_class": name}
+
+
 XGBOOST = {"data": "model.ubj", "model_class": "xgboost.sklearn.XGBClassifier"}
 AUTO: dict[str, tuple[Artifact, str, str]] = {
     "triton": (
@@ -83,12 +91,27 @@ AUTO: dict[str, tuple[Artifact, str, str]] = {
     ),
     "sklearn": (SKLEARN, "pyfunc", "does not say that it is a forest"),
     "sklearn forest": (
-        artifact({"sklearn": {"pickled_model": "a", "model_class": CLASSES["forest"]}}, "a"),
-        "native", "runs flavor sklearn",
+        artifact({"sklearn": forest("Regressor")}, "a", inputs=NUMBERS, outputs=SCORES),
+        "native", "runs RandomForestRegressor",
+    ),
+    "sklearn forest of probabilities": (
+        artifact({"sklearn": forest("Classifier")}, "a", inputs=NUMBERS, outputs=SCORES),
+        "native", "runs RandomForestClassifier",
+    ),
+    "sklearn forest of labels": (
+        artifact({"sklearn": forest("Classifier")}, "a", inputs=NUMBERS), "pyfunc", "with labels",
+    ),
+    "sklearn forest without signature": (
+        artifact({"sklearn": forest("Classifier")}, "a", inputs=[], outputs=[]),
+        "pyfunc", "with labels",
+    ),
+    "sklearn forest of texts": (
+        artifact({"sklearn": forest("Regressor")}, "a", outputs=SCORES),
+        "pyfunc", "columns that are no numbers",
     ),
     "sklearn svc": (
         artifact({"sklearn": {"pickled_model": "m.pkl", "model_class": CLASSES["svc"]}}, "m.pkl"),
-        "pyfunc", "does not say that it is a forest",
+        "pyfunc", "no backend of Triton runs SVC",
     ),
     "pytorch": (
         artifact({"pytorch": {}}, "data/model.pth", inputs=IMAGES, outputs=IMAGES),

@@ -34,6 +34,9 @@ class CheckedRoot(ArtifactRoot):
         refuse_other_bytes(self._provenance, path, data)
         return data
 
+    def _look(self, path: str, start: int, size: int) -> bytes | None:
+        return self._artifacts.look(path, start, size)
+
     def fetch(
         self, wanted: Mapping[str, str], progress: Progress | None = None
     ) -> dict[str, FileEntry]:

@@ -77,7 +77,7 @@ def read_artifact(
             refuse_other_bytes(provenance, _MLMODEL, texts[_MLMODEL])
     read = checked(artifacts, provenance).read
     said = _said_keys(artifacts, files, keys_in) if keys_in and not verify else ()
-    return Artifact(files, folders, _parsed(texts), provenance, read, said)
+    return Artifact(files, folders, _parsed(texts), provenance, read, said, artifacts.look)
 
 
 def _said_keys(

@@ -40,7 +40,8 @@ EXAMPLES = ("input_example", "serving_input")
 class Artifact:
     """What lies at an artifact root. ``files`` maps relative paths to sizes in bytes (None: the
     store does not say); ``read`` compares with what ``provenance`` claims. ``said_keys``: by which
-    a signature says that it is, where nobody verified it.
+    a signature says that it is, where nobody verified it. ``look``: some bytes of a file from an
+    offset on, which nobody compares; None where the store gives no parts.
     """
 
     files: Mapping[str, int | None]
@@ -49,6 +50,7 @@ class Artifact:
     provenance: Provenance | None
     read: Callable[[str], bytes]
     said_keys: tuple[str, ...] = ()
+    look: Callable[[str, int, int], bytes | None] = lambda _path, _start, _size: None
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models for which MLflow's own code answers: which these are, and the model folder of one.
 
-Which way a model is served is decided by its metadata alone, so that check mode knows it.
+Which way a model is served is decided by its metadata alone, and by the class that the first bytes
+of a file of scikit-learn name, so that check mode knows it.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import posixpath
 from collections.abc import Mapping
 
 from .. import disk
@@ -32,7 +34,8 @@ from ..domain.pyfunc import (
 )
 from ..errors import ArtifactError
 from ..formats.default_config import add_tensor, bare_config
-from ..formats.mlmodel import tensors_of
+from ..formats.mlmodel import tensors_of, types_in
+from ..formats.sklearn_class import class_of
 from ..formats.sklearn_to_treelite import knows_class
 from ..outside import JsonObject
 
@@ -40,6 +43,11 @@ PYFUNC = "python_function"
 REMEDY = "serve_as: pyfunc lets MLflow's own code answer for it, as it was logged"
 _LEFT_OUT = frozenset({MANIFEST_NAME, SIGNATURE_NAME, config_pbtxt.CONFIG_NAME})
 _NATIVE = ("triton", "onnx", "xgboost", "lightgbm", "sklearn", "pytorch")
+_FLOATS = frozenset({"float", "double", "float16", "float32", "float64"})
+_NUMBERS = _FLOATS.union(
+    ("boolean", "integer", "long", "bool"),
+    (f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+)
 _LIBRARIES = {"xgboost": "XGBoost", "lightgbm": "LightGBM"}
 
 
@@ -94,13 +102,23 @@ def _choose_by_metadata(artifact: Artifact, serving: Serving) -> tuple[str, str]
         )
     if why := _why_not_native(name, artifact, serving):
         return "pyfunc", why
-    if name == "sklearn" and not _names_a_forest(artifact):
-        if serving.native_now == "sklearn":
-            return "native", "what is deployed of it is"
-        if serving.no_pyfunc:  # where it is no forest, the reader of its file says so
-            return "native", serving.no_pyfunc
-        return "pyfunc", "its MLmodel does not say that it is a forest"
+    if name == "sklearn":
+        return _choose_for_sklearn(artifact, serving)
     return "native", f"a backend of Triton runs flavor {name}"
+
+
+def _choose_for_sklearn(artifact: Artifact, serving: Serving) -> tuple[str, str]:
+    kind = _class_of(artifact)
+    differs = _why_forest_differs(artifact, kind) if kind and knows_class(kind) else None
+    if kind and knows_class(kind) and not differs:
+        return "native", f"a backend of Triton runs {kind.rpartition('.')[2]}"
+    if serving.native_now == "sklearn":
+        return "native", "what is deployed of it is"
+    if serving.no_pyfunc:  # where it is no forest, the reader of its file says so
+        return "native", serving.no_pyfunc
+    if kind is None:
+        return "pyfunc", "its metadata does not say that it is a forest"
+    return "pyfunc", differs or f"no backend of Triton runs {kind.rpartition('.')[2]}"
 
 
 def _entry(artifact: Artifact, flavor: str) -> JsonObject:
@@ -108,9 +126,27 @@ def _entry(artifact: Artifact, flavor: str) -> JsonObject:
     return entry if isinstance(entry, Mapping) else {}
 
 
-def _names_a_forest(artifact: Artifact) -> bool:
-    named = _entry(artifact, "sklearn").get("model_class")
-    return isinstance(named, str) and knows_class(named)
+def _why_forest_differs(artifact: Artifact, kind: str) -> str | None:
+    """A backend takes numbers, and answers with those of predict_proba or predict."""
+    takes, answers = (types_in(artifact.mlmodel, side) for side in ("inputs", "outputs"))
+    if not all(one in _NUMBERS for one in takes):
+        return "its signature has columns that are no numbers, and a backend takes no others"
+    is_classifier = "Classifier" in kind.rpartition(".")[2]
+    if not (all(one in _FLOATS for one in answers) if answers else not is_classifier):
+        return "it answers with labels, and a backend with numbers of its own"
+    return None
+
+
+def _class_of(artifact: Artifact) -> str | None:
+    """Of an sklearn model, where MLmodel names it or the first bytes of its file do."""
+    entry = _entry(artifact, "sklearn")
+    if isinstance(named := entry.get("model_class"), str):
+        return named
+    path = posixpath.normpath(str(entry.get("pickled_model") or "model.pkl"))
+    size = artifact.files.get(path)
+    if size is None:
+        return None
+    return class_of(lambda start, length: artifact.look(path, start, length), size)
 
 
 def _why_not_native(name: str, artifact: Artifact, serving: Serving) -> str | None:

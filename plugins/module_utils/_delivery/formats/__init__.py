@@ -11,6 +11,7 @@
 - ``ubjson``: the binary JSON of XGBoost.
 - ``given_file``: a file that somebody else has opened.
 - ``sklearn_archive``: pickles and skops archives of scikit-learn as inert values.
+- ``sklearn_class``: of which class such a file's object is, from a few bytes of it.
 - ``pickle_program``: what a pickle makes, without any class.
 - ``pickled_arrays``: numpy's types and arrays there, of which numpy sees what fits alone.
 - ``npy_file``: numpy's own files.

@@ -154,6 +154,22 @@ def columns_of(mlmodel: Mapping[str, object] | None) -> tuple[str, ...]:
     return tuple(names) if named and all(isinstance(name, str) for name in names) else ()
 
 
+def types_in(mlmodel: Mapping[str, object] | None, side: str) -> tuple[str, ...]:
+    """The types of a signature's columns, or those of numpy of its tensors, as MLflow writes them;
+    none where it has no such side, or one that is none.
+    """
+    signature = (mlmodel or {}).get("signature")
+    text = signature.get(side) if isinstance(signature, Mapping) else None
+    try:
+        specs = json.loads(text) if isinstance(text, str) else []
+        return tuple(
+            str(spec["tensor-spec"]["dtype"] if spec["type"] == "tensor" else spec["type"])
+            for spec in specs
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return ()
+
+
 def check_example(example: Mapping[str, object], config: ModelConfig) -> None:
     """Refuse an example that the model has no tensors for. A configuration without inputs is
     completed by Triton, and not judged.
