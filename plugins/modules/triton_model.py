@@ -165,7 +165,7 @@ model:
       type: dict
       returned: when present
       sample:
-        why: its MLmodel does not say that it is a forest
+        why: no backend of Triton runs Pipeline
         form: tensors
         form_reason: null
         environment: 3f6c1b5e0d9a4c7b8e2f1a0b9c8d7e6f
